@@ -1,0 +1,51 @@
+# make demo    a trained network on simulated ReRAM, PCM and NAND tiles; ARGS="--images 500" to change it
+# make test    the tests; ARGS="-k tile -x" to choose
+# make lint    ruff and mypy
+# make bench   the scripts in benchmarks/
+# make clean   remove what was built, but for the virtual environment and the runs
+#
+# Each sets up its own virtual environment in .venv first; PYTHON=python3.12 chooses the Python it is made with.
+
+PYTHON ?= python3
+ARGS ?=
+SHELL := /bin/bash
+
+BIN := .venv/bin
+READY := .venv/.ready
+TYPED := build/typed
+BENCHMARKS = $(sort $(wildcard benchmarks/*.py))
+
+.PHONY: demo test lint bench clean
+
+demo: $(READY)
+	$(BIN)/mho demo $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+# mypy wants the package laid out under its import names
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@rm -rf $(TYPED)
+	@$(BIN)/python setup.py --quiet build_py --build-lib $(TYPED)
+	cd $(TYPED) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p mho
+
+bench: $(READY)
+	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+$(READY): setup.py pyproject.toml constraints.txt
+	@echo "Setting up .venv with $$($(PYTHON) --version): some minutes the first time, PyTorch is large."
+	@$(PYTHON) -m venv .venv
+	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[test]" | \
+	while read -r verb name _; do \
+	    case "$$verb $$name" in \
+	        Collecting*) printf '%s ' "$${name%%[^A-Za-z0-9_.-]*}" ;; \
+	        "Installing collected") printf '\ninstalling them ...\n' ;; \
+	    esac; \
+	done
+	@touch $@

@@ -1,0 +1,145 @@
+"""The whole of a hardware configuration: cell, sensing, tile, converters, noise, cost, seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, model_validator
+
+from ..devices.cell import Cell
+from ..devices.config import Config
+from ..devices.sensing import Sensing
+from ..devices.units import Second
+from .converters import Adc, Dac
+from .cost import Cost
+from .tile import Tile
+
+PRESETS = ("ideal", "reram", "pcm", "nand")
+
+
+class OutputNoise(Config):
+    """Noise in weight units, once per output of a layer, after the row tiles are summed and the bias is added.
+
+    y becomes y z + n with z ~ N(1, sigma_mult^2) and n ~ N(0, sigma_add^2): Eqs. (3) and (2) of Qin and Vucinic.
+    """
+
+    sigma_add: Annotated[float, Field(ge=0)] = 0.0
+    sigma_mult: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Seeds(Config):
+    """Seeds that override the seed of `mho.map`: `program` for the frozen errors of a chip, `read` for the noise of its reads."""
+
+    program: int | None = None
+    read: int | None = None
+
+
+class Hardware(Config):
+    """A crossbar chip: what its cells, tiles and converters are, and how noisy.
+
+    Fields are SI; YAML may write units ("50 uS"). `layers` overrides fields for the layers whose names match a pattern of
+    shell wildcards, later patterns last: ``{"conv*": {"adc.bits": 6}}``. `sources` says where each number comes from.
+    """
+
+    name: str = "custom"
+    description: str = ""
+    cell: Cell
+    sensing: Sensing
+    tile: Tile = Tile()
+    dac: Dac = Dac()
+    adc: Adc = Adc()
+    output_noise: OutputNoise = OutputNoise()
+    cost: Cost = Cost()
+    time_s: Annotated[Second, Field(ge=0)] = Field(0.0, description="time from programming to reading")
+    seeds: Seeds = Seeds()
+    layers: dict[str, dict[str, Any]] = {}
+    sources: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Hardware:
+        if self.tile.slices > 1 and self.cell.levels is None:
+            raise ValueError("cell.levels must be set when tile.slices > 1: slices are digits in base cell.levels")
+        for overrides in self.layers.values():  # one that makes no valid hardware is an error here, not while mapping
+            self.replace({**overrides, "layers": {}})
+        return self
+
+    @classmethod
+    def preset(cls, name: str) -> Hardware:
+        """A configuration that comes with the package: `ideal`, `reram`, `pcm` or `nand`.
+
+        Raises:
+            ValueError: there is no preset of that name.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"hardware preset must be one of {', '.join(PRESETS)}, got {name!r}")
+        text = resources.files(__package__.replace("crossbar", "devices")).joinpath(f"presets/{name}.yaml")
+        return cls.parse(text.read_text(encoding="utf-8"), f"preset {name}")
+
+    @classmethod
+    def paper(cls, *, sigma_add: float = 0.0, sigma_mult: float = 0.0) -> Hardware:
+        """An ideal cell with output-referred noise: Eq. (2) and (3) of Qin and Vucinic, exactly."""
+        noise = {"output_noise.sigma_add": sigma_add, "output_noise.sigma_mult": sigma_mult}
+        return cls.preset("ideal").replace({**noise, "name": "paper", "sources": {}})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Hardware:
+        """Read a YAML file.
+
+        Raises:
+            ValueError: not YAML, a field that does not exist, or an impossible value; the message names the file.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"hardware file {path}: {error.strerror or error}") from error
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> Hardware:
+        """Hardware from the text of a YAML file; `where` names it in errors."""
+        try:
+            fields = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{where}: not a YAML file ({' '.join(str(error).split())})") from error
+        if not isinstance(fields, dict):
+            raise ValueError(f"{where}: expected a mapping of hardware fields, got {type(fields).__name__}")
+        return cls.model_validate(fields)
+
+    def dump(self) -> str:
+        """The configuration as YAML, all fields resolved."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def save(self, path: str | Path) -> None:
+        """Write `dump()` to a file, which `load` reads back equal."""
+        Path(path).write_text(self.dump(), encoding="utf-8")
+
+    def replace(self, fields: Mapping[str, Any]) -> Hardware:
+        """A copy with fields replaced by dotted path: ``hardware.replace({"adc.bits": 6})``.
+
+        Raises:
+            ValueError: a path or value that does not exist or fit.
+        """
+        tree = self.model_dump()
+        for path, value in fields.items():
+            *parents, last = path.split(".")
+            node = tree
+            for part in parents:
+                node = node.get(part) if isinstance(node, dict) else None  # type: ignore[assignment]
+            if not isinstance(node, dict):
+                raise ValueError(f"hardware has no field {path!r}")
+            node[last] = value
+        return type(self).model_validate(tree)
+
+    def for_layer(self, name: str) -> Hardware:
+        """This hardware with the overrides that match a layer's name applied, and no overrides left."""
+        fields: dict[str, Any] = {"layers": {}}
+        for pattern, overrides in self.layers.items():
+            if fnmatchcase(name, pattern):
+                fields.update(overrides)
+        return self.replace(fields) if self.layers else self

@@ -1,0 +1,254 @@
+"""A weight matrix on tiles: programmed once, read many times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from .converters import Drive, digits
+from .encoding import encode
+from .hardware import Hardware
+from .kernels.convert import add_output_noise, make_codes
+from .kernels.read import CHUNK, Circuit, Geometry, chunk_codes, read_currents, read_matrix
+from .keys import stream_key
+from .programming import Programmed, program
+from .tile import Plan
+
+Array = np.ndarray[Any, Any]
+CALIBRATION_ROWS = 16384
+CALIBRATION_VALUES = 4_000_000
+
+
+@dataclass
+class Counts:
+    """Conversions since the matrix was mapped, and how many of them were clipped."""
+
+    inputs: int = 0
+    inputs_clipped: int = 0
+    readings: int = 0
+    readings_clipped: int = 0
+
+
+@dataclass
+class TiledMatrix:
+    """The matrix of one layer on the tiles of one chip.
+
+    The inputs of a read are an array x (samples, depth, height, width, channels) of which `kernel`, `stride` and `dilation`
+    take patches in the order (kd, kh, kw, channel), as a convolution does; a plain matrix reads x (samples, 1, 1, 1, rows).
+    A row of a read is one patch: samples times positions.
+
+    Attributes:
+        weights: (groups, rows, outputs) float32. Group g reads the g-th part of the channels.
+        bias: (groups, outputs) float32, or None.
+        name, seed, copy: what the chip's random numbers are keyed with.
+        full_scale: (slices,) full scale of the ADCs in units of v_read g_max; empty until known.
+        array_energy_j: mean energy of the array for one read of the matrix, over the calibration batch, in joules.
+    """
+
+    weights: Array
+    bias: Array | None
+    hardware: Hardware
+    name: str
+    seed: int = 0
+    copy: int = 0
+    kernel: tuple[int, int, int] = (1, 1, 1)
+    stride: tuple[int, int, int] = (1, 1, 1)
+    dilation: tuple[int, int, int] = (1, 1, 1)
+    drive: Drive | None = None
+    full_scale: Array = field(default_factory=lambda: np.empty(0))
+    array_energy_j: float | None = None
+    programmed: list[Programmed] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+
+    def __post_init__(self) -> None:
+        groups, rows, outputs = self.weights.shape
+        self.bias_on_array = self.bias is not None and self.hardware.tile.bias == "array"
+        self.plan = Plan.of(self.hardware.tile, rows + self.bias_on_array, outputs, groups)
+
+    @property
+    def signed_currents(self) -> bool:
+        assert self.drive is not None
+        return self.drive.signed or self.hardware.tile.encoding.startswith("differential")
+
+    def set_drive(self, limit: float | None, signed: bool) -> None:
+        """Fix the range of the inputs and program the cells: a bias on the array depends on it."""
+        self.drive = Drive.of(self.hardware.dac, limit, signed)
+        self.program()
+
+    def program(self) -> None:
+        """Program all groups into the tiles, with the errors of this seed and copy."""
+        assert self.drive is not None
+        seed = self.hardware.seeds.program
+        self.programmed = []
+        for g, weights in enumerate(self.weights):
+            rows = weights
+            if self.bias_on_array:
+                assert self.bias is not None
+                rows = np.concatenate([weights, self.bias[g : g + 1] / self.drive.limit])
+            encoded = encode(rows.astype(np.float64), self.plan, self.hardware.cell)
+            seed = self.seed if self.hardware.seeds.program is None else self.hardware.seeds.program
+            programmed = program(encoded, self.plan, self.hardware, seed, self.name, g, self.copy)
+            planes = programmed.planes._replace(
+                scale=(programmed.planes.scale * self.drive.limit).astype(np.float32),
+                bias=np.zeros(self.plan.outputs, np.float32)
+                if self.bias is None or self.bias_on_array
+                else self.bias[g].astype(np.float32),
+            )
+            self.programmed.append(replace(programmed, planes=planes))
+        if self.hardware.adc.full_scale not in (None, "calibrated"):
+            sensing, cell = self.hardware.sensing, self.hardware.cell
+            relative = float(self.hardware.adc.full_scale) / (sensing.v_read * cell.g_max)  # type: ignore[arg-type]
+            self.full_scale = np.full(self.plan.tile.slices, relative)
+
+    def circuit(self, *, noisy: bool = True) -> Circuit:
+        """What the read kernel needs to know of converters and noise."""
+        assert self.drive is not None
+        drive, hardware, planes = self.drive, self.hardware, self.programmed[0].planes
+        step, low, high, centre = np.empty(0, np.float32), 0.0, 0.0, 0.0
+        if hardware.adc.bits is not None and self.full_scale.size:
+            codes = hardware.adc.codes(self.signed_currents)
+            step = (self.full_scale * codes.relative_step).astype(np.float32)
+            low, high, centre = float(codes.low), float(codes.high), codes.centre
+        gain = hardware.sensing.gain_noise**2
+        return Circuit(
+            pulses=drive.pulses,
+            digit_bits=drive.digit_bits,
+            full_code=float(drive.full_code),
+            constant=float(drive.full_code),
+            gain_variance=gain,
+            noisy=noisy and bool(gain or planes.variance.size or any(p.planes.floor.any() for p in self.programmed)),
+            step=step,
+            low=low,
+            high=high,
+            centre=centre,
+            pedestal=hardware.cell.g_min / hardware.cell.g_max if hardware.tile.encoding == "single" else 0.0,
+        )
+
+    def positions(self, size: tuple[int, ...]) -> tuple[int, int, int]:
+        """Patches along depth, height and width of inputs of this (depth, height, width), padding included."""
+        depth, height, width = (
+            (n - d * (k - 1) - 1) // s + 1
+            for n, k, s, d in zip(size, self.kernel, self.stride, self.dilation, strict=True)
+        )
+        return depth, height, width
+
+    def geometry(self, x: Array, group: int) -> Geometry:
+        """How the kernel takes the patches of one group from x."""
+        channels = x.shape[4] // self.plan.groups
+        size = self.positions(x.shape[1:4])
+        triples = (np.array(triple, dtype=np.int64) for triple in (self.kernel, self.stride, self.dilation, size))
+        return Geometry(*triples, group * channels, channels)
+
+    def input_codes(self, x: Array) -> Array:
+        """DAC codes of inputs of any shape, float32, contiguous.
+
+        Raises:
+            ValueError: inputs that are not finite.
+        """
+        assert self.drive is not None
+        x = np.ascontiguousarray(x, dtype=np.float32)
+        codes = np.empty_like(x)
+        high = float(self.drive.full_code) if self.drive.clips else np.inf
+        low = -high if self.drive.signed else 0.0
+        factor = self.drive.full_code / self.drive.limit
+        clipped, broken = make_codes(
+            x.reshape(-1), np.float32(factor), np.float32(low), np.float32(high), self.drive.rounds, codes.reshape(-1)
+        )
+        if broken:
+            raise ValueError(f"layer {self.name!r}: inputs must be finite, got {broken} NaN or infinite of {x.size}")
+        self.counts.inputs += x.size
+        self.counts.inputs_clipped += int(clipped)
+        return codes
+
+    def read(self, x: Array, *, read: int = 0, first_row: int = 0, call: int = 0, noisy: bool = True) -> Array:
+        """One read for every patch of x: (samples * positions, groups * outputs) float32, in weight units, bias included.
+
+        Args:
+            x: (samples, depth, height, width, channels) inputs in the layer's own units, padding included.
+            read: number of the read; other numbers give other noise.
+            first_row: place of the first row among all rows of the data set.
+            call: number of this call within one inference, for a layer that is used several times.
+            noisy: False leaves out the noise of the read; converters and frozen errors stay.
+        """
+        seed = self.seed if self.hardware.seeds.read is None else self.hardware.seeds.read
+        codes = self.input_codes(x)
+        circuit = self.circuit(noisy=noisy)
+        outputs = self.plan.outputs
+        rows = x.shape[0] * prod(self.positions(x.shape[1:4]))
+        out = np.empty((rows, self.plan.groups * outputs), dtype=np.float32)
+        for g, programmed in enumerate(self.programmed):
+            key = stream_key(seed, "read", self.name, g, self.copy, call)
+            clipped = read_matrix(
+                codes,
+                self.geometry(x, g),
+                programmed.planes,
+                circuit,
+                key,
+                np.uint64(first_row),
+                np.uint32(read),
+                out[:, g * outputs : (g + 1) * outputs],
+            )
+            self.counts.readings_clipped += int(clipped)
+        if circuit.step.size:
+            self.counts.readings += rows * self.plan.conversions * circuit.pulses
+        noise = self.hardware.output_noise
+        if noisy and (noise.sigma_add or noise.sigma_mult):
+            key = stream_key(seed, "output", self.name, self.copy, call)
+            sigmas = np.float32(noise.sigma_add), np.float32(noise.sigma_mult)
+            add_output_noise(out, *sigmas, np.uint64(first_row), np.uint32(read), key)
+        return out
+
+    def calibrate(self, x: Array) -> None:
+        """Set what is calibrated from inputs x (as in `read`): DAC range, then the cells, then the ADC's full scale.
+
+        Raises:
+            ValueError: inputs that are not finite, or all zero where a range is to be set.
+        """
+        dac, adc = self.hardware.dac, self.hardware.adc
+        if not np.isfinite(x).all():
+            raise ValueError(f"layer {self.name!r}: calibration inputs must be finite, got NaN or infinity")
+        limit: float | None = None if dac.range is None else float(np.percentile(np.abs(x), dac.percentile)) if (
+            dac.range == "calibrated"
+        ) else float(dac.range)
+        if limit == 0:
+            raise ValueError(f"layer {self.name!r}: calibration inputs are all zero; no DAC range can be set from them")
+        self.set_drive(limit, bool((x < 0).any()))
+        codes = self.input_codes(x)
+        self.counts = Counts()
+        energy, currents = self._survey(codes, keep=adc.full_scale == "calibrated")
+        self.array_energy_j = energy
+        if adc.full_scale == "calibrated":
+            scale = np.array([np.percentile(np.abs(c), adc.percentile) for c in currents])
+            self.full_scale = np.where(scale == 0, 1.0, scale)
+
+    def _survey(self, codes: Array, *, keep: bool) -> tuple[float, list[Array]]:
+        """Mean array energy of a read, and noiseless currents per slice, over rows spread evenly through `codes`."""
+        assert self.drive is not None
+        circuit = self.circuit(noisy=False)
+        plan, slices = self.plan, self.plan.tile.slices
+        rows = codes.shape[0] * prod(self.positions(codes.shape[1:4]))
+        columns = plan.outputs + (plan.column_tiles if plan.tile.reference_columns else 0)
+        per_row = circuit.pulses * slices * plan.row_tiles * columns * plan.groups
+        limit = max(CHUNK, min(rows, CALIBRATION_ROWS, CALIBRATION_VALUES // per_row))
+        starts = np.linspace(0, rows - min(CHUNK, rows), max(1, limit // CHUNK)).astype(int)
+        currents: list[list[Array]] = [[] for _ in range(slices)]
+        power = 0.0
+        for g, programmed in enumerate(self.programmed):
+            geometry = self.geometry(codes, g)
+            for start in starts:
+                stop = min(rows, start + CHUNK)
+                chunk = chunk_codes(codes, geometry, programmed.planes, circuit, start, stop)[: stop - start]
+                volts = digits(chunk, self.drive) if self.drive.rounds else chunk[None]
+                power += float((np.square(volts).mean(axis=1).sum(axis=0) * programmed.row_conductance).sum())
+                if keep:
+                    shape = (circuit.pulses, slices, plan.row_tiles, stop - start, columns)
+                    out = np.empty(shape, dtype=np.float32)
+                    read_currents(codes, geometry, programmed.planes, circuit, start, stop, out)
+                    for s in range(slices):
+                        currents[s].append(out[:, s].reshape(-1))
+        sensing = self.hardware.sensing
+        energy = power / len(starts) * sensing.v_read**2 * sensing.t_read
+        return energy, [np.concatenate(c) for c in currents] if keep else []

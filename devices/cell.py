@@ -1,0 +1,38 @@
+"""A memory cell: the conductances it can take, and how it errs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from .config import Config
+from .drift import Drift, NoDrift
+from .programming import NoProgrammingError, Programming
+from .read_noise import NoReadNoise, ReadNoise
+from .stuck import Stuck
+from .units import Siemens, Volt
+
+
+class Cell(Config):
+    """A cell programmed to conductances in [g_min, g_max] siemens: `levels` of them, evenly spaced, or any (None).
+
+    `v_max` is the largest voltage it may be read at (None: no limit known): above it a read disturbs the cell, or the
+    data behind its models end.
+    """
+
+    technology: str = "custom"
+    g_min: Annotated[Siemens, Field(ge=0)]
+    g_max: Annotated[Siemens, Field(gt=0)]
+    levels: Annotated[int, Field(ge=2)] | None = None
+    programming: Programming = NoProgrammingError()
+    stuck: Stuck = Stuck()
+    drift: Drift = NoDrift()
+    read_noise: ReadNoise = NoReadNoise()
+    v_max: Annotated[Volt, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _a_range(self) -> Cell:
+        if self.g_min >= self.g_max:
+            raise ValueError(f"g_min must be below g_max, got g_min = {self.g_min:g} S and g_max = {self.g_max:g} S")
+        return self

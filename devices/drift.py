@@ -1,0 +1,140 @@
+"""Drift and relaxation: what becomes of a programmed conductance with time.
+
+Each model has `apply(g, time_s, normal)`: the conductances `time_s` seconds after programming ended (0: as programmed),
+with the randomness passed in as standard normal numbers, one per cell. It is frozen: one draw describes a cell for all
+times.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from .config import Config
+from .units import Second, Siemens
+
+Array = np.ndarray[Any, Any]
+
+
+def _checked(time_s: float) -> float:
+    if not time_s >= 0:
+        raise ValueError(f"time_s must be at least 0 seconds after programming, got {time_s}")
+    return time_s
+
+
+class NoDrift(Config):
+    """Conductances stay as programmed."""
+
+    kind: Literal["none"] = "none"
+
+    def apply(self, g: Array, time_s: float, normal: Array) -> Array:
+        """`g` itself. Raises ValueError for a negative time."""
+        _checked(time_s)
+        return g
+
+
+class LogLinear(Config):
+    """f(x) = min(max(offset + slope ln x, low), high), a function of the relative conductance x."""
+
+    offset: float
+    slope: float
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LogLinear:
+        if self.low > self.high:
+            raise ValueError(f"low must not exceed high, got low = {self.low} and high = {self.high}")
+        return self
+
+    def __call__(self, x: Array) -> Array:
+        """f at `x` >= 0, in its shape and dtype."""
+        positive = np.maximum(x, np.finfo(x.dtype).tiny)
+        return np.clip(self.offset + self.slope * np.log(positive), self.low, self.high)
+
+
+class PowerLawDrift(Config):
+    """Structural relaxation of phase-change cells: G(t) = G_0 (1 + t / t_0)^-nu.
+
+    G_0 is the conductance at the verifying read, t_0 seconds after the last programming pulse; t counts from that read.
+    Each cell has its own exponent nu = max(mean(x) + spread(x) n, 0) with n standard normal and x = g / g_ref. Joshi et
+    al. 2020 (Nat. Commun. 11:2473) and Nandakumar et al. 2019 (ICECS), in the fit that IBM's aihwkit publishes.
+    """
+
+    kind: Literal["power_law"] = "power_law"
+    t_0: Annotated[Second, Field(gt=0)]
+    g_ref: Annotated[Siemens, Field(gt=0)]
+    mean: LogLinear
+    spread: LogLinear
+
+    def apply(self, g: Array, time_s: float, normal: Array) -> Array:
+        """Conductances `g` (siemens) after `time_s` seconds, in their shape and dtype; `normal` has the shape of `g`.
+
+        Raises:
+            ValueError: negative time.
+        """
+        growth = 1 + _checked(time_s) / self.t_0
+        x = g / self.g_ref
+        nu = np.maximum(self.mean(x) + self.spread(x) * normal, 0)
+        return g * growth**-nu
+
+
+class TabulatedRelaxation(Config):
+    """Measured relaxation: the mean moves by shift(g, t), and cells spread around it by std(g, t).
+
+    `std` and `shift` (None: no shift) have a row per time and a column per conductance, and count from programming on;
+    they and `conductances` are in units of g_ref. Between conductances shift and variance are linear (and constant
+    outside the table); between times, from nothing at time 0, they are linear in ln(1 + t / t_0), since charge loss and
+    filament relaxation go with the logarithm of time. Beyond the last time there are no data, and an error.
+    """
+
+    kind: Literal["relaxation"] = "relaxation"
+    t_0: Annotated[Second, Field(gt=0)]
+    g_ref: Annotated[Siemens, Field(gt=0)]
+    times: Annotated[tuple[Second, ...], Field(min_length=1)]
+    conductances: Annotated[tuple[float, ...], Field(min_length=1)]
+    std: tuple[tuple[Annotated[float, Field(ge=0)], ...], ...]
+    shift: tuple[tuple[float, ...], ...] | None = None
+
+    @model_validator(mode="after")
+    def _a_table(self) -> TabulatedRelaxation:
+        for name, axis in (("times", (0.0, *self.times)), ("conductances", self.conductances)):
+            if any(b <= a for a, b in pairwise(axis)):
+                raise ValueError(f"{name} must increase, times from above 0, got {getattr(self, name)}")
+        shape = (len(self.times), len(self.conductances))
+        for name, table in (("std", self.std), ("shift", self.std if self.shift is None else self.shift)):
+            lengths = [len(row) for row in table]
+            if lengths != [shape[1]] * shape[0]:
+                raise ValueError(f"{name} must have {shape[0]} rows of {shape[1]}, got rows of {lengths}")
+        return self
+
+    def apply(self, g: Array, time_s: float, normal: Array) -> Array:
+        """Conductances `g` (siemens) after `time_s` seconds, never negative, in their shape and dtype.
+
+        `normal` has the shape of `g`.
+
+        Raises:
+            ValueError: a time that is negative or beyond the table.
+        """
+        if _checked(time_s) > self.times[-1]:
+            raise ValueError(f"time_s must be at most {self.times[-1]:g} s, where the drift data end, got {time_s:g}")
+        x = g / self.g_ref
+        change = np.sqrt(self._at(np.square(self.std), time_s, x)) * normal
+        if self.shift is not None:
+            change = change + self._at(self.shift, time_s, x)
+        return np.maximum(g + self.g_ref * change, 0).astype(g.dtype, copy=False)
+
+    def _at(self, table: Any, time_s: float, x: Array) -> Array:
+        """A table interpolated at one time and at relative conductances `x`."""
+        ages = [math.log1p(t / self.t_0) for t in (0.0, *self.times)]
+        rows = np.vstack([np.zeros(len(self.conductances)), table])
+        age = math.log1p(time_s / self.t_0)
+        row = [np.interp(age, ages, column) for column in rows.T]
+        return np.interp(x, self.conductances, row).astype(x.dtype, copy=False)
+
+
+Drift = Annotated[NoDrift | PowerLawDrift | TabulatedRelaxation, Field(discriminator="kind")]

@@ -1,0 +1,137 @@
+"""A mapped network: a torch module whose matrix layers are read from tiles."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import nn
+
+from ..crossbar.hardware import Hardware
+from .errors import MappingError
+from .layers import Inference, TileLayer
+
+if TYPE_CHECKING:
+    from .report import Report
+
+
+class Digital(NamedTuple):
+    """A part of the model that is not on tiles."""
+
+    name: str
+    type: str
+    reason: str
+
+
+class Chip(nn.Module):
+    """A model on the tiles of one programmed chip; made by `mho.map` or `mho.load`.
+
+    Calling it is one noisy inference. The chip counts its calls: two calls draw different noise, and a fresh chip (mapped or
+    loaded again with the same seed) repeats them. Samples are told apart by their place along the first dimension.
+
+    Attributes:
+        hardware: as configured, overrides per layer included.
+        layers: the layers on tiles, by name.
+        digital: what is not on tiles, and why.
+        seed: of programming errors and of read noise, unless `hardware.seeds` sets them.
+        copy_index: 0, or which copy of the chip this is (`replica`).
+        calls: inferences so far.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        hardware: Hardware,
+        layers: dict[str, TileLayer],
+        digital: tuple[Digital, ...],
+        seed: int,
+        copy_index: int = 0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.hardware = hardware
+        self.layers = layers
+        self.digital = digital
+        self.seed = seed
+        self.copy_index = copy_index
+        self.calls = 0
+        self.eval()
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        """One noisy inference: what the model returns for these inputs."""
+        self.calls += 1
+        return self.read(*inputs, read=self.calls - 1)
+
+    def read(self, *inputs: torch.Tensor, read: int, first_sample: int = 0, noisy: bool = True) -> Any:
+        """The inference of a given number.
+
+        Args:
+            inputs: the model's inputs, samples along the first dimension.
+            read: its number: the same number gives the same noise, another number other noise.
+            first_sample: place of the first sample in the whole data set, so that batches do not change the noise.
+            noisy: False leaves out the noise of the read; converters and frozen errors stay.
+        """
+        return self._run(inputs, Inference(read=read, first_sample=first_sample, noisy=noisy))
+
+    def prepare(self, calibrate: torch.Tensor | None) -> None:
+        """Set the ranges that hardware leaves to calibration from a batch of inputs, and program all layers.
+
+        Raises:
+            MappingError: inputs are needed and missing, or do not fit the model.
+        """
+        if calibrate is not None:
+            try:
+                self._run((calibrate,), Inference(calibrating=True))
+            except MappingError:
+                raise
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                shape = tuple(calibrate.shape) if isinstance(calibrate, torch.Tensor) else type(calibrate).__name__
+                raise MappingError(f"calibrate: inputs of shape {shape} do not go through the model ({error})") from error
+            idle = [name for name, layer in self.layers.items() if not layer.matrix.programmed]
+            if idle:
+                raise MappingError(f"calibrate: the inputs never reach layer(s) {', '.join(idle)}; exclude them")
+            return
+        for name, layer in self.layers.items():
+            dac, adc = layer.hardware.dac, layer.hardware.adc
+            if "calibrated" in (dac.range, adc.full_scale):
+                field = "dac.range" if dac.range == "calibrated" else "adc.full_scale"
+                raise MappingError(
+                    f"layer {name!r}: {field} is 'calibrated': pass calibrate=, a batch of real inputs, or set {field} to a number"
+                )
+            layer.matrix.set_drive(None if dac.range is None else float(dac.range), signed=True)
+
+    def replica(self, index: int) -> Chip:
+        """Another chip with the same design and calibration, programmed anew: its frozen errors and its noise differ.
+
+        `index` 0 is the chip as first mapped.
+        """
+        other = copy.deepcopy(self)
+        other.copy_index, other.calls = index, 0
+        for layer in other.layers.values():
+            layer.matrix.copy = index
+            layer.matrix.program()
+        return other
+
+    def report(self) -> Report:
+        """What the mapping took, layer by layer: see `mho.mapping.report.Report`."""
+        from .report import Report
+
+        return Report.of(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the chip to the folder `path`: see `mho.mapping.store.save`."""
+        from .store import save
+
+        save(self, path)
+
+    def _run(self, inputs: tuple[torch.Tensor, ...], run: Inference) -> Any:
+        first = inputs[0]
+        if not isinstance(first, torch.Tensor):
+            raise TypeError(f"a chip takes torch tensors, got {type(first).__name__}")
+        run.samples = max(1, first.shape[0] if first.ndim else 1)
+        for layer in self.layers.values():
+            layer.inference = run
+        with torch.no_grad():
+            return self.model(*inputs)

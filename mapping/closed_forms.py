@@ -1,0 +1,49 @@
+"""Closed forms of the pipeline's latency: what the event simulation of `schedule` must equal.
+
+The results are sums of the stage times without intermediate rounding, so they are exact to the last bit.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+__all__ = ["overhead", "pipelined", "sequential"]
+
+
+def _line(stages: Sequence[Fraction], jobs: int) -> Fraction:
+    """The first job crosses every stage, each later one leaves one slowest stage time after the one before."""
+    return sum(stages, Fraction(0)) + (jobs - 1) * max(stages)
+
+
+def _exact(stages: Sequence[float], voter: float | None) -> tuple[list[Fraction], list[Fraction]]:
+    return [Fraction(t) for t in stages], [] if voter is None else [Fraction(voter)]
+
+
+def pipelined(stages: Sequence[float], votes: int, voter: float | None = None, inputs: int = 1) -> float:
+    """Makespan in seconds of `inputs` inputs with `votes` votes each, streamed through a pipeline.
+
+    stages: service times of the layers, s. voter: service time of the voting stage, s; None leaves it out.
+    With L equal stages T and one input: (L + K) T with a voter of T (Qin and Vucinic, "Noisy Computations during
+    Inference: Harmful or Helpful?", section 3.3), (L + K - 1) T without; in general the sum of all stages and
+    K - 1 times the slowest.
+    """
+    layers, last = _exact(stages, voter)
+    return float(_line(layers + last, votes * inputs))
+
+
+def sequential(stages: Sequence[float], votes: int, voter: float | None = None, inputs: int = 1) -> float:
+    """Makespan in seconds when a vote enters the first layer only after the one before has left the last: K L T.
+
+    The network is then one stage of sum(stages). A voter works while the next vote is read, so it adds its time
+    once, unless it is slower than the whole network.
+    """
+    layers, last = _exact(stages, voter)
+    return float(_line([sum(layers, Fraction(0)), *last], votes * inputs))
+
+
+def overhead(stages: Sequence[float], votes: int, voter: float | None = None) -> float:
+    """Extra latency of `votes` pipelined votes relative to one inference without a voter, sum(stages).
+
+    K / L for L equal stages T and a voter of T (Qin and Vucinic, section 3.3).
+    """
+    layers, last = _exact(stages, voter)
+    return float(_line(layers + last, votes) / sum(layers) - 1)

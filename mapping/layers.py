@@ -1,0 +1,207 @@
+"""The layers that go onto tiles: one handler turns a torch module into a `LayerSpec`, one module reads its tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..crossbar.hardware import Hardware
+from ..crossbar.matrix import TiledMatrix
+from ..crossbar.tile import Plan
+from .errors import MappingError
+
+Triple = tuple[int, int, int]
+_PAD_MODE = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """Geometry of a matrix layer. `dims` is 0 for a linear layer, else the spatial dimensions of a convolution (1 to 3).
+
+    `padding` is in the order of `torch.nn.functional.pad`: last dimension first, before and after.
+    """
+
+    dims: int
+    in_features: int
+    out_features: int
+    groups: int = 1
+    kernel: Triple = (1, 1, 1)
+    stride: Triple = (1, 1, 1)
+    dilation: Triple = (1, 1, 1)
+    padding: tuple[int, ...] = ()
+    padding_mode: str = "constant"
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """Weights (groups, rows, outputs) and bias (groups, outputs) float32 of a layer, rows in the order of `LayerSpec.kernel`."""
+
+    weights: np.ndarray[Any, Any]
+    bias: np.ndarray[Any, Any] | None
+
+
+def linear_spec(module: nn.Linear) -> LayerSpec:
+    return LayerSpec(0, module.in_features, module.out_features)
+
+
+def conv_spec(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> LayerSpec:
+    dims = len(module.kernel_size)
+    if isinstance(module.padding, str):
+        total = [d * (k - 1) if module.padding == "same" else 0 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+        pairs = [(t // 2, t - t // 2) for t in total]
+    else:
+        pairs = [(p, p) for p in module.padding]
+    padding = tuple(p for pair in reversed(pairs) for p in pair)
+    return LayerSpec(
+        dims,
+        module.in_channels,
+        module.out_channels,
+        module.groups,
+        _triple(module.kernel_size),
+        _triple(module.stride),
+        _triple(module.dilation),
+        padding if any(padding) else (),
+        _PAD_MODE[module.padding_mode],
+    )
+
+
+HANDLERS: dict[type[nn.Module], Callable[[Any], LayerSpec]] = {
+    nn.Linear: linear_spec,
+    nn.Conv1d: conv_spec,
+    nn.Conv2d: conv_spec,
+    nn.Conv3d: conv_spec,
+}
+
+
+def _triple(values: tuple[int, ...]) -> Triple:
+    return (1,) * (3 - len(values)) + tuple(values)  # type: ignore[return-value]
+
+
+def matrices(weight: torch.Tensor, bias: torch.Tensor | None, spec: LayerSpec) -> Matrices:
+    """Weight (out, in) or (out, in / groups, *kernel) as matrices of word lines by bit lines."""
+    w = weight.detach().to("cpu", torch.float32)
+    w = w.movedim(1, -1).reshape(spec.groups, spec.out_features // spec.groups, -1).transpose(1, 2)
+    b = None if bias is None else bias.detach().to("cpu", torch.float32).reshape(spec.groups, -1).numpy()
+    return Matrices(np.ascontiguousarray(w.numpy()), b)
+
+
+@dataclass
+class Inference:
+    """What one pass through a chip shares among its layers."""
+
+    read: int = 0
+    first_sample: int = 0
+    samples: int = 1
+    calibrating: bool = False
+    noisy: bool = True
+    calls: dict[str, int] = field(default_factory=dict)
+
+
+class TileLayer(nn.Module):
+    """A linear or convolution layer on tiles; takes and returns what the torch layer does, without gradients.
+
+    Attributes:
+        matrix: the tiles.
+        positions: matrix reads per sample, of the last input seen; None before.
+        aliases: all names the layer has in its model.
+    """
+
+    def __init__(self, name: str, spec: LayerSpec, weights: Matrices, hardware: Hardware, seed: int, copy: int = 0) -> None:
+        super().__init__()
+        self.name = name
+        self.aliases: list[str] = [name]
+        self.spec = spec
+        self.inference = Inference()
+        self.positions: int | None = None
+        self.matrix = TiledMatrix(
+            weights.weights, weights.bias, hardware, name, seed, copy, spec.kernel, spec.stride, spec.dilation
+        )
+
+    @property
+    def hardware(self) -> Hardware:
+        return self.matrix.hardware
+
+    @property
+    def plan(self) -> Plan:
+        return self.matrix.plan
+
+    @property
+    def pulses(self) -> int:
+        return self.matrix.drive.pulses if self.matrix.drive else 1
+
+    @property
+    def array_energy_j(self) -> float | None:
+        return self.matrix.array_energy_j
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inputs, leading, spatial = self._arrange(x)
+        run, rows = self.inference, inputs.shape[0] * prod(spatial)
+        self.positions = max(1, rows // run.samples)
+        call = run.calls.get(self.name, 0)
+        run.calls[self.name] = call + 1
+        if run.calibrating and call == 0:
+            self.matrix.calibrate(inputs)
+        if run.first_sample and rows % run.samples:
+            raise MappingError(
+                f"layer {self.name!r} has {rows} rows for {run.samples} samples: batches can't be told apart; "
+                "give all samples at once (batch_size=None)"
+            )
+        y = self.matrix.read(
+            inputs,
+            read=run.read,
+            first_row=run.first_sample * self.positions,
+            call=call,
+            noisy=run.noisy and not run.calibrating,
+        )
+        out = torch.from_numpy(y).to(x.device).reshape(*leading, *spatial[3 - self.spec.dims :], -1)
+        return out if self.spec.dims == 0 else out.movedim(-1, -1 - self.spec.dims)
+
+    @torch.no_grad()
+    def digital(self, x: torch.Tensor) -> torch.Tensor:
+        """What the layer gives for x without tiles: torch's own arithmetic on the (folded) weights."""
+        spec, matrix = self.spec, self.matrix
+        weight = torch.from_numpy(matrix.weights).transpose(1, 2)
+        weight = weight.reshape(spec.out_features, *spec.kernel[3 - spec.dims :], -1).movedim(-1, 1)
+        bias = None if matrix.bias is None else torch.from_numpy(matrix.bias).reshape(-1)
+        if spec.dims == 0:
+            return functional.linear(x, weight, bias)
+        if spec.padding:
+            x = functional.pad(x, spec.padding, mode=spec.padding_mode)
+        conv = (functional.conv1d, functional.conv2d, functional.conv3d)[spec.dims - 1]
+        stride, dilation = (triple[3 - spec.dims :] for triple in (spec.stride, spec.dilation))
+        return conv(x, weight, bias, stride=stride, dilation=dilation, groups=spec.groups)
+
+    def _arrange(self, x: torch.Tensor) -> tuple[np.ndarray[Any, Any], tuple[int, ...], Triple]:
+        """Input as (samples, depth, height, width, channels), the leading dimensions, and the output's spatial size."""
+        spec = self.spec
+        channels_at = -1 - spec.dims
+        if x.ndim < max(1, spec.dims + 1) or x.shape[channels_at] != spec.in_features or (spec.dims and x.ndim > spec.dims + 2):
+            raise MappingError(
+                f"layer {self.name!r} takes {spec.in_features} {'channels' if spec.dims else 'features'} "
+                f"in dimension {channels_at}, got an input of shape {tuple(x.shape)}"
+            )
+        x = x.detach().to("cpu", torch.float32)
+        if spec.dims == 0:
+            return x.reshape(-1, 1, 1, 1, spec.in_features).numpy(), tuple(x.shape[:-1]), (1, 1, 1)
+        leading = tuple(x.shape[: -1 - spec.dims])
+        x = x.reshape(-1, *x.shape[-1 - spec.dims :])
+        if spec.padding:
+            x = functional.pad(x, spec.padding, mode=spec.padding_mode)
+        x = x.movedim(1, -1)
+        x = x.reshape(x.shape[0], *(1,) * (3 - spec.dims), *x.shape[1:])
+        size = self.matrix.positions(x.shape[1:4])
+        if min(size) < 1:
+            raise MappingError(f"layer {self.name!r}: input of shape {tuple(x.shape)} is smaller than the kernel {spec.kernel}")
+        return x.numpy(), leading, size
+
+    def extra_repr(self) -> str:
+        plan = self.plan
+        return f"{self.spec.in_features}, {self.spec.out_features}, tiles={plan.tiles}, encoding={plan.tile.encoding}"

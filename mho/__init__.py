@@ -1,0 +1,66 @@
+"""Trained networks on simulated analog crossbars: see `mho.map`, `mho.vote`, `mho.Hardware`.
+
+The public names are imported at their first use (PEP 562), so that `import mho` loads neither torch nor numba.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import crossbar, devices, mapping, models
+    from .crossbar.hardware import Hardware
+    from .mapping.chip import Chip
+    from .mapping.convert import map
+    from .mapping.schedule import Schedule, schedule
+    from .mapping.store import load
+    from .models.votes import VoteResult, vote
+
+    __version__: str
+
+__all__ = [
+    "Chip",
+    "Hardware",
+    "Schedule",
+    "VoteResult",
+    "__version__",
+    "crossbar",
+    "devices",
+    "load",
+    "map",
+    "mapping",
+    "models",
+    "schedule",
+    "vote",
+]
+
+_FOLDERS = ("crossbar", "devices", "mapping", "models")
+_HOMES = {
+    "Chip": ".mapping.chip",
+    "Hardware": ".crossbar.hardware",
+    "Schedule": ".mapping.schedule",
+    "VoteResult": ".models.votes",
+    "load": ".mapping.store",
+    "map": ".mapping.convert",
+    "schedule": ".mapping.schedule",
+    "vote": ".models.votes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    value: Any
+    if name == "__version__":
+        value = metadata.version("mho")
+    elif name in _FOLDERS:
+        value = import_module(f".{name}", __name__)
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name], __name__), name)
+    else:
+        raise AttributeError(f"module 'mho' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

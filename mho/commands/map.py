@@ -1,0 +1,33 @@
+"""`mho map`: a checkpoint onto tiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def map(
+    checkpoint: Path = typer.Argument(..., help="State dict: .pt, .pth or .safetensors."),
+    model: str = typer.Option(..., help="The network, as package.module:factory; the factory is called without arguments."),
+    hardware: str = typer.Option("reram", help="Preset (ideal, reram, pcm, nand) or YAML file."),
+    calibrate: str = typer.Option("mnist", help="Real inputs that set the converters' ranges: 'mnist', .npy or .npz file."),
+    images: int = typer.Option(256, min=1, help="How many of them."),
+    seed: int = typer.Option(0, help="Which chip."),
+    exclude: list[str] = typer.Option([], help="Name or pattern of layers that stay digital; may be given again."),
+    out: Path = typer.Option(..., help="Folder for the mapped chip."),
+) -> None:
+    """Map a trained checkpoint onto virtual tiles, print the report and save the chip."""
+    from ..inputs import find_hardware, find_inputs
+    from ..mapping.checkpoint import build_model, load_weights
+    from ..mapping.convert import map as map_model
+    from ..mapping.store import check_target
+
+    check_target(out)
+    network = load_weights(build_model(model), checkpoint)
+    chip = map_model(
+        network, find_hardware(hardware), calibrate=find_inputs(calibrate)[0][:images], seed=seed, exclude=exclude
+    )
+    chip.save(out)
+    print(chip.report())
+    print(f"saved in {out}")

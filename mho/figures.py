@@ -1,0 +1,70 @@
+"""Figures, drawn from tables only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+COLOURS = {"ideal": "#888888", "reram": "#c44e52", "pcm": "#4c72b0", "nand": "#55a868"}
+NAMES = {"ideal": "ideal", "reram": "ReRAM", "pcm": "PCM", "nand": "NAND"}
+
+
+def accuracy_over_votes(votes: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
+    """Accuracy over the number of votes with 95 % bands, a panel per set of weights, the digital accuracy dashed.
+
+    `votes` has weights, hardware, votes, accuracy, low, high; `accuracy` the rows of hardware "digital".
+    """
+    panels = list(dict.fromkeys(votes["weights"]))
+    figure, axes = _figure(len(panels), sharey=True)
+    for ax, weights in zip(axes, panels, strict=True):
+        for name, group in votes[votes["weights"] == weights].groupby("hardware", sort=False):
+            colour = COLOURS.get(str(name))
+            ax.fill_between(group["votes"], 100 * group["low"], 100 * group["high"], color=colour, alpha=0.12, linewidth=0)
+            ax.plot(group["votes"], 100 * group["accuracy"], color=colour, label=NAMES.get(str(name), str(name)))
+        digital = accuracy[(accuracy["weights"] == weights) & (accuracy["hardware"] == "digital")]
+        ax.axhline(100 * digital["accuracy"].iloc[0], color="black", linestyle="--", linewidth=1, label="digital")
+        ax.set(title=f"weights {weights}", xlabel="votes")
+    axes[0].set_ylabel("accuracy (%)")
+    axes[-1].legend()
+    return figure
+
+
+def conductances(table: pd.DataFrame) -> Figure:
+    """Histograms of the programmed conductances, a panel per hardware, a line per set of weights."""
+    panels = list(dict.fromkeys(table["hardware"]))
+    figure, axes = _figure(len(panels))
+    for ax, hardware in zip(axes, panels, strict=True):
+        for weights, group in table[table["hardware"] == hardware].groupby("weights", sort=False):
+            ax.stairs(group["cells"].to_numpy()[:-1], 1e6 * group["g"].to_numpy(), label=f"weights {weights}")
+        ax.set(title=NAMES.get(hardware, hardware), xlabel="conductance (uS)", yscale="log")
+    axes[0].set_ylabel("cells")
+    axes[-1].legend()
+    return figure
+
+
+def layer_errors(table: pd.DataFrame) -> Figure:
+    """Relative RMS error of each layer's output, a panel per set of weights, bars by hardware."""
+    panels = list(dict.fromkeys(table["weights"]))
+    figure, axes = _figure(len(panels), sharey=True)
+    for ax, weights in zip(axes, panels, strict=True):
+        wide = table[table["weights"] == weights].pivot(index="layer", columns="hardware", values="error")
+        wide = wide.loc[list(dict.fromkeys(table["layer"])), list(dict.fromkeys(table["hardware"]))]
+        for i, name in enumerate(wide):
+            places = [x + (i - (wide.shape[1] - 1) / 2) * 0.8 / wide.shape[1] for x in range(len(wide))]
+            ax.bar(places, wide[name], 0.8 / wide.shape[1], color=COLOURS.get(str(name)), label=NAMES.get(str(name), str(name)))
+        ax.set_xticks(range(len(wide)), wide.index)
+        ax.set(title=f"weights {weights}", xlabel="layer")
+    axes[0].set_ylabel("error of the output, relative (RMS)")
+    axes[-1].legend()
+    return figure
+
+
+def _figure(panels: int, **kwargs: bool) -> tuple[Figure, list]:  # type: ignore[type-arg]
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * panels, 3.6), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False, **kwargs)  # type: ignore[arg-type]
+    return figure, list(axes[0])

@@ -1,0 +1,164 @@
+"""Votes over repeated noisy inferences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.stats import norm
+
+from ..mapping.chip import Chip
+
+
+class Accuracy(float):
+    """A share of right answers, with the Wilson (1927) score interval `low`, `high` and the number of samples `n`."""
+
+    low: float
+    high: float
+    n: int
+
+    def __new__(cls, right: int, n: int, confidence: float = 0.95) -> Accuracy:
+        self = super().__new__(cls, right / n)
+        z = norm.ppf((1 + confidence) / 2)
+        p, z2 = right / n, z * z
+        centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+        half = z / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+        self.low, self.high, self.n = max(0.0, float(centre - half)), min(1.0, float(centre + half)), n
+        return self
+
+    def __str__(self) -> str:
+        return f"{100 * self:.2f} % [{100 * self.low:.2f}, {100 * self.high:.2f}]"
+
+
+@dataclass(frozen=True)
+class VoteResult:
+    """What K noisy inferences of n samples decided.
+
+    Attributes:
+        classes: (n,) int64, the winners. Hard votes: the class with most inferences for it (the mode); a tie goes to the
+            tied class with the larger mean softmax, and then to the lower class number. Soft votes: the class with the
+            largest mean softmax.
+        counts: (n, classes) int64, inferences for each class.
+        softmax: (n, classes) float32, mean softmax over the inferences.
+        winners: (n, k) int64, the winners after 1, 2, ... k inferences; the last column is `classes`.
+        k: number of inferences.
+        rule: hard or soft.
+        copies: number of chips that the inferences were spread over. Votes on one chip average only its fresh noise;
+            its frozen errors are the same in all of them.
+    """
+
+    classes: torch.Tensor
+    counts: torch.Tensor
+    softmax: torch.Tensor
+    winners: torch.Tensor
+    k: int
+    rule: Literal["hard", "soft"]
+    copies: int
+
+    @property
+    def margin(self) -> torch.Tensor:
+        """(n,) float32: lead of the winner over the next class, as a share of the votes (or of the mean softmax)."""
+        best = torch.topk(self._scores, 2, dim=1).values
+        return best[:, 0] - best[:, 1]
+
+    def topk(self, k: int) -> torch.Tensor:
+        """(n, k) int64: the k best classes, best first, by the same rule as `classes`."""
+        return _order(self.counts, self.softmax, self.rule)[:, :k]
+
+    def accuracy_over_votes(self, labels: torch.Tensor, confidence: float = 0.95) -> list[Accuracy]:
+        """The accuracy after 1, 2, ... k inferences."""
+        self._check(labels)
+        right = (self.winners == labels[:, None]).sum(dim=0)
+        return [Accuracy(int(count), labels.numel(), confidence) for count in right]
+
+    def accuracy(self, labels: torch.Tensor, confidence: float = 0.95) -> Accuracy:
+        """Share of samples whose winner is their label (n,), a float with the Wilson interval `.low`, `.high`.
+
+        Raises:
+            ValueError: labels of another length.
+        """
+        self._check(labels)
+        return Accuracy(int((self.classes == labels).sum()), labels.numel(), confidence)
+
+    def _check(self, labels: torch.Tensor) -> None:
+        if labels.shape != self.classes.shape:
+            raise ValueError(f"labels must have shape {tuple(self.classes.shape)}, got {tuple(labels.shape)}")
+
+    @property
+    def _scores(self) -> torch.Tensor:
+        return self.counts / self.k if self.rule == "hard" else self.softmax
+
+
+def vote(
+    chip: Chip,
+    images: torch.Tensor,
+    k: int = 20,
+    *,
+    batch_size: int | None = 250,
+    copies: int = 1,
+    rule: Literal["hard", "soft"] = "hard",
+) -> VoteResult:
+    """Classify samples by k noisy inferences each.
+
+    The inferences are reads 0 to k - 1 of the chip and samples are numbered by their place in `images`, so batches do
+    not change the result, and calls of the chip before or after do not either.
+
+    Args:
+        chip: the mapped network; its output is (samples, classes).
+        images: (n, ...) samples.
+        k: inferences a sample.
+        batch_size: samples worked off together; None takes all at once.
+        copies: chips (`Chip.replica`) that the inferences are dealt out to in turn.
+        rule: hard counts one vote an inference, soft averages the softmax.
+
+    Raises:
+        ValueError: no samples, k or copies below 1, more copies than inferences, an unknown rule, or a model whose output
+            is not (samples, classes).
+    """
+    if not len(images):
+        raise ValueError("images must hold at least one sample, got none")
+    for name, value in (("k", k), ("copies", copies), ("batch_size", len(images) if batch_size is None else batch_size)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if copies > k:
+        raise ValueError(f"copies must be at most k = {k}, got {copies}")
+    if rule not in ("hard", "soft"):
+        raise ValueError(f"rule must be 'hard' or 'soft', got {rule!r}")
+    chips = [chip] + [chip.replica(index) for index in range(1, copies)]
+    parts = []
+    for start in range(0, len(images), batch_size or len(images)):
+        batch = images[start : start + (batch_size or len(images))]
+        reads = (chips[v % copies].read(batch, read=v, first_sample=start) for v in range(k))
+        parts.append(_tally(reads, len(batch), rule))
+    counts, softmax, winners = (torch.cat(part) for part in zip(*parts, strict=True))
+    return VoteResult(winners[:, -1], counts, softmax, winners, k, rule, copies)
+
+
+def _tally(
+    reads: Iterator[torch.Tensor], samples: int, rule: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Counts, mean softmax and winners so far of the reads of one batch."""
+    counts, total, winners = torch.zeros(0), torch.zeros(0), []
+    for logits in reads:
+        if logits.ndim != 2 or len(logits) != samples:
+            raise ValueError(f"vote needs an output of shape (samples, classes), the model gives {tuple(logits.shape)}")
+        if not winners:
+            counts = torch.zeros(logits.shape, dtype=torch.int64)
+            total = torch.zeros(logits.shape, dtype=torch.float64)
+        chosen = logits.argmax(dim=1, keepdim=True)
+        counts.scatter_add_(1, chosen, torch.ones_like(chosen))
+        total += logits.double().softmax(dim=1)
+        winners.append(_order(counts, total, rule)[:, 0])
+    return counts, (total / len(winners)).float(), torch.stack(winners, dim=1)
+
+
+def _order(counts: torch.Tensor, softmax: torch.Tensor, rule: str) -> torch.Tensor:
+    """(n, classes): class numbers from best to worst."""
+    order = torch.argsort(softmax, dim=1, descending=True, stable=True)
+    if rule == "soft":
+        return order
+    by_count = torch.argsort(counts.gather(1, order), dim=1, descending=True, stable=True)
+    return order.gather(1, by_count)

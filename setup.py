@@ -1,0 +1,62 @@
+"""Package layout: the top-level folders are one import package, so `mho.crossbar` lives in `crossbar/`, and so on."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+FOLDERS = {
+    "mho": "mho",
+    "mho.commands": "mho/commands",
+    "mho.crossbar": "crossbar",
+    "mho.crossbar.kernels": "crossbar/kernels",
+    "mho.devices": "devices",
+    "mho.mapping": "mapping",
+    "mho.models": "models",
+    "mho.models.data": "models/data",
+}
+
+setup(
+    name="mho",
+    version="0.1.0",
+    description="Neural networks on simulated analog crossbars: ReRAM, PCM, NAND tiles; noise, votes, schedule, cost",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=list(FOLDERS),
+    package_dir=FOLDERS,
+    package_data={
+        "mho": ["py.typed"],
+        "mho.devices": ["presets/*"],
+        "mho.models": ["weights/*"],
+        "mho.models.data": ["mnist/*"],
+    },
+    install_requires=[
+        "numpy>=1.26,<3",
+        "numba>=0.60",
+        "torch>=2.4,<3",
+        "scipy>=1.11",
+        "pyyaml>=6",
+        "pydantic>=2.7,<3",
+        "pandas>=2.2",
+        "pyarrow>=15",
+        "matplotlib>=3.8",
+        "typer>=0.12",
+        "rich>=13",
+        "joblib>=1.4",
+        "safetensors>=0.4.3",
+    ],
+    extras_require={
+        # setuptools: the tests build a wheel, and `make lint` lays the package out under its import names
+        "test": [
+            "hypothesis>=6.100",
+            "mypy>=1.11",
+            "pandas-stubs>=2.2",
+            "pytest>=8",
+            "ruff>=0.6",
+            "setuptools>=77",
+            "types-PyYAML>=6",
+        ],
+    },
+    entry_points={"console_scripts": ["mho = mho.cli:main"]},
+)

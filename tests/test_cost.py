@@ -1,0 +1,168 @@
+"""Cost constants, and time and energy of a layer counted by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+import mho
+from mho.crossbar.cost import ADC_FLOOR, Cost, adc_energy
+from mho.crossbar.tile import Plan, Tile
+from mho.mapping.cost import COMPONENTS, layer_costs
+from mho.mapping.schedule import schedule
+
+TILE = Tile(rows=128, columns=64, encoding="differential")
+
+
+def fake_layer(**changes: object) -> SimpleNamespace:
+    """200 word lines by 40 outputs on pairs: 2 row tiles, 2 column tiles of 32 and 8 outputs."""
+    fields = {
+        "dac_bits": 8,
+        "bits_per_pulse": None,
+        "adc_bits": 8,
+        "t_read": 100e-9,
+        "cost": Cost(),
+        "plan": Plan.of(TILE, 200, 40),
+        "pulses": 1,
+        "positions": 10,
+        "array_energy_j": 5e-12,
+    } | changes
+    hardware = SimpleNamespace(
+        sensing=SimpleNamespace(t_read=fields["t_read"], v_read=0.2),
+        dac=SimpleNamespace(bits=fields["dac_bits"], bits_per_pulse=fields["bits_per_pulse"]),
+        adc=SimpleNamespace(bits=fields["adc_bits"]),
+        cost=fields["cost"],
+    )
+    own = {name: fields[name] for name in ("plan", "pulses", "positions", "array_energy_j")}
+    return SimpleNamespace(hardware=hardware, **own)
+
+
+def fake_chip(**layers: SimpleNamespace) -> SimpleNamespace:
+    return SimpleNamespace(layers=layers)
+
+
+def test_survey_law_is_near_a_built_converter() -> None:
+    isaac = 2e-3 / 1.28e9
+    assert isaac / 2 < adc_energy(8, 1.28e9) < isaac
+    assert adc_energy(8, 1.28e9) == pytest.approx(0.925e-12, rel=5e-3)
+
+
+def test_survey_law_grows_with_bits_and_rate() -> None:
+    assert adc_energy(12, 1e6) / adc_energy(11, 1e6) == pytest.approx(10**0.602)
+    assert adc_energy(8, 2e9) > adc_energy(8, 1e9)
+    assert adc_energy(14, 1e3) == adc_energy(14, 1e6)
+
+
+def test_floor_holds_where_the_law_promises_too_much() -> None:
+    assert adc_energy(4, 1e6) == ADC_FLOOR * 16
+
+
+@pytest.mark.parametrize(("bits", "rate"), [(0, 1e9), (8, 0.0), (8, float("nan"))])
+def test_impossible_converters_are_refused(bits: int, rate: float) -> None:
+    with pytest.raises(ValueError, match=r"bits|rate"):
+        adc_energy(bits, rate)
+
+
+def test_constants_are_read_with_units_and_checked() -> None:
+    cost = Cost.model_validate({"sense_power": "9.7 nW", "adc_energy": "1.56 pJ", "adc_rate": "1.28 GHz"})
+    assert cost.sense_power == pytest.approx(9.7e-9)
+    assert cost.conversion_energy(8) == pytest.approx(1.56e-12)
+    for bad in ({"adc_rate": 0.0}, {"adcs_per_tile": 0}, {"adc_energy": -1e-12}, {"digital_time": 0.0}, {"dac": 1.0}):
+        with pytest.raises(ValidationError):
+            Cost.model_validate(bad)
+
+
+def test_dac_of_one_bit_is_the_sources() -> None:
+    assert Cost().pulse_energy(1) == pytest.approx(3.9e-6 * 100e-9)
+
+
+def test_every_constant_has_a_source() -> None:
+    assert all("20" in (field.description or "") for field in Cost.model_fields.values())
+
+
+def test_layer_counted_by_hand() -> None:
+    row = layer_costs(fake_chip(fc=fake_layer())).iloc[0]
+    read = 100e-9 + 32 / 1.28e9
+    assert row["layer"] == "fc"
+    assert row["positions"] == 10
+    assert row["read_time_s"] == pytest.approx(read)
+    assert row["stage_time_s"] == pytest.approx(10 * read + 100e-9)
+    assert row["energy_dac_j"] == pytest.approx(10 * 200 * 2 * 8 * 0.39e-12)
+    assert row["energy_array_j"] == pytest.approx(10 * 5e-12)
+    assert row["energy_sense_j"] == pytest.approx(10 * 80 * 9.7e-9 * read)
+    assert row["energy_adc_j"] == pytest.approx(10 * 80 * adc_energy(8, 1.28e9))
+    assert row["energy_digital_j"] == pytest.approx(10 * 80 * 0.021e-12)
+    assert row["energy_buffer_j"] == pytest.approx(10 * 240 * 8 * 20.45e-12 / 256)
+    assert row["energy_j"] == pytest.approx(sum(row[f"energy_{part}_j"] for part in COMPONENTS))
+
+
+def test_pulses_take_time_and_conversions() -> None:
+    one = layer_costs(fake_chip(fc=fake_layer())).iloc[0]
+    serial = layer_costs(fake_chip(fc=fake_layer(pulses=8, bits_per_pulse=1))).iloc[0]
+    assert serial["read_time_s"] == pytest.approx(8 * one["read_time_s"])
+    assert serial["energy_adc_j"] == pytest.approx(8 * one["energy_adc_j"])
+    assert serial["energy_dac_j"] == pytest.approx(one["energy_dac_j"])
+
+
+def test_groups_read_in_parallel() -> None:
+    one = layer_costs(fake_chip(c=fake_layer(plan=Plan.of(TILE, 9, 4)))).iloc[0]
+    four = layer_costs(fake_chip(c=fake_layer(plan=Plan.of(TILE, 9, 4, groups=4)))).iloc[0]
+    assert four["read_time_s"] == one["read_time_s"]
+    assert four["energy_adc_j"] == pytest.approx(4 * one["energy_adc_j"])
+    assert four["energy_dac_j"] == pytest.approx(4 * one["energy_dac_j"])
+
+
+def test_more_adcs_share_the_fullest_tile() -> None:
+    quick = layer_costs(fake_chip(c=fake_layer(cost=Cost(adcs_per_tile=4)))).iloc[0]
+    assert quick["read_time_s"] == pytest.approx(100e-9 + 8 / 1.28e9)
+
+
+def test_offset_tiles_convert_their_reference_too() -> None:
+    tile = Tile(rows=128, columns=64, encoding="offset")
+    row = layer_costs(fake_chip(c=fake_layer(plan=Plan.of(tile, 100, 63)))).iloc[0]
+    assert row["read_time_s"] == pytest.approx(100e-9 + 64 / 1.28e9)
+
+
+def test_schedule_of_a_chip() -> None:
+    chip = fake_chip(conv=fake_layer(positions=100), fc=fake_layer(positions=1))
+    conv, fc = layer_costs(chip)["stage_time_s"]
+    run = schedule(chip, votes=5, voter=100e-9)
+    assert run.names == ("conv", "fc", "voter")
+    assert run.bottleneck == "conv"
+    assert run.makespan_s == pytest.approx(conv + fc + 100e-9 + 4 * conv)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"positions": None}, "'fc': .*calibrate="),
+        ({"array_energy_j": None}, "'fc': .*calibrate="),
+        ({"adc_bits": None}, r"'fc': adc\.bits is null"),
+        ({"dac_bits": None}, r"'fc': dac\.bits is null"),
+    ],
+)
+def test_cost_of_what_has_none_is_an_error(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        layer_costs(fake_chip(fc=fake_layer(**changes)))
+
+
+def test_mapped_network() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 3))
+    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    low, high = (
+        layer_costs(mho.map(net, mho.Hardware.preset("reram").replace({"sensing.v_read": v}), calibrate=images))
+        for v in (0.1, 0.2)
+    )
+    assert low["positions"].tolist() == [36, 1]
+    assert np.allclose(high["energy_array_j"], 4 * low["energy_array_j"])
+    others = ["stage_time_s", *(f"energy_{part}_j" for part in COMPONENTS if part != "array")]
+    assert low[others].equals(high[others])
+    assert (low[others] > 0).all(axis=None)
+
+
+def test_chip_without_tiles_is_refused() -> None:
+    with pytest.raises(ValueError, match="no layer"):
+        schedule(fake_chip())

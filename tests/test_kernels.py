@@ -1,0 +1,217 @@
+"""Each kernel against its plain twin, and the properties that results rest on."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mho.crossbar.kernels import plain
+from mho.crossbar.kernels.convert import add_output_noise, make_codes
+from mho.crossbar.kernels.panel import PANEL, ROWS, multiply_panels, pack
+from mho.crossbar.kernels.philox import draw_normals, philox4x32
+from mho.crossbar.kernels.read import Circuit, Geometry, Planes, gather, read_matrix
+from scipy import stats
+
+KEY = (np.uint32(7), np.uint32(8))
+ONE = np.ones(3, dtype=np.int64)
+
+
+def normals(rows: int, columns: int, first_row: int = 0, plane: int = 0, read: int = 0, key=KEY) -> np.ndarray:
+    out = np.empty((rows, columns), dtype=np.float32)
+    draw_normals(out, np.uint64(first_row), np.uint32(plane), np.uint32(read), key)
+    return out
+
+
+def make_planes(rng, rows, outputs, tile_rows, *, slices=1, cell_noise=True, reference=False) -> Planes:
+    columns = outputs + reference
+    mean = rng.uniform(-1, 1, (slices, rows, columns)).astype(np.float32)
+    tiles = -(-rows // tile_rows)
+    padded = plain.padded(columns)
+    return Planes(
+        np.stack([pack(m) for m in mean]),
+        np.stack([pack((0.02 + 0.05 * abs(m)) ** 2) for m in mean]) if cell_noise else np.empty((slices, 0, 0, 0), np.float32),
+        rng.uniform(0, 1e-3, (slices, tiles, padded)).astype(np.float32),
+        rng.uniform(0.5, 1, (slices, tiles, outputs)).astype(np.float32),
+        np.array([t * rows // tiles for t in range(tiles + 1)], dtype=np.int64),
+        np.full(outputs, outputs) if reference else np.empty(0, np.int64),
+        rng.normal(size=outputs).astype(np.float32),
+    )
+
+
+def make_circuit(*, noisy=True, slices=1, pulses=1, digit_bits=7, adc=True, gain=0.0, pedestal=0.0, centre=0.0) -> Circuit:
+    full = 2 ** (pulses * digit_bits) - 1
+    step = np.full(slices, 0.02, np.float32) if adc else np.empty(0, np.float32)
+    return Circuit(pulses, digit_bits, float(full), float(full), gain, noisy, step, -127.0, 127.0, centre, pedestal)
+
+
+def run(x, geometry, planes, circuit, *, first_row=0, read=0, rows=None, key=KEY) -> tuple[np.ndarray, int]:
+    rows = x.shape[0] * int(np.prod(geometry.out)) if rows is None else rows
+    out = np.empty((rows, planes.bias.size), dtype=np.float32)
+    return out, read_matrix(x, geometry, planes, circuit, key, np.uint64(first_row), np.uint32(read), out)
+
+
+def vector_inputs(rng, samples, rows, full=127) -> tuple[np.ndarray, Geometry]:
+    x = np.rint(rng.uniform(-full, full, (samples, 1, 1, 1, rows))).astype(np.float32)
+    return x, Geometry(ONE, ONE, ONE, ONE, 0, rows)
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [  # known answers published with Random123, philox4x32-10
+        ([0] * 4, (0, 0), [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+        ([0xFFFFFFFF] * 4, (0xFFFFFFFF, 0xFFFFFFFF), [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+        (
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+            (0xA4093822, 0x299F31D0),
+            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+        ),
+    ],
+)
+def test_philox_known_answers(counter, key, words):
+    @numba.njit
+    def compiled(c0, c1, c2, c3, k0, k1):
+        return philox4x32(c0, c1, c2, c3, k0, k1)
+
+    assert [int(w) for w in compiled(*map(np.uint32, counter), *map(np.uint32, key))] == words
+    assert plain.philox4x32(np.array(counter, np.uint32), key).tolist() == words
+
+
+def test_normals_equal_their_twin_and_depend_on_their_counter_alone():
+    first_row = 2**33 + 5
+    block = normals(9, 24, first_row, 3, 4)
+    assert np.abs(block - plain.draw_normals(9, 24, first_row, 3, 4, KEY)).max() < 3e-6
+    assert np.array_equal(block[4:6, :8], normals(2, 8, first_row + 4, 3, 4))
+    for other in (normals(9, 24, first_row + 2**32, 3, 4), normals(9, 24, first_row, 2, 4), normals(9, 24, first_row, 3, 5)):
+        assert not (block == other).any()
+
+
+def test_normals_are_standard_normal():
+    z = normals(1000, 1000).astype(np.float64).ravel()
+    n = z.size
+    assert abs(z.mean()) < 5 / np.sqrt(n)
+    assert abs(z.var() - 1) < 5 * np.sqrt(2 / n)
+    assert abs((z**3).mean()) < 5 * np.sqrt(15 / n)
+    assert abs((z**4).mean() - 3) < 5 * np.sqrt(96 / n)
+    assert stats.kstest(z, "norm").pvalue > 1e-3
+    pairs = z.reshape(-1, 4)
+    for a in range(4):
+        for b in range(a):
+            assert abs((pairs[:, a] * pairs[:, b]).mean()) < 5 / np.sqrt(len(pairs))
+            assert abs(((pairs[:, a] ** 2 - 1) * (pairs[:, b] ** 2 - 1)).mean()) < 10 / np.sqrt(len(pairs))
+    assert stats.kstest(1.01 * z, "norm").pvalue < 1e-3  # negative control
+
+
+@given(st.integers(1, 70), st.integers(1, 40), st.integers(1, 3), st.randoms(use_true_random=False))
+@settings(max_examples=25)
+def test_panel_product_is_the_product_in_a_fixed_order(depth, columns, blocks, random):
+    rng = np.random.default_rng(random.randrange(2**32))
+    x = rng.normal(size=(blocks * ROWS, depth)).astype(np.float32)
+    g = rng.normal(size=(depth, columns)).astype(np.float32)
+    out = np.empty((len(x), plain.padded(columns)), np.float32)
+    multiply_panels(x, pack(g), out)
+    assert np.allclose(out[:, :columns], x.astype(np.float64) @ g, atol=1e-4)
+    assert not out[:, columns:].any()
+    assert np.array_equal(plain.unpack(pack(g))[:, :columns], g)
+    again = np.empty_like(out[:, :PANEL])
+    multiply_panels(x, pack(g[:, :PANEL]), again)
+    assert np.array_equal(again, out[:, :PANEL])
+
+
+@given(
+    st.tuples(*[st.integers(1, 3)] * 3),
+    st.tuples(*[st.integers(1, 2)] * 3),
+    st.tuples(*[st.integers(1, 2)] * 3),
+    st.sampled_from([(1, 1), (3, 3), (4, 2)]),
+)
+@settings(max_examples=30)
+def test_gather_equals_its_twin(kernel, stride, dilation, channels):
+    total, used = channels
+    out = (2, 3, 2)
+    size = [(o - 1) * s + d * (k - 1) + 1 for o, s, d, k in zip(out, stride, dilation, kernel, strict=True)]
+    x = np.random.default_rng(0).normal(size=(2, *size, total)).astype(np.float32)
+    triples = [np.array(v, dtype=np.int64) for v in (kernel, stride, dilation, out)]
+    for first in range(0, total, used):
+        geometry = Geometry(*triples, first, used)
+        expected = plain.gather(x, geometry)
+        got = np.full((24 + ROWS, expected.shape[1] + 1), np.nan, np.float32)
+        gather(x, geometry, 0, 24, np.float32(9), got)
+        assert np.array_equal(got[:24, :-1], expected)
+        assert (got[:24, -1] == 9).all()
+        assert not got[24:].any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "planes", "circuit"),
+    [
+        ((300, 40, 128), {}, {}),
+        ((64, 10, 64), {"slices": 2}, {"slices": 2, "pulses": 4, "digit_bits": 2}),
+        ((50, 7, 20), {"reference": True, "cell_noise": False}, {"gain": 0.01, "centre": 0.5}),
+        ((50, 7, 20), {"cell_noise": False}, {"noisy": False, "pedestal": 0.1}),
+        ((33, 17, 33), {}, {"adc": False, "gain": 0.02}),
+    ],
+)
+def test_read_equals_its_twin(shape, planes, circuit):
+    rng = np.random.default_rng(1)
+    rows, outputs, tile_rows = shape
+    p, c = make_planes(rng, rows, outputs, tile_rows, **planes), make_circuit(**circuit)
+    x, geometry = vector_inputs(rng, 53, rows, c.full_code)
+    out, clipped = run(x, geometry, p, c, first_row=11, read=3)
+    count = c.pulses * len(p.mean) * (len(p.edges) - 1)
+    z = np.stack([plain.draw_normals(53, p.floor.shape[2], 11, i, 3, KEY) for i in range(count)])
+    expected, expected_clipped = plain.read_matrix(x, geometry, p, c, z)
+    # a reading on the edge between two codes may fall either way in float32: few do, and by one step
+    off = np.abs(out - expected) > 1e-4
+    assert off.mean() < 2e-3
+    assert np.abs(out - expected).max() < 0.03 * c.pulses * len(p.mean)
+    assert abs(clipped - expected_clipped) <= 2
+
+
+def test_same_bits_in_any_batch_and_number_of_threads():
+    rng = np.random.default_rng(2)
+    p, c = make_planes(rng, 90, 20, 32), make_circuit()
+    x, geometry = vector_inputs(rng, 200, 90)
+    whole, _ = run(x, geometry, p, c)
+    parts = [run(x[a : a + 37], geometry, p, c, first_row=a)[0] for a in range(0, 200, 37)]
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert np.array_equal(np.concatenate([run(x[a : a + 1], geometry, p, c, first_row=a)[0] for a in range(200)]), whole)
+    threads = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        assert np.array_equal(run(x, geometry, p, c)[0], whole)
+    finally:
+        numba.set_num_threads(threads)
+    assert not np.array_equal(run(x, geometry, p, c, read=1)[0], whole)
+
+
+def test_aggregated_noise_is_the_noise_of_the_cells_in_distribution():
+    rng = np.random.default_rng(3)
+    p = make_planes(rng, 24, 3, 12)
+    c = make_circuit(adc=False, gain=0.02**2)
+    one = np.rint(rng.uniform(-127, 127, 24)).astype(np.float32)
+    n = 40_000
+    x = np.broadcast_to(one, (n, 1, 1, 1, 24)).copy()
+    _, geometry = vector_inputs(rng, 1, 24)
+    got, _ = run(x, geometry, p, c)
+    cells, _ = plain.per_cell_read(x, geometry, p, c, np.random.default_rng(4))
+    for j in range(3):
+        a, b = got[:, j].astype(np.float64), cells[:, j]
+        assert abs(a.mean() - b.mean()) < 5 * np.sqrt((a.var() + b.var()) / n)
+        assert abs(a.var() / b.var() - 1) < 5 * np.sqrt(4 / n)
+        assert stats.ks_2samp(a, b).pvalue > 1e-3
+    weaker = p._replace(variance=p.variance * np.float32(0.9))
+    other, _ = plain.per_cell_read(x, geometry, weaker, c, np.random.default_rng(4))
+    assert any(abs(got[:, j].var() / other[:, j].var() - 1) > 5 * np.sqrt(4 / n) for j in range(3))  # negative control
+
+
+def test_output_noise_and_codes():
+    out = np.full((1000, 6), 2.0, np.float32)
+    add_output_noise(out, np.float32(0.3), np.float32(0.2), np.uint64(0), np.uint32(0), KEY)
+    assert np.array_equal(out, np.float32(2) + np.sqrt(np.float32(0.3) ** 2 + np.float32(0.2) ** 2 * np.float32(4)) * normals(1000, 8)[:, :6])
+    x = np.array([-1.0, 0.0, 0.25, 0.5, 2.0, np.nan, np.inf], np.float32)
+    codes = np.empty_like(x)
+    clipped, broken = make_codes(x[:5], np.float32(10), np.float32(-7), np.float32(7), True, codes[:5])
+    assert codes[:5].tolist() == [-7, 0, 2, 5, 7]
+    assert (clipped, broken) == (2, 0)
+    assert make_codes(x, np.float32(10), np.float32(-7), np.float32(7), True, codes)[1] == 2

@@ -1,0 +1,167 @@
+"""The arrows between the folders: who may import whom, which packages, and where compiled code lives.
+
+The rules hold for every import statement, inside functions and under `if TYPE_CHECKING` too. Packages for drawing are
+imported only where something is drawn, inside a function.
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("crossbar", "devices", "mapping", "mho", "models")
+
+MAY_IMPORT = {
+    "devices": {"devices"},
+    "crossbar": {"crossbar", "devices"},
+    "mapping": {"mapping", "crossbar", "devices"},
+    "models": {"models", "mapping"},
+    "mho": set(FOLDERS),
+}
+PACKAGES = {
+    "devices": {"numpy", "scipy", "pydantic"},
+    "crossbar": {"numpy", "scipy", "pydantic", "numba", "yaml"},
+    "mapping": {"numpy", "scipy", "pydantic", "yaml", "torch", "safetensors", "pandas"},
+    "models": {"numpy", "scipy", "pydantic", "yaml", "torch", "safetensors", "pandas", "rich"},
+}
+DRAWING = {"mapping": {"matplotlib"}}
+KERNELS = "crossbar/kernels"
+KERNEL_PACKAGES = {"numpy", "numba", "llvmlite"}
+COMPILERS = {"njit", "jit", "vectorize", "guvectorize", "intrinsic"}
+
+
+def module_name(path: str) -> list[str]:
+    """The import name of a file, in parts: `crossbar/tile.py` is mho, crossbar, tile."""
+    parts = list(Path(path).with_suffix("").parts)
+    if parts[0] != "mho":
+        parts.insert(0, "mho")
+    return parts
+
+
+def imported(node: ast.AST, path: str) -> list[tuple[int, str]]:
+    """What an import statement of the file at `path` imports: its dots (0 if absolute) and the full dotted name."""
+    if isinstance(node, ast.Import):
+        return [(0, alias.name) for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    base = module_name(path)[: -node.level] if node.level else []
+    if node.module:
+        return [(node.level, ".".join([*base, node.module]))]
+    return [(node.level, ".".join([*base, alias.name])) for alias in node.names]
+
+
+def folder_of(name: str) -> str:
+    """The top-level folder that the module `name` of the package lives in."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in FOLDERS else "mho"
+
+
+def postponed(tree: ast.Module) -> set[ast.AST]:
+    """The nodes inside functions and under `if TYPE_CHECKING`, which an import of the module does not run."""
+    return {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        or (isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"))
+        for inner in ast.walk(node)
+    }
+
+
+def violations(source: str, path: str) -> list[str]:
+    """The broken rules in the source of the file at `path` (relative to the root), one line each."""
+    tree = ast.parse(source)
+    folder = Path(path).parts[0]
+    in_kernels = Path(path).parent.as_posix() == KERNELS
+    later = postponed(tree)
+    found = []
+
+    def broken(node: ast.AST, rule: str) -> None:
+        found.append(f"{path}:{node.lineno}: {rule}")  # type: ignore[attr-defined]
+
+    for node in ast.walk(tree):
+        for level, name in imported(node, path):
+            root = name.split(".")[0]
+            if level:
+                if folder_of(name) not in MAY_IMPORT[folder]:
+                    broken(node, f"{folder}/ must not import {name}")
+                if in_kernels and not name.startswith("mho.crossbar.kernels"):
+                    broken(node, f"kernels must not import {name}: they take arrays and scalars")
+            elif root == "mho" or root in FOLDERS:
+                broken(node, f"imports inside the package are relative, not {name}")
+            elif root not in sys.stdlib_module_names:
+                allowed = KERNEL_PACKAGES if in_kernels else PACKAGES.get(folder, {root})
+                if root not in allowed and not (node in later and root in DRAWING.get(folder, ())):
+                    broken(node, f"{KERNELS if in_kernels else folder}/ must not import {name}")
+        if isinstance(node, ast.FunctionDef) and not in_kernels:
+            names = {part for d in node.decorator_list for part in ast.unparse(d).split("(")[0].split(".")}
+            if names & COMPILERS:
+                broken(node, f"{node.name} is compiled, and so belongs into {KERNELS}/")
+    return found
+
+
+def python_files(*folders: str) -> list[str]:
+    return [p.relative_to(ROOT).as_posix() for folder in folders for p in sorted((ROOT / folder).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", python_files(*FOLDERS))
+def test_the_arrows_hold(path: str) -> None:
+    assert violations((ROOT / path).read_text(encoding="utf-8"), path) == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(p.relative_to(ROOT).as_posix() for folder in ("benchmarks", "tests") for p in (ROOT / folder).rglob("*.py")),
+)
+def test_scripts_and_tests_import_the_package_by_its_name(path: str) -> None:
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        for level, name in imported(node, path):
+            assert level or name.split(".")[0] not in set(FOLDERS) - {"mho"}, f"{path}: import mho.{name}"
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("devices/cell.py", "import torch"),
+        ("devices/cell.py", "from numba import njit"),
+        ("devices/cell.py", "from ..crossbar.tile import Tile"),
+        ("devices/__init__.py", "from ..crossbar import tile"),
+        ("devices/cell.py", "from .. import crossbar"),
+        ("crossbar/tile.py", "from torch import nn"),
+        ("crossbar/tile.py", "def load():\n    import torch.nn.functional as F"),
+        ("crossbar/tile.py", "from ..mapping import plan"),
+        ("crossbar/tile.py", "from mho.devices.cell import Cell"),
+        ("crossbar/tile.py", "from devices.cell import Cell"),
+        ("devices/cell.py", "if TYPE_CHECKING:\n    from ..crossbar.tile import Tile"),
+        ("crossbar/tile.py", "import numba\n@numba.njit(cache=True)\ndef f(x):\n    return x"),
+        ("crossbar/kernels/noise.py", "from ..tile import Tile"),
+        ("crossbar/kernels/noise.py", "import pydantic"),
+        ("mapping/convert.py", "from ..models.votes import vote"),
+        ("mapping/convert.py", "from .. import vote"),
+        ("mapping/convert.py", "import matplotlib.pyplot as plt"),
+        ("models/votes.py", "from ..crossbar.tile import Tile"),
+        ("models/votes.py", "from ..cli import app"),
+    ],
+)
+def test_a_broken_arrow_is_found(path: str, source: str) -> None:
+    assert len(violations(source, path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        (
+            "devices/cell.py",
+            "import math\nimport numpy as np\nimport scipy.special\nfrom .sensing import Sense",
+        ),
+        ("crossbar/tile.py", "from ..devices.cell import Cell\nfrom .kernels import noise"),
+        ("crossbar/kernels/noise.py", "from numba import njit\n@njit(cache=True)\ndef f(x):\n    return x"),
+        ("mapping/convert.py", "import torch\nfrom ..crossbar import tile\nfrom .plan import Plan"),
+        ("mapping/schedule.py", "def gantt():\n    from matplotlib.figure import Figure"),
+        ("models/data/mnist.py", "from ...mapping.chip import Chip\nfrom ..network import Net"),
+        ("mho/__init__.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .models.votes import vote"),
+    ],
+)
+def test_an_allowed_import_is_not_reported(path: str, source: str) -> None:
+    assert violations(source, path) == []

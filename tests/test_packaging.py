@@ -1,0 +1,102 @@
+"""What is installed: one version, a light face, every public name, and wheels with all the data files."""
+
+import ast
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import pytest
+
+import mho
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"torch", "numba", "pandas", "matplotlib", "scipy"}
+
+
+def setup_value(name: str) -> Any:
+    """The literal that setup.py gives to `name`, as a variable or as an argument of setup()."""
+    for node in ast.walk(ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.keyword) and node.arg == name:
+            return ast.literal_eval(node.value)
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return ast.literal_eval(node.value)
+    raise KeyError(name)
+
+
+FOLDERS: dict[str, str] = setup_value("FOLDERS")
+
+
+def loaded_after(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has loaded after `code`."""
+    report = "\nprint('\\nLOADED', *{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", f"import sys\n{code}{report}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split("LOADED")[1].split())
+
+
+def test_there_is_one_version() -> None:
+    assert mho.__version__ == metadata.version("mho") == setup_value("version")
+    assert (
+        f"mho {mho.__version__}"
+        in subprocess.run([sys.executable, "-m", "mho", "--version"], capture_output=True, text=True, check=True).stdout
+    )
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import mho; mho.__all__; dir(mho); mho.__version__",
+        "from mho.cli import app, run; assert run(app, ['--help']) == 0",
+        "from mho.cli import COMMANDS, app, run; assert not any(run(app, [name, '--help']) for name in COMMANDS)",
+    ],
+)
+def test_the_face_is_light(code: str) -> None:
+    assert not loaded_after(code) & HEAVY
+
+
+def test_a_heavy_import_would_be_noticed() -> None:
+    assert "scipy" in loaded_after("import scipy")
+
+
+@pytest.mark.parametrize("name", mho.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(mho, name) is not None
+    assert name in dir(mho)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'mho' has no attribute 'siemens'"):
+        mho.siemens  # noqa: B018
+
+
+def test_every_folder_of_the_package_is_declared() -> None:
+    tops = {folder for folder in FOLDERS.values() if "/" not in folder}
+    found = {init.parent.relative_to(ROOT).as_posix() for top in tops for init in (ROOT / top).rglob("__init__.py")}
+    assert found == set(FOLDERS.values())
+
+
+def test_a_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    for folder in {folder.split("/")[0] for folder in FOLDERS.values()}:
+        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    build = "from setuptools import build_meta; build_meta.build_wheel('dist')"
+    subprocess.run([sys.executable, "-c", build], cwd=tree, check=True, capture_output=True)
+
+    (wheel,) = (tree / "dist").glob("*.whl")
+    packed = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    wanted = set()
+    for package, folder in FOLDERS.items():
+        for file in (tree / folder).rglob("*"):
+            inside = file.relative_to(tree / folder).as_posix()
+            if file.is_file():
+                wanted.add(f"{package.replace('.', '/')}/{inside}")
+    assert packed == wanted
+    for pattern in ("mho/py.typed", "mho/devices/presets/", "mho/models/weights/", "mho/models/data/mnist/"):
+        assert any(name.startswith(pattern) for name in packed), f"{pattern} is missing"

@@ -1,0 +1,125 @@
+"""The event simulation of the pipeline against its closed forms, and what no schedule may break."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mho.mapping.closed_forms import overhead, pipelined, sequential
+from mho.mapping.schedule import schedule
+
+seconds = st.floats(1e-9, 1e3)
+pipelines = st.lists(seconds, min_size=1, max_size=8)
+votes = st.integers(1, 12)
+inputs = st.integers(1, 4)
+voters = st.none() | seconds
+
+
+@pytest.mark.parametrize("depth", [1, 2, 6, 40])
+@pytest.mark.parametrize("k", [1, 2, 5, 20, 50])
+@pytest.mark.parametrize("t", [1.0, 0.1, 1e-7 / 3])
+def test_equal_stages_take_l_plus_k(depth: int, k: int, t: float) -> None:
+    stages = [t] * depth
+    assert schedule(stages=stages, votes=k, voter=t).makespan_s == (depth + k) * t
+    assert schedule(stages=stages, votes=k).makespan_s == (depth + k - 1) * t
+    assert sequential(stages, k) == pytest.approx(k * depth * t, rel=1e-15)
+    assert overhead(stages, k, voter=t) == k / depth
+
+
+@given(stages=pipelines, k=votes, n=inputs, voter=voters)
+@settings(deadline=None)
+def test_simulation_equals_closed_form(stages: list[float], k: int, n: int, voter: float | None) -> None:
+    run = schedule(stages=stages, votes=k, inputs=n, voter=voter)
+    assert run.makespan_s == pipelined(stages, k, voter, inputs=n)
+    assert run.first_latency_s == pipelined(stages, k, voter)
+    whole_network = schedule(stages=[math.fsum(stages)], votes=k, inputs=n, voter=voter)
+    assert whole_network.makespan_s == pytest.approx(sequential(stages, k, voter, inputs=n), rel=1e-12)
+
+
+@given(stages=pipelines, k=votes, n=inputs, voter=voters)
+@settings(deadline=None)
+def test_no_job_is_lost_and_order_is_kept(stages: list[float], k: int, n: int, voter: float | None) -> None:
+    run = schedule(stages=stages, votes=k, inputs=n, voter=voter)
+    services = [*stages, *([] if voter is None else [voter])]
+    assert len(run.events) == len(services) * n * k
+    before = np.zeros(n * k)
+    for name, service in zip(run.names, services, strict=True):
+        mine = run.events[run.events["stage"] == name].sort_values("job")
+        assert mine["job"].tolist() == list(range(n * k))
+        assert (mine["job"] == mine["input"] * k + mine["vote"]).all()
+        start, end = mine["start_s"].to_numpy(), mine["end_s"].to_numpy()
+        assert np.allclose(end - start, service, rtol=0, atol=1e-15 * run.makespan_s)
+        assert (start >= before).all()
+        assert (start[1:] >= end[:-1]).all()
+        before = end
+    assert run.events["end_s"].max() == run.makespan_s
+
+
+@given(stages=pipelines, k=votes, n=inputs, voter=voters)
+@settings(deadline=None)
+def test_makespan_lies_between_its_bounds(stages: list[float], k: int, n: int, voter: float | None) -> None:
+    run = schedule(stages=stages, votes=k, inputs=n, voter=voter)
+    busiest = n * k * max(run.service_s)
+    assert busiest * (1 - 1e-12) <= run.makespan_s <= n * k * sum(run.service_s) * (1 + 1e-12)
+    assert all(0 < share <= 1 + 1e-12 for share in run.utilisation.values())
+    assert run.utilisation[run.bottleneck] == max(run.utilisation.values())
+    assert run.throughput * run.decision_interval_s == pytest.approx(1)
+
+
+def test_decisions_leave_one_interval_apart() -> None:
+    run = schedule(stages=[2.0, 5.0, 1.0], votes=3, inputs=4, voter=0.5)
+    last = run.events[(run.events["stage"] == "voter") & (run.events["vote"] == 2)]["end_s"]
+    assert np.diff(last).tolist() == [run.decision_interval_s] * 3 == [15.0] * 3
+    assert run.bottleneck == "stage 2"
+    assert run.utilisation["stage 2"] == 12 * 5.0 / run.makespan_s
+
+
+def test_a_wrong_form_is_told_apart() -> None:
+    """Negative control: without the voter's stage, or with the mean for the slowest stage, the form does not fit."""
+    stages = [1.0, 2.0, 4.0]
+    run = schedule(stages=stages, votes=5, voter=1.0)
+    assert run.makespan_s != pipelined(stages, 5)
+    assert run.makespan_s != sum(stages) + 1 + 4 * sum(stages) / 3
+
+
+def test_large_graph_is_fast() -> None:
+    run = schedule(stages=[1e-6 * (1 + i % 7) for i in range(100)], votes=20, inputs=20)
+    assert len(run.events) == 40_000
+
+
+def test_gantt_is_written(tmp_path: object) -> None:
+    run = schedule(stages=[1e-6, 2e-6], votes=3, inputs=2, voter=1e-6, names=["conv", "fc"])
+    figure = run.gantt(f"{tmp_path}/gantt.png")
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["conv", "fc", "voter"]
+    assert sum(len(bars.get_paths()) for bars in axes.collections) == len(run.events)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "either a chip or stages"),
+        ({"chip": SimpleNamespace(layers={}), "stages": [1.0]}, "either a chip or stages"),
+        ({"chip": SimpleNamespace(layers={}), "names": ["a"]}, "names: a chip brings"),
+        ({"stages": []}, "at least one stage"),
+        ({"stages": [1.0, 0.0]}, r"stages\[1\]: .* got 0.0"),
+        ({"stages": [-1.0]}, r"stages\[0\]: .* got -1.0"),
+        ({"stages": [math.nan]}, r"stages\[0\]: .* got nan"),
+        ({"stages": [math.inf]}, r"stages\[0\]: .* got inf"),
+        ({"stages": ["fast"]}, r"stages\[0\]: .* got 'fast'"),
+        ({"stages": [1.0], "voter": 0}, "voter: .* got 0"),
+        ({"stages": [1.0], "votes": 0}, "votes: .* got 0"),
+        ({"stages": [1.0], "votes": 2.5}, "votes: .* got 2.5"),
+        ({"stages": [1.0], "votes": True}, "votes: .* got True"),
+        ({"stages": [1.0], "inputs": -1}, "inputs: .* got -1"),
+        ({"stages": [1.0], "names": ["a", "b"]}, "2 names for 1 stages"),
+        ({"stages": [1.0, 1.0], "names": ["a", "a"]}, "a name of its own"),
+        ({"stages": [1.0], "names": ["voter"], "voter": 1.0}, "a name of its own"),
+    ],
+)
+def test_bad_plans_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        schedule(**arguments)
