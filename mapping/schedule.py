@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from operator import index
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,8 @@ from .cost import layer_costs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from .chip import Chip
 
 __all__ = ["Schedule", "schedule"]
 
@@ -87,7 +89,7 @@ class Schedule:
 
 
 def schedule(
-    chip: Any = None,
+    chip: Chip | None = None,
     *,
     stages: Sequence[float] | None = None,
     votes: int = 1,
@@ -108,11 +110,12 @@ def schedule(
     """
     if (chip is None) == (stages is None):
         raise ValueError("schedule: give either a chip or stages=[seconds, ...], not both and not neither")
-    if stages is None:
+    if chip is not None:
         if names is not None:
             raise ValueError("names: a chip brings the names of its layers, leave names out")
         costs = layer_costs(chip)
         stages, names = costs["stage_time_s"].tolist(), costs["layer"].tolist()
+    assert stages is not None
     times = [_seconds(f"stages[{i}]", t) for i, t in enumerate(stages)]
     if not times:
         raise ValueError("stages: a pipeline needs at least one stage, got none")

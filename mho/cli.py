@@ -1,6 +1,6 @@
 """The command line `mho`: its commands, and one-line answers to bad input.
 
-A new command is a plain function in `commands/` and a line in `COMMANDS`.
+A new command is a plain function in `commands/` that imports what it needs inside its body, and a line in `COMMANDS`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,21 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-COMMANDS: dict[str, Callable[..., None]] = {}
+from .commands.demo import demo
+from .commands.devices import devices
+from .commands.map import map
+from .commands.schedule import schedule
+from .commands.train import train
+from .commands.vote import vote
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "devices": devices,
+    "map": map,
+    "schedule": schedule,
+    "train": train,
+    "vote": vote,
+}
 
 USAGE_ERRORS = typer.BadParameter.__mro__[:3]  # BadParameter, UsageError, ClickException: of click, or typer's own
 EXPECTED_ERRORS: tuple[type[BaseException], ...] = (*USAGE_ERRORS, ValueError, OSError)

@@ -186,8 +186,8 @@ def test_pcm_read_noise_in_closed_form() -> None:
 
 def test_saturating_read_noise_is_a_current() -> None:
     model = read_noise.SaturatingReadNoise(i_max="12 nA", i_0="200 nA")
-    g = np.array([0.0, 1e-9, 1e-3])
-    assert_allclose(model.std(g, v_read=0.2, time_s=0.0), [0, 1e-9 * 12 / 200, 12e-9 / 0.2], rtol=1e-6)
+    g = np.array([0.0, 1e-13, 1e-3])
+    assert_allclose(model.std(g, v_read=0.2, time_s=0.0), [0, 1e-13 * 12 / 200, 12e-9 / 0.2], rtol=1e-6)
     assert_allclose(model.std(g, v_read=0.1, time_s=0.0)[2], 12e-9 / 0.1)
 
 

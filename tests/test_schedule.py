@@ -1,13 +1,15 @@
 """The event simulation of the pipeline against its closed forms, and what no schedule may break."""
 
+import importlib.util
 import math
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-
 from mho.mapping.closed_forms import overhead, pipelined, sequential
 from mho.mapping.schedule import schedule
 
@@ -30,7 +32,6 @@ def test_equal_stages_take_l_plus_k(depth: int, k: int, t: float) -> None:
 
 
 @given(stages=pipelines, k=votes, n=inputs, voter=voters)
-@settings(deadline=None)
 def test_simulation_equals_closed_form(stages: list[float], k: int, n: int, voter: float | None) -> None:
     run = schedule(stages=stages, votes=k, inputs=n, voter=voter)
     assert run.makespan_s == pipelined(stages, k, voter, inputs=n)
@@ -40,7 +41,6 @@ def test_simulation_equals_closed_form(stages: list[float], k: int, n: int, vote
 
 
 @given(stages=pipelines, k=votes, n=inputs, voter=voters)
-@settings(deadline=None)
 def test_no_job_is_lost_and_order_is_kept(stages: list[float], k: int, n: int, voter: float | None) -> None:
     run = schedule(stages=stages, votes=k, inputs=n, voter=voter)
     services = [*stages, *([] if voter is None else [voter])]
@@ -59,7 +59,6 @@ def test_no_job_is_lost_and_order_is_kept(stages: list[float], k: int, n: int, v
 
 
 @given(stages=pipelines, k=votes, n=inputs, voter=voters)
-@settings(deadline=None)
 def test_makespan_lies_between_its_bounds(stages: list[float], k: int, n: int, voter: float | None) -> None:
     run = schedule(stages=stages, votes=k, inputs=n, voter=voter)
     busiest = n * k * max(run.service_s)
@@ -90,9 +89,9 @@ def test_large_graph_is_fast() -> None:
     assert len(run.events) == 40_000
 
 
-def test_gantt_is_written(tmp_path: object) -> None:
+def test_gantt_is_written(tmp_path: Path) -> None:
     run = schedule(stages=[1e-6, 2e-6], votes=3, inputs=2, voter=1e-6, names=["conv", "fc"])
-    figure = run.gantt(f"{tmp_path}/gantt.png")
+    figure = run.gantt(tmp_path / "gantt.png")
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["conv", "fc", "voter"]
     assert sum(len(bars.get_paths()) for bars in axes.collections) == len(run.events)
@@ -123,3 +122,41 @@ def test_gantt_is_written(tmp_path: object) -> None:
 def test_bad_plans_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         schedule(**arguments)
+
+
+@pytest.fixture
+def benchmark_script() -> ModuleType:
+    path = Path(__file__).parents[1] / "benchmarks" / "latency_power.py"
+    spec = importlib.util.spec_from_file_location("latency_power", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_benchmark_writes_the_abstract_table(benchmark_script: ModuleType, tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "lp"
+    for votes in ("1,20", "1,20,50"):  # a second run takes the first one's place
+        assert benchmark_script.main(["--abstract-only", "--out", str(out), "--votes", votes]) == 0
+    table = pd.read_csv(out / "abstract.csv")
+    assert table.equals(pd.read_parquet(out / "abstract.parquet"))
+    row = table[(table["depth"] == 40) & (table["votes"] == 20)].iloc[0]
+    assert (row["sequential_T"], row["pipelined_T"], row["overhead"]) == (800, 60, 0.5)
+    assert (out / "latency_abstract.png").stat().st_size > 0
+    assert [path.name for path in out.parent.iterdir()] == ["lp"]
+
+
+def test_benchmark_leaves_nothing_half_written(
+    benchmark_script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(benchmark_script, "map_cnn", fail)
+    assert benchmark_script.main(["--out", str(tmp_path / "lp"), "--votes", "1"]) == 2
+    assert capsys.readouterr().err == "error: no such thing\n"
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert benchmark_script.main(["--abstract-only", "--out", str(tmp_path)]) == 2
+    assert (tmp_path / "thesis.tex").exists()

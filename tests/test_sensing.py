@@ -108,7 +108,7 @@ def test_the_coefficients_are_never_negative(
 
 def test_the_fit_is_good_at_preset_voltages() -> None:
     assert sensing().white_fit_error() < 0.06
-    assert sensing(v_read=0.1, fano=1).white_fit_error() < 0.08
+    assert sensing(v_read=0.1, fano=1).white_fit_error() < 0.025
 
 
 def test_the_fit_without_shot_noise_is_exact() -> None:

@@ -60,7 +60,7 @@ def test_numbers_are_taken_as_si(value: float) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    (
+    [
         "5 A",
         "5 uV",
         "5 xS",
@@ -86,7 +86,7 @@ def test_numbers_are_taken_as_si(value: float) -> None:
         math.inf,
         -math.inf,
         1j,
-    ),
+    ],
 )
 def test_anything_else_is_refused_and_named(value: object) -> None:
     with pytest.raises(ValidationError) as caught:

@@ -1,0 +1,126 @@
+"""`mho train`: one of the paper's networks, with noise injected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from ..models.train import Recipe
+
+NETWORKS = ("mnist-cnn",)
+
+
+def train(
+    network: str = typer.Argument(..., help="mnist-cnn."),
+    sigma_train: float = typer.Option(0.0, help="Standard deviation of the noise in training."),
+    noise: str = typer.Option("mult", help="mult or add."),
+    epochs: int | None = typer.Option(None, help="Passes over the training set (ours: 20, the paper's: 100)."),
+    batch_size: int | None = typer.Option(None, help="Pictures a step (ours: 128, the paper's: 32)."),
+    seed: int = typer.Option(0, help="Of weights, order and noise."),
+    protocol: str = typer.Option("ours", help="ours, or paper: its optimiser, batches and epochs."),
+    threads: int | None = typer.Option(None, help="Threads of PyTorch."),
+    out: Path | None = typer.Option(None, help="Run folder; one that was interrupted goes on. Default: runs/train/..."),
+) -> None:
+    """Train a network and write its weights; an interrupted run goes on where it was."""
+    if network not in NETWORKS:
+        raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
+    import torch
+
+    from ..models.cnn import mnist_cnn
+    from ..models.data import mnist
+    from ..models.train import evaluate
+    from ..models.train import train as run
+    from ..models.weights import load_saved, save_weights
+
+    if threads:
+        torch.set_num_threads(threads)
+    recipe = _recipe(sigma_train, noise, epochs, batch_size, seed, protocol)
+    name = f"{'add-' if noise == 'add' else ''}sigma-{sigma_train:.1f}"
+    out = out or Path("runs/train") / network / name
+    build = lambda: mnist_cnn(sigma_train=sigma_train, noise=recipe.noise)  # noqa: E731
+    data, test = mnist("train"), mnist("test")
+    with _progress(recipe.epochs * -(-len(data[0]) // recipe.batch_size)) as tell:
+        net = run(build, data, test, recipe, out, tell)
+    made = _made(network, recipe, out)
+    made["test_accuracy"] = evaluate(net, *test)
+    save_weights(net, out / name, made)
+    made["test_accuracy_as_stored"] = evaluate(load_saved(build(), out / f"{name}.safetensors"), *test)
+    save_weights(net, out / name, made)
+    print(f"test accuracy {made['test_accuracy']:.2%} ({made['test_accuracy_as_stored']:.2%} as stored); weights in {out}")
+
+
+def _recipe(
+    sigma_train: float, noise: str, epochs: int | None, batch_size: int | None, seed: int, protocol: str
+) -> Recipe:
+    from dataclasses import replace
+
+    from ..models.noise import Noise
+    from ..models.train import Recipe
+
+    kind = Noise(cast("Literal['mult', 'add']", noise), sigma_train).kind
+    if protocol == "paper":
+        recipe = Recipe.paper(sigma_train=sigma_train, noise=kind, seed=seed)
+    elif protocol == "ours":
+        recipe = Recipe(sigma_train, kind, seed)
+    else:
+        raise ValueError(f"protocol must be 'ours' or 'paper', got {protocol!r}")
+    chosen = {"epochs": epochs, "batch_size": batch_size}
+    return replace(recipe, **{key: value for key, value in chosen.items() if value is not None})
+
+
+def _progress(total: int) -> Any:
+    from contextlib import contextmanager
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    @contextmanager
+    def bar() -> Any:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns) as progress:
+            task = progress.add_task("training", total=total)
+
+            def tell(now: Any) -> None:
+                done = now.epoch * now.steps + now.step + 1
+                progress.update(task, completed=done, description=f"epoch {now.epoch + 1}, loss {now.loss:.3f}")
+                if now.accuracy is not None:
+                    progress.console.print(f"epoch {now.epoch + 1}: test accuracy {now.accuracy:.2%}")
+
+            yield tell
+
+    return bar()
+
+
+def _made(network: str, recipe: Recipe, out: Path) -> dict[str, Any]:
+    """How weights were made: command, settings, versions, machine, date, time taken."""
+    import os
+    import platform
+    from dataclasses import asdict
+    from datetime import date
+
+    import torch
+    import yaml
+
+    from .. import __version__
+
+    log = yaml.safe_load((out / "log.yaml").read_text(encoding="utf-8"))
+    return {
+        "network": network,
+        "command": f"mho train {network} --sigma-train {recipe.sigma_train} --noise {recipe.noise} --seed {recipe.seed}",
+        "recipe": asdict(recipe),
+        "versions": {"mho": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "machine": {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "date": date.today().isoformat(),
+        "seconds": log[-1]["seconds"],
+    }
+
+
+def _processor() -> str:
+    import platform
+
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()

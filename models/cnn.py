@@ -1,0 +1,48 @@
+"""The 6-layer CNN for MNIST: Table 1 of Qin and Vucinic."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+from .noise import Kind, Noise
+from .weights import load_named
+
+
+def mnist_cnn(weights: str | None = None, *, sigma_train: float = 0.0, noise: Kind = "mult") -> nn.Sequential:
+    """Four 3 x 3 convolutions (32, 32, 64, 64 channels), two fully connected layers (256, 10), each with noise after it.
+
+    Pictures (n, 1, 28, 28) in [0, 1] give logits (n, 10). Batch norm follows all matrix layers but the last; for additive
+    noise it has no trainable gain and shift, which keeps the power of the signals (section 3.1 of the paper).
+
+    Args:
+        weights: name of committed weights, `sigma-S` (multiplicative) or `add-sigma-S` (additive) for the sigma they were
+            trained with; None for random ones.
+        sigma_train: noise in training.
+        noise: its kind, `mult` or `add`. Committed weights bring their own.
+
+    Raises:
+        ValueError: no committed weights of that name (the message lists them), or a noise that is none.
+    """
+    kind: Kind = noise if weights is None else ("add" if weights.startswith("add-") else "mult")
+    affine = kind == "mult"
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+
+    def after(index: int, norm: nn.Module) -> None:
+        layers[f"norm{index}"] = norm
+        layers[f"noise{index}"] = Noise(kind, sigma_train)
+        layers[f"relu{index}"] = nn.ReLU()
+
+    for index, (inputs, outputs) in enumerate([(1, 32), (32, 32), (32, 64), (64, 64)], start=1):
+        layers[f"conv{index}"] = nn.Conv2d(inputs, outputs, 3)
+        after(index, nn.BatchNorm2d(outputs, affine=affine))
+        if index % 2 == 0:
+            layers[f"pool{index // 2}"] = nn.MaxPool2d(2)
+    layers["flatten"] = nn.Flatten()
+    layers["fc1"] = nn.Linear(1024, 256)
+    after(5, nn.BatchNorm1d(256, affine=affine))
+    layers["fc2"] = nn.Linear(256, 10)
+    layers["noise6"] = Noise(kind, sigma_train)
+    net = nn.Sequential(layers)
+    return net if weights is None else load_named(net, "mnist_cnn", weights)

@@ -1,0 +1,44 @@
+"""The noise layer: Gaussian noise after a matrix product, in training and in inference."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+Kind = Literal["mult", "add"]
+
+
+class Noise(nn.Module):
+    """y = x z with z ~ N(1, sigma^2) ("mult") or y = x + z with z ~ N(0, sigma^2) ("add"), a z for every element.
+
+    Eqs. (3) and (2) of Qin and Vucinic. Sigma is `sigma_train` in training and `sigma_val` in evaluation; where it is 0 the
+    layer returns its input.
+    """
+
+    def __init__(self, kind: Kind = "mult", sigma_train: float = 0.0, sigma_val: float = 0.0) -> None:
+        super().__init__()
+        if kind not in ("mult", "add"):
+            raise ValueError(f"noise must be 'mult' or 'add', got {kind!r}")
+        for name, value in (("sigma_train", sigma_train), ("sigma_val", sigma_val)):
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+        self.kind, self.sigma_train, self.sigma_val = kind, sigma_train, sigma_val
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        sigma = self.sigma_train if self.training else self.sigma_val
+        if sigma == 0:
+            return x
+        z = torch.randn_like(x)
+        return x * z.mul_(sigma).add_(1) if self.kind == "mult" else torch.add(x, z, alpha=sigma)
+
+    def extra_repr(self) -> str:
+        return f"{self.kind}, sigma_train={self.sigma_train}, sigma_val={self.sigma_val}"
+
+
+def set_inference_noise(model: nn.Module, sigma: float) -> None:
+    """Set sigma_val of all noise layers of a model."""
+    for module in model.modules():
+        if isinstance(module, Noise):
+            module.sigma_val = Noise(sigma_val=sigma).sigma_val

@@ -1,0 +1,248 @@
+"""`mho.map`: what goes onto tiles, what stays digital, and that nothing changes what it should not."""
+
+from __future__ import annotations
+
+import copy
+
+import mho
+import pytest
+import torch
+from helpers import hardware, ideal, pictures, relative_error, small_cnn
+from mho.mapping.errors import MappingError
+from scipy import stats
+from torch import nn
+
+
+def close(chip, net, x) -> bool:
+    with torch.no_grad():
+        return torch.allclose(chip(x), net(x), atol=1e-5, rtol=1e-4)
+
+
+CONVOLUTIONS = [
+    (nn.Conv1d(4, 6, 3, stride=2, padding=1), (4, 11)),
+    (nn.Conv1d(4, 6, 2, padding="valid", dilation=3, bias=False), (4, 11)),
+    (nn.Conv1d(4, 4, 3, padding=2, padding_mode="circular", groups=4), (4, 11)),
+    (nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0)), (4, 9, 7)),
+    (nn.Conv2d(4, 6, 3, padding="same", dilation=2, groups=2), (4, 9, 7)),
+    (nn.Conv2d(4, 6, (2, 4), padding="same"), (4, 9, 7)),
+    (nn.Conv2d(4, 6, 3, padding=(1, 2), padding_mode="reflect"), (4, 9, 7)),
+    (nn.Conv2d(4, 6, 3, padding=(2, 1), padding_mode="replicate", stride=3), (4, 9, 7)),
+    (nn.Conv2d(4, 6, (3, 2), padding=(2, 1), padding_mode="circular", dilation=(1, 2)), (4, 9, 7)),
+    (nn.Conv3d(2, 4, (2, 3, 1), stride=(1, 2, 1), padding=(1, 0, 2)), (2, 5, 6, 4)),
+    (nn.Conv3d(2, 4, 2, padding=1, padding_mode="replicate", groups=2, dilation=(2, 1, 1)), (2, 5, 6, 4)),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape"), CONVOLUTIONS, ids=lambda value: str(value)[:60])
+def test_convolutions_of_every_kind(layer, shape):
+    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    chip = mho.map(layer, ideal(tile__rows=7))
+    assert chip(x).shape == layer(x).shape
+    assert close(chip, layer, x)
+    assert close(chip, layer, x[0])  # without a batch dimension, as torch
+
+
+def test_linear_layers_with_any_leading_dimensions():
+    layer = nn.Linear(5, 4)
+    chip = mho.map(layer, ideal())
+    for shape in ((5,), (3, 5), (2, 3, 5)):
+        assert close(chip, layer, torch.randn(shape))
+
+
+def test_a_network_with_batch_norm_is_folded_and_exact():
+    net, x = small_cnn(), pictures()
+    before = copy.deepcopy(net.state_dict())
+    chip = mho.map(net, ideal(tile__rows=16, tile__columns=10))
+    assert close(chip, net, x)
+    assert list(chip.layers) == ["0", "3", "7"]
+    assert ("1", "BatchNorm2d", "folded into 0") in chip.digital
+    assert {d.name for d in chip.digital} == {"1", "2", "4", "5", "6"}
+    assert all(torch.equal(value, net.state_dict()[key]) for key, value in before.items())
+    assert isinstance(net[1], nn.BatchNorm2d)
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 3, 3, padding=1)
+        self.norm_a = nn.BatchNorm2d(3)
+        self.b = nn.Conv2d(3, 3, 3, padding=1)
+        self.norm_b = nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x)
+        return self.norm_b(self.b(torch.relu(self.norm_a(y)))) + y  # y is used twice: a can't take norm_a in
+
+
+class Undecided(nn.Module):
+    """torch.fx cannot trace a branch on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU())
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.body(x)
+        return self.head(y) if y.sum() > -1 else y
+
+
+def test_batch_norm_is_folded_only_where_that_is_exact():
+    torch.manual_seed(0)
+    net = Residual().eval()
+    for norm in (net.norm_a, net.norm_b):
+        norm.running_mean.uniform_(-1, 1)
+        norm.running_var.uniform_(0.5, 2)
+    chip = mho.map(net, ideal())
+    assert close(chip, net, pictures())
+    reasons = {d.name: d.reason for d in chip.digital}
+    assert reasons["norm_b"] == "folded into b"
+    assert "follows no matrix layer alone" in reasons["norm_a"]
+
+
+def test_a_model_that_cannot_be_traced_maps_too():
+    net = Undecided().eval()
+    net.body[1].running_mean.uniform_(-1, 1)
+    chip = mho.map(net, ideal())
+    assert close(chip, net, torch.randn(4, 6))
+    assert ("body.1", "BatchNorm1d", "folded into body.0") in chip.digital
+
+
+def test_a_shared_layer_is_one_layer():
+    shared = nn.Linear(6, 6)
+    net = nn.Sequential(shared, nn.Tanh(), shared)
+    chip = mho.map(net, hardware(), calibrate=torch.randn(50, 6))
+    assert list(chip.layers) == ["0"]
+    assert chip.layers["0"].aliases == ["0", "2"]
+    assert chip.model[0] is chip.model[2]
+    quiet = mho.map(net, ideal(output_noise__sigma_add=0.1))
+    x = torch.zeros(1, 6)
+    first, exact = quiet.read(x, read=0), net(x)
+    middle = quiet.layers["0"].digital(torch.tanh(quiet.layers["0"].digital(x)))
+    assert torch.allclose(middle, exact)
+    assert not torch.allclose(first, exact)
+
+
+def test_what_a_layer_overrides_and_what_is_excluded():
+    hw = hardware().replace({"layers": {"*": {"adc.bits": 7}, "7": {"tile.rows": 8, "tile.bias": "array"}}})
+    chip = mho.map(small_cnn(), hw, calibrate=pictures(), exclude=["3"])
+    assert list(chip.layers) == ["0", "7"]
+    assert chip.layers["0"].hardware.adc.bits == chip.layers["7"].hardware.adc.bits == 7
+    assert chip.layers["7"].plan.row_tiles == -(-73 // 8)
+    assert ("3", "Conv2d", "excluded by name") in chip.digital
+    with pytest.raises(MappingError, match=r"exclude: pattern 'conv\*' matches no layer; layers are 0, 3, 7"):
+        mho.map(small_cnn(), ideal(), exclude=["conv*"])
+    with pytest.raises(MappingError, match="hardware.layers: pattern 'head'"):
+        mho.map(small_cnn(), ideal().replace({"layers": {"head": {"tile.rows": 8}}}))
+    with pytest.raises(ValueError, match="adc"):
+        ideal().replace({"layers": {"head": {"adc.bits": 8}}})
+
+
+@pytest.mark.parametrize("fields", [{}, {"tile__encoding": "offset"}, {"tile__slices": 2, "cell__levels": 16}, {"dac__bits_per_pulse": 4}])
+def test_noisy_hardware_errs_about_as_much_as_it_should(fields):
+    net, x = small_cnn(), pictures(50)
+    chip = mho.map(net, hardware(**fields), calibrate=x)
+    assert 0.01 < relative_error(chip(x), net(x)) < 0.5
+
+
+def test_reads_are_numbered():
+    net, x = small_cnn(), pictures()
+    make = lambda seed=0: mho.map(net, hardware(), calibrate=x, seed=seed)  # noqa: E731
+    a, b = make(), make()
+    first, second = a(x), a(x)
+    assert not torch.equal(first, second)
+    assert torch.equal(b(x), first)
+    assert torch.equal(b(x), second)
+    assert torch.equal(b.read(x, read=0), first)
+    assert not torch.equal(make(1)(x), first)
+    assert torch.equal(make().read(x, read=5, noisy=False), make().read(x, read=6, noisy=False))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert torch.equal(make()(x), first)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_replica_is_another_chip_of_the_same_design():
+    chip = mho.map(small_cnn(), hardware(), calibrate=pictures())
+    other = chip.replica(1)
+    x = pictures()
+    assert not torch.equal(other.read(x, read=0, noisy=False), chip.read(x, read=0, noisy=False))
+    assert torch.equal(chip.replica(0).read(x, read=0), chip.read(x, read=0))
+    assert other.layers["0"].matrix.drive == chip.layers["0"].matrix.drive
+
+
+@pytest.mark.parametrize(("sigma_add", "sigma_mult"), [(0.3, 0.0), (0.0, 0.5), (0.2, 0.4)])
+def test_the_papers_noise_exactly(sigma_add, sigma_mult):
+    """Eq. (2) and (3): mean, standard deviation and distribution over 10^6 reads of one output."""
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Linear(20, 4), nn.BatchNorm1d(4)).eval()
+    net[1].running_mean.uniform_(-1, 1)
+    one = torch.randn(1, 20)
+    chip = mho.map(net, mho.Hardware.paper(sigma_add=sigma_add, sigma_mult=sigma_mult))
+    with torch.no_grad():
+        y = chip(one.expand(1_000_000, 20)).double().numpy()
+        exact = net(one)[0].double().numpy()
+    n = len(y)
+    for j in range(4):
+        sigma = (sigma_add**2 + (sigma_mult * exact[j]) ** 2) ** 0.5
+        assert abs(y[:, j].mean() - exact[j]) < 5 * sigma / n**0.5 + 1e-6
+        assert abs(y[:, j].std() / sigma - 1) < 5 / (2 * n) ** 0.5
+        z = (y[:, j] - exact[j]) / sigma
+        assert stats.kstest(z, "norm").pvalue > 1e-3
+        assert stats.kstest(1.01 * z, "norm").pvalue < 1e-3  # negative control
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda net: net[0].weight.data.fill_(float("nan")), "layer '0': weights must be finite"),
+        (lambda net: net[7].bias.data.fill_(float("inf")), "layer '7': bias must be finite, got 10"),
+        (lambda net: net[3].weight.data.zero_(), "layer '3': weights are all zero"),
+    ],
+)
+def test_broken_weights_are_refused(spoil, message):
+    net = small_cnn()
+    spoil(net)
+    with pytest.raises(MappingError, match=message):
+        mho.map(net, ideal())
+
+
+def test_calibration_inputs_are_checked():
+    net = small_cnn()
+    with pytest.raises(MappingError, match="layer '0': dac.range is 'calibrated': pass calibrate="):
+        mho.map(net, hardware())
+    with pytest.raises(MappingError, match=r"takes 3 channels .* got an input of shape \(6, 1, 12, 12\)"):
+        mho.map(net, hardware(), calibrate=pictures()[:, :1])
+    with pytest.raises(MappingError, match="layer '7' takes 72 features"):
+        mho.map(net, hardware(), calibrate=torch.rand(2, 3, 20, 20))
+    with pytest.raises(MappingError, match="do not go through the model"):
+        mho.map(nn.Sequential(nn.Unflatten(1, (3, 4)), nn.Flatten(), nn.Linear(12, 2)), hardware(), calibrate=torch.rand(2, 13))
+    with pytest.raises(MappingError, match="NaN"):
+        mho.map(net, hardware(), calibrate=torch.full((2, 3, 12, 12), float("nan")))
+    with pytest.raises(MappingError, match="no Linear or Conv layer"):
+        mho.map(nn.ReLU(), ideal())
+    with pytest.raises(MappingError, match=r"must be a torch.nn.Module"):
+        mho.map("net", ideal())
+    with pytest.raises(MappingError, match=r"must be a mho.Hardware"):
+        mho.map(net, "reram")
+
+
+def test_the_report_tells_what_it_took():
+    chip = mho.map(small_cnn(), hardware(), calibrate=pictures())
+    report = chip.report()
+    table = report.table.set_index("layer")
+    assert list(table.index) == ["0", "3", "7"]
+    row = table.loc["7"]
+    assert (row["inputs"], row["outputs"], row["word_lines"], row["bit_lines"]) == (72, 10, 72, 20)
+    assert (row["row_tiles"], row["column_tiles"], row["tiles"], row["cells"]) == (3, 1, 3, 1440)
+    assert row["utilisation"] == pytest.approx(1440 / (3 * 1024))
+    assert 0.005 < row["weight_rmse"] < 0.2
+    assert table.loc["3", "tiles"] == 4
+    assert table.loc["0", "positions"] == 36
+    assert 1e-6 <= row["g_mean"] <= 40e-6
+    assert row["adc_clipped"] >= 0
+    text = str(report)
+    assert "folded into 0" in text
+    assert "10 x 72" in text

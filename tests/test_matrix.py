@@ -1,0 +1,186 @@
+"""A matrix on tiles: exact where nothing errs, and the errors it is told to have."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import hardware, ideal
+from mho.crossbar.matrix import TiledMatrix
+from scipy import stats
+
+ENCODINGS = ["differential", "differential_two_sided", "offset"]
+
+
+def matrix(hw, rows=50, outputs=12, *, seed=0, groups=1, bias=True, limit=1.0, signed=True, positive=False):
+    rng = np.random.default_rng(5)
+    weights = rng.normal(size=(groups, rows, outputs)).astype(np.float32)
+    tiled = TiledMatrix(
+        np.abs(weights) if positive else weights,
+        rng.normal(size=(groups, outputs)).astype(np.float32) if bias else None,
+        hw,
+        "layer",
+        seed,
+    )
+    tiled.set_drive(limit if hw.dac.range is not None else None, signed)
+    return tiled
+
+
+def inputs(n=40, rows=50, groups=1, low=-1.0):
+    return np.random.default_rng(6).uniform(low, 1, (n, 1, 1, 1, groups * rows)).astype(np.float32)
+
+
+def exact(tiled: TiledMatrix, x: np.ndarray) -> np.ndarray:
+    parts = np.split(x.reshape(len(x), -1), len(tiled.weights), axis=1)
+    out = [part @ w for part, w in zip(parts, tiled.weights, strict=True)]
+    return np.concatenate(out, axis=1) + (0 if tiled.bias is None else tiled.bias.reshape(-1))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("scale", ["column", "tile"])
+@pytest.mark.parametrize("bias", ["digital", "array"])
+def test_an_ideal_matrix_is_exact(encoding, scale, bias):
+    tiled = matrix(ideal(tile__encoding=encoding, tile__scale=scale, tile__bias=bias, tile__rows=16, tile__columns=9), groups=2)
+    x = inputs(groups=2)
+    assert np.abs(tiled.read(x) - exact(tiled, x)).max() < 2e-5
+    stored = np.stack([p.weights[:50] for p in tiled.programmed])
+    assert np.allclose(stored, tiled.weights, atol=1e-6)
+
+
+def test_single_polarity_takes_positive_weights_only():
+    hw = ideal(tile__encoding="single", cell__g_min="1 uS", tile__rows=16)
+    x = inputs()
+    tiled = matrix(hw, positive=True)
+    assert np.abs(tiled.read(x) - exact(tiled, x)).max() < 1e-4
+    with pytest.raises(ValueError, match="no negative weights"):
+        matrix(hw)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("slices", [1, 2, 3])
+def test_slices_hold_more_bits_than_a_cell(encoding, slices):
+    tiled = matrix(ideal(tile__encoding=encoding, tile__slices=slices, cell__levels=4, cell__g_min="1 uS"))
+    levels = 4**slices - 1 if encoding == "differential" else (4**slices - 1) / 2
+    stored = tiled.programmed[0].weights
+    step = np.abs(tiled.weights[0]).max(axis=0) / levels
+    assert (np.abs(stored - tiled.weights[0]) <= 0.5001 * step + 1e-5).all()
+    assert (np.abs(stored - tiled.weights[0]) > 0.3 * step).any()
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("bits_per_pulse", [1, 2, 3])
+def test_bit_serial_streaming_is_the_parallel_read_when_nothing_errs(signed, bits_per_pulse):
+    x = inputs(low=-1.0 if signed else 0.0)
+    whole = matrix(ideal(dac__bits=8, dac__range=1.0), signed=signed)
+    serial = matrix(ideal(dac__bits=8, dac__range=1.0, dac__bits_per_pulse=bits_per_pulse), signed=signed)
+    assert serial.drive.pulses == -(-(8 - signed) // bits_per_pulse)
+    assert np.allclose(whole.read(x), serial.read(x), atol=1e-4)
+
+
+def test_programming_error_has_the_spread_of_the_cell():
+    clean = matrix(ideal(), 300, 60)
+    sigma = 0.03e-4
+    erring = matrix(
+        ideal(cell__programming={"kind": "polynomial", "coefficients": [sigma], "g_ref": 1.0}, cell__g_min="20 uS"), 300, 60
+    )
+    scale = np.abs(clean.weights[0]).max(axis=0) / 0.8e-4
+    error = ((erring.programmed[0].weights - clean.weights[0]) / scale).ravel()
+    n = error.size
+    assert abs(error.mean()) < 5 * sigma * np.sqrt(2 / n)
+    assert abs(error.std() / (sigma * np.sqrt(2)) - 1) < 5 / np.sqrt(2 * n)
+    assert stats.kstest(error / (sigma * np.sqrt(2)), "norm").pvalue > 1e-3
+    assert stats.kstest(error / (sigma * np.sqrt(2)) * 1.08, "norm").pvalue < 1e-3  # negative control
+
+
+def test_stuck_cells_have_their_share():
+    tiled = matrix(ideal(cell__stuck={"at_g_min": 0.1, "at_g_max": 0.05}), 300, 60)
+    cells = tiled.programmed[0].histogram
+    n = cells.sum()
+    top = int(1.0 / (1.25 / 125))
+    share = cells[top - 1 : top + 1].sum() / n
+    maxima = 60 / (2 * 300 * 60)  # each column's largest weight sits at g_max by design
+    assert abs(share - (0.05 + 0.95 * maxima)) < 5 * np.sqrt(0.05 / n)
+
+
+def test_drift_lowers_conductances_with_time():
+    drift = {
+        "kind": "power_law",
+        "t_0": "20 s",
+        "g_ref": "100 uS",
+        "mean": {"offset": 0.05, "slope": 0.0, "low": 0.0, "high": 1.0},
+        "spread": {"offset": 0.0, "slope": 0.0, "low": 0.0, "high": 1.0},
+    }
+    fresh = matrix(ideal(cell__drift=drift)).programmed[0].weights
+    old = matrix(ideal(cell__drift=drift, time_s=3600.0)).programmed[0].weights
+    assert np.allclose(old, fresh * (1 + 3600 / 20) ** -0.05, rtol=1e-4)
+
+
+def test_a_seed_is_a_chip():
+    a, b, c = (matrix(hardware(), seed=seed).programmed[0].weights for seed in (0, 0, 1))
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+    fixed = [matrix(hardware(seeds__program=7), seed=seed).programmed[0].weights for seed in (0, 1)]
+    assert np.array_equal(*fixed)
+
+
+def test_adc_clips_and_counts():
+    tiled = matrix(ideal(adc__bits=6, adc__full_scale="10 uA"))
+    x = inputs()
+    y = tiled.read(x)
+    assert tiled.counts.readings == 40 * 12
+    current = (exact(tiled, x) - tiled.bias) / np.abs(tiled.weights[0]).max(axis=0) * 0.2 * 1e-4
+    clipped = np.abs(current) > 10e-6 * (1 + 0.5 / 31)
+    assert 0 < tiled.counts.readings_clipped == clipped.sum() < 480
+    step = 10e-6 / 31 / (0.2 * 1e-4) * np.abs(tiled.weights[0]).max(axis=0)
+    assert (np.abs(y - exact(tiled, x))[~clipped] <= np.broadcast_to(0.51 * step, y.shape)[~clipped]).all()
+
+
+def test_calibration_sets_ranges_that_fit():
+    tiled = matrix(hardware())
+    x = 3 * inputs(400)
+    tiled.calibrate(x)
+    assert tiled.drive.limit == pytest.approx(np.abs(x).max())
+    assert tiled.drive.signed
+    error = tiled.read(x, noisy=False) - exact(tiled, x)
+    assert tiled.counts.readings_clipped == 0
+    assert error.std() / exact(tiled, x).std() < 0.12
+    assert 1e-15 < tiled.array_energy_j < 1e-9
+    tiled.calibrate(np.abs(x))
+    assert not tiled.drive.signed
+    with pytest.raises(ValueError, match="all zero"):
+        tiled.calibrate(0 * x)
+    with pytest.raises(ValueError, match="NaN"):
+        tiled.calibrate(np.nan * x)
+
+
+def test_array_energy_is_that_of_the_conductances():
+    tiled = matrix(ideal(dac__bits=8, dac__range="calibrated"), bias=False)
+    x = inputs(48)
+    tiled.calibrate(x)
+    w = np.abs(tiled.weights[0]) / np.abs(tiled.weights[0]).max(axis=0) * 1e-4
+    volts = 0.2 * np.rint(x.reshape(48, -1) / np.abs(x).max() * 127) / 127
+    assert tiled.array_energy_j == pytest.approx((volts**2 @ w).sum(axis=1).mean() * 100e-9, rel=1e-4)
+
+
+def test_offset_references_are_cells_with_errors_of_their_own():
+    """A reference column's error is common to the columns of its tile, so their outputs err together."""
+    hw = hardware(tile__encoding="offset", tile__columns=13, adc__bits=None, adc__full_scale=None)
+    tiled = matrix(hw, bias=False)
+    x = np.repeat(inputs(1), 4000, axis=0)
+    noise = tiled.read(x) - tiled.read(x, noisy=False)
+    scaled = noise / np.abs(tiled.weights[0]).max(axis=0)
+    correlation = np.corrcoef(scaled.T)
+    off = correlation[~np.eye(12, dtype=bool)]
+    assert off.min() > 0.2
+    pair = matrix(hardware(adc__bits=None, adc__full_scale=None), bias=False)
+    independent = np.corrcoef((pair.read(x) - pair.read(x, noisy=False)).T)[~np.eye(12, dtype=bool)]
+    assert np.abs(independent).max() < 5 / np.sqrt(4000)
+
+
+def test_inputs_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="inputs must be finite"):
+        matrix(ideal()).read(np.full((1, 1, 1, 1, 50), np.inf, np.float32))
+
+
+def test_a_tile_too_narrow_is_refused():
+    with pytest.raises(ValueError, match=r"tile.columns must be at least 2"):
+        matrix(ideal(tile__columns=1))
