@@ -20,12 +20,12 @@ import pandas as pd
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from mho.mapping.closed_forms import overhead, sequential
-from mho.mapping.cost import COMPONENTS, layer_costs
 from rich.console import Console
 from rich.table import Table
 
 import mho
+from mho.mapping.closed_forms import overhead, sequential
+from mho.mapping.cost import COMPONENTS, layer_costs
 
 CONFIG = "latency_power.yaml"
 GANTT_VOTES = 4

@@ -18,18 +18,20 @@ Percentile = Annotated[float, Field(gt=0, le=100)]
 class Dac(Config):
     """Digital to analog conversion of the inputs.
 
-    Inputs are divided by `range`, clipped and rounded (half to even) to codes, and driven as voltages of at most v_read.
-    A layer whose inputs are never negative uses 2^bits levels on [0, range]; one with signed inputs uses 2^bits - 1 levels
-    on [-range, range] (sign and magnitude, so that 0 is a level).
+    Inputs are divided by `range`, clipped and rounded (half to even) to codes, and driven as voltages of at most
+    v_read. A layer whose inputs are never negative uses 2^bits levels on [0, range]; one with signed inputs uses 2^bits
+    - 1 levels on [-range, range] (sign and magnitude, so that 0 is a level).
     """
 
     bits: Annotated[int, Field(ge=1, le=16)] | None = Field(None, description="resolution; null: no quantisation")
     range: Literal["calibrated"] | Annotated[float, Field(gt=0)] | None = Field(
-        None, description="largest input, in the layer's own units; null: inputs are voltages in units of v_read, unclipped"
+        None,
+        description="largest input, in the layer's own units; null: inputs are voltages in units of v_read, unclipped",
     )
     percentile: Percentile = Field(100.0, description="of |input| over the calibration batch, taken as the range")
     bits_per_pulse: Annotated[int, Field(ge=1, le=15)] | None = Field(
-        None, description="bit-serial streaming: bits of each pulse, least significant first; null: one voltage per input"
+        None,
+        description="bit-serial streaming: bits of each pulse, least significant first; null: one voltage per input",
     )
 
     @model_validator(mode="after")
@@ -52,7 +54,9 @@ class Adc(Config):
     full_scale: Literal["calibrated"] | Annotated[Ampere, Field(gt=0)] | None = Field(
         None, description="largest current that is converted unclipped; calibrated: per layer and slice"
     )
-    percentile: Percentile = Field(100.0, description="of |current| over the calibration batch, taken as the full scale")
+    percentile: Percentile = Field(
+        100.0, description="of |current| over the calibration batch, taken as the full scale"
+    )
     transfer: Literal["mid_tread", "mid_rise"] = "mid_tread"
 
     @model_validator(mode="after")
@@ -133,7 +137,7 @@ def input_codes(x: Array, drive: Drive) -> Array:
 
 
 def digits(codes: Array, drive: Drive) -> Array:
-    """Bit-serial digits (pulses, ...) of input codes, least significant first, each in units of v_read and signed as its code."""
+    """Bit-serial digits (pulses, ...) of input codes, least significant first, signed, in units of v_read."""
     magnitude = np.abs(codes).astype(np.int64)
     base = 2**drive.digit_bits
     pulses = [(magnitude // base**q) % base for q in range(drive.pulses)]

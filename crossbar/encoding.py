@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ def block_maxima(weights: Array, plan: Plan) -> Array:
     `weights` is (rows, outputs).
     """
     edges = plan.edges
-    maxima = np.stack([np.abs(weights[a:b]).max(axis=0) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+    maxima = np.stack([np.abs(weights[a:b]).max(axis=0) for a, b in itertools.pairwise(edges)])
     if plan.tile.scale == "tile":
         width = plan.tile.outputs
         for start in range(0, plan.outputs, width):

@@ -33,7 +33,7 @@ class OutputNoise(Config):
 
 
 class Seeds(Config):
-    """Seeds that override the seed of `mho.map`: `program` for the frozen errors of a chip, `read` for the noise of its reads."""
+    """Seeds that override the seed of `mho.map`: `program` for frozen errors, `read` for the noise of reads."""
 
     program: int | None = None
     read: int | None = None
@@ -42,8 +42,9 @@ class Seeds(Config):
 class Hardware(Config):
     """A crossbar chip: what its cells, tiles and converters are, and how noisy.
 
-    Fields are SI; YAML may write units ("50 uS"). `layers` overrides fields for the layers whose names match a pattern of
-    shell wildcards, later patterns last: ``{"conv*": {"adc.bits": 6}}``. `sources` says where each number comes from.
+    Fields are SI; YAML may write units ("50 uS"). `layers` overrides fields for the layers whose names match a pattern
+    of shell wildcards, later patterns last: ``{"conv*": {"adc.bits": 6}}``. `sources` says where each number comes
+    from.
     """
 
     name: str = "custom"
@@ -57,8 +58,8 @@ class Hardware(Config):
     cost: Cost = Cost()
     time_s: Annotated[Second, Field(ge=0)] = Field(0.0, description="time from programming to reading")
     seeds: Seeds = Seeds()
-    layers: dict[str, dict[str, Any]] = {}
-    sources: dict[str, str] = {}
+    layers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    sources: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Hardware:

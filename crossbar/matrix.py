@@ -36,9 +36,9 @@ class Counts:
 class TiledMatrix:
     """The matrix of one layer on the tiles of one chip.
 
-    The inputs of a read are an array x (samples, depth, height, width, channels) of which `kernel`, `stride` and `dilation`
-    take patches in the order (kd, kh, kw, channel), as a convolution does; a plain matrix reads x (samples, 1, 1, 1, rows).
-    A row of a read is one patch: samples times positions.
+    The inputs of a read are an array x (samples, depth, height, width, channels) of which `kernel`, `stride` and
+    `dilation` take patches in the order (kd, kh, kw, channel), as a convolution does; a plain matrix reads x (samples,
+    1, 1, 1, rows). A row of a read is one patch: samples times positions.
 
     Attributes:
         weights: (groups, rows, outputs) float32. Group g reads the g-th part of the channels.
@@ -81,7 +81,7 @@ class TiledMatrix:
     def program(self) -> None:
         """Program all groups into the tiles, with the errors of this seed and copy."""
         assert self.drive is not None
-        seed = self.hardware.seeds.program
+        seed = self.seed if self.hardware.seeds.program is None else self.hardware.seeds.program
         self.programmed = []
         for g, weights in enumerate(self.weights):
             rows = weights
@@ -89,7 +89,6 @@ class TiledMatrix:
                 assert self.bias is not None
                 rows = np.concatenate([weights, self.bias[g : g + 1] / self.drive.limit])
             encoded = encode(rows.astype(np.float64), self.plan, self.hardware.cell)
-            seed = self.seed if self.hardware.seeds.program is None else self.hardware.seeds.program
             programmed = program(encoded, self.plan, self.hardware, seed, self.name, g, self.copy)
             planes = programmed.planes._replace(
                 scale=(programmed.planes.scale * self.drive.limit).astype(np.float32),
@@ -100,7 +99,7 @@ class TiledMatrix:
             self.programmed.append(replace(programmed, planes=planes))
         if self.hardware.adc.full_scale not in (None, "calibrated"):
             sensing, cell = self.hardware.sensing, self.hardware.cell
-            relative = float(self.hardware.adc.full_scale) / (sensing.v_read * cell.g_max)  # type: ignore[arg-type]
+            relative = float(self.hardware.adc.full_scale) / (sensing.v_read * cell.g_max)
             self.full_scale = np.full(self.plan.tile.slices, relative)
 
     def circuit(self, *, noisy: bool = True) -> Circuit:
@@ -139,8 +138,8 @@ class TiledMatrix:
         """How the kernel takes the patches of one group from x."""
         channels = x.shape[4] // self.plan.groups
         size = self.positions(x.shape[1:4])
-        triples = (np.array(triple, dtype=np.int64) for triple in (self.kernel, self.stride, self.dilation, size))
-        return Geometry(*triples, group * channels, channels)
+        kernel, stride, dilation, out = np.array([self.kernel, self.stride, self.dilation, size], dtype=np.int64)
+        return Geometry(kernel, stride, dilation, out, group * channels, channels)
 
     def input_codes(self, x: Array) -> Array:
         """DAC codes of inputs of any shape, float32, contiguous.
@@ -164,7 +163,8 @@ class TiledMatrix:
         return codes
 
     def read(self, x: Array, *, read: int = 0, first_row: int = 0, call: int = 0, noisy: bool = True) -> Array:
-        """One read for every patch of x: (samples * positions, groups * outputs) float32, in weight units, bias included.
+        """One read for every patch of x: (samples * positions, groups * outputs) float32, in weight units, bias
+        included.
 
         Args:
             x: (samples, depth, height, width, channels) inputs in the layer's own units, padding included.
@@ -201,27 +201,34 @@ class TiledMatrix:
             add_output_noise(out, *sigmas, np.uint64(first_row), np.uint32(read), key)
         return out
 
-    def calibrate(self, x: Array) -> None:
+    def calibrate(self, x: Array, call: int = 0) -> None:
         """Set what is calibrated from inputs x (as in `read`): DAC range, then the cells, then the ADC's full scale.
+
+        For the inputs of a later `call` of the same inference, ranges grow where they must.
 
         Raises:
             ValueError: inputs that are not finite, or all zero where a range is to be set.
         """
-        dac, adc = self.hardware.dac, self.hardware.adc
+        dac, adc, before = self.hardware.dac, self.hardware.adc, self.drive if call else None
         if not np.isfinite(x).all():
             raise ValueError(f"layer {self.name!r}: calibration inputs must be finite, got NaN or infinity")
-        limit: float | None = None if dac.range is None else float(np.percentile(np.abs(x), dac.percentile)) if (
-            dac.range == "calibrated"
-        ) else float(dac.range)
+        limit = float(np.percentile(np.abs(x), dac.percentile)) if dac.range == "calibrated" else dac.range
         if limit == 0:
             raise ValueError(f"layer {self.name!r}: calibration inputs are all zero; no DAC range can be set from them")
-        self.set_drive(limit, bool((x < 0).any()))
+        signed = bool((x < 0).any())
+        if before is None or limit is None:
+            self.set_drive(limit, signed)
+        else:
+            self.set_drive(max(limit, before.limit), signed or before.signed)
+        assert self.drive is not None
         codes = self.input_codes(x)
         self.counts = Counts()
         energy, currents = self._survey(codes, keep=adc.full_scale == "calibrated")
-        self.array_energy_j = energy
+        self.array_energy_j = (energy + call * (self.array_energy_j or 0.0)) / (call + 1)
         if adc.full_scale == "calibrated":
             scale = np.array([np.percentile(np.abs(c), adc.percentile) for c in currents])
+            if before is not None:
+                scale = np.maximum(scale, self.full_scale * before.limit / self.drive.limit)
             self.full_scale = np.where(scale == 0, 1.0, scale)
 
     def _survey(self, codes: Array, *, keep: bool) -> tuple[float, list[Array]]:

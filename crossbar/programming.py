@@ -30,7 +30,8 @@ class Programmed:
         planes: what the read kernel works on.
         weights: (rows, outputs) float32, the weights that the conductances stand for.
         row_conductance: (slices, rows) siemens, all cells of a word line together.
-        histogram: (BINS,) int64, cells by conductance in equal steps from 0 to HISTOGRAM_TOP g_max; the last holds all above.
+        histogram: (BINS,) int64, cells by conductance in equal steps from 0 to HISTOGRAM_TOP g_max; the last holds all
+            above.
     """
 
     planes: Planes
@@ -65,8 +66,8 @@ def settle(targets: Array, cell: Cell, time_s: float, seed: int, layer: str, *pl
 def program(encoded: Encoded, plan: Plan, hardware: Hardware, seed: int, layer: str, *place: int) -> Programmed:
     """Program one encoded matrix into the tiles of one chip.
 
-    Each slice and polarity is a set of cells of its own. Currents come out in units of v_read g_max, so conductances are
-    kept in units of g_max and variances of current in (v_read g_max)^2.
+    Each slice and polarity is a set of cells of its own. Currents come out in units of v_read g_max, so conductances
+    are kept in units of g_max and variances of current in (v_read g_max)^2.
     """
     cell, sensing = hardware.cell, hardware.sensing
     slices, polarities, rows, columns = encoded.targets.shape
@@ -102,7 +103,7 @@ def program(encoded: Encoded, plan: Plan, hardware: Hardware, seed: int, layer: 
 
 
 def stored_weights(signed: Array, planes: Planes, pedestal: float) -> Array:
-    """The weights (rows, outputs) float32 that signed conductances (slices, rows, columns), in units of g_max, stand for."""
+    """The weights (rows, outputs) float32 of signed conductances (slices, rows, columns) in units of g_max."""
     outputs = planes.scale.shape[2]
     g = signed[:, :, :outputs] - pedestal
     if planes.reference.size:

@@ -15,19 +15,23 @@ Encoding = Literal["differential", "differential_two_sided", "offset", "single"]
 class Tile(Config):
     """One array of cells: `rows` word lines, `columns` bit lines, and how signed weights sit in it.
 
-    Encodings: `differential`: the pair (G+, G-), one of them at g_min; `differential_two_sided`: both move around the middle
-    of the range; `offset`: one cell, read against a reference column of cells in the middle of the range; `single`: one cell,
-    for weights that are not negative.
+    Encodings: `differential`: the pair (G+, G-), one of them at g_min; `differential_two_sided`: both move around the
+    middle of the range; `offset`: one cell, read against a reference column of cells in the middle of the range;
+    `single`: one cell, for weights that are not negative.
     """
 
     rows: Annotated[int, Field(ge=1)] = 256
     columns: Annotated[int, Field(ge=1)] = 256
     encoding: Encoding = "differential"
-    scale: Literal["column", "tile"] = Field("column", description="what shares one weight scale: a tile's column, or the tile")
+    scale: Literal["column", "tile"] = Field(
+        "column", description="what shares one weight scale: a tile's column, or the tile"
+    )
     bias: Literal["digital", "array"] = Field(
         "digital", description="array: the bias is one more word line, driven by a constant input"
     )
-    slices: Annotated[int, Field(ge=1, le=16)] = Field(1, description="cells a weight's bits are spread over, base cell.levels")
+    slices: Annotated[int, Field(ge=1, le=16)] = Field(
+        1, description="cells a weight's bits are spread over, base cell.levels"
+    )
 
     @property
     def columns_per_output(self) -> int:

@@ -21,8 +21,8 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     """The state dict in a `.pt`, `.pth` or `.safetensors` file.
 
-    A training checkpoint that holds it under `state_dict`, `model_state_dict` or `model` is unwrapped, and the prefix `module.`
-    of data-parallel training is dropped.
+    A training checkpoint that holds it under `state_dict`, `model_state_dict` or `model` is unwrapped, and the prefix
+    `module.` of data-parallel training is dropped.
 
     Raises:
         CheckpointError: no such file, another kind of file, a damaged one, or a pickled module.
@@ -59,8 +59,8 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     """Load the checkpoint `path` into a model, which is returned.
 
     Raises:
-        CheckpointError: as `read_state_dict`, or keys that are missing, surplus or of another shape, all named at once; the
-            model is then unchanged.
+        CheckpointError: as `read_state_dict`, or keys that are missing, surplus or of another shape, all named at once;
+            the model is then unchanged.
     """
     state = read_state_dict(path)
     own = model.state_dict()
@@ -104,7 +104,9 @@ def build_model(reference: str) -> nn.Module:
     try:
         model = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
     except TypeError as error:
-        raise CheckpointError(f"model {reference!r}: the factory must be callable without arguments ({_line(error)})") from error
+        raise CheckpointError(
+            f"model {reference!r}: the factory must be callable without arguments ({_line(error)})"
+        ) from error
     if not isinstance(model, nn.Module):
         raise CheckpointError(f"model {reference!r}: expected a torch.nn.Module, got {type(model).__name__}")
     return model

@@ -28,8 +28,9 @@ class Digital(NamedTuple):
 class Chip(nn.Module):
     """A model on the tiles of one programmed chip; made by `mho.map` or `mho.load`.
 
-    Calling it is one noisy inference. The chip counts its calls: two calls draw different noise, and a fresh chip (mapped or
-    loaded again with the same seed) repeats them. Samples are told apart by their place along the first dimension.
+    Calling it is one noisy inference. The chip counts its calls: two calls draw different noise, and a fresh chip
+    (mapped or loaded again with the same seed) repeats them. Samples are told apart by their place along the first
+    dimension.
 
     Attributes:
         hardware: as configured, overrides per layer included.
@@ -88,7 +89,9 @@ class Chip(nn.Module):
                 raise
             except (RuntimeError, ValueError, TypeError, IndexError) as error:
                 shape = tuple(calibrate.shape) if isinstance(calibrate, torch.Tensor) else type(calibrate).__name__
-                raise MappingError(f"calibrate: inputs of shape {shape} do not go through the model ({error})") from error
+                raise MappingError(
+                    f"calibrate: inputs of shape {shape} do not go through the model ({error})"
+                ) from error
             idle = [name for name, layer in self.layers.items() if not layer.matrix.programmed]
             if idle:
                 raise MappingError(f"calibrate: the inputs never reach layer(s) {', '.join(idle)}; exclude them")
@@ -98,7 +101,8 @@ class Chip(nn.Module):
             if "calibrated" in (dac.range, adc.full_scale):
                 field = "dac.range" if dac.range == "calibrated" else "adc.full_scale"
                 raise MappingError(
-                    f"layer {name!r}: {field} is 'calibrated': pass calibrate=, a batch of real inputs, or set {field} to a number"
+                    f"layer {name!r}: {field} is 'calibrated': pass calibrate=, a batch of real inputs, "
+                    f"or set {field} to a number"
                 )
             layer.matrix.set_drive(None if dac.range is None else float(dac.range), signed=True)
 

@@ -26,21 +26,21 @@ def map(
 ) -> Chip:
     """Map a trained model onto the tiles of one chip.
 
-    Linear and convolution layers go onto tiles, with the batch norm that follows folded in; everything else stays digital
-    and is listed, with the reason, in `Chip.report`. The caller's model is not touched. A layer with several parents is
-    one layer.
+    Linear and convolution layers go onto tiles, with the batch norm that follows folded in; everything else stays
+    digital and is listed, with the reason, in `Chip.report`. The caller's model is not touched. A layer with several
+    parents is one layer.
 
     Args:
         model: any torch model; it is mapped as in evaluation mode.
         hardware: what the chip is made of. `hardware.layers` overrides fields per layer.
-        calibrate: a batch of real inputs, from which the ranges of the converters are set where the hardware leaves them
-            to calibration.
+        calibrate: a batch of real inputs, from which the ranges of the converters are set where the hardware leaves
+            them to calibration.
         seed: which chip. The same seed gives the same programmed conductances and the same noise in each read.
         exclude: names, or patterns of shell wildcards, of layers that stay digital.
 
     Raises:
-        MappingError: a pattern that matches no layer, nothing to map, weights that are all zero, NaN or infinite, or missing or
-            unfit calibration inputs; the message names the layer.
+        MappingError: a pattern that matches no layer, nothing to map, weights that are all zero, NaN or infinite, or
+            missing or unfit calibration inputs; the message names the layer.
     """
     if not isinstance(model, nn.Module):
         raise MappingError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -52,7 +52,9 @@ def map(
     patterns = [exclude] if isinstance(exclude, str) else list(exclude)
     for pattern, said in [(p, "exclude") for p in patterns] + [(p, "hardware.layers") for p in hardware.layers]:
         if not any(fnmatchcase(alias, pattern) for name in layers for alias in names[name]):
-            raise MappingError(f"{said}: pattern {pattern!r} matches no layer; layers are {', '.join(layers) or 'none'}")
+            raise MappingError(
+                f"{said}: pattern {pattern!r} matches no layer; layers are {', '.join(layers) or 'none'}"
+            )
     digital = []
     norms = foldable(model)
     mapped: dict[str, TileLayer] = {}
@@ -76,7 +78,9 @@ def map(
             _replace(model, norms[name], nn.Identity())
             digital.append(Digital(norms[name], type(norm).__name__, f"folded into {name}"))
     if not mapped:
-        raise MappingError("model has no layer to map: " + ("all are excluded" if layers else "no Linear or Conv layer"))
+        raise MappingError(
+            "model has no layer to map: " + ("all are excluded" if layers else "no Linear or Conv layer")
+        )
     digital += _digital(model, {d.name for d in digital})
     chip = Chip(model, hardware, mapped, tuple(digital), seed)
     chip.prepare(calibrate)
@@ -105,9 +109,13 @@ def _check_weights(name: str, weight: torch.Tensor, bias: torch.Tensor | None) -
     for what, values in (("weights", weight), ("bias", bias)):
         if values is not None and not torch.isfinite(values).all():
             count = int((~torch.isfinite(values)).sum())
-            raise MappingError(f"layer {name!r}: {what} must be finite, got {count} NaN or infinite of {values.numel()}")
+            raise MappingError(
+                f"layer {name!r}: {what} must be finite, got {count} NaN or infinite of {values.numel()}"
+            )
     if not weight.any():
-        raise MappingError(f"layer {name!r}: weights are all zero, nothing to program; exclude the layer to keep it digital")
+        raise MappingError(
+            f"layer {name!r}: weights are all zero, nothing to program; exclude the layer to keep it digital"
+        )
 
 
 def _digital(model: nn.Module, known: set[str]) -> list[Digital]:

@@ -1,6 +1,9 @@
-"""Batch norm folded into the matrix layer before it: y = gamma (W x + b - mean) / sqrt(var + eps) + beta is one matrix."""
+"""Batch norm folded into the matrix layer before it: gamma (W x + b - mean) / sqrt(var + eps) + beta is one matrix."""
 
 from __future__ import annotations
+
+import itertools
+from collections import Counter
 
 import torch
 from torch import fx, nn
@@ -33,30 +36,27 @@ def foldable(model: nn.Module) -> dict[str, str]:
 
 def _traced(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, str]:
     graph = fx.Tracer().trace(model)
-    calls = [node for node in graph.nodes if node.op == "call_module"]
     names = {id(module): name for name, module in modules.items()}
-    uses: dict[str, int] = {}
-    for node in calls:
-        node.target = names[id(model.get_submodule(node.target))]
-        uses[node.target] = uses.get(node.target, 0) + 1
+    called = {
+        node: names[id(model.get_submodule(str(node.target)))] for node in graph.nodes if node.op == "call_module"
+    }
+    uses = Counter(called.values())
     pairs = {}
-    for node in calls:
+    for node, name in called.items():
         source = node.args[0] if node.args else None
-        if isinstance(source, fx.Node) and source.op == "call_module" and len(source.users) == 1:
-            if uses[source.target] == uses[node.target] == 1:
-                pairs[source.target] = node.target
+        alone = isinstance(source, fx.Node) and source in called and len(source.users) == 1
+        if alone and uses[called[source]] == uses[name] == 1:
+            pairs[called[source]] = name
     return pairs
 
 
 def _sequential(model: nn.Module) -> dict[str, str]:
-    seen: dict[int, int] = {}
-    for _, child in model.named_modules(remove_duplicate=False):
-        seen[id(child)] = seen.get(id(child), 0) + 1
+    seen = Counter(id(child) for _, child in model.named_modules(remove_duplicate=False))
     pairs = {}
     for prefix, container in model.named_modules():
         if type(container) is nn.Sequential:
             children = [(f"{prefix}.{name}".lstrip("."), child) for name, child in container.named_children()]
-            for (name, layer), (norm_name, norm) in zip(children, children[1:], strict=False):
+            for (name, layer), (norm_name, norm) in itertools.pairwise(children):
                 if seen[id(layer)] == seen[id(norm)] == 1:
                     pairs[name] = norm_name
     return pairs

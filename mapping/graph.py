@@ -1,8 +1,9 @@
-"""The structure of a model as plain data, so that a chip can be saved without pickle and loaded without the model's code.
+"""The structure of a model as plain data, so that a chip can be saved without pickle and loaded without the model's
+code.
 
-A model that torch.fx can trace is a list of nodes: inputs, calls of functions and methods of torch, calls of modules. Modules
-are tiles or come from torch.nn and are rebuilt from their constructor's arguments. Only functions that torch lists as
-overridable, and those of `operator`, are written or read; a file cannot name anything else.
+A model that torch.fx can trace is a list of nodes: inputs, calls of functions and methods of torch, calls of modules.
+Modules are tiles or come from torch.nn and are rebuilt from their constructor's arguments. Only functions that torch
+lists as overridable, and those of `operator`, are written or read; a file cannot name anything else.
 """
 
 from __future__ import annotations
@@ -70,7 +71,13 @@ def describe(model: nn.Module) -> Tree:
             if not isinstance(module, TileLayer):
                 modules[target] = _describe_module(module)
         nodes.append(
-            {"name": node.name, "op": node.op, "target": target, "args": _plain(node.args), "kwargs": _plain(node.kwargs)}
+            {
+                "name": node.name,
+                "op": node.op,
+                "target": target,
+                "args": _plain(node.args),
+                "kwargs": _plain(node.kwargs),
+            }
         )
     return {"nodes": nodes, "modules": modules}
 
@@ -84,7 +91,8 @@ def rebuild(tree: Tree, layers: dict[str, nn.Module], tensors: dict[str, torch.T
     root = nn.Module()
     for name, text in tree["modules"].items():
         _place(root, name, _build_module(text))
-    graph, by_name = fx.Graph(), {}
+    graph = fx.Graph()
+    by_name: dict[str, fx.Node] = {}
     functions = _functions()
     for node in tree["nodes"]:
         target: Any = node["target"]
@@ -169,7 +177,7 @@ def _restore(value: Any, nodes: dict[str, fx.Node]) -> Any:
     if not isinstance(value, dict):
         return value
     if len(value) == 1:
-        (kind, inner), = value.items()
+        ((kind, inner),) = value.items()
         if kind == "node":
             return nodes[inner]
         if kind == "tuple":

@@ -23,7 +23,8 @@ _PAD_MODE = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate"
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """Geometry of a matrix layer. `dims` is 0 for a linear layer, else the spatial dimensions of a convolution (1 to 3).
+    """Geometry of a matrix layer. `dims` is 0 for a linear layer, else the spatial dimensions of a convolution (1 to
+    3).
 
     `padding` is in the order of `torch.nn.functional.pad`: last dimension first, before and after.
     """
@@ -41,7 +42,10 @@ class LayerSpec:
 
 @dataclass(frozen=True)
 class Matrices:
-    """Weights (groups, rows, outputs) and bias (groups, outputs) float32 of a layer, rows in the order of `LayerSpec.kernel`."""
+    """Weights (groups, rows, outputs) and bias (groups, outputs) float32 of a layer.
+
+    Rows are in the order (kernel depth, height, width, channel).
+    """
 
     weights: np.ndarray[Any, Any]
     bias: np.ndarray[Any, Any] | None
@@ -54,7 +58,10 @@ def linear_spec(module: nn.Linear) -> LayerSpec:
 def conv_spec(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> LayerSpec:
     dims = len(module.kernel_size)
     if isinstance(module.padding, str):
-        total = [d * (k - 1) if module.padding == "same" else 0 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+        total = [
+            d * (k - 1) if module.padding == "same" else 0
+            for d, k in zip(module.dilation, module.kernel_size, strict=True)
+        ]
         pairs = [(t // 2, t - t // 2) for t in total]
     else:
         pairs = [(p, p) for p in module.padding]
@@ -109,11 +116,13 @@ class TileLayer(nn.Module):
 
     Attributes:
         matrix: the tiles.
-        positions: matrix reads per sample, of the last input seen; None before.
+        positions: matrix reads per sample in one inference, all calls of the layer together; None before the first.
         aliases: all names the layer has in its model.
     """
 
-    def __init__(self, name: str, spec: LayerSpec, weights: Matrices, hardware: Hardware, seed: int, copy: int = 0) -> None:
+    def __init__(
+        self, name: str, spec: LayerSpec, weights: Matrices, hardware: Hardware, seed: int, copy: int = 0
+    ) -> None:
         super().__init__()
         self.name = name
         self.aliases: list[str] = [name]
@@ -144,11 +153,15 @@ class TileLayer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         inputs, leading, spatial = self._arrange(x)
         run, rows = self.inference, inputs.shape[0] * prod(spatial)
-        self.positions = max(1, rows // run.samples)
+        per_sample = max(1, rows // run.samples)
         call = run.calls.get(self.name, 0)
         run.calls[self.name] = call + 1
-        if run.calibrating and call == 0:
-            self.matrix.calibrate(inputs)
+        self.positions = per_sample + (self.positions or 0 if call else 0)
+        if run.calibrating:
+            try:
+                self.matrix.calibrate(inputs, call)
+            except ValueError as error:
+                raise MappingError(str(error)) from error
         if run.first_sample and rows % run.samples:
             raise MappingError(
                 f"layer {self.name!r} has {rows} rows for {run.samples} samples: batches can't be told apart; "
@@ -157,7 +170,7 @@ class TileLayer(nn.Module):
         y = self.matrix.read(
             inputs,
             read=run.read,
-            first_row=run.first_sample * self.positions,
+            first_row=run.first_sample * per_sample,
             call=call,
             noisy=run.noisy and not run.calibrating,
         )
@@ -183,7 +196,11 @@ class TileLayer(nn.Module):
         """Input as (samples, depth, height, width, channels), the leading dimensions, and the output's spatial size."""
         spec = self.spec
         channels_at = -1 - spec.dims
-        if x.ndim < max(1, spec.dims + 1) or x.shape[channels_at] != spec.in_features or (spec.dims and x.ndim > spec.dims + 2):
+        if (
+            x.ndim < max(1, spec.dims + 1)
+            or x.shape[channels_at] != spec.in_features
+            or (spec.dims and x.ndim > spec.dims + 2)
+        ):
             raise MappingError(
                 f"layer {self.name!r} takes {spec.in_features} {'channels' if spec.dims else 'features'} "
                 f"in dimension {channels_at}, got an input of shape {tuple(x.shape)}"
@@ -199,7 +216,9 @@ class TileLayer(nn.Module):
         x = x.reshape(x.shape[0], *(1,) * (3 - spec.dims), *x.shape[1:])
         size = self.matrix.positions(x.shape[1:4])
         if min(size) < 1:
-            raise MappingError(f"layer {self.name!r}: input of shape {tuple(x.shape)} is smaller than the kernel {spec.kernel}")
+            raise MappingError(
+                f"layer {self.name!r}: input of shape {tuple(x.shape)} is smaller than the kernel {spec.kernel}"
+            )
         return x.numpy(), leading, size
 
     def extra_repr(self) -> str:

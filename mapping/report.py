@@ -60,7 +60,9 @@ class Report:
         lines = [f"chip: {self.title}", shown.to_string(index=False)]
         lines.append(f"total: {int(self.table['tiles'].sum())} tiles, {cells:,} cells in use")
         if len(self.digital):
-            lines.append("not on tiles: " + "; ".join(f"{d.name} ({d.type}): {d.reason}" for d in self.digital.itertuples()))
+            lines.append(
+                "not on tiles: " + "; ".join(f"{d.name} ({d.type}): {d.reason}" for d in self.digital.itertuples())
+            )
         return "\n".join(lines)
 
 

@@ -110,7 +110,9 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> Chip:
     except CheckpointError as error:
         raise CheckpointError(f"chip {path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"chip {path}: damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from error
+        raise CheckpointError(
+            f"chip {path}: damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        ) from error
 
 
 def _assemble(text: dict[str, Any], tensors: dict[str, torch.Tensor], model: nn.Module | None) -> Chip:
@@ -173,7 +175,8 @@ def _arrays(layer: TileLayer) -> dict[str, Any]:
 def _layer(
     name: str, described: dict[str, Any], arrays: dict[str, Any], hardware: Hardware, seed: int, copy_index: int
 ) -> TileLayer:
-    spec = LayerSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in described["spec"].items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in described["spec"].items()}
+    spec = LayerSpec(**fields)
     layer = TileLayer(name, spec, Matrices(arrays["weights"], arrays.get("bias")), hardware, seed, copy_index)
     layer.aliases, layer.positions = list(described["aliases"]), described["positions"]
     matrix = layer.matrix

@@ -116,8 +116,8 @@ def write(results: Results, settings: Settings, folder: Path) -> None:
 
 def show(results: Results, console: Console) -> None:
     """Print the tile reports and the table of accuracies."""
-    for (weights, preset), report in results.reports.items():
-        if preset != "ideal" and weights == WEIGHTS[-1]:
+    for (trained, preset), report in results.reports.items():
+        if preset != "ideal" and trained == WEIGHTS[-1]:
             console.print(str(report), soft_wrap=True, highlight=False)
             console.print()
     table = Table(title="accuracy on MNIST test pictures, with 95 % intervals")
@@ -126,7 +126,7 @@ def show(results: Results, console: Console) -> None:
     for title in ("weights", "hardware", *(f"{kind} ({n:,} pictures)" for kind, n in zip(kinds, shots, strict=True))):
         table.add_column(title)
     for (weights, hardware), group in results.accuracy.groupby(["weights", "hardware"], sort=False):
-        cells = [f"{100 * r.accuracy:.2f} % [{100 * r.low:.2f}, {100 * r.high:.2f}]" for r in group.itertuples()]
+        cells = [f"{a:.2%} [{low:.2%}, {high:.2%}]" for a, low, high in group[["accuracy", "low", "high"]].to_numpy()]
         table.add_row(str(weights), str(hardware), *cells)
     console.print(table)
     console.print("Votes on one chip average its fresh read noise; the errors of its programming stay.")
@@ -138,7 +138,12 @@ def layer_errors(chip: Chip, images: torch.Tensor) -> list[dict[str, Any]]:
 
     def compare(layer: Any, inputs: Any, output: torch.Tensor) -> None:
         exact = layer.digital(inputs[0])
-        found.append({"layer": layer.name, "error": float((output - exact).square().mean().sqrt() / exact.square().mean().sqrt())})
+        found.append(
+            {
+                "layer": layer.name,
+                "error": float((output - exact).square().mean().sqrt() / exact.square().mean().sqrt()),
+            }
+        )
 
     hooks = [layer.register_forward_hook(compare) for layer in chip.layers.values()]
     try:
@@ -158,7 +163,10 @@ def conductances(chip: Chip) -> list[dict[str, float]]:
 
 def _digital(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Accuracy:
     with torch.inference_mode():
-        right = [int((net(images[i : i + BATCH]).argmax(1) == labels[i : i + BATCH]).sum()) for i in range(0, len(images), BATCH)]
+        right = [
+            int((net(images[i : i + BATCH]).argmax(1) == labels[i : i + BATCH]).sum())
+            for i in range(0, len(images), BATCH)
+        ]
     return Accuracy(sum(right), len(images))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +22,9 @@ def accuracy_over_votes(votes: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
     for ax, weights in zip(axes, panels, strict=True):
         for name, group in votes[votes["weights"] == weights].groupby("hardware", sort=False):
             colour = COLOURS.get(str(name))
-            ax.fill_between(group["votes"], 100 * group["low"], 100 * group["high"], color=colour, alpha=0.12, linewidth=0)
+            ax.fill_between(
+                group["votes"], 100 * group["low"], 100 * group["high"], color=colour, alpha=0.12, linewidth=0
+            )
             ax.plot(group["votes"], 100 * group["accuracy"], color=colour, label=NAMES.get(str(name), str(name)))
         digital = accuracy[(accuracy["weights"] == weights) & (accuracy["hardware"] == "digital")]
         ax.axhline(100 * digital["accuracy"].iloc[0], color="black", linestyle="--", linewidth=1, label="digital")
@@ -54,7 +56,13 @@ def layer_errors(table: pd.DataFrame) -> Figure:
         wide = wide.loc[list(dict.fromkeys(table["layer"])), list(dict.fromkeys(table["hardware"]))]
         for i, name in enumerate(wide):
             places = [x + (i - (wide.shape[1] - 1) / 2) * 0.8 / wide.shape[1] for x in range(len(wide))]
-            ax.bar(places, wide[name], 0.8 / wide.shape[1], color=COLOURS.get(str(name)), label=NAMES.get(str(name), str(name)))
+            ax.bar(
+                places,
+                wide[name],
+                0.8 / wide.shape[1],
+                color=COLOURS.get(str(name)),
+                label=NAMES.get(str(name), str(name)),
+            )
         ax.set_xticks(range(len(wide)), wide.index)
         ax.set(title=f"weights {weights}", xlabel="layer")
     axes[0].set_ylabel("error of the output, relative (RMS)")
@@ -62,9 +70,8 @@ def layer_errors(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _figure(panels: int, **kwargs: bool) -> tuple[Figure, list]:  # type: ignore[type-arg]
+def _figure(panels: int, *, sharey: bool = False) -> tuple[Figure, list[Any]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2 * panels, 3.6), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False, **kwargs)  # type: ignore[arg-type]
-    return figure, list(axes[0])
+    return figure, list(figure.subplots(1, panels, squeeze=False, sharey=sharey)[0])

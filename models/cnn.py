@@ -11,14 +11,15 @@ from .weights import load_named
 
 
 def mnist_cnn(weights: str | None = None, *, sigma_train: float = 0.0, noise: Kind = "mult") -> nn.Sequential:
-    """Four 3 x 3 convolutions (32, 32, 64, 64 channels), two fully connected layers (256, 10), each with noise after it.
+    """Four 3 x 3 convolutions (32, 32, 64, 64 channels), two fully connected layers (256, 10), each with noise after
+    it.
 
-    Pictures (n, 1, 28, 28) in [0, 1] give logits (n, 10). Batch norm follows all matrix layers but the last; for additive
-    noise it has no trainable gain and shift, which keeps the power of the signals (section 3.1 of the paper).
+    Pictures (n, 1, 28, 28) in [0, 1] give logits (n, 10). Batch norm follows all matrix layers but the last; for
+    additive noise it has no trainable gain and shift, which keeps the power of the signals (section 3.1 of the paper).
 
     Args:
-        weights: name of committed weights, `sigma-S` (multiplicative) or `add-sigma-S` (additive) for the sigma they were
-            trained with; None for random ones.
+        weights: name of committed weights, `sigma-S` (multiplicative) or `add-sigma-S` (additive) for the sigma they
+            were trained with; None for random ones.
         sigma_train: noise in training.
         noise: its kind, `mult` or `add`. Committed weights bring their own.
 

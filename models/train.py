@@ -24,9 +24,9 @@ CHECKPOINT, SETTINGS = "checkpoint.pt", "settings.yaml"
 class Recipe:
     """How a network is trained.
 
-    The defaults are ours: Adam with decoupled weight decay under a one-cycle schedule, random small shifts and turns of the
-    pictures, smoothed labels, and the moving average of the weights as the result. `paper` gives the paper's protocol:
-    Adam at a fixed rate, nothing else.
+    The defaults are ours: Adam with decoupled weight decay under a one-cycle schedule, random small shifts and turns of
+    the pictures, smoothed labels, and the moving average of the weights as the result. `paper` gives the paper's
+    protocol: Adam at a fixed rate, nothing else.
     """
 
     sigma_train: float = 0.0
@@ -213,8 +213,12 @@ def _claim(out: Path, recipe: Recipe) -> None:
     if path.is_file():
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
         if found != asdict(recipe):
-            changed = [key for key, value in asdict(recipe).items() if not isinstance(found, dict) or found.get(key) != value]
-            raise ValueError(f"out: {out} holds a run with other settings ({', '.join(changed)}); choose another folder")
+            changed = [
+                key for key, value in asdict(recipe).items() if not isinstance(found, dict) or found.get(key) != value
+            ]
+            raise ValueError(
+                f"out: {out} holds a run with other settings ({', '.join(changed)}); choose another folder"
+            )
         return
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"out: {out} is not empty and holds no run; choose another folder")

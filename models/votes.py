@@ -38,9 +38,9 @@ class VoteResult:
     """What K noisy inferences of n samples decided.
 
     Attributes:
-        classes: (n,) int64, the winners. Hard votes: the class with most inferences for it (the mode); a tie goes to the
-            tied class with the larger mean softmax, and then to the lower class number. Soft votes: the class with the
-            largest mean softmax.
+        classes: (n,) int64, the winners. Hard votes: the class with most inferences for it (the mode); a tie goes to
+            the tied class with the larger mean softmax, and then to the lower class number. Soft votes: the class with
+            the largest mean softmax.
         counts: (n, classes) int64, inferences for each class.
         softmax: (n, classes) float32, mean softmax over the inferences.
         winners: (n, k) int64, the winners after 1, 2, ... k inferences; the last column is `classes`.
@@ -115,12 +115,16 @@ def vote(
         rule: hard counts one vote an inference, soft averages the softmax.
 
     Raises:
-        ValueError: no samples, k or copies below 1, more copies than inferences, an unknown rule, or a model whose output
-            is not (samples, classes).
+        ValueError: no samples, k or copies below 1, more copies than inferences, an unknown rule, or a model whose
+            output is not (samples, classes).
     """
     if not len(images):
         raise ValueError("images must hold at least one sample, got none")
-    for name, value in (("k", k), ("copies", copies), ("batch_size", len(images) if batch_size is None else batch_size)):
+    for name, value in (
+        ("k", k),
+        ("copies", copies),
+        ("batch_size", len(images) if batch_size is None else batch_size),
+    ):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     if copies > k:
@@ -137,11 +141,10 @@ def vote(
     return VoteResult(winners[:, -1], counts, softmax, winners, k, rule, copies)
 
 
-def _tally(
-    reads: Iterator[torch.Tensor], samples: int, rule: str
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _tally(reads: Iterator[torch.Tensor], samples: int, rule: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Counts, mean softmax and winners so far of the reads of one batch."""
-    counts, total, winners = torch.zeros(0), torch.zeros(0), []
+    counts, total = torch.zeros(0), torch.zeros(0)
+    winners: list[torch.Tensor] = []
     for logits in reads:
         if logits.ndim != 2 or len(logits) != samples:
             raise ValueError(f"vote needs an output of shape (samples, classes), the model gives {tuple(logits.shape)}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mho import Hardware
 from torch import nn
+
+from mho import Hardware
 
 NOISY: dict[str, Any] = {
     "cell": {

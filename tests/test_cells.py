@@ -9,12 +9,13 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from pydantic import ValidationError
+
 from mho.devices import drift, programming, read_noise
 from mho.devices.cell import Cell
 from mho.devices.sensing import Sensing
 from mho.devices.stuck import Stuck
-from numpy.testing import assert_allclose, assert_array_equal
-from pydantic import ValidationError
 
 HERE = Path(__file__).parent
 PRESETS = HERE.parent / "devices" / "presets"

@@ -5,14 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mho.crossbar.cost import ADC_FLOOR, Cost, adc_energy
-from mho.crossbar.tile import Plan, Tile
-from mho.mapping.cost import COMPONENTS, layer_costs
-from mho.mapping.schedule import schedule
 from pydantic import ValidationError
 from torch import nn
 
 import mho
+from mho.crossbar.cost import ADC_FLOOR, Cost, adc_energy
+from mho.crossbar.tile import Plan, Tile
+from mho.mapping.cost import COMPONENTS, layer_costs
+from mho.mapping.schedule import schedule
 
 TILE = Tile(rows=128, columns=64, encoding="differential")
 

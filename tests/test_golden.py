@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from mho.crossbar.converters import Adc, AdcCodes, Dac, Drive, digits, input_codes, quantise
 from mho.crossbar.encoding import encode
 from mho.crossbar.tile import Plan, Tile
@@ -17,7 +18,7 @@ MID_RISE = ("RampADC", "SarADC", "PipelineADC", "CyclicADC")
 
 
 def tie(codes: np.ndarray) -> np.ndarray:
-    """Where a value lies half way between two codes: Mho rounds to the even signed code, the peer counts from the lowest."""
+    """Half way between two codes Mho rounds to the even signed code, the peer counts from the lowest."""
     return np.isclose(codes % 1, 0.5, atol=1e-9)
 
 
@@ -33,8 +34,16 @@ def test_dac(bits, signed):
 
 @pytest.mark.parametrize(
     ("kind", "bits", "size"),
-    [("unsigned", 8, 1), ("unsigned", 8, 2), ("unsigned", 8, 3), ("signmag", 8, 1), ("signmag", 8, 2), ("signmag", 8, 3)]
-    + [("unsigned", 4, 1), ("signmag", 4, 2)],
+    [
+        ("unsigned", 8, 1),
+        ("unsigned", 8, 2),
+        ("unsigned", 8, 3),
+        ("signmag", 8, 1),
+        ("signmag", 8, 2),
+        ("signmag", 8, 3),
+        ("unsigned", 4, 1),
+        ("signmag", 4, 2),
+    ],
 )
 def test_bit_serial_digits(kind, bits, size):
     signed = kind == "signmag"
@@ -90,7 +99,9 @@ def conductances(encoding: str, onoff: float, bits: int) -> np.ndarray:
 
 @pytest.mark.parametrize("onoff", [("onoff1000", 1000), ("onoff10", 10), ("infinite", np.inf)])
 @pytest.mark.parametrize("bits", [0, 4, 7])
-@pytest.mark.parametrize(("style", "encoding"), [("ONE_SIDED", "differential"), ("TWO_SIDED", "differential_two_sided")])
+@pytest.mark.parametrize(
+    ("style", "encoding"), [("ONE_SIDED", "differential"), ("TWO_SIDED", "differential_two_sided")]
+)
 def test_pairs(style, encoding, onoff, bits):
     name, ratio = onoff
     got = conductances(encoding, ratio, bits)

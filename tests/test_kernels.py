@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
+
 from mho.crossbar.kernels import plain
 from mho.crossbar.kernels.convert import add_output_noise, make_codes
 from mho.crossbar.kernels.panel import PANEL, ROWS, multiply_panels, pack
 from mho.crossbar.kernels.philox import draw_normals, philox4x32
 from mho.crossbar.kernels.read import Circuit, Geometry, Planes, gather, read_matrix
-from scipy import stats
 
 KEY = (np.uint32(7), np.uint32(8))
 ONE = np.ones(3, dtype=np.int64)
@@ -31,7 +32,9 @@ def make_planes(rng, rows, outputs, tile_rows, *, slices=1, cell_noise=True, ref
     padded = plain.padded(columns)
     return Planes(
         np.stack([pack(m) for m in mean]),
-        np.stack([pack((0.02 + 0.05 * abs(m)) ** 2) for m in mean]) if cell_noise else np.empty((slices, 0, 0, 0), np.float32),
+        np.stack([pack((0.02 + 0.05 * abs(m)) ** 2) for m in mean])
+        if cell_noise
+        else np.empty((slices, 0, 0, 0), np.float32),
         rng.uniform(0, 1e-3, (slices, tiles, padded)).astype(np.float32),
         rng.uniform(0.5, 1, (slices, tiles, outputs)).astype(np.float32),
         np.array([t * rows // tiles for t in range(tiles + 1)], dtype=np.int64),
@@ -40,7 +43,9 @@ def make_planes(rng, rows, outputs, tile_rows, *, slices=1, cell_noise=True, ref
     )
 
 
-def make_circuit(*, noisy=True, slices=1, pulses=1, digit_bits=7, adc=True, gain=0.0, pedestal=0.0, centre=0.0) -> Circuit:
+def make_circuit(
+    *, noisy=True, slices=1, pulses=1, digit_bits=7, adc=True, gain=0.0, pedestal=0.0, centre=0.0
+) -> Circuit:
     full = 2 ** (pulses * digit_bits) - 1
     step = np.full(slices, 0.02, np.float32) if adc else np.empty(0, np.float32)
     return Circuit(pulses, digit_bits, float(full), float(full), gain, noisy, step, -127.0, 127.0, centre, pedestal)
@@ -83,7 +88,11 @@ def test_normals_equal_their_twin_and_depend_on_their_counter_alone():
     block = normals(9, 24, first_row, 3, 4)
     assert np.abs(block - plain.draw_normals(9, 24, first_row, 3, 4, KEY)).max() < 3e-6
     assert np.array_equal(block[4:6, :8], normals(2, 8, first_row + 4, 3, 4))
-    for other in (normals(9, 24, first_row + 2**32, 3, 4), normals(9, 24, first_row, 2, 4), normals(9, 24, first_row, 3, 5)):
+    for other in (
+        normals(9, 24, first_row + 2**32, 3, 4),
+        normals(9, 24, first_row, 2, 4),
+        normals(9, 24, first_row, 3, 5),
+    ):
         assert not (block == other).any()
 
 
@@ -175,7 +184,9 @@ def test_same_bits_in_any_batch_and_number_of_threads():
     whole, _ = run(x, geometry, p, c)
     parts = [run(x[a : a + 37], geometry, p, c, first_row=a)[0] for a in range(0, 200, 37)]
     assert np.array_equal(np.concatenate(parts), whole)
-    assert np.array_equal(np.concatenate([run(x[a : a + 1], geometry, p, c, first_row=a)[0] for a in range(200)]), whole)
+    assert np.array_equal(
+        np.concatenate([run(x[a : a + 1], geometry, p, c, first_row=a)[0] for a in range(200)]), whole
+    )
     threads = numba.get_num_threads()
     try:
         numba.set_num_threads(1)
@@ -208,7 +219,10 @@ def test_aggregated_noise_is_the_noise_of_the_cells_in_distribution():
 def test_output_noise_and_codes():
     out = np.full((1000, 6), 2.0, np.float32)
     add_output_noise(out, np.float32(0.3), np.float32(0.2), np.uint64(0), np.uint32(0), KEY)
-    assert np.array_equal(out, np.float32(2) + np.sqrt(np.float32(0.3) ** 2 + np.float32(0.2) ** 2 * np.float32(4)) * normals(1000, 8)[:, :6])
+    assert np.array_equal(
+        out,
+        np.float32(2) + np.sqrt(np.float32(0.3) ** 2 + np.float32(0.2) ** 2 * np.float32(4)) * normals(1000, 8)[:, :6],
+    )
     x = np.array([-1.0, 0.0, 0.25, 0.5, 2.0, np.nan, np.inf], np.float32)
     codes = np.empty_like(x)
     clipped, broken = make_codes(x[:5], np.float32(10), np.float32(-7), np.float32(7), True, codes[:5])

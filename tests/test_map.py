@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 
-import mho
 import pytest
 import torch
 from helpers import hardware, ideal, pictures, relative_error, small_cnn
-from mho.mapping.errors import MappingError
 from scipy import stats
 from torch import nn
+
+import mho
+from mho.mapping.errors import MappingError
 
 
 def close(chip, net, x) -> bool:
@@ -132,13 +133,15 @@ def test_what_a_layer_overrides_and_what_is_excluded():
     assert ("3", "Conv2d", "excluded by name") in chip.digital
     with pytest.raises(MappingError, match=r"exclude: pattern 'conv\*' matches no layer; layers are 0, 3, 7"):
         mho.map(small_cnn(), ideal(), exclude=["conv*"])
-    with pytest.raises(MappingError, match="hardware.layers: pattern 'head'"):
+    with pytest.raises(MappingError, match=r"hardware.layers: pattern 'head'"):
         mho.map(small_cnn(), ideal().replace({"layers": {"head": {"tile.rows": 8}}}))
     with pytest.raises(ValueError, match="adc"):
         ideal().replace({"layers": {"head": {"adc.bits": 8}}})
 
 
-@pytest.mark.parametrize("fields", [{}, {"tile__encoding": "offset"}, {"tile__slices": 2, "cell__levels": 16}, {"dac__bits_per_pulse": 4}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"tile__encoding": "offset"}, {"tile__slices": 2, "cell__levels": 16}, {"dac__bits_per_pulse": 4}]
+)
 def test_noisy_hardware_errs_about_as_much_as_it_should(fields):
     net, x = small_cnn(), pictures(50)
     chip = mho.map(net, hardware(**fields), calibrate=x)
@@ -211,14 +214,18 @@ def test_broken_weights_are_refused(spoil, message):
 
 def test_calibration_inputs_are_checked():
     net = small_cnn()
-    with pytest.raises(MappingError, match="layer '0': dac.range is 'calibrated': pass calibrate="):
+    with pytest.raises(MappingError, match=r"layer '0': dac.range is 'calibrated': pass calibrate="):
         mho.map(net, hardware())
     with pytest.raises(MappingError, match=r"takes 3 channels .* got an input of shape \(6, 1, 12, 12\)"):
         mho.map(net, hardware(), calibrate=pictures()[:, :1])
     with pytest.raises(MappingError, match="layer '7' takes 72 features"):
         mho.map(net, hardware(), calibrate=torch.rand(2, 3, 20, 20))
     with pytest.raises(MappingError, match="do not go through the model"):
-        mho.map(nn.Sequential(nn.Unflatten(1, (3, 4)), nn.Flatten(), nn.Linear(12, 2)), hardware(), calibrate=torch.rand(2, 13))
+        mho.map(
+            nn.Sequential(nn.Unflatten(1, (3, 4)), nn.Flatten(), nn.Linear(12, 2)),
+            hardware(),
+            calibrate=torch.rand(2, 13),
+        )
     with pytest.raises(MappingError, match="NaN"):
         mho.map(net, hardware(), calibrate=torch.full((2, 3, 12, 12), float("nan")))
     with pytest.raises(MappingError, match="no Linear or Conv layer"):
@@ -246,3 +253,17 @@ def test_the_report_tells_what_it_took():
     text = str(report)
     assert "folded into 0" in text
     assert "10 x 72" in text
+
+
+def test_a_shared_layer_is_calibrated_for_all_its_calls():
+    torch.manual_seed(0)
+    shared = nn.Linear(6, 6, bias=False)
+    shared.weight.data = 3 * torch.eye(6)
+    net = nn.Sequential(shared, nn.Hardtanh(-100, 100), shared)
+    x = torch.rand(100, 6)
+    chip = mho.map(net, hardware(), calibrate=x)
+    layer = chip.layers["0"]
+    assert layer.positions == 2
+    assert layer.matrix.drive.limit > 2.5
+    chip(x)
+    assert layer.matrix.counts.readings_clipped < 0.05 * layer.matrix.counts.readings

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import hardware, ideal
-from mho.crossbar.matrix import TiledMatrix
 from scipy import stats
+
+from mho.crossbar.matrix import TiledMatrix
 
 ENCODINGS = ["differential", "differential_two_sided", "offset"]
 
@@ -39,7 +40,9 @@ def exact(tiled: TiledMatrix, x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("scale", ["column", "tile"])
 @pytest.mark.parametrize("bias", ["digital", "array"])
 def test_an_ideal_matrix_is_exact(encoding, scale, bias):
-    tiled = matrix(ideal(tile__encoding=encoding, tile__scale=scale, tile__bias=bias, tile__rows=16, tile__columns=9), groups=2)
+    tiled = matrix(
+        ideal(tile__encoding=encoding, tile__scale=scale, tile__bias=bias, tile__rows=16, tile__columns=9), groups=2
+    )
     x = inputs(groups=2)
     assert np.abs(tiled.read(x) - exact(tiled, x)).max() < 2e-5
     stored = np.stack([p.weights[:50] for p in tiled.programmed])
@@ -80,7 +83,9 @@ def test_programming_error_has_the_spread_of_the_cell():
     clean = matrix(ideal(), 300, 60)
     sigma = 0.03e-4
     erring = matrix(
-        ideal(cell__programming={"kind": "polynomial", "coefficients": [sigma], "g_ref": 1.0}, cell__g_min="20 uS"), 300, 60
+        ideal(cell__programming={"kind": "polynomial", "coefficients": [sigma], "g_ref": 1.0}, cell__g_min="20 uS"),
+        300,
+        60,
     )
     scale = np.abs(clean.weights[0]).max(axis=0) / 0.8e-4
     error = ((erring.programmed[0].weights - clean.weights[0]) / scale).ravel()

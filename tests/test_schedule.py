@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mho.mapping.closed_forms import overhead, pipelined, sequential
 from mho.mapping.schedule import schedule
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mho.devices.sensing import Sensing
 from numpy.testing import assert_allclose
 from pydantic import ValidationError
 from scipy.constants import elementary_charge as q
 from scipy.constants import k
+
+from mho.devices.sensing import Sensing
 
 TEMPERATURE = 300.0
 KT = k * TEMPERATURE

@@ -3,9 +3,10 @@
 import math
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
+
 from mho.devices import units
 from mho.devices.config import Config
-from pydantic import TypeAdapter, ValidationError
 
 
 def parse(unit: str, value: object) -> float:

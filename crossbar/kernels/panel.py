@@ -1,8 +1,9 @@
-"""Matrix products with sums in a fixed order: every output adds its terms one after another, whatever the batch or the threads.
+"""Matrix products with sums in a fixed order: every output adds its terms one after another, whatever the batch or the
+threads.
 
-A BLAS changes the order of its sums with the shape of the matrices and with the number of threads, so it cannot promise the
-same bits twice. Here the unit of work is a block of ROWS x PANEL outputs held in vector registers; each step of the inner
-loop is a fused multiply-add (IEEE 754-2008, one rounding), which all processors agree on.
+A BLAS changes the order of its sums with the shape of the matrices and with the number of threads, so it cannot promise
+the same bits twice. Here the unit of work is a block of ROWS x PANEL outputs held in vector registers; each step of the
+inner loop is a fused multiply-add (IEEE 754-2008, one rounding), which all processors agree on.
 
 Matrices are packed for it once: (depth, columns) becomes (panels, depth, PANEL), columns padded with zeros.
 """

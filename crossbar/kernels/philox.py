@@ -5,8 +5,8 @@ multiply, exchange and xor turn a 128-bit counter and a 64-bit key into 128 rand
 depends on its counter alone and not on who draws it, when, or in which company.
 
 Normals come in pairs from two words by the transform of Box and Muller (1958). Logarithm, sine and cosine are minimax
-polynomials in float32 (relative errors below 3e-7), evaluated by plain multiplications and additions without contraction:
-the same bits on every processor, and loops that a compiler turns into vector instructions.
+polynomials in float32 (relative errors below 3e-7), evaluated by plain multiplications and additions without
+contraction: the same bits on every processor, and loops that a compiler turns into vector instructions.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ ROUNDS = 10
 
 # ln(1 + f) / f on [-1/3, 1/3]
 LOG = tuple(
-    f32(c)
-    for c in (0.99999984, -0.49999876, 0.3333799, -0.25012037, 0.19795013, -0.1634062, 0.17111331, -0.15774376)
+    f32(c) for c in (0.99999984, -0.49999876, 0.3333799, -0.25012037, 0.19795013, -0.1634062, 0.17111331, -0.15774376)
 )
 # sin(pi t) / t and cos(pi t) as polynomials in t^2 on |t| <= 1/2
 SIN = tuple(f32(c) for c in (3.14159264, -5.16771009, 2.55007766, -0.59829216, 0.07765941))
@@ -118,8 +117,9 @@ def normal_pair(word_radius, word_angle):  # type: ignore[no-untyped-def]
 def draw_normals(out, first_row, plane, read, key):  # type: ignore[no-untyped-def]
     """Standard normals into out (rows, columns), columns a multiple of 4.
 
-    The number of (row, column) is word column mod 4 of the counter (column // 4 + 2^16 (row >> 32), row, plane, read), so it
-    depends on nothing else. `first_row` is a uint64 below 2^48; plane, read and the two parts of `key` are uint32.
+    The number of (row, column) is word column mod 4 of the counter (column // 4 + 2^16 (row >> 32), row, plane, read),
+    so it depends on nothing else. `first_row` is a uint64 below 2^48; plane, read and the two parts of `key` are
+    uint32.
     """
     blocks = out.shape[1] // 4
     count = out.shape[0] * blocks

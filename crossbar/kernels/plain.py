@@ -76,8 +76,15 @@ def take_digit(codes: Array, shift: int, base: int) -> Array:
 
 def read_matrix(x: Array, geometry: Geometry, planes: Planes, circuit: Circuit, normals: Array) -> tuple[Array, int]:
     """What `read.read_matrix` gives, with its normals (planes and pulses, rows, columns) passed in."""
-    return _read(x, geometry, planes, circuit, lambda index, mean, codes, variance, floor: _aggregated(
-        mean, codes, variance, floor, circuit.gain_variance, normals[index]))
+    return _read(
+        x,
+        geometry,
+        planes,
+        circuit,
+        lambda index, mean, codes, variance, floor: _aggregated(
+            mean, codes, variance, floor, circuit.gain_variance, normals[index]
+        ),
+    )
 
 
 def per_cell_read(

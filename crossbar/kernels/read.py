@@ -1,8 +1,8 @@
 """One read of a matrix that is spread over tiles: gather, multiply, add noise, digitise, accumulate.
 
-Rows are the reads of the matrix: samples, times positions of a convolution. They are worked off in chunks of CHUNK rows, in
-parallel, and no number depends on how: sums run in a fixed order (`panel.py`), random numbers are counted (`philox.py`).
-A plane is what one set of converters sees: one slice of one row tile.
+Rows are the reads of the matrix: samples, times positions of a convolution. They are worked off in chunks of CHUNK
+rows, in parallel, and no number depends on how: sums run in a fixed order (`panel.py`), random numbers are counted
+(`philox.py`). A plane is what one set of converters sees: one slice of one row tile.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def accumulate(current, pedestal, scale, weight, reference, out):  # type: ignor
 
 @njit(cache=True, nogil=True)
 def plane_currents(digits, squares, planes, circuit, s, t, unit, current, variance):  # type: ignore[no-untyped-def]
-    """Noiseless currents of a plane, in units of v_read g_max, and the variance of the conductances seen by each column."""
+    """Noiseless currents of a plane, in units of v_read g_max, and the variance that its cells' noise adds."""
     r0 = planes.edges[t]
     r1 = planes.edges[t + 1]
     multiply_panels(digits[:, r0:r1], planes.mean[s, :, r0:r1], current)
@@ -189,7 +189,10 @@ def row_sums(digits, r0, r1, factor, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def read_chunk(codes, planes, circuit, key, first_row, read, out):  # type: ignore[no-untyped-def]
-    """All planes and pulses of a chunk: codes (padded rows, word lines) to out (rows, outputs); returns clipped readings."""
+    """All planes and pulses of a chunk: codes (padded rows, word lines) to out (rows, outputs).
+
+    Returns the number of clipped readings.
+    """
     padded = codes.shape[0]
     slices, panels = planes.mean.shape[:2]
     tiles = planes.edges.shape[0] - 1
@@ -262,7 +265,7 @@ def read_matrix(x, geometry, planes, circuit, key, first_row, read, out):  # typ
 
 @njit(cache=True, nogil=True)
 def read_currents(x, geometry, planes, circuit, start, stop, out):  # type: ignore[no-untyped-def]
-    """Noiseless currents of rows start..stop into out (pulses, slices, row tiles, stop - start, columns), for calibration."""
+    """Noiseless currents of rows start..stop into out (pulses, slices, row tiles, stop - start, columns)."""
     codes = chunk_codes(x, geometry, planes, circuit, start, stop)
     current = np.empty((codes.shape[0], planes.mean.shape[1] * PANEL), np.float32)
     nothing = np.empty((0, 0), np.float32)

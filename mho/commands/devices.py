@@ -17,4 +17,5 @@ def devices(
     for name in PRESETS:
         hardware = Hardware.preset(name)
         cell, tile = hardware.cell, hardware.tile
-        print(f"{name:6s} {1e6 * cell.g_min:g} to {1e6 * cell.g_max:g} uS, tiles of {tile.rows} x {tile.columns}: {hardware.description}")
+        size = f"{1e6 * cell.g_min:g} to {1e6 * cell.g_max:g} uS, tiles of {tile.rows} x {tile.columns}"
+        print(f"{name:6s} {size}: {hardware.description}")

@@ -9,9 +9,13 @@ import typer
 
 def map(
     checkpoint: Path = typer.Argument(..., help="State dict: .pt, .pth or .safetensors."),
-    model: str = typer.Option(..., help="The network, as package.module:factory; the factory is called without arguments."),
+    model: str = typer.Option(
+        ..., help="The network, as package.module:factory; the factory is called without arguments."
+    ),
     hardware: str = typer.Option("reram", help="Preset (ideal, reram, pcm, nand) or YAML file."),
-    calibrate: str = typer.Option("mnist", help="Real inputs that set the converters' ranges: 'mnist', .npy or .npz file."),
+    calibrate: str = typer.Option(
+        "mnist", help="Real inputs that set the converters' ranges: 'mnist', .npy or .npz file."
+    ),
     images: int = typer.Option(256, min=1, help="How many of them."),
     seed: int = typer.Option(0, help="Which chip."),
     exclude: list[str] = typer.Option([], help="Name or pattern of layers that stay digital; may be given again."),

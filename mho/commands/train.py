@@ -17,11 +17,11 @@ def train(
     network: str = typer.Argument(..., help="mnist-cnn."),
     sigma_train: float = typer.Option(0.0, help="Standard deviation of the noise in training."),
     noise: str = typer.Option("mult", help="mult or add."),
-    epochs: int | None = typer.Option(None, help="Passes over the training set (ours: 20, the paper's: 100)."),
-    batch_size: int | None = typer.Option(None, help="Pictures a step (ours: 128, the paper's: 32)."),
+    epochs: int | None = typer.Option(None, min=1, help="Passes over the training set (ours: 20, the paper's: 100)."),
+    batch_size: int | None = typer.Option(None, min=1, help="Pictures a step (ours: 128, the paper's: 32)."),
     seed: int = typer.Option(0, help="Of weights, order and noise."),
     protocol: str = typer.Option("ours", help="ours, or paper: its optimiser, batches and epochs."),
-    threads: int | None = typer.Option(None, help="Threads of PyTorch."),
+    threads: int | None = typer.Option(None, min=1, help="Threads of PyTorch."),
     out: Path | None = typer.Option(None, help="Run folder; one that was interrupted goes on. Default: runs/train/..."),
 ) -> None:
     """Train a network and write its weights; an interrupted run goes on where it was."""
@@ -49,7 +49,9 @@ def train(
     save_weights(net, out / name, made)
     made["test_accuracy_as_stored"] = evaluate(load_saved(build(), out / f"{name}.safetensors"), *test)
     save_weights(net, out / name, made)
-    print(f"test accuracy {made['test_accuracy']:.2%} ({made['test_accuracy_as_stored']:.2%} as stored); weights in {out}")
+    print(
+        f"test accuracy {made['test_accuracy']:.2%} ({made['test_accuracy_as_stored']:.2%} as stored); weights in {out}"
+    )
 
 
 def _recipe(
@@ -67,8 +69,7 @@ def _recipe(
         recipe = Recipe(sigma_train, kind, seed)
     else:
         raise ValueError(f"protocol must be 'ours' or 'paper', got {protocol!r}")
-    chosen = {"epochs": epochs, "batch_size": batch_size}
-    return replace(recipe, **{key: value for key, value in chosen.items() if value is not None})
+    return replace(recipe, epochs=epochs or recipe.epochs, batch_size=batch_size or recipe.batch_size)
 
 
 def _progress(total: int) -> Any:
@@ -108,7 +109,8 @@ def _made(network: str, recipe: Recipe, out: Path) -> dict[str, Any]:
     log = yaml.safe_load((out / "log.yaml").read_text(encoding="utf-8"))
     return {
         "network": network,
-        "command": f"mho train {network} --sigma-train {recipe.sigma_train} --noise {recipe.noise} --seed {recipe.seed}",
+        "command": f"mho train {network} --sigma-train {recipe.sigma_train} --noise {recipe.noise} --seed {recipe.seed}"
+        f" --epochs {recipe.epochs} --batch-size {recipe.batch_size}",
         "recipe": asdict(recipe),
         "versions": {"mho": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},

@@ -17,8 +17,6 @@ def vote(
     batch_size: int = typer.Option(250, min=1, help="Samples worked off together; does not change the result."),
 ) -> None:
     """Classify by repeated noisy inferences of a saved chip, and print the accuracy with its 95 % interval."""
-    from typing import cast
-
     from ..inputs import find_inputs
     from ..mapping.store import load
     from ..models.votes import vote as cast_votes
@@ -27,7 +25,12 @@ def vote(
     if labels is None:
         raise ValueError(f"data {data}: has no labels to compare with")
     result = cast_votes(
-        load(chip), inputs[:images], votes, batch_size=batch_size, copies=copies, rule=cast("str", rule)  # type: ignore[arg-type]
+        load(chip),
+        inputs[:images],
+        votes,
+        batch_size=batch_size,
+        copies=copies,
+        rule=rule,  # type: ignore[arg-type]
     )
     for k, accuracy in enumerate(result.accuracy_over_votes(labels[:images]), start=1):
         if k in (1, 2, 5, 10, votes) or k % 20 == 0:

@@ -41,8 +41,8 @@ def data_folder() -> Path:
 def mnist(split: str, *, root: str | Path | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures (n, 1, 28, 28) float32 in [0, 1] and labels (n,) int64.
 
-    The 10,000 test pictures come with the package. The 60,000 training pictures are read from `mnist/` in the data folder
-    (the four official file names, gzipped or not), and downloaded to it when they are not there.
+    The 10,000 test pictures come with the package. The 60,000 training pictures are read from `mnist/` in the data
+    folder (the four official file names, gzipped or not), and downloaded to it when they are not there.
 
     Args:
         split: `train` or `test`.
