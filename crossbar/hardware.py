@@ -19,7 +19,8 @@ from .converters import Adc, Dac
 from .cost import Cost
 from .tile import Tile
 
-PRESETS = ("ideal", "reram", "pcm", "nand")
+PRESET_FOLDER = resources.files(__package__.replace("crossbar", "devices")).joinpath("presets")
+PRESETS = tuple(sorted(file.name.removesuffix(".yaml") for file in PRESET_FOLDER.iterdir()))
 
 
 class OutputNoise(Config):
@@ -78,8 +79,7 @@ class Hardware(Config):
         """
         if name not in PRESETS:
             raise ValueError(f"hardware preset must be one of {', '.join(PRESETS)}, got {name!r}")
-        text = resources.files(__package__.replace("crossbar", "devices")).joinpath(f"presets/{name}.yaml")
-        return cls.parse(text.read_text(encoding="utf-8"), f"preset {name}")
+        return cls.parse(PRESET_FOLDER.joinpath(f"{name}.yaml").read_text(encoding="utf-8"), f"preset {name}")
 
     @classmethod
     def paper(cls, *, sigma_add: float = 0.0, sigma_mult: float = 0.0) -> Hardware:

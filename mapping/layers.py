@@ -174,7 +174,7 @@ class TileLayer(nn.Module):
             call=call,
             noisy=run.noisy and not run.calibrating,
         )
-        out = torch.from_numpy(y).to(x.device).reshape(*leading, *spatial[3 - self.spec.dims :], -1)
+        out = torch.from_numpy(y).to(x.device, x.dtype).reshape(*leading, *spatial[3 - self.spec.dims :], -1)
         return out if self.spec.dims == 0 else out.movedim(-1, -1 - self.spec.dims)
 
     @torch.no_grad()

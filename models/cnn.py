@@ -11,8 +11,7 @@ from .weights import load_named
 
 
 def mnist_cnn(weights: str | None = None, *, sigma_train: float = 0.0, noise: Kind = "mult") -> nn.Sequential:
-    """Four 3 x 3 convolutions (32, 32, 64, 64 channels), two fully connected layers (256, 10), each with noise after
-    it.
+    """Four 3 x 3 convolutions (32, 32, 64, 64 channels) and two fully connected layers (256, 10), noise after each.
 
     Pictures (n, 1, 28, 28) in [0, 1] give logits (n, 10). Batch norm follows all matrix layers but the last; for
     additive noise it has no trainable gain and shift, which keeps the power of the signals (section 3.1 of the paper).
@@ -20,7 +19,7 @@ def mnist_cnn(weights: str | None = None, *, sigma_train: float = 0.0, noise: Ki
     Args:
         weights: name of committed weights, `sigma-S` (multiplicative) or `add-sigma-S` (additive) for the sigma they
             were trained with; None for random ones.
-        sigma_train: noise in training.
+        sigma_train: standard deviation of the noise in training. In inference it is 0 (`set_inference_noise` sets it).
         noise: its kind, `mult` or `add`. Committed weights bring their own.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,8 +16,10 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from .files import whole
+
 SAVE_EVERY_S = 120.0
-CHECKPOINT, SETTINGS = "checkpoint.pt", "settings.yaml"
+CHECKPOINT, SETTINGS, LOG = "checkpoint.pt", "settings.yaml", "log.yaml"
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,9 @@ class Recipe:
     average_decay: float = 0.998
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, least in (("epochs", 1), ("batch_size", 2)):  # batch norm has no variance of one sample
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
     @classmethod
     def paper(cls, *, sigma_train: float, noise: Literal["mult", "add"], seed: int, epochs: int = 100) -> Recipe:
@@ -63,6 +65,7 @@ class Progress:
     accuracy: float | None
 
 
+@torch.random.fork_rng(devices=[])
 def train(
     build: Callable[[], nn.Module],
     data: tuple[torch.Tensor, torch.Tensor],
@@ -74,18 +77,19 @@ def train(
 ) -> nn.Module:
     """Train a network, or go on with a training that was interrupted, and return the result in evaluation mode.
 
-    A run that was interrupted and resumed gives the same weights as one that was not. The test set is only reported on.
+    A run that was interrupted and resumed gives the same weights, to the bit, as one that was not, on the same machine
+    with the same number of threads. The test set is only reported on. The caller's random state stays as it was.
 
     Args:
         build: makes the untrained network; called with the seed set.
         data, test: pictures (n, c, h, w) and labels (n,).
         recipe: the settings.
-        out: run folder: settings, checkpoint, log.
+        out: run folder: `settings.yaml`, `checkpoint.pt`, `log.yaml` (test accuracy and seconds so far, each epoch).
         tell: called after each batch.
         save_every_s: seconds between checkpoints, beside the one after each epoch.
 
     Raises:
-        ValueError: `out` holds a run with other settings.
+        ValueError: `out` holds a run with other settings, something else, or a checkpoint that cannot be used.
     """
     _claim(out, recipe)
     torch.manual_seed(recipe.seed)
@@ -98,18 +102,19 @@ def train(
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(recipe.seed * 1000 + epoch))
         for step in range(run.step, steps):
             chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-            loss = run.learn(images[chosen], labels[chosen])
+            run.learn(images[chosen], labels[chosen])
             run.epoch, run.step = epoch, step + 1
-            tell(Progress(epoch, step, steps, loss, None))
+            tell(Progress(epoch, step, steps, run.loss, None))
             if time.monotonic() - saved > save_every_s:
                 run.save(out / CHECKPOINT)
                 saved = time.monotonic()
         run.epoch, run.step = epoch + 1, 0
         accuracy = evaluate(run.result(), *test)
         run.log.append({"epoch": epoch, "test_accuracy": accuracy, "seconds": round(run.spent(), 1)})
-        (out / "log.yaml").write_text(yaml.safe_dump(run.log), encoding="utf-8")
+        _write_yaml(out / LOG, run.log)
         run.save(out / CHECKPOINT)
-        tell(Progress(epoch, steps - 1, steps, loss, accuracy))
+        saved = time.monotonic()
+        tell(Progress(epoch, steps - 1, steps, run.loss, accuracy))
     return run.result()
 
 
@@ -117,7 +122,7 @@ class _Run:
     """The state of a training: all that a checkpoint holds."""
 
     def __init__(self, net: nn.Module, recipe: Recipe, steps: int) -> None:
-        self.recipe, self.epoch, self.step = recipe, 0, 0
+        self.recipe, self.epoch, self.step, self.loss = recipe, 0, 0, math.nan
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay), use_buffers=True)
         kind = torch.optim.AdamW if recipe.weight_decay else torch.optim.Adam
@@ -135,7 +140,7 @@ class _Run:
         """Seconds of training so far, earlier sessions included."""
         return self.before + time.monotonic() - self.began
 
-    def learn(self, images: torch.Tensor, labels: torch.Tensor) -> float:
+    def learn(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """One step."""
         self.net.train()
         batch = jitter(images) if self.recipe.augment else images
@@ -148,7 +153,7 @@ class _Run:
             self.schedule.step()
         if self.recipe.average_decay:
             self.average.update_parameters(self.net)
-        return float(loss.detach())
+        self.loss = float(loss.detach())
 
     def result(self) -> nn.Module:
         """The trained network so far."""
@@ -164,24 +169,28 @@ class _Run:
             "random": torch.get_rng_state(),
             "epoch": self.epoch,
             "step": self.step,
+            "loss": self.loss,
             "log": self.log,
             "seconds": self.spent(),
         }
-        part = path.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, path)
+        with whole(path) as part:
+            torch.save(state, part)
 
     def resume(self, path: Path) -> None:
         if not path.is_file():
             return
-        state = torch.load(path, weights_only=True)
-        self.net.load_state_dict(state["net"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["random"])
-        self.epoch, self.step, self.log, self.before = state["epoch"], state["step"], state["log"], state["seconds"]
+        try:
+            state = torch.load(path, weights_only=True)
+            self.net.load_state_dict(state["net"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.schedule is not None:
+                self.schedule.load_state_dict(state["schedule"])
+            torch.set_rng_state(state["random"])
+            self.epoch, self.step, self.log, self.before = state["epoch"], state["step"], state["log"], state["seconds"]
+            self.loss = state.get("loss", math.nan)
+        except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path}: damaged, or of another network; delete its folder to train anew") from error
 
 
 def jitter(images: torch.Tensor, shift: float = 2.0, turn: float = 0.2, stretch: float = 0.1) -> torch.Tensor:
@@ -209,20 +218,27 @@ def evaluate(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch_s
 
 def _claim(out: Path, recipe: Recipe) -> None:
     """Make the run folder, or check that it belongs to this recipe."""
-    path = out / SETTINGS
+    path, wanted = out / SETTINGS, asdict(recipe)
     if path.is_file():
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if found != asdict(recipe):
+        try:
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            found = None
+        found = found if isinstance(found, dict) else {}
+        if found != wanted:
             changed = [
-                key for key, value in asdict(recipe).items() if not isinstance(found, dict) or found.get(key) != value
+                f"{key} {found.get(key)}, not {value}" for key, value in wanted.items() if found.get(key) != value
             ]
             raise ValueError(
-                f"out: {out} holds a run with other settings ({', '.join(changed)}); choose another folder"
+                f"out: {out} holds a run with other settings ({'; '.join(changed)}); choose another folder"
             )
-        return
-    if out.exists() and any(out.iterdir()):
+    elif out.exists() and any(out.iterdir()):
         raise ValueError(f"out: {out} is not empty and holds no run; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(yaml.safe_dump(asdict(recipe), sort_keys=False), encoding="utf-8")
-    os.replace(part, path)
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        _write_yaml(path, wanted)
+
+
+def _write_yaml(path: Path, content: Any) -> None:
+    with whole(path) as part:
+        part.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

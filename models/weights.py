@@ -1,4 +1,5 @@
-"""Weights that come with the package: safetensors in half precision, beside a YAML file on how they were made."""
+"""Weights that come with the package: safetensors, the matrices in half precision, beside a YAML file on how they were
+made."""
 
 from __future__ import annotations
 
@@ -8,8 +9,10 @@ from typing import Any, TypeVar
 
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
+
+from .files import whole
 
 Net = TypeVar("Net", bound=nn.Module)
 FOLDER = Path(str(files(__package__))) / "weights"
@@ -32,21 +35,27 @@ def load_named(model: Net, network: str, name: str) -> Net:
 
 
 def load_saved(model: Net, path: Path) -> Net:
-    """Load a file of `save_weights` into a model, which is returned in evaluation mode."""
+    """Load a file of `save_weights` into a model, which is returned in evaluation mode, in float32."""
     state = load_file(path)
     model.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in state.items()})
     return model.eval()
 
 
-def save_weights(model: nn.Module, path: Path, made: dict[str, Any]) -> None:
-    """Write `path`.safetensors in half precision (float32 where that overflows) and `path`.yaml, how they were made."""
-    state = {key: _half(value).contiguous() for key, value in model.state_dict().items()}
-    save_file(state, path.with_name(path.name + ".safetensors"))
-    text = yaml.safe_dump(made, sort_keys=False, allow_unicode=True)
-    path.with_name(path.name + ".yaml").write_text(text, encoding="utf-8")
+def save_weights(model: nn.Module, folder: Path, name: str, made: dict[str, Any]) -> None:
+    """Write `name`.safetensors and `name`.yaml, how they were made, to a folder.
+
+    Matrices and kernels are stored in half precision (float32 where that overflows); vectors, such as the variances of a
+    batch norm, which may be tiny, stay as they are.
+    """
+    state = {key: _stored(value).contiguous() for key, value in model.state_dict().items()}
+    with whole(folder / f"{name}.safetensors") as part:
+        part.write_bytes(save(state))
+    with whole(folder / f"{name}.yaml") as part:
+        part.write_text(yaml.safe_dump(made, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def _half(value: torch.Tensor) -> torch.Tensor:
-    if not value.is_floating_point() or value.abs().max() > 6e4:
+def _stored(value: torch.Tensor) -> torch.Tensor:
+    if value.ndim < 2 or not value.is_floating_point():
         return value
-    return value.half()
+    half = value.half()
+    return half if bool(half.isfinite().all()) else value

@@ -19,19 +19,21 @@ def map(
     images: int = typer.Option(256, min=1, help="How many of them."),
     seed: int = typer.Option(0, help="Which chip."),
     exclude: list[str] = typer.Option([], help="Name or pattern of layers that stay digital; may be given again."),
-    out: Path = typer.Option(..., help="Folder for the mapped chip."),
+    out: Path | None = typer.Option(None, help="Folder to save the mapped chip in."),
 ) -> None:
-    """Map a trained checkpoint onto virtual tiles, print the report and save the chip."""
+    """Map a trained checkpoint onto virtual tiles, print the report and, with --out, save the chip."""
     from ..inputs import find_hardware, find_inputs
     from ..mapping.checkpoint import build_model, load_weights
     from ..mapping.convert import map as map_model
     from ..mapping.store import check_target
 
-    check_target(out)
+    if out is not None:
+        check_target(out)
     network = load_weights(build_model(model), checkpoint)
     chip = map_model(
         network, find_hardware(hardware), calibrate=find_inputs(calibrate)[0][:images], seed=seed, exclude=exclude
     )
-    chip.save(out)
+    if out is not None:
+        chip.save(out)
     print(chip.report())
-    print(f"saved in {out}")
+    print(f"ranges calibrated with the first {images} inputs of {calibrate}" + (f"; saved in {out}" if out else ""))

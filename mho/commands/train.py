@@ -18,7 +18,7 @@ def train(
     sigma_train: float = typer.Option(0.0, help="Standard deviation of the noise in training."),
     noise: str = typer.Option("mult", help="mult or add."),
     epochs: int | None = typer.Option(None, min=1, help="Passes over the training set (ours: 20, the paper's: 100)."),
-    batch_size: int | None = typer.Option(None, min=1, help="Pictures a step (ours: 128, the paper's: 32)."),
+    batch_size: int | None = typer.Option(None, min=2, help="Pictures a step (ours: 128, the paper's: 32)."),
     seed: int = typer.Option(0, help="Of weights, order and noise."),
     protocol: str = typer.Option("ours", help="ours, or paper: its optimiser, batches and epochs."),
     threads: int | None = typer.Option(None, min=1, help="Threads of PyTorch."),
@@ -38,20 +38,18 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     recipe = _recipe(sigma_train, noise, epochs, batch_size, seed, protocol)
-    name = f"{'add-' if noise == 'add' else ''}sigma-{sigma_train:.1f}"
+    name = f"{'add-' if noise == 'add' else ''}sigma-{sigma_train}"
     out = out or Path("runs/train") / network / name
     build = lambda: mnist_cnn(sigma_train=sigma_train, noise=recipe.noise)  # noqa: E731
     data, test = mnist("train"), mnist("test")
     with _progress(recipe.epochs * -(-len(data[0]) // recipe.batch_size)) as tell:
         net = run(build, data, test, recipe, out, tell)
-    made = _made(network, recipe, out)
+    made = _made(network, recipe, protocol, out)
     made["test_accuracy"] = evaluate(net, *test)
-    save_weights(net, out / name, made)
+    save_weights(net, out, name, made)
     made["test_accuracy_as_stored"] = evaluate(load_saved(build(), out / f"{name}.safetensors"), *test)
-    save_weights(net, out / name, made)
-    print(
-        f"test accuracy {made['test_accuracy']:.2%} ({made['test_accuracy_as_stored']:.2%} as stored); weights in {out}"
-    )
+    save_weights(net, out, name, made)
+    print(f"test accuracy {made['test_accuracy_as_stored']:.2%}; weights in {out / name}.safetensors")
 
 
 def _recipe(
@@ -94,7 +92,7 @@ def _progress(total: int) -> Any:
     return bar()
 
 
-def _made(network: str, recipe: Recipe, out: Path) -> dict[str, Any]:
+def _made(network: str, recipe: Recipe, protocol: str, out: Path) -> dict[str, Any]:
     """How weights were made: command, settings, versions, machine, date, time taken."""
     import os
     import platform
@@ -110,7 +108,8 @@ def _made(network: str, recipe: Recipe, out: Path) -> dict[str, Any]:
     return {
         "network": network,
         "command": f"mho train {network} --sigma-train {recipe.sigma_train} --noise {recipe.noise} --seed {recipe.seed}"
-        f" --epochs {recipe.epochs} --batch-size {recipe.batch_size}",
+        f" --epochs {recipe.epochs} --batch-size {recipe.batch_size} --protocol {protocol}"
+        f" --threads {torch.get_num_threads()}",
         "recipe": asdict(recipe),
         "versions": {"mho": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import os
 import struct
-import tempfile
-import urllib.error
 import urllib.request
 import zlib
 from importlib.resources import files
@@ -16,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from ..files import whole
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -46,7 +47,7 @@ def mnist(split: str, *, root: str | Path | None = None) -> tuple[torch.Tensor, 
 
     Args:
         split: `train` or `test`.
-        root: a folder to read either split from instead.
+        root: a folder to read either split from instead; it may hold fewer pictures.
 
     Raises:
         ValueError: an unknown split, or a damaged file.
@@ -59,8 +60,11 @@ def mnist(split: str, *, root: str | Path | None = None) -> tuple[torch.Tensor, 
     folder = Path(str(files(__package__))) if bundled else Path(root) if root is not None else data_folder()
     pixels = _read_idx(_find(folder, images_name, download=not bundled), (28, 28))
     labels = _read_idx(_find(folder, labels_name, download=not bundled), ())
-    if len(pixels) != len(labels) or (root is None and len(pixels) != count):
-        raise ValueError(f"MNIST in {folder}: {len(pixels)} pictures and {len(labels)} labels do not belong together")
+    wanted = count if root is None else len(pixels)
+    if not len(pixels) == len(labels) == wanted:
+        raise ValueError(
+            f"MNIST in {folder}: expected {wanted} pictures and labels, got {len(pixels)} pictures, {len(labels)} labels"
+        )
     images = torch.from_numpy(pixels.astype(np.float32) / 255).unsqueeze(1)
     return images, torch.from_numpy(labels.astype(np.int64))
 
@@ -69,34 +73,41 @@ def _find(folder: Path, name: str, *, download: bool) -> Path:
     for path in (folder / "mnist" / f"{name}.gz", folder / "mnist" / name, folder / f"{name}.gz", folder / name):
         if path.is_file():
             return path
-    if download and name in SHA256:
-        return _download(folder / "mnist" / f"{name}.gz", name)
-    raise FileNotFoundError(f"MNIST: no {name}.gz in {folder / 'mnist'} (the folder is set by MHO_DATA)")
+    reasons = _download(folder / "mnist" / f"{name}.gz", name) if download and name in SHA256 else ()
+    if reasons is None:
+        return folder / "mnist" / f"{name}.gz"
+    pair = next(f"{images}.gz and {labels}.gz" for images, labels, _ in FILES.values() if name in (images, labels))
+    raise FileNotFoundError(
+        f"MNIST: no {name}.gz in {folder / 'mnist'}{', and no download: ' if reasons else ''}{'; '.join(reasons)}; "
+        f"put {pair} there, or set MHO_DATA to the folder that holds mnist/"
+    )
 
 
-def _download(path: Path, name: str) -> Path:
+def _download(path: Path, name: str) -> tuple[str, ...] | None:
+    """Download a file to `path` and return None, or why it could not be had."""
     reasons = []
     for mirror in MIRRORS:
         try:
             with urllib.request.urlopen(f"{mirror}{name}.gz", timeout=30) as response:
                 content = response.read()
-            unpacked = gzip.decompress(content)
-        except (urllib.error.URLError, OSError, EOFError, zlib.error) as error:
-            reasons.append(str(getattr(error, "reason", error)))
+        except (OSError, http.client.HTTPException) as error:
+            reasons.append(f"{mirror} {getattr(error, 'reason', error)}")
             continue
-        if hashlib.sha256(unpacked).hexdigest() != SHA256[name]:
+        if _unpacked_hash(content) != SHA256[name]:
             reasons.append(f"{mirror} sent another file")
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as out:
-            out.write(content)
-        os.replace(part, path)
-        return path
-    raise FileNotFoundError(
-        f"MNIST: no {name}.gz in {path.parent} and no download ({'; '.join(dict.fromkeys(reasons))}); "
-        "put the official files there, or set MHO_DATA to the folder that holds mnist/"
-    )
+        with whole(path) as part:
+            part.write_bytes(content)
+        return None
+    return tuple(reasons)
+
+
+def _unpacked_hash(content: bytes) -> str:
+    try:
+        return hashlib.sha256(gzip.decompress(content)).hexdigest()
+    except (OSError, EOFError, zlib.error):
+        return ""
 
 
 def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
