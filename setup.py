@@ -28,7 +28,7 @@ setup(
     package_data={
         "mho": ["py.typed"],
         "mho.devices": ["presets/*"],
-        "mho.models": ["weights/*"],
+        "mho.models": ["weights/*/*"],
         "mho.models.data": ["mnist/*"],
     },
     install_requires=[

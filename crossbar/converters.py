@@ -103,6 +103,11 @@ class Drive:
     rounds: bool
     clips: bool
 
+    @property
+    def largest_digit(self) -> int:
+        """The largest code of one pulse."""
+        return self.full_code if self.pulses == 1 else 2**self.digit_bits - 1
+
     @classmethod
     def of(cls, dac: Dac, limit: float | None, signed: bool) -> Drive:
         """The drive for a largest input `limit` (None: unscaled).

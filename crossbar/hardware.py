@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ..devices.cell import Cell
 from ..devices.config import Config
@@ -66,9 +66,21 @@ class Hardware(Config):
     def _consistent(self) -> Hardware:
         if self.tile.slices > 1 and self.cell.levels is None:
             raise ValueError("cell.levels must be set when tile.slices > 1: slices are digits in base cell.levels")
-        for overrides in self.layers.values():  # one that makes no valid hardware is an error here, not while mapping
-            self.replace({**overrides, "layers": {}})
+        v_max, v_read = self.cell.v_max, self.sensing.v_read
+        if v_max is not None and v_read > v_max:
+            raise ValueError(f"sensing.v_read must be at most cell.v_max = {v_max:g} V, got {v_read:g} V")
+        for pattern in self.layers:
+            self._check_overrides(pattern)
         return self
+
+    def _check_overrides(self, pattern: str) -> None:
+        """Overrides that make no valid hardware are an error here, not while mapping."""
+        try:
+            self.replace({**self.layers[pattern], "layers": {}})
+        except ValidationError as error:
+            faults = [(*fault["loc"], fault["msg"].removeprefix("Value error, ")) for fault in error.errors()]
+            said = "; ".join(".".join(map(str, path)) + ": " * bool(path) + text for *path, text in faults)
+            raise ValueError(f"layers.{pattern}: {said}") from error
 
     @classmethod
     def preset(cls, name: str) -> Hardware:
@@ -137,10 +149,10 @@ class Hardware(Config):
             node[last] = value
         return type(self).model_validate(tree)
 
-    def for_layer(self, name: str) -> Hardware:
-        """This hardware with the overrides that match a layer's name applied, and no overrides left."""
+    def for_layer(self, *names: str) -> Hardware:
+        """This hardware with the overrides that match one of a layer's names applied, and no overrides left."""
         fields: dict[str, Any] = {"layers": {}}
         for pattern, overrides in self.layers.items():
-            if fnmatchcase(name, pattern):
+            if any(fnmatchcase(name, pattern) for name in names):
                 fields.update(overrides)
         return self.replace(fields) if self.layers else self

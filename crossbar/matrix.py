@@ -14,7 +14,7 @@ from .hardware import Hardware
 from .kernels.convert import add_output_noise, make_codes
 from .kernels.read import CHUNK, Circuit, Geometry, chunk_codes, read_currents, read_matrix
 from .keys import stream_key
-from .programming import Programmed, program
+from .programming import Programmed, halves_squares, program
 from .tile import Plan
 
 Array = np.ndarray[Any, Any]
@@ -89,7 +89,7 @@ class TiledMatrix:
                 assert self.bias is not None
                 rows = np.concatenate([weights, self.bias[g : g + 1] / self.drive.limit])
             encoded = encode(rows.astype(np.float64), self.plan, self.hardware.cell)
-            programmed = program(encoded, self.plan, self.hardware, seed, self.name, g, self.copy)
+            programmed = program(encoded, self.plan, self.hardware, self.drive, seed, self.name, g, self.copy)
             planes = programmed.planes._replace(
                 scale=(programmed.planes.scale * self.drive.limit).astype(np.float32),
                 bias=np.zeros(self.plan.outputs, np.float32)
@@ -112,11 +112,14 @@ class TiledMatrix:
             step = (self.full_scale * codes.relative_step).astype(np.float32)
             low, high, centre = float(codes.low), float(codes.high), codes.centre
         gain = hardware.sensing.gain_noise**2
+        integers = planes.mean.dtype == np.int16
         return Circuit(
             pulses=drive.pulses,
             digit_bits=drive.digit_bits,
             full_code=float(drive.full_code),
-            constant=float(drive.full_code),
+            integers=integers,
+            halve=integers and halves_squares(drive.largest_digit),
+            constant=float(drive.full_code) if self.bias_on_array else 0.0,
             gain_variance=gain,
             noisy=noisy and bool(gain or planes.variance.size or any(p.planes.floor.any() for p in self.programmed)),
             step=step,
@@ -142,14 +145,14 @@ class TiledMatrix:
         return Geometry(kernel, stride, dilation, out, group * channels, channels)
 
     def input_codes(self, x: Array) -> Array:
-        """DAC codes of inputs of any shape, float32, contiguous.
+        """DAC codes of inputs of any shape, contiguous, in the type that the planes have.
 
         Raises:
             ValueError: inputs that are not finite.
         """
         assert self.drive is not None
         x = np.ascontiguousarray(x, dtype=np.float32)
-        codes = np.empty_like(x)
+        codes = np.empty_like(x, dtype=self.programmed[0].planes.mean.dtype)
         high = float(self.drive.full_code) if self.drive.clips else np.inf
         low = -high if self.drive.signed else 0.0
         factor = self.drive.full_code / self.drive.limit
@@ -162,14 +165,26 @@ class TiledMatrix:
         self.counts.inputs_clipped += int(clipped)
         return codes
 
-    def read(self, x: Array, *, read: int = 0, first_row: int = 0, call: int = 0, noisy: bool = True) -> Array:
-        """One read for every patch of x: (samples * positions, groups * outputs) float32, in weight units, bias
-        included.
+    def read(
+        self,
+        x: Array,
+        *,
+        read: int = 0,
+        reads: int = 1,
+        shared: bool = False,
+        first_row: int = 0,
+        call: int = 0,
+        noisy: bool = True,
+    ) -> Array:
+        """Read every patch of x: (reads * samples * positions, groups * outputs) float32, in weight units, with bias.
 
         Args:
-            x: (samples, depth, height, width, channels) inputs in the layer's own units, padding included.
-            read: number of the read; other numbers give other noise.
-            first_row: place of the first row among all rows of the data set.
+            x: (samples, depth, height, width, channels) inputs in the layer's own units, padding included; for several
+                reads, their inputs one after the other, or once if they are `shared`.
+            read: number of the (first) read; other numbers give other noise.
+            reads: how many, numbered consecutively.
+            shared: whether all reads have the same inputs, given once.
+            first_row: place of the first row among all rows of the data set, the same in all reads.
             call: number of this call within one inference, for a layer that is used several times.
             noisy: False leaves out the noise of the read; converters and frozen errors stay.
         """
@@ -177,29 +192,23 @@ class TiledMatrix:
         codes = self.input_codes(x)
         circuit = self.circuit(noisy=noisy)
         outputs = self.plan.outputs
-        rows = x.shape[0] * prod(self.positions(x.shape[1:4]))
-        out = np.empty((rows, self.plan.groups * outputs), dtype=np.float32)
+        rows = x.shape[0] * prod(self.positions(x.shape[1:4])) // (1 if shared else reads)
+        out = np.empty((reads, rows, self.plan.groups * outputs), dtype=np.float32)
+        place = np.uint64(first_row), np.uint32(read)
         for g, programmed in enumerate(self.programmed):
             key = stream_key(seed, "read", self.name, g, self.copy, call)
-            clipped = read_matrix(
-                codes,
-                self.geometry(x, g),
-                programmed.planes,
-                circuit,
-                key,
-                np.uint64(first_row),
-                np.uint32(read),
-                out[:, g * outputs : (g + 1) * outputs],
-            )
+            target = out[:, :, g * outputs : (g + 1) * outputs]
+            clipped = read_matrix(codes, self.geometry(x, g), programmed.planes, circuit, key, *place, target)
             self.counts.readings_clipped += int(clipped)
         if circuit.step.size:
-            self.counts.readings += rows * self.plan.conversions * circuit.pulses
+            self.counts.readings += reads * rows * self.plan.conversions * circuit.pulses
         noise = self.hardware.output_noise
         if noisy and (noise.sigma_add or noise.sigma_mult):
             key = stream_key(seed, "output", self.name, self.copy, call)
             sigmas = np.float32(noise.sigma_add), np.float32(noise.sigma_mult)
-            add_output_noise(out, *sigmas, np.uint64(first_row), np.uint32(read), key)
-        return out
+            for v in range(reads):
+                add_output_noise(out[v], *sigmas, np.uint64(first_row), np.uint32(read + v), key)
+        return out.reshape(reads * rows, -1)
 
     def calibrate(self, x: Array, call: int = 0) -> None:
         """Set what is calibrated from inputs x (as in `read`): DAC range, then the cells, then the ADC's full scale.
@@ -248,6 +257,7 @@ class TiledMatrix:
             for start in starts:
                 stop = min(rows, start + CHUNK)
                 chunk = chunk_codes(codes, geometry, programmed.planes, circuit, start, stop)[: stop - start]
+                chunk = chunk[:, : plan.rows]
                 volts = digits(chunk, self.drive) if self.drive.rounds else chunk[None]
                 power += float((np.square(volts).mean(axis=1).sum(axis=0) * programmed.row_conductance).sum())
                 if keep:

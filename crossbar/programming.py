@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
 
 from ..devices.cell import Cell
+from .converters import Drive
 from .encoding import Encoded
 from .hardware import Hardware
 from .kernels.fill import fill_normals
@@ -18,6 +20,8 @@ from .keys import stream_key
 from .tile import Plan
 
 Array = np.ndarray[Any, Any]
+INT16_MAX, INT32_MAX = 2**15 - 1, 2**31 - 1
+LARGEST_CODE = 255  # input codes up to 8 bits are worked off in integers
 BINS = 125
 HISTOGRAM_TOP = 1.25
 
@@ -43,7 +47,7 @@ class Programmed:
 def settle(targets: Array, cell: Cell, time_s: float, seed: int, layer: str, *place: int) -> Array:
     """Conductances of cells programmed to `targets` (rows, columns) siemens float32, `time_s` seconds later.
 
-    Programming error, then stuck cells, then drift; never negative. The same seed and place give the same cells.
+    Programming error, then drift, then stuck cells; never negative. The same seed and place give the same cells.
     """
 
     def normal(purpose: Any) -> Array:
@@ -63,8 +67,10 @@ def settle(targets: Array, cell: Cell, time_s: float, seed: int, layer: str, *pl
     return g.astype(np.float32)
 
 
-def program(encoded: Encoded, plan: Plan, hardware: Hardware, seed: int, layer: str, *place: int) -> Programmed:
-    """Program one encoded matrix into the tiles of one chip.
+def program(
+    encoded: Encoded, plan: Plan, hardware: Hardware, drive: Drive, seed: int, layer: str, *place: int
+) -> Programmed:
+    """Program one encoded matrix into the tiles of one chip, for inputs of a `drive`.
 
     Each slice and polarity is a set of cells of its own. Currents come out in units of v_read g_max, so conductances
     are kept in units of g_max and variances of current in (v_read g_max)^2.
@@ -74,6 +80,7 @@ def program(encoded: Encoded, plan: Plan, hardware: Hardware, seed: int, layer: 
     unit = cell.g_max
     c0, c2 = sensing.white_cell_coefficients()
     edges = plan.edges
+    integers = drive.rounds and drive.full_code <= LARGEST_CODE and plan.tile.rows % 2 == 0
     signed = np.zeros((slices, rows, columns), dtype=np.float32)
     variance = np.zeros((slices, rows, columns), dtype=np.float32)
     floor = np.full((slices, plan.row_tiles, columns), polarities * sensing.amplifier_variance)
@@ -89,26 +96,62 @@ def program(encoded: Encoded, plan: Plan, hardware: Hardware, seed: int, layer: 
             row_conductance[s] += g.sum(axis=1, dtype=np.float64)
             bins = np.minimum(g * (BINS / (HISTOGRAM_TOP * unit)), BINS - 1).astype(np.int64)
             histogram += np.bincount(bins.reshape(-1), minlength=BINS)
+    digit = drive.largest_digit
+    halve = halves_squares(digit) and integers
+    largest = (digit, (digit**2 + 1) // 2 if halve else digit**2) if integers else (None, None)
+    mean, mean_unit = pack_planes(signed, edges, largest[0])
+    cell_variance, variance_unit = pack_planes(variance, edges, largest[1])
     planes = Planes(
-        mean=np.stack([pack(m) for m in signed]),
-        variance=np.stack([pack(v) for v in variance]) if variance.any() else np.empty((slices, 0, 0, 0), np.float32),
+        mean=mean,
+        variance=cell_variance if variance.any() else np.empty((slices, 0, 0, 0), mean.dtype),
+        mean_unit=mean_unit,
+        variance_unit=2 * variance_unit if halve else variance_unit,
         floor=pad(floor / (sensing.v_read * unit) ** 2),
         scale=encoded.scale * unit,
-        edges=np.array(edges, dtype=np.int64),
+        edges=np.array([*edges[:-1], rows + rows % 2 if integers else rows], dtype=np.int64),
         reference=encoded.reference,
         bias=np.zeros(plan.outputs, dtype=np.float32),
     )
-    weights = stored_weights(signed, planes, encoded.pedestal / unit)
+    weights = stored_weights(signed, planes, edges, encoded.pedestal / unit)
     return Programmed(planes, weights, row_conductance, histogram)
 
 
-def stored_weights(signed: Array, planes: Planes, pedestal: float) -> Array:
+def halves_squares(digit: int) -> bool:
+    """Whether integer squares of codes up to `digit` must be halved to fit into int16."""
+    return digit**2 > INT16_MAX
+
+
+def pack_planes(values: Array, edges: list[int], largest: int | None) -> tuple[Array, Array]:
+    """Pack (slices, rows, columns) float32 for the kernel, as int16 if `largest`, the largest factor they meet, is
+    given.
+
+    Each row tile of each slice gets the finest step for which no value exceeds int16 and no sum of products int32.
+
+    Returns:
+        The packed array and the step (slices, row tiles) float32, 1 for float32.
+    """
+    slices, rows, columns = values.shape
+    steps = np.ones((slices, len(edges) - 1), dtype=np.float32)
+    if largest is None:
+        return np.stack([pack(v) for v in values]), steps
+    whole = np.zeros((slices, rows + rows % 2, columns), dtype=np.int16)
+    for s in range(slices):
+        for t, (a, b) in enumerate(pairwise(edges)):
+            tile = np.abs(values[s, a:b])
+            peak, total = float(tile.max()), float(tile.sum(axis=0).max())
+            if peak > 0:
+                steps[s, t] = max(peak / INT16_MAX, total / ((INT32_MAX - INT16_MAX) / largest - (b - a)))
+            whole[s, a:b] = np.rint(values[s, a:b] / steps[s, t])
+    return np.stack([pack(w) for w in whole]), steps
+
+
+def stored_weights(signed: Array, planes: Planes, edges: list[int], pedestal: float) -> Array:
     """The weights (rows, outputs) float32 of signed conductances (slices, rows, columns) in units of g_max."""
     outputs = planes.scale.shape[2]
     g = signed[:, :, :outputs] - pedestal
     if planes.reference.size:
         g = g - signed[:, :, planes.reference]
-    per_row = np.repeat(planes.scale, np.diff(planes.edges), axis=1)
+    per_row = np.repeat(planes.scale, np.diff(edges), axis=1)
     return np.asarray((g * per_row).sum(axis=0), dtype=np.float32)
 
 

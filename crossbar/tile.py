@@ -53,7 +53,7 @@ class Tile(Config):
 class Plan:
     """A matrix of `rows` word lines (a bias row included) by `outputs`, `groups` times over, cut into tiles.
 
-    Row tiles are filled evenly, so that their currents need the same full scale.
+    Row tiles are filled evenly, so that their currents need the same full scale (and with whole pairs of word lines).
     """
 
     tile: Tile
@@ -77,7 +77,9 @@ class Plan:
     @property
     def edges(self) -> list[int]:
         """First word line of each row tile, and the end: row_tiles + 1 numbers."""
-        return [t * self.rows // self.row_tiles for t in range(self.row_tiles + 1)]
+        even = 1 - self.tile.rows % 2  # integer kernels work on pairs of word lines
+        edges = [(t * self.rows // self.row_tiles + even) // (1 + even) * (1 + even) for t in range(self.row_tiles)]
+        return [*edges, self.rows]
 
     @property
     def tiles(self) -> int:

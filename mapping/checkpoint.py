@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pickle
+import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +41,31 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     if path.suffix not in (".pt", ".pth"):
         raise CheckpointError(f"checkpoint {path}: expected a .pt, .pth or .safetensors file")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"checkpoint {path}: holds pickled Python objects (a whole module?), which may run any code when read; "
-            "save model.state_dict() instead, with torch.save or safetensors"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"checkpoint {path}: damaged or not a PyTorch file ({_line(error)})") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on foreign files, before the error
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or foreign file runs into anything while it is unpickled
+        refused = (
+            re.search(r"GLOBAL ((?:\w+\.)+\w+)\s", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        )
+        if refused:
+            raise CheckpointError(
+                f"checkpoint {path}: holds pickled Python objects ({refused[1]}; a whole module?), which may run any "
+                "code when read; save model.state_dict() instead, with torch.save or safetensors"
+            ) from error
+        reason = "no state dict that torch.save wrote" if isinstance(error, pickle.UnpicklingError) else _line(error)
+        raise CheckpointError(f"checkpoint {path}: damaged or not a PyTorch file ({reason})") from error
     if isinstance(found, dict):
         found = next((found[key] for key in WRAPPERS if isinstance(found.get(key), dict)), found)
-    if not isinstance(found, dict) or not found or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise CheckpointError(f"checkpoint {path}: expected a state dict of tensors, got {type(found).__name__}")
+    if not isinstance(found, dict) or not found:
+        kind = "an empty one" if isinstance(found, dict) else type(found).__name__
+        raise CheckpointError(f"checkpoint {path}: expected a state dict of tensors, got {kind}")
+    odd = [f"{key!r} is {type(value).__name__}" for key, value in found.items() if not isinstance(value, torch.Tensor)]
+    odd += [f"key {key!r}" for key in found if not isinstance(key, str)]
+    if odd:
+        raise CheckpointError(
+            f"checkpoint {path}: expected a state dict of tensors, alone or under {', '.join(WRAPPERS)}; {odd[0]}"
+        )
     if all(key.startswith("module.") for key in found):
         found = {key.removeprefix("module."): value for key, value in found.items()}
     return found
@@ -99,19 +115,22 @@ def build_model(reference: str) -> nn.Module:
         factory: Any = importlib.import_module(module_name)
         for part in name.split("."):
             factory = getattr(factory, part)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:
         raise CheckpointError(f"model {reference!r}: {_line(error)}") from error
-    try:
-        model = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
-    except TypeError as error:
-        raise CheckpointError(
-            f"model {reference!r}: the factory must be callable without arguments ({_line(error)})"
-        ) from error
+    model = factory
+    if callable(factory) and not isinstance(factory, nn.Module):
+        try:
+            inspect.signature(factory).bind()
+        except TypeError as error:
+            raise CheckpointError(
+                f"model {reference!r}: the factory must be callable without arguments ({_line(error)})"
+            ) from error
+        model = factory()
     if not isinstance(model, nn.Module):
         raise CheckpointError(f"model {reference!r}: expected a torch.nn.Module, got {type(model).__name__}")
     return model
 
 
 def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
     return text if len(text) <= 200 else text[:197] + "..."

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..crossbar.hardware import Hardware
 from .errors import MappingError
+from .graph import asks_for_no_view
 from .layers import Inference, TileLayer
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Chip(nn.Module):
         self.seed = seed
         self.copy_index = copy_index
         self.calls = 0
+        self.channels_last = asks_for_no_view(model)
         self.eval()
 
     def forward(self, *inputs: torch.Tensor) -> Any:
@@ -87,7 +89,7 @@ class Chip(nn.Module):
                 self._run((calibrate,), Inference(calibrating=True))
             except MappingError:
                 raise
-            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
                 shape = tuple(calibrate.shape) if isinstance(calibrate, torch.Tensor) else type(calibrate).__name__
                 raise MappingError(
                     f"calibrate: inputs of shape {shape} do not go through the model ({error})"
@@ -135,6 +137,7 @@ class Chip(nn.Module):
         if not isinstance(first, torch.Tensor):
             raise TypeError(f"a chip takes torch tensors, got {type(first).__name__}")
         run.samples = max(1, first.shape[0] if first.ndim else 1)
+        run.channels_last = self.channels_last
         for layer in self.layers.values():
             layer.inference = run
         with torch.no_grad():

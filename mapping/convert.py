@@ -67,7 +67,7 @@ def map(
         _check_weights(name, weight, bias)
         spec = HANDLERS[type(module)](module)
         try:
-            layer = TileLayer(name, spec, matrices(weight, bias, spec), hardware.for_layer(name), seed)
+            layer = TileLayer(name, spec, matrices(weight, bias, spec), hardware.for_layer(*names[name]), seed)
         except ValueError as error:
             raise MappingError(f"layer {name!r}: {error}") from error
         layer.aliases = names[name]

@@ -3,7 +3,8 @@ code.
 
 A model that torch.fx can trace is a list of nodes: inputs, calls of functions and methods of torch, calls of modules.
 Modules are tiles or come from torch.nn and are rebuilt from their constructor's arguments. Only functions that torch
-lists as overridable, and those of `operator`, are written or read; a file cannot name anything else.
+lists as overridable, operators, public attributes and the methods of a tensor are written or read; a file cannot name
+anything else. torch.fx makes program text of the nodes, so every name is checked before it gets there.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.graph import inplace_methods, magic_methods
 from torch.overrides import get_overridable_functions, resolve_name
 
 from .errors import CheckpointError
 from .layers import TileLayer
 
 Tree = dict[str, Any]
+NEED_ORDER = ("view", "view_as", "as_strided", "stride", "is_contiguous", "data_ptr")
 
 
 class NotPlain(ValueError):
@@ -41,82 +44,141 @@ def _functions() -> dict[str, Callable[..., Any]]:
             name = resolve_name(function)
             if name and not name.startswith("torch.Tensor."):
                 found[name] = function
-    for name in dir(operator):
-        if not name.startswith("_") and callable(getattr(operator, name)):
+    for name in (*magic_methods, *inplace_methods, "abs"):
+        if hasattr(operator, name):
             found[f"operator.{name}"] = getattr(operator, name)
     found["getattr"] = getattr
     return found
 
 
-def describe(model: nn.Module) -> Tree:
-    """Nodes and digital modules of a model whose matrix layers are `TileLayer`.
+@cache
+def _methods() -> frozenset[str]:
+    return frozenset(name for name in dir(torch.Tensor) if not name.startswith("_"))
+
+
+def asks_for_no_view(model: nn.Module) -> bool:
+    """Whether a model surely never needs the elements of a tensor in torch's default order: it can be traced and calls
+    neither `view` nor what shows the order.
+    """
+    try:
+        graph = _Tracer().trace(model)
+    except Exception:  # tracing runs the model's own code, which may fail in any way
+        return False
+    return not any(node.op == "call_method" and node.target in NEED_ORDER for node in graph.nodes)
+
+
+def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
+    """Nodes and digital modules of a model whose matrix layers are `TileLayer`, and the tensors they use by name that
+    its state dict has not.
 
     Raises:
         NotPlain: it cannot be traced, or holds something that is neither a tile nor torch's own.
     """
+    if isinstance(model, TileLayer):
+        return {"layer": model.name}, {}
     try:
         graph = _Tracer().trace(model)
     except Exception as error:  # tracing runs the model's own code, which may fail in any way
         raise NotPlain(f"torch.fx cannot trace it ({' '.join(str(error).split())[:200]})") from error
     names = {id(function): name for name, function in _functions().items()}
-    nodes, modules = [], {}
+    nodes, modules, constants = [], {}, {}
+    state = model.state_dict()
     for node in graph.nodes:
         target = node.target
         if node.op == "call_function":
             if id(target) not in names:
-                raise NotPlain(f"it calls {target}")
+                raise NotPlain(
+                    f"it calls {getattr(target, '__name__', target)}, which is no overridable function of torch"
+                )
             target = names[id(target)]
         elif node.op == "call_module":
             module = model.get_submodule(target)
             if not isinstance(module, TileLayer):
                 modules[target] = _describe_module(module)
-        nodes.append(
-            {
-                "name": node.name,
-                "op": node.op,
-                "target": target,
-                "args": _plain(node.args),
-                "kwargs": _plain(node.kwargs),
-            }
-        )
-    return {"nodes": nodes, "modules": modules}
+        elif node.op == "get_attr" and target not in state:
+            constants[target] = operator.attrgetter(target)(model)
+        text = {
+            "name": node.name,
+            "op": node.op,
+            "target": target,
+            "args": _plain(node.args),
+            "kwargs": {key: _plain(value) for key, value in node.kwargs.items()},
+        }
+        if fault := _fault(text):
+            raise NotPlain(fault)
+        nodes.append(text)
+    return {"nodes": nodes, "modules": modules}, constants
 
 
 def rebuild(tree: Tree, layers: dict[str, nn.Module], tensors: dict[str, torch.Tensor]) -> nn.Module:
     """The model of a description, with these tile layers by name (aliases included) and these digital tensors.
 
     Raises:
-        CheckpointError: the description names something unknown.
+        CheckpointError: the description names something unknown, or a tensor is missing.
     """
+    if "layer" in tree:
+        return layers[tree["layer"]]
     root = nn.Module()
     for name, text in tree["modules"].items():
         _place(root, name, _build_module(text))
     graph = fx.Graph()
     by_name: dict[str, fx.Node] = {}
-    functions = _functions()
     for node in tree["nodes"]:
+        if fault := _fault(node):
+            raise CheckpointError(f"the structure of its model is damaged or foreign: {fault}")
         target: Any = node["target"]
         if node["op"] == "call_function":
-            if target not in functions:
-                raise CheckpointError(f"chip file calls {target!r}, which is no function of torch")
-            target = functions[target]
+            target = _functions()[target]
         elif node["op"] == "call_module" and target not in tree["modules"]:
             if target not in layers:
-                raise CheckpointError(f"chip file uses a layer {target!r} that it does not hold")
+                raise CheckpointError(f"its model uses a layer {target!r} that it does not hold")
             _place(root, target, layers[target])
-        elif node["op"] == "get_attr" and target in tensors:
+        elif node["op"] == "get_attr":
+            if target not in tensors:
+                raise CheckpointError(f"its model uses a tensor {target!r} that it does not hold")
             parent, _, leaf = target.rpartition(".")
-            _parent(root, parent).register_buffer(leaf, tensors[target])
-        args, kwargs = (_restore(node[part], by_name) for part in ("args", "kwargs"))
+            if not hasattr(_parent(root, parent), leaf):
+                _parent(root, parent).register_buffer(leaf, tensors[target])
+        args = _restore(node["args"], by_name)
+        kwargs = {key: _restore(value, by_name) for key, value in node["kwargs"].items()}
         by_name[node["name"]] = graph.create_node(node["op"], target, args, kwargs, node["name"])
     model = fx.GraphModule(root, graph)
-    model.load_state_dict(tensors, strict=False)
+    missing = model.load_state_dict(tensors, strict=False).missing_keys
+    if missing:
+        raise CheckpointError(f"tensors of its digital part are missing: {', '.join(missing)}")
     return model
+
+
+def _fault(node: Tree) -> str | None:
+    """What a node names that it may not; None if all is well."""
+    op, target, args = node["op"], node["target"], node["args"]
+    if not isinstance(target, str):
+        return f"it names {target!r}"
+    if op == "call_function":
+        if target not in _functions():
+            return f"it calls {target}, which is no function of torch"
+        # the name must stand in the file as such: one that is computed could be anything
+        name = args["tuple"][1] if target == "getattr" else "public"
+        if not isinstance(name, str) or name.startswith("_"):
+            return f"it takes the attribute {name!r}"
+    elif op == "call_method":
+        if target not in _methods():
+            return f"it calls the method {target!r}, which a tensor has not"
+    elif op in ("call_module", "get_attr", "placeholder", "output"):
+        if not target.isprintable() or set(target) & set("'\"\\"):
+            return f"it names {target!r}"
+        if op == "placeholder" and not target.lstrip("*").isidentifier():
+            return f"it has an input {target!r}"
+    else:
+        return f"it has a node of kind {op!r}"
+    if not all(isinstance(key, str) and key.isidentifier() for key in node["kwargs"]):
+        return f"it passes arguments by the names {', '.join(map(str, node['kwargs']))}"
+    return None
 
 
 def _describe_module(module: nn.Module) -> Tree:
     kind = type(module)
-    if not kind.__module__.startswith("torch.nn."):
+    if getattr(nn, kind.__name__, None) is not kind:
         raise NotPlain(f"it holds a module of {kind.__module__}.{kind.__qualname__}")
     args: Tree = {}
     for name, parameter in inspect.signature(kind.__init__).parameters.items():
@@ -125,17 +187,26 @@ def _describe_module(module: nn.Module) -> Tree:
         if hasattr(module, name):
             value = getattr(module, name)
             args[name] = value is not None if name == "bias" else _plain(value)
-    text = {"class": kind.__qualname__, "args": args}
-    if repr(_build_module(text)) != repr(module):
-        raise NotPlain(f"{kind.__qualname__} cannot be rebuilt from its attributes")
+    text = {"class": kind.__name__, "args": args}
+    try:
+        again = _build_module(text)
+        same = repr(again) == repr(module) and _shapes(again) == _shapes(module)
+    except Exception:  # a constructor may fail in any way when its arguments are not among the attributes
+        same = False
+    if not same:
+        raise NotPlain(f"{kind.__name__} cannot be rebuilt from its attributes")
     return text
+
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in module.state_dict().items()}
 
 
 def _build_module(text: Tree) -> nn.Module:
     kind = getattr(nn, text["class"], None)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise CheckpointError(f"chip file holds a module {text['class']!r}, which torch.nn has not")
-    return kind(**_restore(text["args"], {})).eval()
+        raise CheckpointError(f"its model holds a module {text['class']!r}, which torch.nn has not")
+    return kind(**{key: _restore(value, {}) for key, value in text["args"].items()}).eval()
 
 
 def _parent(root: nn.Module, name: str) -> nn.Module:
@@ -174,9 +245,9 @@ def _plain(value: Any) -> Any:
 def _restore(value: Any, nodes: dict[str, fx.Node]) -> Any:
     if isinstance(value, list):
         return [_restore(v, nodes) for v in value]
-    if not isinstance(value, dict):
+    if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if len(value) == 1:
+    if isinstance(value, dict) and len(value) == 1:
         ((kind, inner),) = value.items()
         if kind == "node":
             return nodes[inner]
@@ -187,7 +258,14 @@ def _restore(value: Any, nodes: dict[str, fx.Node]) -> Any:
         if kind == "slice":
             return slice(*(_restore(v, nodes) for v in inner))
         if kind == "dtype":
-            return getattr(torch, inner)
+            return _dtype(inner)
         if kind == "ellipsis":
             return Ellipsis
-    return {key: _restore(v, nodes) for key, v in value.items()}
+    raise CheckpointError(f"the structure of its model is damaged or foreign: it holds {str(value)[:100]!r}")
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise CheckpointError(f"its model uses {name!r}, which is no dtype of torch")
+    return dtype

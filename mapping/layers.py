@@ -101,13 +101,17 @@ def matrices(weight: torch.Tensor, bias: torch.Tensor | None, spec: LayerSpec) -
 
 @dataclass
 class Inference:
-    """What one pass through a chip shares among its layers."""
+    """What one pass through a chip shares among its layers.
+
+    With `channels_last` convolutions return the memory layout that they compute in.
+    """
 
     read: int = 0
     first_sample: int = 0
     samples: int = 1
     calibrating: bool = False
     noisy: bool = True
+    channels_last: bool = False
     calls: dict[str, int] = field(default_factory=dict)
 
 
@@ -153,7 +157,7 @@ class TileLayer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         inputs, leading, spatial = self._arrange(x)
         run, rows = self.inference, inputs.shape[0] * prod(spatial)
-        per_sample = max(1, rows // run.samples)
+        per_sample = max(1, rows // run.samples) if leading else rows
         call = run.calls.get(self.name, 0)
         run.calls[self.name] = call + 1
         self.positions = per_sample + (self.positions or 0 if call else 0)
@@ -175,7 +179,10 @@ class TileLayer(nn.Module):
             noisy=run.noisy and not run.calibrating,
         )
         out = torch.from_numpy(y).to(x.device, x.dtype).reshape(*leading, *spatial[3 - self.spec.dims :], -1)
-        return out if self.spec.dims == 0 else out.movedim(-1, -1 - self.spec.dims)
+        if self.spec.dims == 0:
+            return out
+        out = out.movedim(-1, -1 - self.spec.dims)
+        return out if run.channels_last else out.contiguous()
 
     @torch.no_grad()
     def digital(self, x: torch.Tensor) -> torch.Tensor:

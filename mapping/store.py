@@ -9,6 +9,7 @@ import copy
 import shutil
 import tempfile
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,17 @@ from .layers import LayerSpec, Matrices, TileLayer
 FORMAT = 1
 TEXT, TENSORS = "chip.yaml", "chip.safetensors"
 PARTS = ("weights", "row_conductance", "histogram")  # of `Programmed`, beside its planes
+PARTITION = ("edges", "reference")  # what of a plane follows from the hardware alone
 
 
 def check_target(path: str | Path) -> Path:
-    """The folder a chip may be saved in: new, or a saved chip.
+    """The folder a chip may be saved in: new, empty, or a saved chip and nothing else.
 
     Raises:
         MappingError: it is something else.
     """
-    path = Path(path)
-    if path.exists() and not (path / TEXT).is_file():
+    path = Path(path).resolve()
+    if path.exists() and not (path.is_dir() and {file.name for file in path.iterdir()} in (set(), {TEXT, TENSORS})):
         raise MappingError(f"chip folder {path}: exists and is no saved chip; choose another path")
     return path
 
@@ -52,10 +54,11 @@ def save(chip: Chip, path: str | Path) -> None:
         MappingError: `path` is something else than a chip.
     """
     path = check_target(path)
+    structure: Any
     try:
-        structure: Any = describe(chip.model)
+        structure, constants = describe(chip.model)
     except NotPlain as reason:
-        structure = str(reason)
+        structure, constants = str(reason), {}
     text = {
         "format": FORMAT,
         "seed": chip.seed,
@@ -65,22 +68,31 @@ def save(chip: Chip, path: str | Path) -> None:
         "hardware": chip.hardware.model_dump(mode="json"),
         "structure": structure,
     }
-    tensors = {f"digital.{key}": value.contiguous() for key, value in chip.model.state_dict().items()}
+    tensors = {f"digital.{key}": _own(value) for key, value in chip.model.state_dict().items()}
+    tensors |= {f"constant.{key}": _own(value) for key, value in constants.items()}
     for name, layer in chip.layers.items():
         for key, array in _arrays(layer).items():
             tensors[f"layer.{name}.{key}"] = torch.from_numpy(np.ascontiguousarray(array))
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    old = fresh.with_name(fresh.name + ".old")
     try:
         (fresh / TEXT).write_text(yaml.safe_dump(text, sort_keys=False, allow_unicode=True), encoding="utf-8")
         save_file(tensors, fresh / TENSORS)
         fresh.chmod(0o755)
         if path.exists():
-            shutil.rmtree(path)
+            path.rename(old)
         fresh.rename(path)
-    except BaseException:
+    finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        raise
+        if old.exists() and not path.exists():
+            old.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _own(value: torch.Tensor) -> torch.Tensor:
+    """A copy that shares no memory: tensors of a shared module have several names, and the file takes each apart."""
+    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def load(path: str | Path, *, model: nn.Module | None = None) -> Chip:
@@ -109,40 +121,60 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> Chip:
         return _assemble(text, tensors, model)
     except CheckpointError as error:
         raise CheckpointError(f"chip {path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(
-            f"chip {path}: damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-        ) from error
+    except Exception as error:  # what a damaged file makes of the constructors it feeds is anybody's guess
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise CheckpointError(f"chip {path}: damaged ({reason})") from error
 
 
 def _assemble(text: dict[str, Any], tensors: dict[str, torch.Tensor], model: nn.Module | None) -> Chip:
     hardware = Hardware.model_validate(text["hardware"])
-    seed, copy_index = text["seed"], text["copy"]
+    seed, copy_index = int(text["seed"]), int(text["copy"])
     layers = {}
     for name, described in text["layers"].items():
-        start = f"layer.{name}."
-        arrays = {key.removeprefix(start): value.numpy() for key, value in tensors.items() if key.startswith(start)}
-        layers[name] = _layer(name, described, arrays, hardware.for_layer(name), seed, copy_index)
+        arrays = {key: value.numpy() for key, value in _under(f"layer.{name}.", tensors).items()}
+        layers[name] = _layer(name, described, arrays, hardware.for_layer(*described["aliases"]), seed, copy_index)
     digital = tuple(Digital(*d) for d in text["digital"])
-    state = {key.removeprefix("digital."): value for key, value in tensors.items() if key.startswith("digital.")}
-    places = {alias: layer for layer in layers.values() for alias in layer.aliases}
-    if model is None:
-        if isinstance(text["structure"], str):
-            raise CheckpointError(f"its structure was not saved: {text['structure']}; pass mho.load(path, model=...)")
-        built = rebuild(text["structure"], dict(places), state)
+    state, constants = _under("digital.", tensors), _under("constant.", tensors)
+    places: dict[str, nn.Module] = {alias: layer for layer in layers.values() for alias in layer.aliases}
+    if model is not None:
+        folded = {d.name: nn.Identity() for d in digital if d.reason.startswith("folded")}
+        built = _fill(model, places | folded, state)
+    elif isinstance(text["structure"], str):
+        raise CheckpointError(f"its structure was not saved: {text['structure']}; pass mho.load(path, model=...)")
     else:
-        built = copy.deepcopy(model).eval()
-        folded = [d.name for d in digital if d.reason.startswith("folded")]
-        for name, module in [*places.items(), *((name, nn.Identity()) for name in folded)]:
-            parent, _, leaf = name.rpartition(".")
-            if name and not hasattr(built.get_submodule(parent), leaf):
-                raise CheckpointError(f"the model has no layer {name!r}")
-            if name:
-                setattr(built.get_submodule(parent), leaf, module)
-            else:
-                built = module
-        built.load_state_dict(state)
+        built = rebuild(text["structure"], places, state | constants)
     return Chip(built, hardware, layers, digital, seed, copy_index)
+
+
+def _fill(model: nn.Module, places: dict[str, nn.Module], state: dict[str, torch.Tensor]) -> nn.Module:
+    """A copy of the model with these modules in their places and this digital state.
+
+    Raises:
+        CheckpointError: it lacks one of the places, or has other digital tensors.
+    """
+    if not isinstance(model, nn.Module):
+        raise CheckpointError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    built = copy.deepcopy(model).eval()
+    names = {name for name, _ in built.named_modules(remove_duplicate=False)}
+    absent = [name for name in places if name not in names]
+    if absent:
+        raise CheckpointError(f"model does not fit: it has no {', '.join(absent)}")
+    for name, module in places.items():
+        parent, _, leaf = name.rpartition(".")
+        if name:
+            setattr(built.get_submodule(parent), leaf, module)
+        else:
+            built = module
+    try:
+        built.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"model does not fit: {' '.join(str(error).split())[:300]}") from error
+    return built
+
+
+def _under(start: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors whose names start so, by the rest of the name."""
+    return {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
 
 
 def _describe(layer: TileLayer) -> dict[str, Any]:
@@ -153,15 +185,13 @@ def _describe(layer: TileLayer) -> dict[str, Any]:
         "aliases": layer.aliases,
         "spec": spec,
         "drive": asdict(matrix.drive),
-        "full_scale": [float(value) for value in matrix.full_scale],
         "array_energy_j": matrix.array_energy_j,
         "positions": layer.positions,
-        "groups": len(matrix.programmed),
     }
 
 
 def _arrays(layer: TileLayer) -> dict[str, Any]:
-    arrays = {"weights": layer.matrix.weights}
+    arrays = {"weights": layer.matrix.weights, "full_scale": layer.matrix.full_scale}
     if layer.matrix.bias is not None:
         arrays["bias"] = layer.matrix.bias
     for g, programmed in enumerate(layer.matrix.programmed):
@@ -177,13 +207,30 @@ def _layer(
 ) -> TileLayer:
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in described["spec"].items()}
     spec = LayerSpec(**fields)
-    layer = TileLayer(name, spec, Matrices(arrays["weights"], arrays.get("bias")), hardware, seed, copy_index)
+    weights, bias = arrays["weights"], arrays.get("bias")
+    columns = spec.out_features // spec.groups
+    shape = (spec.groups, prod(spec.kernel) * spec.in_features // spec.groups, columns)
+    if min(*spec.kernel, *spec.stride, *spec.dilation) < 1 or weights.shape != shape:
+        raise CheckpointError(f"layer {name!r}: weights of shape {weights.shape} are not those of {spec}")
+    if bias is not None and bias.shape != (spec.groups, columns):
+        raise CheckpointError(f"layer {name!r}: bias of shape {bias.shape} for {spec}")
+    layer = TileLayer(name, spec, Matrices(weights, bias), hardware, seed, copy_index)
     layer.aliases, layer.positions = list(described["aliases"]), described["positions"]
     matrix = layer.matrix
     matrix.drive = Drive(**described["drive"])
-    matrix.full_scale = np.array(described["full_scale"])
     matrix.array_energy_j = described["array_energy_j"]
-    for g in range(described["groups"]):
-        planes = Planes(**{key: arrays[f"{g}.{key}"] for key in Planes._fields})
-        matrix.programmed.append(Programmed(planes, **{key: arrays[f"{g}.{key}"] for key in PARTS}))
+    matrix.program()  # what was kept replaces it, and must have its layout, which the kernels trust
+    if hardware.adc.bits is not None:
+        matrix.full_scale = arrays["full_scale"]
+        if matrix.full_scale.shape != (hardware.tile.slices,):
+            raise CheckpointError(f"layer {name!r}: full_scale of shape {matrix.full_scale.shape}")
+    for g, programmed in enumerate(matrix.programmed):
+        kept = {key: arrays[f"{g}.{key}"] for key in (*Planes._fields, *PARTS)}
+        for key, array in kept.items():
+            new = getattr(programmed if key in PARTS else programmed.planes, key)
+            same = array.shape == new.shape and array.dtype == new.dtype
+            if not same or (key in PARTITION and not np.array_equal(array, new)):
+                raise CheckpointError(f"layer {name!r}: {key} does not fit the tiles of its hardware")
+        planes = Planes(*(kept[key] for key in Planes._fields))
+        matrix.programmed[g] = Programmed(planes, **{key: kept[key] for key in PARTS})
     return layer

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 if TYPE_CHECKING:
     import torch
@@ -47,9 +49,17 @@ def find_inputs(name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
     try:
         found = np.load(path, allow_pickle=False)
         arrays = {"images": found} if isinstance(found, np.ndarray) else dict(found)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
         raise ValueError(f"data {path}: not a readable array file ({error})") from error
     if "images" not in arrays:
         raise ValueError(f"data {path}: expected an array 'images', got {', '.join(arrays) or 'none'}")
-    labels = torch.from_numpy(arrays["labels"]).long() if "labels" in arrays else None
-    return torch.from_numpy(arrays["images"]).float(), labels
+    for what, array in arrays.items():
+        if what in ("images", "labels") and array.dtype.kind not in "biuf":
+            raise ValueError(f"data {path}: {what} must be numbers, got {array.dtype}")
+    images, labels = arrays["images"], arrays.get("labels")
+    if images.ndim < 2 or not len(images):
+        raise ValueError(f"data {path}: images must be samples (n, ...), got shape {images.shape}")
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise ValueError(f"data {path}: labels must have shape {images.shape[:1]}, got {labels.shape}")
+    inputs = torch.from_numpy(images.astype(np.float32))
+    return inputs, None if labels is None else torch.from_numpy(labels.astype(np.int64))

@@ -226,12 +226,8 @@ def _claim(out: Path, recipe: Recipe) -> None:
             found = None
         found = found if isinstance(found, dict) else {}
         if found != wanted:
-            changed = [
-                f"{key} {found.get(key)}, not {value}" for key, value in wanted.items() if found.get(key) != value
-            ]
-            raise ValueError(
-                f"out: {out} holds a run with other settings ({'; '.join(changed)}); choose another folder"
-            )
+            changed = ", ".join(key for key in wanted | found if found.get(key) != wanted.get(key))
+            raise ValueError(f"out: {out} holds a run with other settings ({changed}); choose another folder")
     elif out.exists() and any(out.iterdir()):
         raise ValueError(f"out: {out} is not empty and holds no run; choose another folder")
     else:

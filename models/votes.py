@@ -65,7 +65,14 @@ class VoteResult:
         return best[:, 0] - best[:, 1]
 
     def topk(self, k: int) -> torch.Tensor:
-        """(n, k) int64: the k best classes, best first, by the same rule as `classes`."""
+        """(n, k) int64: the k best classes, best first, by the same rule as `classes`.
+
+        Raises:
+            ValueError: k below 1 or above the number of classes.
+        """
+        classes = self.counts.shape[1]
+        if not 1 <= k <= classes:
+            raise ValueError(f"k must be 1 to {classes}, the number of classes, got {k}")
         return _order(self.counts, self.softmax, self.rule)[:, :k]
 
     def accuracy_over_votes(self, labels: torch.Tensor, confidence: float = 0.95) -> list[Accuracy]:
@@ -111,12 +118,12 @@ def vote(
         images: (n, ...) samples.
         k: inferences a sample.
         batch_size: samples worked off together; None takes all at once.
-        copies: chips (`Chip.replica`) that the inferences are dealt out to in turn.
+        copies: chips that the inferences are dealt out to in turn: this one and others of its design (`Chip.replica`).
         rule: hard counts one vote an inference, soft averages the softmax.
 
     Raises:
         ValueError: no samples, k or copies below 1, more copies than inferences, an unknown rule, or a model whose
-            output is not (samples, classes).
+            output is not (samples, classes) with at least two classes.
     """
     if not len(images):
         raise ValueError("images must hold at least one sample, got none")
@@ -131,7 +138,8 @@ def vote(
         raise ValueError(f"copies must be at most k = {k}, got {copies}")
     if rule not in ("hard", "soft"):
         raise ValueError(f"rule must be 'hard' or 'soft', got {rule!r}")
-    chips = [chip] + [chip.replica(index) for index in range(1, copies)]
+    others = [index for index in range(copies) if index != chip.copy_index][: copies - 1]
+    chips = [chip, *(chip.replica(index) for index in others)]
     parts = []
     for start in range(0, len(images), batch_size or len(images)):
         batch = images[start : start + (batch_size or len(images))]
@@ -143,19 +151,23 @@ def vote(
 
 def _tally(reads: Iterator[torch.Tensor], samples: int, rule: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Counts, mean softmax and winners so far of the reads of one batch."""
-    counts, total = torch.zeros(0), torch.zeros(0)
+    counts, total, mean = torch.zeros(0), torch.zeros(0), torch.zeros(0)
     winners: list[torch.Tensor] = []
     for logits in reads:
-        if logits.ndim != 2 or len(logits) != samples:
-            raise ValueError(f"vote needs an output of shape (samples, classes), the model gives {tuple(logits.shape)}")
+        if logits.ndim != 2 or len(logits) != samples or logits.shape[1] < 2:
+            raise ValueError(
+                f"vote needs an output of shape (samples, classes), two classes or more, the model gives "
+                f"{tuple(logits.shape)} for {samples} samples"
+            )
         if not winners:
             counts = torch.zeros(logits.shape, dtype=torch.int64)
             total = torch.zeros(logits.shape, dtype=torch.float64)
         chosen = logits.argmax(dim=1, keepdim=True)
         counts.scatter_add_(1, chosen, torch.ones_like(chosen))
         total += logits.double().softmax(dim=1)
-        winners.append(_order(counts, total, rule)[:, 0])
-    return counts, (total / len(winners)).float(), torch.stack(winners, dim=1)
+        mean = (total / (len(winners) + 1)).float()
+        winners.append(_order(counts, mean, rule)[:, 0])
+    return counts, mean, torch.stack(winners, dim=1)
 
 
 def _order(counts: torch.Tensor, softmax: torch.Tensor, rule: str) -> torch.Tensor:

@@ -44,8 +44,8 @@ def load_saved(model: Net, path: Path) -> Net:
 def save_weights(model: nn.Module, folder: Path, name: str, made: dict[str, Any]) -> None:
     """Write `name`.safetensors and `name`.yaml, how they were made, to a folder.
 
-    Matrices and kernels are stored in half precision (float32 where that overflows); vectors, such as the variances of a
-    batch norm, which may be tiny, stay as they are.
+    Matrices and kernels are stored in half precision (float32 where that overflows); vectors, such as the variances of
+    a batch norm, which may be tiny, stay as they are.
     """
     state = {key: _stored(value).contiguous() for key, value in model.state_dict().items()}
     with whole(folder / f"{name}.safetensors") as part:

@@ -11,9 +11,10 @@ from scipy import stats
 
 from mho.crossbar.kernels import plain
 from mho.crossbar.kernels.convert import add_output_noise, make_codes
-from mho.crossbar.kernels.panel import PANEL, ROWS, multiply_panels, pack
-from mho.crossbar.kernels.philox import draw_normals, philox4x32
+from mho.crossbar.kernels.panel import PANEL, ROWS, multiply_panels, pack, unpack
+from mho.crossbar.kernels.philox import draw_normals, philox4x32, row_counters
 from mho.crossbar.kernels.read import Circuit, Geometry, Planes, gather, read_matrix
+from mho.crossbar.programming import halves_squares, pack_planes
 
 KEY = (np.uint32(7), np.uint32(8))
 ONE = np.ones(3, dtype=np.int64)
@@ -21,40 +22,48 @@ ONE = np.ones(3, dtype=np.int64)
 
 def normals(rows: int, columns: int, first_row: int = 0, plane: int = 0, read: int = 0, key=KEY) -> np.ndarray:
     out = np.empty((rows, columns), dtype=np.float32)
-    draw_normals(out, np.uint64(first_row), np.uint32(plane), np.uint32(read), key)
+    counters = row_counters(np.uint64(first_row), rows, columns // 4)
+    draw_normals(counters, np.uint32(plane), np.uint32(read), key, out)
     return out
 
 
-def make_planes(rng, rows, outputs, tile_rows, *, slices=1, cell_noise=True, reference=False) -> Planes:
+def make_planes(rng, rows, outputs, tile_rows, *, slices=1, cell_noise=True, reference=False, largest=None) -> Planes:
     columns = outputs + reference
     mean = rng.uniform(-1, 1, (slices, rows, columns)).astype(np.float32)
     tiles = -(-rows // tile_rows)
-    padded = plain.padded(columns)
+    edges = [t * rows // tiles // 2 * 2 for t in range(tiles)] + [rows]
+    packed, mean_unit = pack_planes(mean, edges, largest)
+    halve = largest is not None and halves_squares(largest)
+    square = ((largest**2 + 1) // 2 if halve else largest**2) if largest else None
+    noise, variance_unit = pack_planes((0.02 + 0.05 * np.abs(mean)) ** 2, edges, square)
     return Planes(
-        np.stack([pack(m) for m in mean]),
-        np.stack([pack((0.02 + 0.05 * abs(m)) ** 2) for m in mean])
-        if cell_noise
-        else np.empty((slices, 0, 0, 0), np.float32),
-        rng.uniform(0, 1e-3, (slices, tiles, padded)).astype(np.float32),
+        packed,
+        noise if cell_noise else np.empty((slices, 0, 0, 0), packed.dtype),
+        mean_unit,
+        2 * variance_unit if halve else variance_unit,
+        rng.uniform(0, 1e-3, (slices, tiles, plain.padded(columns))).astype(np.float32),
         rng.uniform(0.5, 1, (slices, tiles, outputs)).astype(np.float32),
-        np.array([t * rows // tiles for t in range(tiles + 1)], dtype=np.int64),
+        np.array([*edges[:-1], rows + rows % 2 if largest else rows], dtype=np.int64),
         np.full(outputs, outputs) if reference else np.empty(0, np.int64),
         rng.normal(size=outputs).astype(np.float32),
     )
 
 
 def make_circuit(
-    *, noisy=True, slices=1, pulses=1, digit_bits=7, adc=True, gain=0.0, pedestal=0.0, centre=0.0
+    *, noisy=True, slices=1, pulses=1, digit_bits=7, adc=True, gain=0.0, pedestal=0.0, centre=0.0, integers=False
 ) -> Circuit:
-    full = 2 ** (pulses * digit_bits) - 1
+    full = float(2 ** (pulses * digit_bits) - 1)
     step = np.full(slices, 0.02, np.float32) if adc else np.empty(0, np.float32)
-    return Circuit(pulses, digit_bits, float(full), float(full), gain, noisy, step, -127.0, 127.0, centre, pedestal)
+    halve = integers and halves_squares(int(full) if pulses == 1 else 2**digit_bits - 1)
+    return Circuit(integers, halve, pulses, digit_bits, full, full, gain, noisy, step, -127.0, 127.0, centre, pedestal)
 
 
-def run(x, geometry, planes, circuit, *, first_row=0, read=0, rows=None, key=KEY) -> tuple[np.ndarray, int]:
-    rows = x.shape[0] * int(np.prod(geometry.out)) if rows is None else rows
-    out = np.empty((rows, planes.bias.size), dtype=np.float32)
-    return out, read_matrix(x, geometry, planes, circuit, key, np.uint64(first_row), np.uint32(read), out)
+def run(x, geometry, planes, circuit, *, first_row=0, read=0, reads=1, shared=False, key=KEY) -> tuple[np.ndarray, int]:
+    rows = x.shape[0] * int(np.prod(geometry.out)) // (1 if shared else reads)
+    out = np.empty((reads, rows, planes.bias.size), dtype=np.float32)
+    codes = x.astype(planes.mean.dtype)
+    clipped = read_matrix(codes, geometry, planes, circuit, key, np.uint64(first_row), np.uint32(read), out)
+    return (out if reads > 1 else out[0]), clipped
 
 
 def vector_inputs(rng, samples, rows, full=127) -> tuple[np.ndarray, Geometry]:
@@ -122,10 +131,22 @@ def test_panel_product_is_the_product_in_a_fixed_order(depth, columns, blocks, r
     multiply_panels(x, pack(g), out)
     assert np.allclose(out[:, :columns], x.astype(np.float64) @ g, atol=1e-4)
     assert not out[:, columns:].any()
-    assert np.array_equal(plain.unpack(pack(g))[:, :columns], g)
+    assert np.array_equal(unpack(pack(g))[:, :columns], g)
     again = np.empty_like(out[:, :PANEL])
     multiply_panels(x, pack(g[:, :PANEL]), again)
     assert np.array_equal(again, out[:, :PANEL])
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.randoms(use_true_random=False))
+@settings(max_examples=25)
+def test_integer_panel_product_is_exact(pairs, columns, random):
+    rng = np.random.default_rng(random.randrange(2**32))
+    x = rng.integers(-255, 256, (2 * ROWS, 2 * pairs)).astype(np.int16)
+    g = rng.integers(-3000, 3001, (2 * pairs, columns)).astype(np.int16)
+    out = np.empty((len(x), plain.padded(columns)), np.float32)
+    multiply_panels(x, pack(g), out)
+    assert np.array_equal(out[:, :columns], (x.astype(np.int64) @ g).astype(np.float32))
+    assert np.array_equal(unpack(pack(g))[:, :columns], g)
 
 
 @given(
@@ -159,6 +180,9 @@ def test_gather_equals_its_twin(kernel, stride, dilation, channels):
         ((50, 7, 20), {"reference": True, "cell_noise": False}, {"gain": 0.01, "centre": 0.5}),
         ((50, 7, 20), {"cell_noise": False}, {"noisy": False, "pedestal": 0.1}),
         ((33, 17, 33), {}, {"adc": False, "gain": 0.02}),
+        ((301, 40, 128), {"largest": 255}, {"integers": True, "digit_bits": 8}),
+        ((64, 10, 64), {"slices": 2, "largest": 3}, {"slices": 2, "pulses": 4, "digit_bits": 2, "integers": True}),
+        ((51, 7, 20), {"reference": True, "largest": 127}, {"gain": 0.01, "integers": True, "pedestal": 0.1}),
     ],
 )
 def test_read_equals_its_twin(shape, planes, circuit):
@@ -166,6 +190,7 @@ def test_read_equals_its_twin(shape, planes, circuit):
     rows, outputs, tile_rows = shape
     p, c = make_planes(rng, rows, outputs, tile_rows, **planes), make_circuit(**circuit)
     x, geometry = vector_inputs(rng, 53, rows, c.full_code)
+    c = c._replace(constant=0.0)
     out, clipped = run(x, geometry, p, c, first_row=11, read=3)
     count = c.pulses * len(p.mean) * (len(p.edges) - 1)
     z = np.stack([plain.draw_normals(53, p.floor.shape[2], 11, i, 3, KEY) for i in range(count)])
@@ -194,6 +219,37 @@ def test_same_bits_in_any_batch_and_number_of_threads():
     finally:
         numba.set_num_threads(threads)
     assert not np.array_equal(run(x, geometry, p, c, read=1)[0], whole)
+
+
+@pytest.mark.parametrize("largest", [None, 127])
+def test_reads_at_once_are_reads_one_after_another(largest):
+    rng = np.random.default_rng(2)
+    p, c = make_planes(rng, 90, 20, 32, largest=largest), make_circuit(integers=largest is not None)
+    x, geometry = vector_inputs(rng, 100, 90)
+    single = np.stack([run(x, geometry, p, c, read=4 + v, first_row=9)[0] for v in range(3)])
+    together, _ = run(x, geometry, p, c, read=4, first_row=9, reads=3, shared=True)
+    assert np.array_equal(together, single)
+    x3, geometry = vector_inputs(rng, 300, 90)
+    single = np.stack([run(x3[100 * v : 100 * (v + 1)], geometry, p, c, read=4 + v)[0] for v in range(3)])
+    together, _ = run(x3, geometry, p, c, read=4, reads=3)
+    assert np.array_equal(together, single)
+
+
+def test_integers_cost_few_adc_steps():
+    """Rounded conductances move at most 1 % of the readings, by one step."""
+    rng = np.random.default_rng(7)
+    state = rng.bit_generator.state
+    exact = make_planes(rng, 256, 64, 256)
+    rng.bit_generator.state = state
+    rounded = make_planes(rng, 256, 64, 256, largest=127)
+    x, geometry = vector_inputs(rng, 500, 256)
+    same = {"scale": np.ones_like(exact.scale), "bias": np.zeros_like(exact.bias), "floor": exact.floor}
+    step = {"step": np.full(1, 0.2, np.float32)}
+    a, _ = run(x, geometry, exact._replace(**same), make_circuit()._replace(**step))
+    b, _ = run(x, geometry, rounded._replace(**same), make_circuit(integers=True)._replace(**step))
+    moved = np.rint(np.abs(a - b) / 0.2)
+    assert moved.max() <= 1
+    assert moved.mean() < 0.01
 
 
 def test_aggregated_noise_is_the_noise_of_the_cells_in_distribution():

@@ -267,3 +267,37 @@ def test_a_shared_layer_is_calibrated_for_all_its_calls():
     assert layer.matrix.drive.limit > 2.5
     chip(x)
     assert layer.matrix.counts.readings_clipped < 0.05 * layer.matrix.counts.readings
+
+
+def test_a_shared_layer_takes_overrides_by_any_of_its_names():
+    shared = nn.Linear(6, 6)
+    net = nn.Sequential(shared, nn.Tanh(), shared)
+    chip = mho.map(net, ideal().replace({"layers": {"2": {"tile.rows": 4}}}))
+    assert chip.layers["0"].plan.row_tiles == 2
+
+
+class Views(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(400, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        return self.head(y.view(y.shape[0], -1))
+
+
+def test_views_of_a_convolution_work_as_in_torch():
+    net = Views()
+    chip = mho.map(net, ideal())
+    assert not chip.channels_last
+    assert close(chip, net, pictures())
+    assert mho.map(small_cnn(), ideal()).channels_last
+
+
+def test_positions_do_not_depend_on_a_batch_dimension():
+    conv = nn.Conv2d(3, 4, 3)
+    chip = mho.map(conv, ideal())
+    for x in (pictures(), pictures()[0]):
+        chip(x)
+        assert chip.layers[""].positions == 100

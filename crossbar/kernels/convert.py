@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from .philox import draw_normals
+from .philox import draw_normals, row_counters
 
 f32, u32, u64 = np.float32, np.uint32, np.uint64
 BLOCK = 1 << 14
@@ -14,7 +14,7 @@ CHUNK = 64
 
 @njit(cache=True, nogil=True, parallel=True)
 def make_codes(x, factor, low, high, rounds, out):  # type: ignore[no-untyped-def]
-    """out = clip(round(x factor), low, high) over flat float32 arrays; returns (clipped, not finite) counts."""
+    """out = clip(round(x factor), low, high), flat; returns (clipped, not finite) counts. `out` may be int16."""
     blocks = (x.shape[0] + BLOCK - 1) // BLOCK
     clipped = np.zeros(blocks, np.int64)
     broken = np.zeros(blocks, np.int64)
@@ -44,7 +44,7 @@ def add_output_noise(out, sigma_add, sigma_mult, first_row, read, key):  # type:
         start = c * CHUNK
         stop = min(rows, start + CHUNK)
         normals = np.empty((stop - start, padded), np.float32)
-        draw_normals(normals, first_row + u64(start), u32(0), read, key)
+        draw_normals(row_counters(first_row + u64(start), stop - start, padded // 4), u32(0), read, key, normals)
         for m in range(start, stop):
             for j in range(outputs):
                 y = out[m, j]

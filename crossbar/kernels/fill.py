@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from .philox import draw_normals
+from .philox import draw_normals, row_counters
 
 u32, u64 = np.uint32, np.uint64
 CHUNK = 64
@@ -20,5 +20,5 @@ def fill_normals(out, plane, read, key):  # type: ignore[no-untyped-def]
         start = c * CHUNK
         stop = min(rows, start + CHUNK)
         scratch = np.empty((stop - start, padded), np.float32)
-        draw_normals(scratch, u64(start), u32(plane), u32(read), key)
+        draw_normals(row_counters(u64(start), stop - start, padded // 4), u32(plane), u32(read), key, scratch)
         out[start:stop] = scratch[:, :columns]

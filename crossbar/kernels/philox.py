@@ -114,27 +114,32 @@ def normal_pair(word_radius, word_angle):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def draw_normals(out, first_row, plane, read, key):  # type: ignore[no-untyped-def]
-    """Standard normals into out (rows, columns), columns a multiple of 4.
-
-    The number of (row, column) is word column mod 4 of the counter (column // 4 + 2^16 (row >> 32), row, plane, read),
-    so it depends on nothing else. `first_row` is a uint64 below 2^48; plane, read and the two parts of `key` are
-    uint32.
-    """
-    blocks = out.shape[1] // 4
-    count = out.shape[0] * blocks
-    c0 = np.empty(count, np.uint32)
-    c1 = np.empty(count, np.uint32)
-    for m in range(out.shape[0]):
+def row_counters(first_row, rows, blocks):  # type: ignore[no-untyped-def]
+    """First words of the counters of rows x blocks, flat uint32: block + 2^16 (row >> 32), and the low bits of row."""
+    c0 = np.empty(rows * blocks, np.uint32)
+    c1 = np.empty(rows * blocks, np.uint32)
+    for m in range(rows):
         row = first_row + u64(m)
         high = u32(row >> u64(32)) << u32(16)
+        low = u32(row & u64(0xFFFFFFFF))
         for b in range(blocks):
             c0[m * blocks + b] = u32(b) | high
-            c1[m * blocks + b] = u32(row & u64(0xFFFFFFFF))
+            c1[m * blocks + b] = low
+    return c0, c1
+
+
+@njit(cache=True, nogil=True)
+def draw_normals(counters, plane, read, key, out):  # type: ignore[no-untyped-def]
+    """Standard normals into out (rows, columns) float32, columns a multiple of 4, for the counters of its rows.
+
+    The number of (row, column) is word column mod 4 of the counter (column // 4 + 2^16 (row >> 32), row, plane, read),
+    so it depends on nothing else. `counters` come from `row_counters(first_row, rows, columns / 4)`, with first_row a
+    uint64 below 2^48; plane, read and the two parts of `key` are uint32.
+    """
+    c0, c1 = counters
     flat = out.reshape(-1)
-    k0 = key[0]
-    k1 = key[1]
-    for i in range(count):
+    k0, k1 = key
+    for i in range(c0.shape[0]):
         w0, w1, w2, w3 = philox4x32(c0[i], c1[i], plane, read, k0, k1)
         flat[4 * i], flat[4 * i + 1] = normal_pair(w0, w1)
         flat[4 * i + 2], flat[4 * i + 3] = normal_pair(w2, w3)

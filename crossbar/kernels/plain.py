@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .panel import PANEL
+from .panel import PANEL, unpack
 from .read import Circuit, Geometry, Planes
 
 Array = np.ndarray[Any, Any]
@@ -65,9 +65,10 @@ def gather(x: Array, geometry: Geometry) -> Array:
     return np.concatenate([t[:, :od, :oh, :ow] for t in taps], axis=-1).reshape(-1, kd * kh * kw * geometry.channels)
 
 
-def unpack(panels: Array) -> Array:
-    """(panels, depth, PANEL) back to (depth, columns), padding included."""
-    return panels.transpose(1, 0, 2).reshape(panels.shape[1], -1)
+def conductances(packed: Array, units: Array, edges: Array) -> Array:
+    """A packed plane as float64 (rows, columns), padding of the columns included; `units` are its row tiles' steps."""
+    values = unpack(packed).astype(np.float64)
+    return values * np.repeat(units, np.diff(edges))[:, None]
 
 
 def take_digit(codes: Array, shift: int, base: int) -> Array:
@@ -107,9 +108,11 @@ def _aggregated(mean: Array, codes: Array, variance: Array, floor: Array, gain: 
 
 def _read(x: Array, geometry: Geometry, planes: Planes, circuit: Circuit, noise: Any) -> tuple[Array, int]:
     codes = gather(x.astype(np.float64), geometry)
-    rows = planes.mean.shape[2]
-    if codes.shape[1] < rows:
-        codes = np.concatenate([codes, np.full((len(codes), 1), circuit.constant)], axis=1)
+    extra = planes.edges[-1] - codes.shape[1]
+    if extra:
+        codes = np.concatenate(
+            [codes, np.full((len(codes), 1), circuit.constant), np.zeros((len(codes), extra - 1))], axis=1
+        )
     outputs = planes.bias.size
     shown = outputs if planes.reference.size == 0 else int(planes.reference.max()) + 1
     out = np.tile(planes.bias.astype(np.float64), (len(codes), 1))
@@ -121,8 +124,11 @@ def _read(x: Array, geometry: Geometry, planes: Planes, circuit: Circuit, noise:
         volts = digits / full_digit
         weight = full_digit * 2.0 ** (circuit.digit_bits * q) / circuit.full_code
         for s in range(slices):
-            g = unpack(planes.mean[s]).astype(np.float64)
-            variance = unpack(planes.variance[s]).astype(np.float64) if planes.variance.size else np.zeros_like(g)
+            g = conductances(planes.mean[s], planes.mean_unit[s], planes.edges)
+            variance = np.zeros_like(g)
+            if planes.variance.size:  # squares of codes may be halved: see `read.square`
+                half = 2 if circuit.halve else 1
+                variance = conductances(planes.variance[s], planes.variance_unit[s] / half, planes.edges)
             for t in range(tiles):
                 part = slice(planes.edges[t], planes.edges[t + 1])
                 current = volts[:, part] @ g[part]

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit, prange
 
 from .panel import PANEL, ROWS, multiply_panels
-from .philox import draw_normals
+from .philox import draw_normals, row_counters
 
 f32, u32, u64 = np.float32, np.uint32, np.uint64
 Array = np.ndarray[Any, Any]
@@ -41,8 +41,12 @@ class Planes(NamedTuple):
     Conductances are in units of g_max, currents in units of v_read g_max.
     """
 
-    mean: Array  # (slices, panels, rows, PANEL) float32: signed conductance
-    variance: Array  # the same shape: variance of the conductance in each read; (slices, 0, 0, 0) when there is none
+    mean: Array  # packed (slices, panels, ...): signed conductance, float32 or int16 as the input codes
+    variance: Array  # packed likewise: variance of the conductance in each read; (slices, 0, 0, 0) when there is none
+    mean_unit: Array  # (slices, row tiles) float32: what 1 of `mean` stands for
+    variance_unit: (
+        Array  # (slices, row tiles) float32: what 1 of `variance` times a squared code (see `square`) stands for
+    )
     floor: Array  # (slices, row tiles, columns) float32: variance of the current that no input changes
     scale: Array  # (slices, row tiles, columns) float32: current to weight units
     edges: Array  # (row tiles + 1,) int64: first word line of each row tile
@@ -53,10 +57,13 @@ class Planes(NamedTuple):
 class Circuit(NamedTuple):
     """The converters and the noise that all planes share."""
 
+    integers: bool  # codes and conductances are int16, else float32
+    halve: bool  # squared codes would not fit into int16 and are halved
+
     pulses: int  # bit-serial input pulses
     digit_bits: int  # bits of each pulse
     full_code: float  # largest input code; 1 without a DAC
-    constant: float  # input code of the bias row, when there is one
+    constant: float  # input code of the word line behind the patch: the bias row's; 0 without one
     gain_variance: float  # relative variance of the column gain in each read
     noisy: bool
     step: Array  # (slices,) float32: current of one ADC step; empty without an ADC
@@ -70,43 +77,58 @@ class Circuit(NamedTuple):
 def gather(x, geometry, start, stop, constant, out):  # type: ignore[no-untyped-def]
     """Rows start..stop of the matrix inputs into out (>= stop - start, rows): patches ordered (kd, kh, kw, channel).
 
-    A bias row, when `out` has one column more, gets `constant`.
+    The word line behind the patch, if `out` has more columns, gets `constant`, and any further one 0.
     """
-    depth, height, width = geometry.out
-    positions = depth * height * width
+    _, lines, pixels = geometry.out
+    positions = geometry.out[0] * lines * pixels
     kd, kh, kw = geometry.kernel
     channels = geometry.channels
-    c0 = geometry.first_channel
     filled = kd * kh * kw * channels
-    run = geometry.dilation[2] == 1 and channels == x.shape[4]
-    for r in range(start, stop):
-        n = r // positions
-        p = r - n * positions
-        oz = p // (height * width)
-        oy = p // width - oz * height
-        ox = p - (p // width) * width
-        row = out[r - start]
+    whole = geometry.dilation[2] == 1 and channels == x.shape[4]  # then a line of the patch is one run of x
+    run = kw * channels if whole else channels
+    runs = 1 if whole else kw
+    per_pixel = x.shape[4]
+    per_line = x.shape[3] * per_pixel
+    per_plane = x.shape[2] * per_line
+    flat = x.reshape(-1)
+    n = start // positions
+    p = start - n * positions
+    oz = p // (lines * pixels)
+    oy = p // pixels - oz * lines
+    ox = p % pixels
+    for r in range(stop - start):
+        row = out[r]
+        corner = (
+            n * x.shape[1] * per_plane
+            + oz * geometry.stride[0] * per_plane
+            + oy * geometry.stride[1] * per_line
+            + ox * geometry.stride[2] * per_pixel
+            + geometry.first_channel
+        )
         k = 0
         for a in range(kd):
-            z = oz * geometry.stride[0] + a * geometry.dilation[0]
             for b in range(kh):
-                y = oy * geometry.stride[1] + b * geometry.dilation[1]
-                left = ox * geometry.stride[2]
-                if run:
-                    line = x[n, z, y].reshape(-1)[left * channels : (left + kw) * channels]
-                    for i in range(kw * channels):
-                        row[k + i] = line[i]
-                    k += kw * channels
-                else:
-                    for c in range(kw):
-                        pixel = x[n, z, y, left + c * geometry.dilation[2]]
-                        for i in range(channels):
-                            row[k + i] = pixel[c0 + i]
-                        k += channels
-        if row.shape[0] > filled:
-            row[filled] = constant
+                line = corner + a * geometry.dilation[0] * per_plane + b * geometry.dilation[1] * per_line
+                for c in range(runs):
+                    source = line + c * geometry.dilation[2] * per_pixel
+                    taken, patch = flat[source : source + run], row[k : k + run]
+                    for i in range(run):
+                        patch[i] = taken[i]
+                    k += run
+        for i in range(filled, row.shape[0]):
+            row[i] = constant if i == filled else 0
+        ox += 1
+        if ox == pixels:
+            ox = 0
+            oy += 1
+            if oy == lines:
+                oy = 0
+                oz += 1
+                if oz == geometry.out[0]:
+                    oz = 0
+                    n += 1
     for r in range(stop - start, out.shape[0]):
-        out[r] = 0.0
+        out[r] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -120,48 +142,33 @@ def take_digit(codes, shift, base, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def square(x, out):  # type: ignore[no-untyped-def]
-    for m in range(x.shape[0]):
-        for i in range(x.shape[1]):
-            out[m, i] = x[m, i] * x[m, i]
+def square(codes, halve, out):  # type: ignore[no-untyped-def]
+    """Squares of codes, or half of them rounded up to whole numbers, which fit into int16 for codes up to 255."""
+    factor = f32(0.5) if halve else f32(1.0)
+    extra = f32(0.5) if halve else f32(0.0)
+    for m in range(codes.shape[0]):
+        for i in range(codes.shape[1]):
+            code = f32(codes[m, i])
+            out[m, i] = factor * (code * code) + extra
 
 
 @njit(cache=True, nogil=True)
-def add_noise(current, variance, floor, gain_variance, unit, normals):  # type: ignore[no-untyped-def]
-    """current (rows, columns) += sqrt(variance unit^2 + floor + gain_variance current^2) * normals, in place."""
-    unit2 = unit * unit
-    for m in range(current.shape[0]):
-        for j in range(current.shape[1]):
-            mean = current[m, j]
-            v = floor[j] + gain_variance * mean * mean
-            if variance.shape[0] > 0:
-                v += variance[m, j] * unit2
-            current[m, j] = mean + np.sqrt(v) * normals[m, j]
-
-
-@njit(cache=True, nogil=True)
-def digitise(current, columns, step, low, high, centre):  # type: ignore[no-untyped-def]
-    """Replace currents by what an ADC of this step reads; returns how many of the first `columns` were out of range."""
-    inverse = f32(1.0) / step
-    clipped = 0
-    for m in range(current.shape[0]):
-        for j in range(columns):
-            code = np.rint(current[m, j] * inverse - centre)
-            inside = min(max(code, low), high)
-            clipped += code != inside
-            current[m, j] = (inside + centre) * step
-    return clipped
-
-
-@njit(cache=True, nogil=True)
-def accumulate(current, pedestal, scale, weight, reference, out):  # type: ignore[no-untyped-def]
-    """out (rows, outputs) += weight scale (current - reference column - pedestal of the row)."""
+def row_sums(digits, r0, r1, factor, out):  # type: ignore[no-untyped-def]
+    """out (rows,) = factor times the sum of the digits of word lines r0..r1."""
     for m in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            value = current[m, j] - pedestal[m]
-            if reference.shape[0] > 0:
-                value -= current[m, reference[j]]
-            out[m, j] += weight * scale[j] * value
+        total = f32(0.0)
+        if factor != 0.0:
+            for i in range(r0, r1):
+                total += f32(digits[m, i])
+        out[m] = total * factor
+
+
+@njit(cache=True, nogil=True)
+def scale_rows(values, factor):  # type: ignore[no-untyped-def]
+    for m in range(values.shape[0]):
+        row = values[m]
+        for j in range(row.shape[0]):
+            row[j] *= factor
 
 
 @njit(cache=True, nogil=True)
@@ -169,45 +176,77 @@ def plane_currents(digits, squares, planes, circuit, s, t, unit, current, varian
     """Noiseless currents of a plane, in units of v_read g_max, and the variance that its cells' noise adds."""
     r0 = planes.edges[t]
     r1 = planes.edges[t + 1]
-    multiply_panels(digits[:, r0:r1], planes.mean[s, :, r0:r1], current)
-    for m in range(current.shape[0]):
-        for j in range(current.shape[1]):
-            current[m, j] *= unit
+    step = 2 if circuit.integers else 1
+    multiply_panels(digits[:, r0:r1], planes.mean[s, :, r0 // step : r1 // step], current)
+    scale_rows(current, unit * planes.mean_unit[s, t])
     if variance.shape[0] > 0:
-        multiply_panels(squares[:, r0:r1], planes.variance[s, :, r0:r1], variance)
+        multiply_panels(squares[:, r0:r1], planes.variance[s, :, r0 // step : r1 // step], variance)
+        scale_rows(variance, unit * unit * planes.variance_unit[s, t])
 
 
 @njit(cache=True, nogil=True)
-def row_sums(digits, r0, r1, factor, out):  # type: ignore[no-untyped-def]
-    for m in range(out.shape[0]):
-        total = f32(0.0)
-        if factor != 0.0:
-            for i in range(r0, r1):
-                total += digits[m, i]
-        out[m] = total * factor
+def add_noise(current, variance, floor, gain_variance, normals, out):  # type: ignore[no-untyped-def]
+    """out = current + sqrt(variance + floor + gain_variance current^2) normals, all (columns,); no variance is 0."""
+    if variance.shape[0] > 0:
+        for j in range(out.shape[0]):
+            mean = current[j]
+            out[j] = mean + np.sqrt(variance[j] + floor[j] + gain_variance * mean * mean) * normals[j]
+    else:
+        for j in range(out.shape[0]):
+            mean = current[j]
+            out[j] = mean + np.sqrt(floor[j] + gain_variance * mean * mean) * normals[j]
 
 
 @njit(cache=True, nogil=True)
-def read_chunk(codes, planes, circuit, key, first_row, read, out):  # type: ignore[no-untyped-def]
-    """All planes and pulses of a chunk: codes (padded rows, word lines) to out (rows, outputs).
+def digitise(signal, columns, step, low, high, centre):  # type: ignore[no-untyped-def]
+    """Replace currents (columns,) by what an ADC of this step reads; returns how many were out of range."""
+    inverse = f32(1.0) / step
+    clipped = 0
+    for j in range(columns):
+        code = np.rint(signal[j] * inverse - centre)
+        inside = min(max(code, low), high)
+        clipped += code != inside
+        signal[j] = (inside + centre) * step
+    return clipped
 
-    Returns the number of clipped readings.
+
+@njit(cache=True, nogil=True)
+def accumulate(signal, pedestal, scale, weight, reference, out):  # type: ignore[no-untyped-def]
+    """out (outputs,) += weight scale (signal - reference column - pedestal)."""
+    if reference.shape[0] > 0:
+        for j in range(out.shape[0]):
+            out[j] += weight * scale[j] * (signal[j] - pedestal - signal[reference[j]])
+    else:
+        for j in range(out.shape[0]):
+            out[j] += weight * scale[j] * (signal[j] - pedestal)
+
+
+@njit(cache=True, nogil=True)
+def read_chunk(codes, planes, circuit, key, first_row, first_read, out):  # type: ignore[no-untyped-def]
+    """All planes and pulses of a chunk, read as often as `out` (reads, rows, outputs) says; returns clipped readings.
+
+    codes (padded rows, word lines) are the same in all reads, and so are their products; the noise is not.
     """
     padded = codes.shape[0]
+    reads, rows, outputs = out.shape
     slices, panels = planes.mean.shape[:2]
     tiles = planes.edges.shape[0] - 1
     columns = panels * PANEL
-    shown = out.shape[1] if planes.reference.shape[0] == 0 else max(out.shape[1], planes.reference.max() + 1)
+    shown = outputs if planes.reference.shape[0] == 0 else max(outputs, planes.reference.max() + 1)
     cell_noise = circuit.noisy and planes.variance.shape[1] > 0
     current = np.empty((padded, columns), np.float32)
     variance = np.empty((padded if cell_noise else 0, columns), np.float32)
-    normals = np.empty((padded if circuit.noisy else 0, columns), np.float32)
-    pedestal = np.empty(out.shape[0], np.float32)
+    nothing = np.empty(0, np.float32)
+    normals = np.empty((rows if circuit.noisy else 0, columns), np.float32)
+    counters = row_counters(first_row, normals.shape[0], columns // 4)
+    signal = np.empty(columns, np.float32)
+    pedestal = np.empty(rows, np.float32)
     digits = codes if circuit.pulses == 1 else np.empty_like(codes)
     squares = np.empty_like(codes) if cell_noise else codes
-    for m in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            out[m, j] = planes.bias[j]
+    for v in range(reads):
+        for m in range(rows):
+            for j in range(outputs):
+                out[v, m, j] = planes.bias[j]
     clipped = 0
     base = 1 << circuit.digit_bits
     full_digit = f32(circuit.full_code) if circuit.pulses == 1 else f32(base - 1)
@@ -217,49 +256,59 @@ def read_chunk(codes, planes, circuit, key, first_row, read, out):  # type: igno
         if circuit.pulses > 1:
             take_digit(codes, circuit.digit_bits * q, base, digits)
         if cell_noise:
-            square(digits, squares)
+            square(digits, circuit.halve, squares)
         for s in range(slices):
             for t in range(tiles):
+                plane = u32((q * slices + s) * tiles + t)
                 plane_currents(digits, squares, planes, circuit, s, t, unit, current, variance)
-                if circuit.noisy:
-                    draw_normals(normals, first_row, u32((q * slices + s) * tiles + t), read, key)
-                    add_noise(current, variance, planes.floor[s, t], f32(circuit.gain_variance), unit, normals)
-                if circuit.step.shape[0] > 0:
-                    clipped += digitise(
-                        current[: out.shape[0]],
-                        shown,
-                        circuit.step[s],
-                        f32(circuit.low),
-                        f32(circuit.high),
-                        f32(circuit.centre),
-                    )
                 row_sums(digits, planes.edges[t], planes.edges[t + 1], f32(circuit.pedestal) * unit, pedestal)
-                accumulate(current, pedestal, planes.scale[s, t], weight, planes.reference, out)
+                for v in range(reads):
+                    if circuit.noisy:
+                        draw_normals(counters, plane, first_read + u32(v), key, normals)
+                    for m in range(rows):
+                        if circuit.noisy:
+                            noise = variance[m] if cell_noise else nothing
+                            gain = f32(circuit.gain_variance)
+                            add_noise(current[m], noise, planes.floor[s, t], gain, normals[m], signal)
+                        else:
+                            signal[:] = current[m]
+                        if circuit.step.shape[0] > 0:
+                            low, high, centre = f32(circuit.low), f32(circuit.high), f32(circuit.centre)
+                            clipped += digitise(signal, shown, circuit.step[s], low, high, centre)
+                        accumulate(signal, pedestal[m], planes.scale[s, t], weight, planes.reference, out[v, m])
     return clipped
 
 
 @njit(cache=True, nogil=True)
 def chunk_codes(x, geometry, planes, circuit, start, stop):  # type: ignore[no-untyped-def]
+    """The input codes of rows start..stop, padded with zero rows to whole blocks."""
     padded = (stop - start + ROWS - 1) // ROWS * ROWS
-    codes = np.empty((padded, planes.mean.shape[2]), np.float32)
-    gather(x, geometry, start, stop, f32(circuit.constant), codes)
+    codes = np.empty((padded, planes.edges[-1]), x.dtype)
+    gather(x, geometry, start, stop, circuit.constant, codes)
     return codes
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def read_matrix(x, geometry, planes, circuit, key, first_row, read, out):  # type: ignore[no-untyped-def]
-    """Read the whole matrix for every row of `out` (rows, outputs) float32; returns the number of clipped ADC readings.
+def read_matrix(x, geometry, planes, circuit, key, first_row, first_read, out):  # type: ignore[no-untyped-def]
+    """Read the whole matrix into out (reads, rows, outputs) float32; returns the number of clipped ADC readings.
 
-    x (samples, depth, height, width, channels) float32 holds input codes (or plain inputs without a DAC).
+    x (samples, depth, height, width, channels) holds input codes, int16 or float32 as the planes (plain inputs without
+    a DAC). Its samples are those of one read, which all reads share, or of all reads one after the other.
     """
-    rows = out.shape[0]
+    reads, rows, _ = out.shape
+    positions = geometry.out[0] * geometry.out[1] * geometry.out[2]
+    shared = x.shape[0] * positions == rows
     chunks = (rows + CHUNK - 1) // CHUNK
-    clipped = np.zeros(chunks, np.int64)
-    for c in prange(chunks):
-        start = c * CHUNK
+    jobs = chunks if shared else chunks * reads
+    clipped = np.zeros(jobs, np.int64)
+    for job in prange(jobs):
+        v = 0 if shared else job // chunks
+        start = (job - v * chunks) * CHUNK
         stop = min(rows, start + CHUNK)
-        codes = chunk_codes(x, geometry, planes, circuit, start, stop)
-        clipped[c] = read_chunk(codes, planes, circuit, key, first_row + u64(start), read, out[start:stop])
+        codes = chunk_codes(x, geometry, planes, circuit, v * rows + start, v * rows + stop)
+        target = out[:, start:stop] if shared else out[v : v + 1, start:stop]
+        row, read = first_row + u64(start), first_read + u32(v)
+        clipped[job] = read_chunk(codes, planes, circuit, key, row, read, target)
     return clipped.sum()
 
 

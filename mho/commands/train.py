@@ -111,7 +111,7 @@ def _made(network: str, recipe: Recipe, protocol: str, out: Path) -> dict[str, A
         f" --epochs {recipe.epochs} --batch-size {recipe.batch_size} --protocol {protocol}"
         f" --threads {torch.get_num_threads()}",
         "recipe": asdict(recipe),
-        "versions": {"mho": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {"mho": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
         "date": date.today().isoformat(),
         "seconds": log[-1]["seconds"],

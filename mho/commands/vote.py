@@ -15,9 +15,11 @@ def vote(
     copies: int = typer.Option(1, min=1, help="Chips that they are dealt out to."),
     rule: str = typer.Option("hard", help="hard: the mode; soft: the mean softmax."),
     batch_size: int = typer.Option(250, min=1, help="Samples worked off together; does not change the result."),
+    model: str = typer.Option("", help="The network, as in mho map; only for chips that say they need it."),
 ) -> None:
     """Classify by repeated noisy inferences of a saved chip, and print the accuracy with its 95 % interval."""
     from ..inputs import find_inputs
+    from ..mapping.checkpoint import build_model
     from ..mapping.store import load
     from ..models.votes import vote as cast_votes
 
@@ -25,7 +27,7 @@ def vote(
     if labels is None:
         raise ValueError(f"data {data}: has no labels to compare with")
     result = cast_votes(
-        load(chip),
+        load(chip, model=build_model(model) if model else None),
         inputs[:images],
         votes,
         batch_size=batch_size,

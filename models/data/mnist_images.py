@@ -63,7 +63,8 @@ def mnist(split: str, *, root: str | Path | None = None) -> tuple[torch.Tensor, 
     wanted = count if root is None else len(pixels)
     if not len(pixels) == len(labels) == wanted:
         raise ValueError(
-            f"MNIST in {folder}: expected {wanted} pictures and labels, got {len(pixels)} pictures, {len(labels)} labels"
+            f"MNIST in {folder}: expected {wanted} pictures and labels, "
+            f"got {len(pixels)} pictures, {len(labels)} labels"
         )
     images = torch.from_numpy(pixels.astype(np.float32) / 255).unsqueeze(1)
     return images, torch.from_numpy(labels.astype(np.int64))
@@ -73,41 +74,33 @@ def _find(folder: Path, name: str, *, download: bool) -> Path:
     for path in (folder / "mnist" / f"{name}.gz", folder / "mnist" / name, folder / f"{name}.gz", folder / name):
         if path.is_file():
             return path
-    reasons = _download(folder / "mnist" / f"{name}.gz", name) if download and name in SHA256 else ()
-    if reasons is None:
-        return folder / "mnist" / f"{name}.gz"
+    reasons = []
+    for mirror in MIRRORS if download and name in SHA256 else ():
+        try:
+            content = _fetch(f"{mirror}{name}.gz", SHA256[name])
+        except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:
+            reasons.append(f"{mirror} {getattr(error, 'reason', error)}")
+            continue
+        target = folder / "mnist" / f"{name}.gz"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with whole(target) as part:
+            part.write_bytes(content)
+        return target
     pair = next(f"{images}.gz and {labels}.gz" for images, labels, _ in FILES.values() if name in (images, labels))
+    download_failed = f" and no download ({'; '.join(reasons)})" if reasons else ""
     raise FileNotFoundError(
-        f"MNIST: no {name}.gz in {folder / 'mnist'}{', and no download: ' if reasons else ''}{'; '.join(reasons)}; "
+        f"MNIST: no {name}.gz in {folder / 'mnist'}{download_failed}: "
         f"put {pair} there, or set MHO_DATA to the folder that holds mnist/"
     )
 
 
-def _download(path: Path, name: str) -> tuple[str, ...] | None:
-    """Download a file to `path` and return None, or why it could not be had."""
-    reasons = []
-    for mirror in MIRRORS:
-        try:
-            with urllib.request.urlopen(f"{mirror}{name}.gz", timeout=30) as response:
-                content = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            reasons.append(f"{mirror} {getattr(error, 'reason', error)}")
-            continue
-        if _unpacked_hash(content) != SHA256[name]:
-            reasons.append(f"{mirror} sent another file")
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as part:
-            part.write_bytes(content)
-        return None
-    return tuple(reasons)
-
-
-def _unpacked_hash(content: bytes) -> str:
-    try:
-        return hashlib.sha256(gzip.decompress(content)).hexdigest()
-    except (OSError, EOFError, zlib.error):
-        return ""
+def _fetch(url: str, sha256: str) -> bytes:
+    """A gzipped file whose content has that SHA-256."""
+    with urllib.request.urlopen(url, timeout=30) as response:
+        content: bytes = response.read()
+    if hashlib.sha256(gzip.decompress(content)).hexdigest() != sha256:
+        raise OSError("sent another file (its SHA-256 is wrong)")
+    return content
 
 
 def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:

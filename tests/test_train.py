@@ -1,0 +1,360 @@
+"""Training: the same seed gives the same weights, interrupted or not; and the command `mho train` from end to end."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import nn
+
+import mho
+from mho.cli import app, run
+from mho.models.cnn import mnist_cnn
+from mho.models.data import mnist, mnist_images
+from mho.models.noise import Noise
+from mho.models.train import Recipe, evaluate, jitter, train
+from mho.models.weights import load_saved
+
+IMAGES, LABELS = mnist("test")
+DATA = IMAGES[:300], LABELS[:300]
+TEST = IMAGES[300:500], LABELS[300:500]
+RECIPE = Recipe(sigma_train=0.2, seed=3, epochs=3, batch_size=50)
+STEPS = 6  # of one epoch
+
+
+def small() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5, stride=3),
+        nn.BatchNorm2d(6),
+        Noise("mult", sigma_train=0.2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(384, 10),
+    )
+
+
+def weights(net: nn.Module) -> torch.Tensor:
+    return torch.cat([value.double().flatten() for value in net.state_dict().values()])
+
+
+def run_small(out, recipe=RECIPE, **options) -> nn.Module:
+    return train(small, DATA, TEST, recipe, out, **options)
+
+
+def interrupt_after(steps: int):
+    """A `tell` that presses Ctrl-C when so many batches have been learnt."""
+    told = []
+
+    def tell(progress) -> None:
+        told.append(progress)
+        if sum(now.accuracy is None for now in told) == steps:
+            raise KeyboardInterrupt
+
+    return tell
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[nn.Module, list, object]:
+    """A training that was not interrupted: its network, what it told, its folder."""
+    out, told = tmp_path_factory.mktemp("whole") / "run", []
+    return run_small(out, tell=told.append), told, out
+
+
+def test_a_training_learns_and_tells(whole):
+    net, told, out = whole
+    assert not net.training
+    steps = [now for now in told if now.accuracy is None]
+    assert [(now.epoch, now.step, now.steps) for now in steps] == [
+        (e, s, STEPS) for e in range(3) for s in range(STEPS)
+    ]
+    accuracies = [now.accuracy for now in told if now.accuracy is not None]
+    assert len(accuracies) == 3
+    assert accuracies[-1] == evaluate(net, *TEST)
+    assert sum(now.loss for now in steps[-3:]) < sum(now.loss for now in steps[:3])
+    log = yaml.safe_load((out / "log.yaml").read_text())
+    assert [row["test_accuracy"] for row in log] == accuracies
+    assert [row["epoch"] for row in log] == [0, 1, 2]
+    assert log[0]["seconds"] <= log[2]["seconds"]
+    assert yaml.safe_load((out / "settings.yaml").read_text()) == asdict(RECIPE)
+    assert {path.name for path in out.iterdir()} == {"settings.yaml", "checkpoint.pt", "log.yaml"}
+
+
+def test_the_seed_decides(whole, tmp_path):
+    torch.manual_seed(99)  # the caller's random state has no say, and stays as it is
+    before = torch.get_rng_state()
+    again = run_small(tmp_path / "again")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(weights(again), weights(whole[0]))
+    other = run_small(tmp_path / "other", replace(RECIPE, seed=4))
+    assert not torch.equal(weights(other), weights(whole[0]))
+
+
+@pytest.mark.parametrize("stops", [(4,), (STEPS + 1,), (1, 4, STEPS)], ids=str)
+def test_interrupted_and_resumed_is_the_same_to_the_bit(whole, tmp_path, stops):
+    for stop in stops:
+        with pytest.raises(KeyboardInterrupt):
+            run_small(tmp_path / "run", tell=interrupt_after(stop), save_every_s=0)
+    told: list = []
+    net = run_small(tmp_path / "run", tell=told.append, save_every_s=0)
+    assert (told[0].epoch, told[0].step) != (0, 0)
+    assert torch.equal(weights(net), weights(whole[0]))
+    log, expected = (yaml.safe_load((out / "log.yaml").read_text()) for out in (tmp_path / "run", whole[2]))
+    assert [row["test_accuracy"] for row in log] == [row["test_accuracy"] for row in expected]
+    assert told[-1] == whole[1][-1]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"average_decay": 0.0},
+        {"one_cycle": False},
+        {"weight_decay": 0.0},
+        {"augment": False},
+        asdict(replace(Recipe.paper(sigma_train=0.2, noise="mult", seed=3), epochs=2, batch_size=50)),
+    ],
+    ids=["no average", "fixed rate", "plain Adam", "no jitter", "paper"],
+)
+def test_every_recipe_resumes(tmp_path, fields):
+    recipe = replace(RECIPE, **{**fields, "epochs": 2})
+    whole = run_small(tmp_path / "whole", recipe)
+    with pytest.raises(KeyboardInterrupt):
+        run_small(tmp_path / "cut", recipe, tell=interrupt_after(STEPS + 2), save_every_s=0)
+    assert torch.equal(weights(run_small(tmp_path / "cut", recipe)), weights(whole))
+
+
+def test_between_checkpoints_work_is_repeated(whole, tmp_path):
+    """Interrupted before a first checkpoint, a run begins anew and still ends the same."""
+    with pytest.raises(KeyboardInterrupt):
+        run_small(tmp_path / "run", tell=interrupt_after(3))
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"settings.yaml"}
+    assert torch.equal(weights(run_small(tmp_path / "run")), weights(whole[0]))
+
+
+def test_a_finished_run_gives_its_result_again(whole):
+    told: list = []
+    assert torch.equal(weights(run_small(whole[2], tell=told.append)), weights(whole[0]))
+    assert told == []
+
+
+def test_a_folder_with_other_settings_is_refused(whole):
+    out = whole[2]
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(ValueError, match=r"holds a run with other settings .*batch_size") as caught:
+        run_small(out, replace(RECIPE, batch_size=60))
+    assert str(out) in str(caught.value)
+    with pytest.raises(ValueError, match=r"other settings .*epochs"):
+        run_small(out, replace(RECIPE, epochs=4))
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("content", ["- a list", "seed: [1, 2", ""])
+def test_a_folder_with_damaged_settings_is_refused(tmp_path, content):
+    (tmp_path / "settings.yaml").write_text(content)
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        run_small(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.yaml"]
+
+
+def test_a_foreign_folder_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("all my work")
+    with pytest.raises(ValueError, match="is not empty and holds no run; choose another folder"):
+        run_small(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        run_small(tmp_path / "empty", tell=interrupt_after(1))
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", "cut", "other network"])
+def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run_small(out, tell=interrupt_after(2), save_every_s=0)
+    path = out / "checkpoint.pt"
+    if damage == "other network":
+        torch.save({"net": nn.Linear(2, 2).state_dict()}, path)
+    else:
+        path.write_bytes(path.read_bytes()[:500] if damage == "cut" else damage)
+    with pytest.raises(ValueError, match=r"checkpoint.pt: damaged, or of another network"):
+        run_small(out)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"), [({"epochs": 0}, "epochs must be"), ({"batch_size": 1}, "batch_size must")]
+)
+def test_impossible_recipes_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        replace(RECIPE, **fields)
+
+
+def test_the_papers_protocol():
+    recipe = Recipe.paper(sigma_train=0.4, noise="add", seed=7)
+    assert (recipe.sigma_train, recipe.noise, recipe.seed) == (0.4, "add", 7)
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (100, 32, 1e-4)
+    assert not any(
+        (recipe.one_cycle, recipe.augment, recipe.weight_decay, recipe.label_smoothing, recipe.average_decay)
+    )
+
+
+def test_pictures_are_moved_a_little():
+    x = DATA[0][:50]
+    torch.manual_seed(1)
+    y = jitter(x)
+    assert y.shape == x.shape
+    assert y.min() >= 0
+    assert y.max() <= 1.0001
+    assert not torch.allclose(y, x, atol=0.1)
+    assert torch.allclose(jitter(x, shift=0, turn=0, stretch=0), x, atol=1e-5)
+    dot = torch.zeros(1000, 1, 28, 28)
+    dot[:, :, 13:15, 13:15] = 1
+    moved = jitter(dot, shift=2.0, turn=0, stretch=0)
+    place = torch.arange(28.0) - 13.5
+    for axis in (2, 3):
+        offset = (moved.sum(dim=axis)[:, 0] @ place) / moved.sum(dim=(1, 2, 3))
+        assert offset.abs().max() < 2.001
+        assert offset.std() == pytest.approx(2 / 3**0.5, rel=0.1)  # even in [-2, 2]
+
+
+def test_the_share_of_right_answers():
+    class Tenths(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.one_hot(x.long(), 10).float()
+
+    said = torch.arange(100) % 10
+    labels = torch.where(torch.arange(100) < 30, said, (said + 1) % 10)
+    for batch_size in (1, 7, 100, 500):
+        assert evaluate(Tenths(), said, labels, batch_size) == pytest.approx(0.3)
+
+
+def write_idx(folder, n: int) -> None:
+    """The first test pictures as a training set of n pictures."""
+    folder.mkdir(parents=True)
+    pixels = (IMAGES[:n, 0] * 255).round().byte().numpy()
+    labels = LABELS[:n].byte().numpy()
+    for name, array in (("train-images-idx3-ubyte", pixels), ("train-labels-idx1-ubyte", labels)):
+        header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+        (folder / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes()))
+
+
+@pytest.fixture
+def tiny_mnist(tmp_path, monkeypatch):
+    """A world in which MNIST has 90 training and 100 test pictures, and the working folder is empty."""
+    write_idx(tmp_path / "data" / "mnist", 90)
+    monkeypatch.setenv("MHO_DATA", str(tmp_path / "data"))
+    names = mnist_images.FILES["train"][:2]
+    monkeypatch.setitem(mnist_images.FILES, "train", (*names, 90))
+    monkeypatch.setattr(
+        "mho.models.data.mnist",
+        lambda split: mnist(split) if split == "train" else (IMAGES[-100:], LABELS[-100:]),
+    )
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path
+
+
+def command(*arguments: str) -> int:
+    return run(app, ["train", "mnist-cnn", "--threads", "1", *arguments])
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """The command sets the number of threads of the process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_command_trains_and_writes_weights(tiny_mnist, capsys):
+    out = tiny_mnist / "work" / "runs" / "train" / "mnist-cnn" / "sigma-0.25"
+    arguments = ("--sigma-train", "0.25", "--epochs", "2", "--batch-size", "30", "--seed", "5")
+    assert command(*arguments) == 0
+    text = capsys.readouterr().out
+    assert "epoch 2: test accuracy" in text
+    assert "sigma-0.25.safetensors" in text.replace("\n", "")
+    files = {"settings.yaml", "checkpoint.pt", "log.yaml", "sigma-0.25.safetensors", "sigma-0.25.yaml"}
+    assert {path.name for path in out.iterdir()} == files
+
+    state = load_file(out / "sigma-0.25.safetensors")
+    for key, value in state.items():
+        assert value.dtype == (torch.float16 if value.ndim > 1 else torch.float32 if value.ndim else torch.int64), key
+    assert {key for key, value in state.items() if value.dtype == torch.float16} == {
+        f"{name}.weight" for name in ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2")
+    }
+
+    made = yaml.safe_load((out / "sigma-0.25.yaml").read_text())
+    settings = {"sigma_train": 0.25, "noise": "mult", "seed": 5, "epochs": 2, "batch_size": 30}
+    assert made["recipe"] == asdict(Recipe(**settings))
+    assert made["recipe"] == yaml.safe_load((out / "settings.yaml").read_text())
+    assert made["command"].startswith("mho train mnist-cnn --")
+    for option, value in zip(arguments[::2], arguments[1::2], strict=True):
+        assert f"{option} {value}" in made["command"]
+    assert made["versions"] == {**made["versions"], "mho": mho.__version__, "torch": str(torch.__version__)}
+    assert made["seconds"] > 0
+    net = load_saved(mnist_cnn(), out / "sigma-0.25.safetensors")
+    assert evaluate(net, IMAGES[-100:], LABELS[-100:]) == made["test_accuracy_as_stored"]
+    assert abs(made["test_accuracy"] - made["test_accuracy_as_stored"]) <= 0.05
+
+    checkpoint = (out / "checkpoint.pt").read_bytes()
+    assert command(*arguments) == 0  # finished already: nothing is learnt again
+    assert (out / "checkpoint.pt").read_bytes() == checkpoint
+    again = load_file(out / "sigma-0.25.safetensors")
+    assert all(torch.equal(value, again[key]) for key, value in state.items())
+
+
+def test_the_command_follows_the_papers_protocol(tiny_mnist, capsys):
+    arguments = ("--noise", "add", "--sigma-train", "0.3", "--protocol", "paper", "--epochs", "1", "--out", "here")
+    assert command(*arguments) == 0
+    out = tiny_mnist / "work" / "here"
+    made = yaml.safe_load((out / "add-sigma-0.3.yaml").read_text())
+    assert made["recipe"] == asdict(Recipe.paper(sigma_train=0.3, noise="add", seed=0, epochs=1))
+    assert "--protocol paper" in made["command"]
+    assert "norm1.weight" not in load_file(out / "add-sigma-0.3.safetensors")
+    load_saved(mnist_cnn(noise="add"), out / "add-sigma-0.3.safetensors")
+    capsys.readouterr()
+    assert command(*arguments[:-4], "--epochs", "2", "--out", "here") == 2
+    assert "holds a run with other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mnist"], "network must be one of mnist-cnn, got 'mnist'"),
+        (["mnist-cnn", "--noise", "pink"], "noise must be 'mult' or 'add', got 'pink'"),
+        (["mnist-cnn", "--sigma-train", "-0.5"], "sigma_train must be at least 0 and finite, got -0.5"),
+        (["mnist-cnn", "--sigma-train", "nan"], "sigma_train must be at least 0 and finite, got nan"),
+        (["mnist-cnn", "--protocol", "theirs"], "protocol must be 'ours' or 'paper', got 'theirs'"),
+        (["mnist-cnn", "--epochs", "0"], "--epochs"),
+        (["mnist-cnn", "--batch-size", "1"], "--batch-size"),
+        (["mnist-cnn", "--threads", "0"], "--threads"),
+    ],
+)
+def test_bad_options_get_one_line_and_leave_nothing(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert run(app, ["train", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("mho: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_data_get_one_line_and_leave_nothing(tmp_path, monkeypatch, capsys):
+    def refuse(url, timeout):
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setenv("MHO_DATA", str(tmp_path / "data"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert run(app, ["train", "mnist-cnn"]) == 2
+    err = capsys.readouterr().err
+    assert "train-images-idx3-ubyte.gz" in err
+    assert "MHO_DATA" in err
+    assert err.count("\n") == 1
+    assert [path.name for path in tmp_path.rglob("*")] == ["work"]
