@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from ..devices.cell import Cell
-from ..devices.config import Config
+from ..devices.config import Config, faults
 from ..devices.sensing import Sensing
 from ..devices.units import Second
 from .converters import Adc, Dac
@@ -78,9 +78,7 @@ class Hardware(Config):
         try:
             self.replace({**self.layers[pattern], "layers": {}})
         except ValidationError as error:
-            faults = [(*fault["loc"], fault["msg"].removeprefix("Value error, ")) for fault in error.errors()]
-            said = "; ".join(".".join(map(str, path)) + ": " * bool(path) + text for *path, text in faults)
-            raise ValueError(f"layers.{pattern}: {said}") from error
+            raise ValueError(f"layers.{pattern}: {faults(error)}") from error
 
     @classmethod
     def preset(cls, name: str) -> Hardware:
@@ -109,8 +107,8 @@ class Hardware(Config):
         path = Path(path)
         try:
             text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ValueError(f"hardware file {path}: {error.strerror or error}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"hardware file {path}: {getattr(error, 'strerror', None) or error}") from error
         return cls.parse(text, str(path))
 
     @classmethod
@@ -122,7 +120,10 @@ class Hardware(Config):
             raise ValueError(f"{where}: not a YAML file ({' '.join(str(error).split())})") from error
         if not isinstance(fields, dict):
             raise ValueError(f"{where}: expected a mapping of hardware fields, got {type(fields).__name__}")
-        return cls.model_validate(fields)
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise ValueError(f"{where}: {faults(error)}") from error
 
     def dump(self) -> str:
         """The configuration as YAML, all fields resolved."""

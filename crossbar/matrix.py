@@ -208,7 +208,7 @@ class TiledMatrix:
             sigmas = np.float32(noise.sigma_add), np.float32(noise.sigma_mult)
             for v in range(reads):
                 add_output_noise(out[v], *sigmas, np.uint64(first_row), np.uint32(read + v), key)
-        return out.reshape(reads * rows, -1)
+        return out.reshape(reads * rows, self.plan.groups * outputs)
 
     def calibrate(self, x: Array, call: int = 0) -> None:
         """Set what is calibrated from inputs x (as in `read`): DAC range, then the cells, then the ADC's full scale.
@@ -235,7 +235,7 @@ class TiledMatrix:
         energy, currents = self._survey(codes, keep=adc.full_scale == "calibrated")
         self.array_energy_j = (energy + call * (self.array_energy_j or 0.0)) / (call + 1)
         if adc.full_scale == "calibrated":
-            scale = np.array([np.percentile(np.abs(c), adc.percentile) for c in currents])
+            scale = np.array([np.percentile(np.abs(c), adc.percentile) for c in currents], dtype=np.float64)
             if before is not None:
                 scale = np.maximum(scale, self.full_scale * before.limit / self.drive.limit)
             self.full_scale = np.where(scale == 0, 1.0, scale)

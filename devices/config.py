@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+# what pydantic puts into the path of a field that takes several types
+TYPE_NAMES = ("literal[", "function-", "constrained-")
 
 
 class Config(BaseModel):
@@ -21,3 +24,15 @@ class Config(BaseModel):
                 fields = ", ".join(cls.model_fields)
                 raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; its fields are {fields}")
         return data
+
+
+def faults(error: ValidationError) -> str:
+    """A validation error in one line: for each fault the dotted path, the value and what is wrong with it."""
+    found = []
+    for fault in error.errors(include_url=False):
+        path = ".".join(part for part in map(str, fault["loc"]) if not part.startswith(TYPE_NAMES))
+        value = fault["input"]
+        shown = f" = {value!r}" if path and isinstance(value, (str, int, float)) else ""
+        text = fault["msg"].removeprefix("Value error, ")
+        found.append(f"{path}{shown}: {text}" if path else text)
+    return "; ".join(found)

@@ -45,9 +45,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             warnings.simplefilter("ignore")  # on foreign files, before the error
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or foreign file runs into anything while it is unpickled
-        refused = (
-            re.search(r"GLOBAL ((?:\w+\.)+\w+)\s", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        )
+        refused = re.search(r"GLOBAL ([\w.]+)\s", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if refused:
             raise CheckpointError(
                 f"checkpoint {path}: holds pickled Python objects ({refused[1]}; a whole module?), which may run any "

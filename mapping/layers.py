@@ -178,7 +178,11 @@ class TileLayer(nn.Module):
             call=call,
             noisy=run.noisy and not run.calibrating,
         )
-        out = torch.from_numpy(y).to(x.device, x.dtype).reshape(*leading, *spatial[3 - self.spec.dims :], -1)
+        out = (
+            torch.from_numpy(y)
+            .to(x.device, x.dtype)
+            .reshape(*leading, *spatial[3 - self.spec.dims :], self.spec.out_features)
+        )
         if self.spec.dims == 0:
             return out
         out = out.movedim(-1, -1 - self.spec.dims)

@@ -64,14 +64,10 @@ def describe(error: BaseException) -> str:
     """
     from pydantic import ValidationError
 
+    from .devices.config import faults
+
     if isinstance(error, ValidationError):
-        problems = []
-        for problem in error.errors(include_url=False):
-            path = ".".join(str(part) for part in problem["loc"]) or error.title
-            value = problem["input"]
-            shown = f" = {value!r}" if isinstance(value, (str, int, float)) else ""
-            problems.append(f"{path}{shown}: {problem['msg'].removeprefix('Value error, ')}")
-        text = "; ".join(problems)
+        text = faults(error)
     elif isinstance(error, USAGE_ERRORS):
         text = error.format_message()  # type: ignore[attr-defined]
     elif isinstance(error, OSError) and error.filename is not None:

@@ -26,7 +26,12 @@ from .models import mnist_cnn
 from .models.data import mnist
 from .models.votes import Accuracy, vote
 
-PRESETS = ("ideal", "reram", "pcm", "nand")
+PRESETS = ("reram", "pcm", "nand")
+HARDWARE = {
+    "ideal": Hardware.preset("ideal"),
+    **{name: Hardware.preset(name) for name in PRESETS},
+    "paper 0.6": Hardware.paper(sigma_mult=0.6),  # the paper's multiplicative noise, strong enough to need votes
+}
 WEIGHTS = ("sigma-0.0", "sigma-0.5")
 CALIBRATION_IMAGES = 256
 ERROR_IMAGES = 200
@@ -50,8 +55,8 @@ class Results:
     accuracy: weights, hardware, inference (digital, 1 read, K votes), images, accuracy, low, high.
     votes: weights, hardware, votes, accuracy, low, high.
     layers: the reports' tables with weights and hardware.
-    errors: weights, hardware, layer, error (RMS of the layer's output error, relative), in one noisy inference.
-    conductance: weights, hardware, g (siemens, middle of a bin), cells.
+    errors: weights, hardware (presets), layer, error (of its output, relative RMS), in one noisy inference.
+    conductance: weights, hardware (presets), g (siemens, middle of a bin), cells.
     """
 
     accuracy: pd.DataFrame
@@ -74,21 +79,22 @@ def run(settings: Settings, step: Callable[[str], None] = lambda text: None) -> 
         net = mnist_cnn(weights=weights).eval()
         step(f"{weights}: digital")
         rows["accuracy"].append(_row(weights, "digital", "exact", _digital(net, images, labels)))
-        for preset in PRESETS:
-            place = {"weights": weights, "hardware": preset}
-            step(f"{weights} on {preset}: mapping")
-            chip = map_model(net, Hardware.preset(preset), calibrate=images[:CALIBRATION_IMAGES], seed=settings.seed)
-            step(f"{weights} on {preset}: {len(images)} pictures")
-            rows["accuracy"].append(_row(weights, preset, "1 read", _once(chip, images, labels)))
-            step(f"{weights} on {preset}: {settings.votes} votes")
+        for name, hardware in HARDWARE.items():
+            place = {"weights": weights, "hardware": name}
+            step(f"{weights} on {name}: mapping")
+            chip = map_model(net, hardware, calibrate=images[:CALIBRATION_IMAGES], seed=settings.seed)
+            step(f"{weights} on {name}: {len(images)} pictures")
+            rows["accuracy"].append(_row(weights, name, "1 read", _once(chip, images, labels)))
+            step(f"{weights} on {name}: {settings.votes} votes")
             few, few_labels = images[: settings.vote_images], labels[: settings.vote_images]
             curve = vote(chip, few, settings.votes, batch_size=BATCH).accuracy_over_votes(few_labels)
-            rows["accuracy"].append(_row(weights, preset, f"{settings.votes} votes", curve[-1]))
+            rows["accuracy"].append(_row(weights, name, f"{settings.votes} votes", curve[-1]))
             rows["votes"] += [{**place, "votes": k, **_interval(a)} for k, a in enumerate(curve, start=1)]
-            rows["errors"] += [{**place, **error} for error in layer_errors(chip, images[:ERROR_IMAGES])]
-            rows["conductance"] += [{**place, **bin_} for bin_ in conductances(chip)]
-            reports[weights, preset] = chip.report()
-            rows["layers"].append(reports[weights, preset].table.assign(**place))
+            if name in PRESETS:
+                rows["errors"] += [{**place, **error} for error in layer_errors(chip, images[:ERROR_IMAGES])]
+                rows["conductance"] += [{**place, **found} for found in conductances(chip)]
+            reports[weights, name] = chip.report()
+            rows["layers"].append(reports[weights, name].table.assign(**place))
     layers = pd.concat(rows.pop("layers"), ignore_index=True)
     tables = {name: pd.DataFrame(found) for name, found in rows.items()}
     return Results(**tables, layers=layers, reports=reports, seconds=time.perf_counter() - began)
@@ -96,15 +102,15 @@ def run(settings: Settings, step: Callable[[str], None] = lambda text: None) -> 
 
 def steps(settings: Settings) -> int:
     """How often `run` reports a step."""
-    return len(WEIGHTS) * (1 + 3 * len(PRESETS))
+    return len(WEIGHTS) * (1 + 3 * len(HARDWARE))
 
 
 def write(results: Results, settings: Settings, folder: Path) -> None:
     """Fill a run folder: settings, hardware as resolved, tables, figures drawn from the tables, reports."""
-    text = {"command": "mho demo", **vars(settings), "weights": list(WEIGHTS), "hardware": list(PRESETS)}
+    text = {"command": "mho demo", **vars(settings), "weights": list(WEIGHTS), "hardware": list(HARDWARE)}
     (folder / "run.yaml").write_text(yaml.safe_dump(text, sort_keys=False), encoding="utf-8")
-    for preset in PRESETS:
-        Hardware.preset(preset).save(folder / f"hardware-{preset}.yaml")
+    for name, hardware in HARDWARE.items():
+        hardware.save(folder / f"hardware-{name.replace(' ', '-')}.yaml")
     for name in ("accuracy", "votes", "layers", "errors", "conductance"):
         getattr(results, name).to_csv(folder / f"{name}.csv", index=False)
     report = "\n\n".join(f"weights {weights}, {text}" for (weights, _), text in results.reports.items())
@@ -116,8 +122,8 @@ def write(results: Results, settings: Settings, folder: Path) -> None:
 
 def show(results: Results, console: Console) -> None:
     """Print the tile reports and the table of accuracies."""
-    for (trained, preset), report in results.reports.items():
-        if preset != "ideal" and trained == WEIGHTS[-1]:
+    for (trained, name), report in results.reports.items():
+        if name in PRESETS and trained == WEIGHTS[-1]:
             console.print(str(report), soft_wrap=True, highlight=False)
             console.print()
     table = Table(title="accuracy on MNIST test pictures, with 95 % intervals")
@@ -129,7 +135,10 @@ def show(results: Results, console: Console) -> None:
         cells = [f"{a:.2%} [{low:.2%}, {high:.2%}]" for a, low, high in group[["accuracy", "low", "high"]].to_numpy()]
         table.add_row(str(weights), str(hardware), *cells)
     console.print(table)
-    console.print("Votes on one chip average its fresh read noise; the errors of its programming stay.")
+    console.print(
+        "Votes on one chip average its fresh read noise; the errors of its programming stay. paper 0.6: "
+        "the paper's multiplicative noise on the outputs, sigma 0.6."
+    )
 
 
 def layer_errors(chip: Chip, images: torch.Tensor) -> list[dict[str, Any]]:

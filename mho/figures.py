@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-COLOURS = {"ideal": "#888888", "reram": "#c44e52", "pcm": "#4c72b0", "nand": "#55a868"}
-NAMES = {"ideal": "ideal", "reram": "ReRAM", "pcm": "PCM", "nand": "NAND"}
+COLOURS = {"ideal": "#888888", "paper 0.6": "#8172b3", "reram": "#c44e52", "pcm": "#4c72b0", "nand": "#55a868"}
+NAMES = {"paper 0.6": "paper, sigma 0.6", "reram": "ReRAM", "pcm": "PCM", "nand": "NAND"}
 
 
 def accuracy_over_votes(votes: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:

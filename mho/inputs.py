@@ -47,8 +47,9 @@ def find_inputs(name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
     if path.suffix not in (".npy", ".npz") or not path.is_file():
         raise ValueError(f"data must be 'mnist' or a .npy or .npz file, got {name!r}")
     try:
-        found = np.load(path, allow_pickle=False)
-        arrays = {"images": found} if isinstance(found, np.ndarray) else dict(found)
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            arrays = {"images": found} if isinstance(found, np.ndarray) else dict(found)
     except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
         raise ValueError(f"data {path}: not a readable array file ({error})") from error
     if "images" not in arrays:

@@ -70,7 +70,7 @@ def mistake() -> None:
             "adc.bits = 'few': Input should be a valid integer, unable to parse string as an integer; "
             "adc.bit = 4: Extra inputs are not permitted",
         ),
-        (["board", "--low", "2"], "Board: low must be below high, not 2.0 and 1.0"),
+        (["board", "--low", "2"], "low must be below high, not 2.0 and 1.0"),
     ],
 )
 def test_bad_input_gets_one_line(arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -105,19 +106,29 @@ def test_overrides_of_layers_apply_in_order():
     assert Hardware.parse(base.dump(), "dump") == base
 
 
+def refusal(fields: dict[str, Any]) -> str:
+    """How the command line says that these fields make no hardware."""
+    with pytest.raises(ValueError, match=r"\S") as caught:
+        hardware().replace(fields)
+    text = describe(caught.value)
+    assert "\n" not in text
+    assert " at 0x" not in text
+    return text
+
+
 IMPOSSIBLE = {
     "cell.g_min": [
         ("50 uS", r"cell: g_min must be below g_max, got g_min = 5e-05 S and g_max = 4e-05 S"),
         -1e-6,
         "1 V",
     ],
-    "cell.g_max": ["0 S", "1 uS", "nan", float("inf"), None],
+    "cell.g_max": ["0 S", ("1 uS", "cell: g_min must be below g_max"), "nan", float("inf"), None],
     "cell.levels": [1, 0, 2.5],
     "cell.v_max": ["0 V", -1],
     "cell.stuck.at_g_min": [-0.1, 1.1],
-    "cell.read_noise.fraction": [-0.02],
+    "cell.read_noise.fraction": [(-0.02, r"cell.read_noise\.(relative\.)?fraction")],
     "cell.read_noise": [{"kind": "loud"}, {"kind": "relative"}],
-    "cell.programming.g_ref": ["0 S"],
+    "cell.programming.g_ref": [("0 S", r"cell.programming\.(polynomial\.)?g_ref")],
     "sensing.v_read": ["0 V", "-0.2 V", "0.2 A"],
     "sensing.t_read": [0],
     "sensing.temperature": ["0 K", "-1 K"],
@@ -151,10 +162,7 @@ IMPOSSIBLE = {
 @pytest.mark.parametrize(("path", "value"), [(path, value) for path, values in IMPOSSIBLE.items() for value in values])
 def test_impossible_values_are_refused_by_the_name_of_the_field(path, value):
     value, said = value if isinstance(value, tuple) else (value, path)
-    with pytest.raises(ValueError, match="") as caught:
-        hardware().replace({path: value})
-    assert said in describe(caught.value)
-    assert "\n" not in describe(caught.value)
+    assert re.search(said, refusal({path: value}))
 
 
 @pytest.mark.parametrize(
@@ -168,8 +176,7 @@ def test_impossible_values_are_refused_by_the_name_of_the_field(path, value):
     ],
 )
 def test_values_that_do_not_go_together_are_refused(fields, match):
-    with pytest.raises(ValueError, match=match):
-        hardware().replace(fields)
+    assert re.search(match, refusal(fields))
 
 
 def test_a_cell_may_be_read_at_its_largest_voltage():
@@ -188,15 +195,17 @@ def test_a_cell_may_be_read_at_its_largest_voltage():
     ],
 )
 def test_unknown_fields_are_refused_by_name(path, match):
-    with pytest.raises(ValueError, match=match) as caught:
-        hardware().replace({path: 1})
-    assert "\n" not in describe(caught.value)
+    assert re.search(match, refusal({path: 1}))
 
 
 @pytest.mark.parametrize(
     ("overrides", "match"),
     [
-        ({"adc.bits": 0}, r"layers.conv\*: adc.bits: Input should be greater than or equal to 1"),
+        ({"adc.bits": 0}, r"layers.conv\*: adc.bits = 0: Input should be greater than or equal to 1"),
+        (
+            {"adc.full_scale": "-1 uA"},
+            r"layers.conv\*: adc.full_scale = '-1 uA': .*; adc.full_scale = '-1 uA': Input should be greater",
+        ),
         ({"adc.colour": 1}, r"layers.conv\*: adc: Adc has no field colour"),
         ({"cell.g_min": "1 S"}, r"layers.conv\*: cell: g_min must be below g_max"),
         ({"cell.v_max": "0.1 V"}, r"layers.conv\*: sensing.v_read must be at most cell.v_max"),
@@ -204,9 +213,7 @@ def test_unknown_fields_are_refused_by_name(path, match):
     ],
 )
 def test_overrides_that_make_no_hardware_are_refused_at_once(overrides, match):
-    with pytest.raises(ValueError, match=match) as caught:
-        hardware(layers={"*": {"adc.bits": 6}, "conv*": overrides})
-    assert "\n" not in describe(caught.value)
+    assert re.search(match, refusal({"layers": {"*": {"adc.bits": 6}, "conv*": overrides}}))
 
 
 def test_an_unknown_preset_is_refused_with_the_names_of_all():

@@ -301,3 +301,7 @@ def test_positions_do_not_depend_on_a_batch_dimension():
     for x in (pictures(), pictures()[0]):
         chip(x)
         assert chip.layers[""].positions == 100
+
+
+def test_an_empty_batch_gives_an_empty_output():
+    assert mho.map(small_cnn(), ideal())(pictures()[:0]).shape == (0, 10)

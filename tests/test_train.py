@@ -108,6 +108,26 @@ def test_interrupted_and_resumed_is_the_same_to_the_bit(whole, tmp_path, stops):
     assert told[-1] == whole[1][-1]
 
 
+def test_interrupted_between_the_last_checkpoint_and_the_evaluation(whole, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mho.models.train.evaluate", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_small(tmp_path / "run", save_every_s=0)
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == STEPS
+    assert torch.equal(weights(run_small(tmp_path / "run")), weights(whole[0]))
+
+
+def test_resumed_without_its_random_state_a_run_differs(whole, tmp_path, monkeypatch):
+    """Negative control of the tests above."""
+    with pytest.raises(KeyboardInterrupt):
+        run_small(tmp_path / "run", tell=interrupt_after(STEPS + 1), save_every_s=0)
+    monkeypatch.setattr(torch, "set_rng_state", lambda state: None)
+    assert not torch.equal(weights(run_small(tmp_path / "run")), weights(whole[0]))
+
+
 @pytest.mark.parametrize(
     "fields",
     [

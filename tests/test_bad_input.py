@@ -1,0 +1,314 @@
+"""Bad input on the command line: one line on standard error, exit code 2, and nothing half-written."""
+
+from __future__ import annotations
+
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from helpers import NOISY
+from torch import nn
+
+import mho
+from mho.cli import app, run
+
+TINY = """
+import torch
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = build()
+    def forward(self, x):
+        return self.net(x) if x.sum() >= 0 else x
+"""
+
+
+def tiny() -> nn.Sequential:
+    scope: dict = {}
+    exec(TINY, scope)
+    torch.manual_seed(0)
+    return scope["build"]().eval()
+
+
+class Shop:
+    """A working folder with a factory, a checkpoint, a hardware file and data, all good; tests spoil one of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "tiny.py").write_text(TINY, encoding="utf-8")
+        self.save(tiny().state_dict())
+        self.hardware(NOISY)
+        generator = np.random.default_rng(0)
+        self.images = generator.random((20, 1, 8, 8), dtype=np.float32)
+        self.labels = generator.integers(0, 3, 20)
+        self.data(images=self.images, labels=self.labels)
+
+    def save(self, state: dict[str, torch.Tensor]) -> None:
+        torch.save(state, self.folder / "tiny.pt")
+
+    def spoil(self, key: str, change: Callable[[torch.Tensor], object]) -> None:
+        state = tiny().state_dict()
+        change(state[key])
+        self.save(state)
+
+    def hardware(self, fields: dict) -> None:
+        (self.folder / "chip.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
+
+    def data(self, **arrays: object) -> None:
+        np.savez(self.folder / "data.npz", **arrays)
+
+    def map(self, **options: object) -> list[str]:
+        """The arguments of `mho map` with some options replaced."""
+        given = {"model": "tiny:build", "hardware": "chip.yaml", "calibrate": "data.npz", "out": "out/chip"} | options
+        checkpoint = str(given.pop("checkpoint", "tiny.pt"))
+        return ["map", checkpoint, *(part for key, value in given.items() for part in (f"--{key}", str(value)))]
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch) -> Shop:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "tiny", raising=False)
+    return Shop(tmp_path)
+
+
+@pytest.fixture
+def refused(capsys, tmp_path) -> Callable[..., None]:
+    def check(arguments: list[str], *said: str) -> None:
+        before = sorted(path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts)
+        capsys.readouterr()
+        code = run(app, arguments)
+        err = capsys.readouterr().err
+        assert err.startswith("mho: error: ")
+        assert (code, err.count("\n"), err[-1]) == (2, 1, "\n")
+        for part in said:
+            assert part in err
+        assert " at 0x" not in err
+        assert sorted(path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts) == before
+
+    return check
+
+
+def test_map_and_vote(shop, capsys):
+    assert run(app, shop.map(seed=3, exclude="4")) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "chip: custom, seed 3" in out
+    assert "1 (BatchNorm2d): folded into 0" in out
+    assert "4 (Linear): excluded by name" in out
+    assert run(app, shop.map(seed=3)) == 0
+    assert run(app, ["vote", "out/chip", "--data", "data.npz", "--votes", "7", "--copies", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    chip, images = mho.load("out/chip"), torch.from_numpy(shop.images)
+    result = mho.vote(chip, images, 7, copies=2)
+    assert out.splitlines()[-1] == f"   7 votes  {result.accuracy(torch.from_numpy(shop.labels))}"
+    assert [line.split()[0] for line in out.splitlines()[-4:]] == ["1", "2", "5", "7"]
+    direct = mho.map(tiny(), mho.Hardware.load("chip.yaml"), calibrate=images, seed=3)
+    assert torch.equal(direct.read(images, read=4), chip.read(images, read=4))
+    assert sorted(path.name for path in Path("out").iterdir()) == ["chip"]
+
+
+def test_a_chip_that_needs_its_model_votes_with_it(shop, refused, capsys):
+    state = {f"net.{key}": value for key, value in tiny().state_dict().items()}
+    shop.save(state)
+    assert run(app, shop.map(model="tiny:Branching")) == 0
+    refused(["vote", "out/chip", "--data", "data.npz"], "its structure was not saved: torch.fx cannot trace it")
+    assert run(app, ["vote", "out/chip", "--data", "data.npz", "--votes", "2", "--model", "tiny:Branching"]) == 0
+    assert "2 votes" in capsys.readouterr().out
+
+
+WEIGHTS = {
+    "NaN": (
+        "0.weight",
+        lambda value: value[0].fill_(float("nan")),
+        "layer '0': weights must be finite, got 9 NaN or",
+    ),
+    "infinite": ("4.weight", lambda value: value[0, 0].fill_(float("inf")), "layer '4': weights must be finite, got 1"),
+    "bias": ("4.bias", lambda value: value.fill_(float("nan")), "layer '4': bias must be finite, got 3 NaN"),
+    "norm": ("1.running_mean", lambda value: value[1].fill_(float("nan")), "layer '0': bias must be finite, got 1 NaN"),
+    "zero": ("4.weight", torch.Tensor.zero_, "layer '4': weights are all zero, nothing to program; exclude the layer"),
+}
+
+
+@pytest.mark.parametrize(("key", "change", "said"), WEIGHTS.values(), ids=WEIGHTS)
+def test_weights_that_cannot_be_mapped(shop, refused, key, change, said):
+    shop.spoil(key, change)
+    refused(shop.map(), said)
+
+
+def test_checkpoints_that_are_none(shop, refused):
+    content = Path("tiny.pt").read_bytes()
+    for name, wrong in (("a.pt", content[:-200]), ("b.pt", b"hello"), ("c.safetensors", b"\0" * 30), ("d.pt", b"")):
+        Path(name).write_bytes(wrong)
+        refused(shop.map(checkpoint=name), f"checkpoint {name}: ")
+    torch.save(tiny(), "whole.pt")
+    refused(shop.map(checkpoint="whole.pt"), "holds pickled Python objects", "save model.state_dict() instead")
+    refused(shop.map(checkpoint="none.pt"), "checkpoint none.pt: no such file")
+    state = tiny().state_dict()
+    shop.save({"4.weight": state["4.weight"][:2], "4.bias": state["4.bias"], "other": torch.ones(1)})
+    refused(shop.map(), "missing: 0.weight, 0.bias", "surplus: other", "wrong shape: 4.weight is (2, 144)")
+
+
+def test_models_that_are_none(shop, refused):
+    refused(shop.map(model="tiny"), "model must be given as package.module:factory")
+    refused(shop.map(model="tiny:large"), "has no attribute 'large'")
+    refused(shop.map(model="small:build"), "No module named 'small'")
+    refused(shop.map(exclude="conv*"), "exclude: pattern 'conv*' matches no layer; layers are 0, 4")
+    refused(["map", "tiny.pt", "--out", "out"], "--model")
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((5, 3, 8, 8), "layer '0' takes 1 channels in dimension -3, got an input of shape (5, 3, 8, 8)"),
+        ((5, 1, 20, 20), "layer '4' takes 144 features in dimension -1, got an input of shape (5, 1296)"),
+        ((5, 1, 2, 2), "layer '0': input of shape"),
+        ((5, 8), "layer '0' takes 1 channels"),
+        ((0, 1, 8, 8), "data wrong.npy: images must be samples (n, ...), got shape (0, 1, 8, 8)"),
+        ((7,), "data wrong.npy: images must be samples"),
+        ((), "data wrong.npy: images must be samples"),
+    ],
+)
+def test_calibration_of_the_wrong_shape(shop, refused, shape, said):
+    np.save("wrong.npy", np.ones(shape, np.float32))
+    refused(shop.map(calibrate="wrong.npy"), said)
+
+
+def test_data_that_is_none(shop, refused):
+    refused(shop.map(calibrate="none.npy"), "data must be 'mnist' or a .npy or .npz file, got 'none.npy'")
+    refused(shop.map(calibrate="tiny.py"), "data must be 'mnist' or a .npy or .npz file, got 'tiny.py'")
+    for wrong in (b"", b"hello", Path("data.npz").read_bytes()[:-300], Path("data.npz").read_bytes()[:700]):
+        for name in ("wrong.npz", "wrong.npy"):
+            Path(name).write_bytes(wrong)
+            refused(shop.map(calibrate=name), f"data {name}: not a readable array file")
+    np.save("nan.npy", np.full((4, 1, 8, 8), np.nan, np.float32))
+    refused(shop.map(calibrate="nan.npy"), "calibration inputs must be finite, got NaN")
+    np.save("zero.npy", np.zeros((4, 1, 8, 8), np.float32))
+    refused(shop.map(calibrate="zero.npy"), "calibration inputs are all zero")
+    np.save("words.npy", np.full((4, 1, 8, 8), "word"))
+    refused(shop.map(calibrate="words.npy"), "images must be numbers, got <U4")
+    np.save("complex.npy", np.ones((4, 1, 8, 8), complex))
+    refused(shop.map(calibrate="complex.npy"), "images must be numbers, got complex128")
+    np.save("pickle.npy", np.array([{"a": 1}, None]), allow_pickle=True)
+    refused(shop.map(calibrate="pickle.npy"), "not a readable array file")
+    shop.data(pictures=shop.images)
+    refused(shop.map(), "expected an array 'images', got pictures")
+
+
+def test_integers_of_any_width_and_byte_order_are_data(shop):
+    for kind in ("uint8", ">i4", "<f8", "float16", "bool"):
+        shop.data(images=(shop.images * 2).astype(kind), labels=shop.labels.astype("uint8"))
+        assert run(app, shop.map(hardware="ideal")) == 0
+        assert run(app, ["vote", "out/chip", "--data", "data.npz", "--votes", "1"]) == 0
+
+
+HARDWARE = {
+    "unknown field": ({"colour": "red"}, "Hardware has no field colour"),
+    "unknown field below": ({"adc": {"bit": 8}}, "adc: Adc has no field bit; its fields are bits"),
+    "range upside down": ({"cell": {"g_min": "50 uS", "g_max": "1 uS"}}, "cell: g_min must be below g_max"),
+    "no bits": ({"adc": {"bits": 0, "full_scale": "calibrated"}}, "adc.bits = 0: "),
+    "negative noise": ({"sensing": {**NOISY["sensing"], "amplifier_noise": "-1 pA/rtHz"}}, "sensing.amplifier_noise"),
+    "no rows": ({"tile": {"rows": 0}}, "tile.rows = 0: "),
+    "a range of zero": ({"adc": {"bits": 8, "full_scale": "0 A"}}, "adc.full_scale"),
+    "another unit": ({"sensing": {**NOISY["sensing"], "v_read": "0.2 S"}}, "sensing.v_read = '0.2 S': expected volts"),
+    "too much voltage": ({"cell": {**NOISY["cell"], "v_max": "0.1 V"}}, "sensing.v_read must be at most cell.v_max"),
+    "an override": ({"layers": {"0": {"adc.bits": 0}}}, "layers.0: adc.bits = 0: "),
+    "an override of no layer": ({"layers": {"fc": {"adc.bits": 4}}}, "hardware.layers: pattern 'fc' matches no layer"),
+    "one column": ({"tile": {"columns": 1}}, "layer '0': tile.columns must be at least 2"),
+    "a time without data": (
+        {"cell": mho.Hardware.preset("reram").cell.model_dump(mode="json"), "time_s": 1e9},
+        "time_s must be at most 172800 s",
+    ),
+    "signed weights": ({"tile": {"encoding": "single"}}, "tile.encoding 'single' takes no negative weights"),
+}
+
+
+@pytest.mark.parametrize(("fields", "said"), HARDWARE.values(), ids=HARDWARE)
+def test_hardware_that_is_impossible(shop, refused, fields, said):
+    shop.hardware({**NOISY, **fields})
+    refused(shop.map(), said)
+
+
+def test_hardware_that_is_none(shop, refused):
+    refused(
+        shop.map(hardware="flash"), "hardware must be a preset (ideal, nand, pcm, reram) or a YAML file, got 'flash'"
+    )
+    refused(["devices", "flash"], "hardware preset must be one of ideal, nand, pcm, reram, got 'flash'")
+    for wrong in (b"cell: [1", b"- cell", b"", b"\xff\xfe\x00", b"name: x"):
+        Path("chip.yaml").write_bytes(wrong)
+        refused(shop.map())
+
+
+def test_folders_that_are_something_else(shop, refused):
+    Path("notes").mkdir()
+    Path("notes/a.txt").write_text("precious")
+    refused(shop.map(out="notes"), "notes: exists and is no saved chip; choose another path")
+    refused(shop.map(out="."), "exists and is no saved chip")  # though a chip.yaml is there
+    refused(["demo", "--out", "notes"], "out: notes exists and is no run folder; choose another")
+    refused(["demo", "--out", "tiny.py"], "out: tiny.py exists and is no run folder")
+    refused(["vote", "notes", "--data", "data.npz"], "chip notes: no saved chip there")
+    refused(["vote", "nowhere", "--data", "data.npz"], "chip nowhere: no saved chip there")
+
+
+def test_votes_that_cannot_be_counted(shop, refused):
+    assert run(app, shop.map()) == 0
+    vote = ["vote", "out/chip", "--data", "data.npz"]
+    refused([*vote, "--rule", "loud"], "rule must be 'hard' or 'soft', got 'loud'")
+    refused([*vote, "--votes", "2", "--copies", "3"], "copies must be at most k = 2, got 3")
+    refused([*vote, "--votes", "0"], "--votes")
+    shop.data(images=shop.images)
+    refused(vote, "data data.npz: has no labels")
+    shop.data(images=shop.images, labels=shop.labels[:7])
+    refused(vote, "labels must have shape (20,), got (7,)")
+    shop.data(images=shop.images[:, :, :5], labels=shop.labels)
+    refused(vote, "layer '4' takes 144 features")
+    shop.data(images=np.full_like(shop.images, np.nan), labels=shop.labels)
+    refused(vote, "inputs must be finite")
+    Path("out/chip/chip.safetensors").write_bytes(b"half")
+    shop.data(images=shop.images, labels=shop.labels)
+    refused(vote, "chip out/chip: damaged")
+
+
+def test_a_failing_save_leaves_no_folder(shop, refused, monkeypatch):
+    def no_space(tensors, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(path))
+
+    Path("out").mkdir()
+    monkeypatch.setattr("mho.mapping.store.save_file", no_space)
+    refused(shop.map(), "No space left on device")
+
+
+def test_training_without_data(shop, refused, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    Path("data").mkdir()
+    monkeypatch.setenv("MHO_DATA", str(Path("data").absolute()))
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
+    refused(["train", "mnist-cnn", "--out", "run"], "train-images-idx3-ubyte.gz", "no network", "MHO_DATA")
+    refused(["train", "resnet"], "network must be one of mnist-cnn, got 'resnet'")
+    for option, value in (("--sigma-train", "-1"), ("--noise", "loud"), ("--protocol", "theirs"), ("--epochs", "0")):
+        refused(["train", "mnist-cnn", option, value, "--out", "run"], option.lstrip("-").split("-")[0])
+    Path("data/mnist").mkdir()
+    Path("data/mnist/train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8bhalf")
+    refused(["train", "mnist-cnn", "--out", "run"], "train-images-idx3-ubyte.gz")
+
+
+def test_schedules_that_are_none(shop, refused):
+    for stages in ("", "1e-6,", "1e-6,fast", "nan", "0", "-1"):
+        refused(["schedule", f"--stages={stages}"], "stages")
+    refused(["schedule", "--stages=1", "--votes", "0"], "votes")
+    refused(["schedule", "--stages=1", "--voter=-1"], "voter")
