@@ -67,16 +67,18 @@ class Chip(nn.Module):
         self.calls += 1
         return self.read(*inputs, read=self.calls - 1)
 
-    def read(self, *inputs: torch.Tensor, read: int, first_sample: int = 0, noisy: bool = True) -> Any:
-        """The inference of a given number.
+    def read(self, *inputs: torch.Tensor, read: int, reads: int = 1, first_sample: int = 0, noisy: bool = True) -> Any:
+        """The inference of a given number, or several of them at once.
 
         Args:
             inputs: the model's inputs, samples along the first dimension.
             read: its number: the same number gives the same noise, another number other noise.
+            reads: how many inferences of the same inputs, numbered from `read`. Their outputs follow one another along
+                the first dimension and are those of the inferences made one by one.
             first_sample: place of the first sample in the whole data set, so that batches do not change the noise.
             noisy: False leaves out the noise of the read; converters and frozen errors stay.
         """
-        return self._run(inputs, Inference(read=read, first_sample=first_sample, noisy=noisy))
+        return self._run(inputs, Inference(read=read, reads=reads, first_sample=first_sample, noisy=noisy))
 
     def prepare(self, calibrate: torch.Tensor | None) -> None:
         """Set the ranges that hardware leaves to calibration from a batch of inputs, and program all layers.
@@ -137,6 +139,9 @@ class Chip(nn.Module):
         if not isinstance(first, torch.Tensor):
             raise TypeError(f"a chip takes torch tensors, got {type(first).__name__}")
         run.samples = max(1, first.shape[0] if first.ndim else 1)
+        if run.reads > 1:
+            inputs = tuple(x.repeat(run.reads, *(1,) * (x.ndim - 1)) for x in inputs)
+            run.repeated = inputs[0]
         run.channels_last = self.channels_last
         for layer in self.layers.values():
             layer.inference = run

@@ -103,16 +103,31 @@ def matrices(weight: torch.Tensor, bias: torch.Tensor | None, spec: LayerSpec) -
 class Inference:
     """What one pass through a chip shares among its layers.
 
-    With `channels_last` convolutions return the memory layout that they compute in.
+    A pass can be several reads, numbered from `read`: the layers then see their samples one read after the other, and
+    `repeated` is the tensor that holds the same samples for each read. With `channels_last` convolutions return the
+    memory layout that they compute in.
     """
 
     read: int = 0
+    reads: int = 1
+    repeated: torch.Tensor | None = None
     first_sample: int = 0
     samples: int = 1
     calibrating: bool = False
     noisy: bool = True
     channels_last: bool = False
     calls: dict[str, int] = field(default_factory=dict)
+
+    def shares(self, x: torch.Tensor) -> bool:
+        """Whether x is the repeated samples, perhaps in another shape, so that one read's inputs stand for all."""
+        same = self.repeated
+        return (
+            same is not None
+            and x.data_ptr() == same.data_ptr()
+            and x._version == 0  # not written to since
+            and x.is_contiguous()
+            and (len(x), x.numel(), x.dtype) == (len(same), same.numel(), same.dtype)
+        )
 
 
 class TileLayer(nn.Module):
@@ -155,9 +170,12 @@ class TileLayer(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        inputs, leading, spatial = self._arrange(x)
-        run, rows = self.inference, inputs.shape[0] * prod(spatial)
-        per_sample = max(1, rows // run.samples) if leading else rows
+        run = self.inference
+        shared = run.shares(x)
+        inputs, leading, spatial = self._arrange(x[: run.samples] if shared else x)
+        rows = inputs.shape[0] * prod(spatial)
+        samples = run.samples if shared else run.samples * run.reads
+        per_sample = max(1, rows // samples) if leading else rows
         call = run.calls.get(self.name, 0)
         run.calls[self.name] = call + 1
         self.positions = per_sample + (self.positions or 0 if call else 0)
@@ -166,18 +184,22 @@ class TileLayer(nn.Module):
                 self.matrix.calibrate(inputs, call)
             except ValueError as error:
                 raise MappingError(str(error)) from error
-        if run.first_sample and rows % run.samples:
+        if (run.first_sample or run.reads > 1) and rows % samples:
             raise MappingError(
-                f"layer {self.name!r} has {rows} rows for {run.samples} samples: batches can't be told apart; "
+                f"layer {self.name!r} has {rows} rows for {samples} samples: batches can't be told apart; "
                 "give all samples at once (batch_size=None)"
             )
         y = self.matrix.read(
             inputs,
             read=run.read,
+            reads=run.reads,
+            shared=shared,
             first_row=run.first_sample * per_sample,
             call=call,
             noisy=run.noisy and not run.calibrating,
         )
+        if shared:
+            leading = (run.reads * leading[0], *leading[1:])
         out = (
             torch.from_numpy(y)
             .to(x.device, x.dtype)

@@ -6,8 +6,6 @@ The programmed conductances themselves are kept, not the seed alone, so a loaded
 from __future__ import annotations
 
 import copy
-import shutil
-import tempfile
 from dataclasses import asdict
 from math import prod
 from pathlib import Path
@@ -26,6 +24,7 @@ from ..crossbar.kernels.read import Planes
 from ..crossbar.programming import Programmed
 from .chip import Chip, Digital
 from .errors import CheckpointError, MappingError
+from .folders import whole_folder
 from .graph import NotPlain, describe, rebuild
 from .layers import LayerSpec, Matrices, TileLayer
 
@@ -73,21 +72,9 @@ def save(chip: Chip, path: str | Path) -> None:
     for name, layer in chip.layers.items():
         for key, array in _arrays(layer).items():
             tensors[f"layer.{name}.{key}"] = torch.from_numpy(np.ascontiguousarray(array))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    old = fresh.with_name(fresh.name + ".old")
-    try:
-        (fresh / TEXT).write_text(yaml.safe_dump(text, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        save_file(tensors, fresh / TENSORS)
-        fresh.chmod(0o755)
-        if path.exists():
-            path.rename(old)
-        fresh.rename(path)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if old.exists() and not path.exists():
-            old.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+    with whole_folder(path) as folder:
+        (folder / TEXT).write_text(yaml.safe_dump(text, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        save_file(tensors, folder / TENSORS)
 
 
 def _own(value: torch.Tensor) -> torch.Tensor:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .mapping.folders import whole_folder
 
 MARK = "run.yaml"
 
@@ -31,18 +31,5 @@ def run_folder(out: Path) -> Iterator[Path]:
         ValueError: `out` holds something else than a run.
     """
     check_run_folder(out)
-    out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    old = fresh.with_name(fresh.name + ".old")
-    try:
-        yield fresh
-        fresh.chmod(0o755)
-        if out.exists():
-            out.rename(old)
-        fresh.rename(out)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if old.exists() and not out.exists():
-            old.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
+    with whole_folder(out) as folder:
+        yield folder

@@ -12,6 +12,8 @@ from scipy.stats import norm
 
 from ..mapping.chip import Chip
 
+TOGETHER = 1000  # samples that pass through a chip at once, votes counted one by one: bounds the memory
+
 
 class Accuracy(float):
     """A share of right answers, with the Wilson (1927) score interval `low`, `high` and the number of samples `n`."""
@@ -143,22 +145,30 @@ def vote(
     parts = []
     for start in range(0, len(images), batch_size or len(images)):
         batch = images[start : start + (batch_size or len(images))]
-        reads = (chips[v % copies].read(batch, read=v, first_sample=start) for v in range(k))
-        parts.append(_tally(reads, len(batch), rule))
+        parts.append(_tally(_reads(chips, batch, start, k), rule))
     counts, softmax, winners = (torch.cat(part) for part in zip(*parts, strict=True))
     return VoteResult(winners[:, -1], counts, softmax, winners, k, rule, copies)
 
 
-def _tally(reads: Iterator[torch.Tensor], samples: int, rule: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _reads(chips: list[Chip], batch: torch.Tensor, start: int, k: int) -> Iterator[torch.Tensor]:
+    """The k inferences of a batch in turn, made in groups where one chip makes them all."""
+    together = max(1, TOGETHER // len(batch)) if len(chips) == 1 else 1
+    for first in range(0, k, together):
+        reads = min(together, k - first)
+        logits = chips[first % len(chips)].read(batch, read=first, reads=reads, first_sample=start)
+        if logits.ndim != 2 or len(logits) != reads * len(batch) or logits.shape[1] < 2:
+            raise ValueError(
+                f"vote needs an output of shape (samples, classes), two classes or more, the model gives "
+                f"{tuple(logits.shape)} for {reads * len(batch)} samples"
+            )
+        yield from logits.chunk(reads)
+
+
+def _tally(reads: Iterator[torch.Tensor], rule: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Counts, mean softmax and winners so far of the reads of one batch."""
     counts, total, mean = torch.zeros(0), torch.zeros(0), torch.zeros(0)
     winners: list[torch.Tensor] = []
     for logits in reads:
-        if logits.ndim != 2 or len(logits) != samples or logits.shape[1] < 2:
-            raise ValueError(
-                f"vote needs an output of shape (samples, classes), two classes or more, the model gives "
-                f"{tuple(logits.shape)} for {samples} samples"
-            )
         if not winners:
             counts = torch.zeros(logits.shape, dtype=torch.int64)
             total = torch.zeros(logits.shape, dtype=torch.float64)

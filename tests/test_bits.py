@@ -112,6 +112,15 @@ def test_any_order_of_reads(chip, whole):
     assert torch.equal(torch.stack([fresh(images()) for _ in range(3)])[2], whole)
 
 
+@pytest.mark.parametrize("first", [0, 7])
+def test_several_reads_at_once(chip, whole, first):
+    x = images()[first:]
+    several = chip.read(x, read=1, reads=3, first_sample=first).chunk(3)
+    assert torch.equal(several[1], whole[first:])
+    assert torch.equal(several[2], chip.read(x, read=3, first_sample=first))
+    assert not torch.equal(several[0], several[1])  # negative control
+
+
 def test_after_saving(chip, whole, tmp_path):
     chip.save(tmp_path / "chip")
     assert torch.equal(mho.load(tmp_path / "chip").read(images(), read=2), whole)

@@ -9,6 +9,7 @@ from scipy import stats
 from torch import nn
 
 import mho
+from mho.models import votes
 from mho.models.votes import Accuracy, VoteResult, vote
 
 
@@ -19,9 +20,9 @@ class Scripted:
         self.logits, self.copy_index = logits, copy_index
         self.asked: list[tuple[int, int]] = []
 
-    def read(self, images: torch.Tensor, *, read: int, first_sample: int) -> torch.Tensor:
-        self.asked.append((read, first_sample))
-        return self.logits[read, first_sample : first_sample + len(images)]
+    def read(self, images: torch.Tensor, *, read: int, reads: int, first_sample: int) -> torch.Tensor:
+        self.asked += [(v, first_sample) for v in range(read, read + reads)]
+        return self.logits[read : read + reads, first_sample : first_sample + len(images)].flatten(0, 1)
 
     def replica(self, index: int) -> Scripted:
         other = Scripted(self.logits + 100 * index, index)
@@ -152,11 +153,11 @@ def test_bad_options_are_refused(options, match):
 @pytest.mark.parametrize("shape", [(4, 3, 2), (4,), (5, 3), (4, 1)])
 def test_an_output_that_is_not_classes_is_refused(shape):
     class Odd(Scripted):
-        def read(self, images, *, read, first_sample):
+        def read(self, images, *, read, reads, first_sample):
             return torch.zeros(shape)
 
     with pytest.raises(ValueError, match=r"vote needs an output of shape \(samples, classes\), .* gives \("):
-        vote(Odd(torch.zeros(0)), torch.zeros(4, 1))
+        vote(Odd(torch.zeros(0)), torch.zeros(4, 1), 1)
 
 
 @pytest.mark.parametrize("k", [0, 4, -1])
@@ -171,7 +172,7 @@ def chip() -> mho.Chip:
 
 
 @pytest.mark.parametrize("options", [{}, {"rule": "soft"}, {"copies": 3}])
-def test_a_chip_votes_the_same_at_once_or_one_after_another(chip, options):
+def test_a_chip_votes_the_same_at_once_or_one_after_another(chip, options, monkeypatch):
     x = pictures(20)
     nine = mho.vote(chip, x, 9, **options)
     five = mho.vote(chip, x, 5, **options)
@@ -181,6 +182,9 @@ def test_a_chip_votes_the_same_at_once_or_one_after_another(chip, options):
         again = mho.vote(chip, x, 5, batch_size=size, **options)
         assert torch.equal(again.softmax, five.softmax)
         assert torch.equal(again.counts, five.counts)
+    for together in (1, 40):
+        monkeypatch.setattr(votes, "TOGETHER", together)
+        assert torch.equal(mho.vote(chip, x, 5, **options).softmax, five.softmax)
     assert not torch.equal(mho.vote(chip, x, 1).softmax, mho.vote(chip, x, 2).softmax)
 
 
