@@ -15,21 +15,71 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Target conductances of a matrix, and what turns their currents back into weights.
+class Encoding:
+    """How a matrix sits in the cells of a plan, and what turns their currents back into weights.
 
     Attributes:
-        targets: (slices, polarities, rows, columns) siemens, float32; columns are the outputs, then reference columns.
-            With two polarities the second is taken off the first.
+        plan, cell: the tiles and their cells.
+        maxima: (row tiles, outputs) largest |weight| that shares one scale.
         scale: (slices, row tiles, outputs) float64: weight units of one siemens of (signed) conductance.
         reference: (outputs,) column whose reading is taken off each output's; empty without reference columns.
         pedestal: siemens that every cell has too much, taken off digitally.
     """
 
-    targets: Array
+    plan: Plan
+    cell: Cell
+    maxima: Array
     scale: Array
     reference: Array
     pedestal: float
+
+    @classmethod
+    def of(cls, weights: Array, plan: Plan, cell: Cell) -> Encoding:
+        """The encoding of weights (rows, outputs).
+
+        Raises:
+            ValueError: negative weights for the encoding `single`.
+        """
+        tile = plan.tile
+        if tile.encoding == "single" and (weights < 0).any():
+            raise ValueError("tile.encoding 'single' takes no negative weights; use 'differential' or 'offset'")
+        maxima = block_maxima(weights, plan)
+        span = (cell.g_max - cell.g_min) / (2 if tile.encoding == "offset" else 1)
+        return cls(
+            plan,
+            cell,
+            maxima,
+            slice_weights(cell.levels, tile.slices)[:, None, None] * maxima[None] / span,
+            plan.outputs + np.arange(plan.outputs) // tile.outputs if tile.reference_columns else np.empty(0, np.int64),
+            cell.g_min if tile.encoding == "single" else 0.0,
+        )
+
+    @property
+    def polarities(self) -> int:
+        """Cells of a pair; the second is taken off the first."""
+        return 2 if self.plan.tile.encoding.startswith("differential") else 1
+
+    @property
+    def columns(self) -> int:
+        """Outputs, then reference columns."""
+        return self.plan.outputs + (self.plan.column_tiles if self.plan.tile.reference_columns else 0)
+
+    def targets(self, weights: Array, row_tile: int) -> Array:
+        """Conductances (slices, polarities, rows, columns) in siemens, float32, for some rows of the weights.
+
+        They are of one row tile. The middle of the range stands in the reference columns.
+        """
+        tile, cell = self.plan.tile, self.cell
+        u = weights / self.maxima[row_tile]
+        two_sided = tile.encoding in ("differential_two_sided", "offset")
+        # what one cell (or the first of a pair) holds, as a fraction of the range, and its partner
+        halves = [(1 + u) / 2, (1 - u) / 2] if two_sided else [np.maximum(u, 0), np.maximum(-u, 0)]
+        g = np.empty((tile.slices, self.polarities, len(u), self.columns), dtype=np.float32)
+        g[..., self.plan.outputs :] = cell.g_min + (cell.g_max - cell.g_min) / 2
+        for polarity in range(self.polarities):
+            digits = slice_digits(halves[polarity], cell.levels, tile.slices)
+            g[:, polarity, :, : self.plan.outputs] = cell.g_min + (cell.g_max - cell.g_min) * digits
+        return g
 
 
 def block_maxima(weights: Array, plan: Plan) -> Array:
@@ -49,36 +99,6 @@ def block_maxima(weights: Array, plan: Plan) -> Array:
 def quantise_conductance(fraction: Array, levels: int | None) -> Array:
     """Fractions of the conductance range, rounded (half to even) to a cell's levels."""
     return fraction if levels is None else np.rint(fraction * (levels - 1)) / (levels - 1)
-
-
-def encode(weights: Array, plan: Plan, cell: Cell) -> Encoded:
-    """Encode weights (rows, outputs) for the tiles of a plan.
-
-    Raises:
-        ValueError: negative weights for the encoding `single`.
-    """
-    tile, edges = plan.tile, plan.edges
-    maxima = block_maxima(weights, plan)
-    per_row = np.repeat(maxima, np.diff(edges), axis=0)
-    u = weights / per_row
-    if tile.encoding == "single" and (u < 0).any():
-        raise ValueError("tile.encoding 'single' takes no negative weights; use 'differential' or 'offset'")
-    span = cell.g_max - cell.g_min
-    two_sided = tile.encoding in ("differential_two_sided", "offset")
-    # what one cell (or the first of a pair) holds, as a fraction of the range, and its partner
-    halves = [(1 + u) / 2, (1 - u) / 2] if two_sided else [np.maximum(u, 0), np.maximum(-u, 0)]
-    if not tile.encoding.startswith("differential"):
-        halves = halves[:1]
-    digits = np.stack([slice_digits(half, cell.levels, tile.slices) for half in halves], axis=1)
-    slice_weight = slice_weights(cell.levels, tile.slices) * (1 if tile.encoding != "offset" else 2) / span
-    scale = slice_weight[:, None, None] * maxima[None]
-    reference = np.empty(0, dtype=np.int64)
-    if tile.encoding == "offset":
-        middle = np.full((tile.slices, 1, plan.rows, plan.column_tiles), 0.5)
-        digits = np.concatenate([digits, middle], axis=3)
-        reference = plan.outputs + np.arange(plan.outputs) // tile.outputs
-    targets = (cell.g_min + span * digits).astype(np.float32)
-    return Encoded(targets, scale, reference, cell.g_min if tile.encoding == "single" else 0.0)
 
 
 def slice_digits(fraction: Array, levels: int | None, slices: int) -> Array:

@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-Key = tuple[Any, Any]  # two np.uint32
+from .kernels.philox import round_keys
+
+Key = np.ndarray[Any, Any]  # the keys of Philox's rounds
 Purpose = Literal["program", "stuck", "drift", "read", "output"]
 
 
 def stream_key(seed: int, purpose: Purpose, layer: str, *place: int) -> Key:
-    """The Philox key of one stream.
+    """The Philox key of one stream, as its rounds use it.
 
     Args:
         seed: the chip's seed.
@@ -21,5 +23,4 @@ def stream_key(seed: int, purpose: Purpose, layer: str, *place: int) -> Key:
         place: what else tells streams apart: group, copy of the chip, call within one inference.
     """
     text = "|".join([str(seed), purpose, layer, *map(str, place)])
-    word = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
-    return np.uint32(word & 0xFFFFFFFF), np.uint32(word >> 32)
+    return round_keys(int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little"))

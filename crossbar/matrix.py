@@ -4,22 +4,42 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from .converters import Drive, digits
-from .encoding import encode
 from .hardware import Hardware
-from .kernels.convert import add_output_noise, make_codes
-from .kernels.read import CHUNK, Circuit, Geometry, chunk_codes, read_currents, read_matrix
-from .keys import stream_key
+from .kernels.convert import (
+    BLOCK,
+    add_output_noise,
+    add_output_noise_parallel,
+    make_codes,
+    make_codes_parallel,
+)
+from .kernels.panel import ROWS
+from .kernels.read import (
+    CHUNK,
+    Circuit,
+    Geometry,
+    Place,
+    Planes,
+    make_scratch,
+    read_currents,
+    read_matrix,
+    read_matrix_parallel,
+)
+from .keys import Key, stream_key
 from .programming import Programmed, halves_squares, program
+from .threads import available, pool_of
 from .tile import Plan
 
 Array = np.ndarray[Any, Any]
 CALIBRATION_ROWS = 16384
 CALIBRATION_VALUES = 4_000_000
+WORTH_A_THREAD = 2_000_000  # products of a read; below, starting other threads takes longer than they save
+CACHE = 192 * 1024  # bytes of scratch that stay in the second-level cache
+READING = 64  # products that take as long as the noise and conversion of one reading
 
 
 @dataclass
@@ -62,6 +82,7 @@ class TiledMatrix:
     array_energy_j: float | None = None
     programmed: list[Programmed] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
+    _kept: dict[Any, Any] = field(default_factory=dict, repr=False)  # what reads would make anew each time
 
     def __post_init__(self) -> None:
         groups, rows, outputs = self.weights.shape
@@ -82,28 +103,38 @@ class TiledMatrix:
         """Program all groups into the tiles, with the errors of this seed and copy."""
         assert self.drive is not None
         seed = self.seed if self.hardware.seeds.program is None else self.hardware.seeds.program
-        self.programmed = []
+        self.programmed, self._kept = [], {}
         for g, weights in enumerate(self.weights):
             rows = weights
             if self.bias_on_array:
                 assert self.bias is not None
                 rows = np.concatenate([weights, self.bias[g : g + 1] / self.drive.limit])
-            encoded = encode(rows.astype(np.float64), self.plan, self.hardware.cell)
-            programmed = program(encoded, self.plan, self.hardware, self.drive, seed, self.name, g, self.copy)
-            planes = programmed.planes._replace(
-                scale=(programmed.planes.scale * self.drive.limit).astype(np.float32),
-                bias=np.zeros(self.plan.outputs, np.float32)
-                if self.bias is None or self.bias_on_array
-                else self.bias[g].astype(np.float32),
+            programmed = program(
+                rows.astype(np.float64), self.plan, self.hardware, self.drive, seed, self.name, g, self.copy
             )
-            self.programmed.append(replace(programmed, planes=planes))
+            if self.bias is not None and not self.bias_on_array:
+                planes = programmed.planes._replace(bias=self.bias[g].astype(np.float32))
+                programmed = replace(programmed, planes=planes)
+            self.programmed.append(programmed)
         if self.hardware.adc.full_scale not in (None, "calibrated"):
             sensing, cell = self.hardware.sensing, self.hardware.cell
             relative = float(self.hardware.adc.full_scale) / (sensing.v_read * cell.g_max)
             self.full_scale = np.full(self.plan.tile.slices, relative)
 
+    def replica(self, copy: int) -> TiledMatrix:
+        """Another copy of the chip: the same weights and ranges, programmed anew."""
+        other = replace(self, copy=copy, counts=Counts(), programmed=[], _kept={})
+        other.program()
+        return other
+
     def circuit(self, *, noisy: bool = True) -> Circuit:
         """What the read kernel needs to know of converters and noise."""
+        if ("circuit", noisy) not in self._kept:
+            self._kept["circuit", noisy] = self._make_circuit(noisy)
+        kept: Circuit = self._kept["circuit", noisy]
+        return kept
+
+    def _make_circuit(self, noisy: bool) -> Circuit:
         assert self.drive is not None
         drive, hardware, planes = self.drive, self.hardware, self.programmed[0].planes
         step, low, high, centre = np.empty(0, np.float32), 0.0, 0.0, 0.0
@@ -121,7 +152,7 @@ class TiledMatrix:
             halve=integers and halves_squares(drive.largest_digit),
             constant=float(drive.full_code) if self.bias_on_array else 0.0,
             gain_variance=gain,
-            noisy=noisy and bool(gain or planes.variance.size or any(p.planes.floor.any() for p in self.programmed)),
+            noisy=noisy and (gain > 0 or any(_is_noisy(p.planes) for p in self.programmed)),
             step=step,
             low=low,
             high=high,
@@ -131,20 +162,34 @@ class TiledMatrix:
 
     def positions(self, size: tuple[int, ...]) -> tuple[int, int, int]:
         """Patches along depth, height and width of inputs of this (depth, height, width), padding included."""
+        if self.kernel == self.stride == (1, 1, 1):
+            return size  # type: ignore[return-value]
         depth, height, width = (
             (n - d * (k - 1) - 1) // s + 1
             for n, k, s, d in zip(size, self.kernel, self.stride, self.dilation, strict=True)
         )
         return depth, height, width
 
-    def geometry(self, x: Array, group: int) -> Geometry:
-        """How the kernel takes the patches of one group from x."""
-        channels = x.shape[4] // self.plan.groups
-        size = self.positions(x.shape[1:4])
-        kernel, stride, dilation, out = np.array([self.kernel, self.stride, self.dilation, size], dtype=np.int64)
-        return Geometry(kernel, stride, dilation, out, group * channels, channels)
+    def geometry(self, shape: tuple[int, ...], group: int) -> Geometry:
+        """How the kernel takes the patches of one group from inputs of this shape."""
+        if ("geometry", shape[1:], group) not in self._kept:
+            channels = shape[4] // self.plan.groups
+            size = self.positions(shape[1:4])
+            kernel, stride, dilation, out = np.array([self.kernel, self.stride, self.dilation, size], dtype=np.int64)
+            geometry = Geometry(kernel, stride, dilation, out, group * channels, channels)
+            self._kept["geometry", shape[1:], group] = geometry
+        kept: Geometry = self._kept["geometry", shape[1:], group]
+        return kept
 
-    def input_codes(self, x: Array) -> Array:
+    def _key(self, purpose: Literal["read", "output"], *place: int) -> Key:
+        """Key of the noise of reads."""
+        if (purpose, place) not in self._kept:
+            seed = self.seed if self.hardware.seeds.read is None else self.hardware.seeds.read
+            self._kept[purpose, place] = stream_key(seed, purpose, self.name, *place)
+        kept: Key = self._kept[purpose, place]
+        return kept
+
+    def input_codes(self, x: Array, threads: int = 1) -> Array:
         """DAC codes of inputs of any shape, contiguous, in the type that the planes have.
 
         Raises:
@@ -156,9 +201,12 @@ class TiledMatrix:
         high = float(self.drive.full_code) if self.drive.clips else np.inf
         low = -high if self.drive.signed else 0.0
         factor = self.drive.full_code / self.drive.limit
-        clipped, broken = make_codes(
-            x.reshape(-1), np.float32(factor), np.float32(low), np.float32(high), self.drive.rounds, codes.reshape(-1)
-        )
+        scale = np.float32(factor), np.float32(low), np.float32(high), self.drive.rounds
+        if threads > 1 and x.size > 4 * BLOCK:
+            with pool_of(threads):
+                clipped, broken = make_codes_parallel(x.reshape(-1), *scale, codes.reshape(-1))
+        else:
+            clipped, broken = make_codes(x.reshape(-1), *scale, codes.reshape(-1))
         if broken:
             raise ValueError(f"layer {self.name!r}: inputs must be finite, got {broken} NaN or infinite of {x.size}")
         self.counts.inputs += x.size
@@ -175,6 +223,7 @@ class TiledMatrix:
         first_row: int = 0,
         call: int = 0,
         noisy: bool = True,
+        threads: int = 1,
     ) -> Array:
         """Read every patch of x: (reads * samples * positions, groups * outputs) float32, in weight units, with bias.
 
@@ -187,28 +236,58 @@ class TiledMatrix:
             first_row: place of the first row among all rows of the data set, the same in all reads.
             call: number of this call within one inference, for a layer that is used several times.
             noisy: False leaves out the noise of the read; converters and frozen errors stay.
+            threads: threads to use at most; the result does not depend on it.
         """
-        seed = self.seed if self.hardware.seeds.read is None else self.hardware.seeds.read
-        codes = self.input_codes(x)
+        threads = available(threads)
+        codes = self.input_codes(x, threads)
         circuit = self.circuit(noisy=noisy)
         outputs = self.plan.outputs
         rows = x.shape[0] * prod(self.positions(x.shape[1:4])) // (1 if shared else reads)
         out = np.empty((reads, rows, self.plan.groups * outputs), dtype=np.float32)
-        place = np.uint64(first_row), np.uint32(read)
         for g, programmed in enumerate(self.programmed):
-            key = stream_key(seed, "read", self.name, g, self.copy, call)
             target = out[:, :, g * outputs : (g + 1) * outputs]
-            clipped = read_matrix(codes, self.geometry(x, g), programmed.planes, circuit, key, *place, target)
-            self.counts.readings_clipped += int(clipped)
+            geometry, key = self.geometry(x.shape, g), self._key("read", g, self.copy, call)
+            job = codes, geometry, programmed.planes, circuit, key
+            self.counts.readings_clipped += self._read_group(job, first_row, read, threads, target)
         if circuit.step.size:
             self.counts.readings += reads * rows * self.plan.conversions * circuit.pulses
         noise = self.hardware.output_noise
         if noisy and (noise.sigma_add or noise.sigma_mult):
-            key = stream_key(seed, "output", self.name, self.copy, call)
+            key = self._key("output", self.copy, call)
             sigmas = np.float32(noise.sigma_add), np.float32(noise.sigma_mult)
             for v in range(reads):
-                add_output_noise(out[v], *sigmas, np.uint64(first_row), np.uint32(read + v), key)
+                place = np.uint64(first_row), np.uint32(read + v)
+                if threads > 1 and out[v].size > BLOCK:
+                    with pool_of(threads):
+                        add_output_noise_parallel(out[v], *sigmas, *place, key)
+                else:
+                    add_output_noise(out[v], *sigmas, *place, key)
         return out.reshape(reads * rows, self.plan.groups * outputs)
+
+    def _read_group(self, job: tuple[Any, ...], first_row: int, read: int, threads: int, out: Array) -> int:
+        """Read one group into out (reads, rows, outputs), by several threads where it is worth it; clipped readings.
+
+        `job` are the first arguments of `read_matrix`.
+        """
+        reads, rows, outputs = out.shape
+        readings = reads * rows * outputs * self.plan.tile.slices * self.drive.pulses  # type: ignore[union-attr]
+        work = readings * (self.plan.rows + READING * self.plan.row_tiles)
+        workers = min(threads, -(-reads * rows // ROWS)) if work > WORTH_A_THREAD else 1
+        place = Place(np.uint64(first_row), np.uint32(read), self._chunk(rows, workers))
+        if workers == 1:
+            return int(read_matrix(*job, place, out))
+        with pool_of(workers):
+            return int(read_matrix_parallel(*job, place, workers, out))
+
+    def _chunk(self, rows: int, workers: int) -> int:
+        """Rows to be worked off together: what the cache holds, and the same number for each worker where they are few."""
+        per_row = 4 * self.plan.rows + 12 * self.plan.outputs  # bytes of scratch: two int16 a word line, three float32
+        most = max(CHUNK, CACHE // per_row // ROWS * ROWS)
+        chunks = max(1, -(-rows // most))
+        if chunks < 4 * workers:
+            chunks += -chunks % workers
+        chunk = -(-rows // chunks)
+        return max(ROWS, chunk + -chunk % ROWS)
 
     def calibrate(self, x: Array, call: int = 0) -> None:
         """Set what is calibrated from inputs x (as in `read`): DAC range, then the cells, then the ADC's full scale.
@@ -239,6 +318,7 @@ class TiledMatrix:
             if before is not None:
                 scale = np.maximum(scale, self.full_scale * before.limit / self.drive.limit)
             self.full_scale = np.where(scale == 0, 1.0, scale)
+            self._kept = {}
 
     def _survey(self, codes: Array, *, keep: bool) -> tuple[float, list[Array]]:
         """Mean array energy of a read, and noiseless currents per slice, over rows spread evenly through `codes`."""
@@ -252,20 +332,24 @@ class TiledMatrix:
         starts = np.linspace(0, rows - min(CHUNK, rows), max(1, limit // CHUNK)).astype(int)
         currents: list[list[Array]] = [[] for _ in range(slices)]
         power = 0.0
+        size = min(CHUNK, rows)
         for g, programmed in enumerate(self.programmed):
-            geometry = self.geometry(codes, g)
+            geometry = self.geometry(codes.shape, g)
+            work = make_scratch(codes, programmed.planes, circuit, size)
             for start in starts:
-                stop = min(rows, start + CHUNK)
-                chunk = chunk_codes(codes, geometry, programmed.planes, circuit, start, stop)[: stop - start]
-                chunk = chunk[:, : plan.rows]
+                out = np.empty((circuit.pulses, slices, plan.row_tiles, size, columns), dtype=np.float32)
+                read_currents(codes, geometry, programmed.planes, circuit, start, work, out)
+                chunk = work.codes[:, : plan.rows]
                 volts = digits(chunk, self.drive) if self.drive.rounds else chunk[None]
                 power += float((np.square(volts).mean(axis=1).sum(axis=0) * programmed.row_conductance).sum())
                 if keep:
-                    shape = (circuit.pulses, slices, plan.row_tiles, stop - start, columns)
-                    out = np.empty(shape, dtype=np.float32)
-                    read_currents(codes, geometry, programmed.planes, circuit, start, stop, out)
                     for s in range(slices):
                         currents[s].append(out[:, s].reshape(-1))
         sensing = self.hardware.sensing
         energy = power / len(starts) * sensing.v_read**2 * sensing.t_read
         return energy, [np.concatenate(c) for c in currents] if keep else []
+
+
+def _is_noisy(planes: Planes) -> bool:
+    """Whether the readings of a plane vary from read to read."""
+    return bool(planes.variance.size or planes.uniform.size or planes.floor.any())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ from scipy.special import ndtr
 
 from ..devices.cell import Cell
 from .converters import Drive
-from .encoding import Encoded
+from .encoding import Encoding
 from .hardware import Hardware
-from .kernels.fill import fill_normals
-from .kernels.panel import PANEL, pack
+from .kernels.panel import PANEL, pack_rows, unpack
+from .kernels.philox import GROUP
+from .kernels.program import fill_rows, tally
 from .kernels.read import Planes
 from .keys import stream_key
 from .tile import Plan
@@ -26,136 +27,176 @@ BINS = 125
 HISTOGRAM_TOP = 1.25
 
 
+BLOCK = 1 << 15  # cells programmed together, so that all steps find them in the cache
+
+
 @dataclass(frozen=True)
 class Programmed:
     """A programmed matrix.
 
     Attributes:
         planes: what the read kernel works on.
-        weights: (rows, outputs) float32, the weights that the conductances stand for.
         row_conductance: (slices, rows) siemens, all cells of a word line together.
         histogram: (BINS,) int64, cells by conductance in equal steps from 0 to HISTOGRAM_TOP g_max; the last holds all
             above.
+        limit: input that the scale of the planes is for.
+        pedestal: conductance, in units of g_max, that all cells have and no weight.
     """
 
     planes: Planes
-    weights: Array
     row_conductance: Array
     histogram: Array
+    limit: float
+    pedestal: float
+
+    @property
+    def weights(self) -> Array:
+        """(rows, outputs) float32, the weights that the conductances stand for, a bias row included."""
+        planes, rows = self.planes, self.row_conductance.shape[1]
+        outputs, spans = planes.bias.size, np.diff([*planes.edges[:-1], rows])
+        total = np.zeros((rows, outputs), dtype=np.float32)
+        for mean, unit, scale in zip(planes.mean, planes.mean_unit, planes.scale, strict=True):
+            g = unpack(mean)[:rows] * np.repeat(unit, spans)[:, None]
+            signed = g[:, :outputs] - (g[:, planes.reference] if planes.reference.size else self.pedestal)
+            total += signed * np.repeat(scale[:, :outputs] / np.float32(self.limit), spans, axis=0)
+        return total
 
 
-def settle(targets: Array, cell: Cell, time_s: float, seed: int, layer: str, *place: int) -> Array:
+def settle(targets: Array, first_row: int, cell: Cell, time_s: float, seed: int, layer: str, *place: int) -> Array:
     """Conductances of cells programmed to `targets` (rows, columns) siemens float32, `time_s` seconds later.
 
-    Programming error, then drift, then stuck cells; never negative. The same seed and place give the same cells.
+    Programming error, then drift, then stuck cells; never negative. The same seed and place give the same cells;
+    `first_row` is the word line of the first row.
     """
 
     def normal(purpose: Any) -> Array:
         out = np.empty(targets.shape, dtype=np.float32)
-        fill_normals(out, 0, 0, stream_key(seed, purpose, layer, *place))
+        fill_rows(out, np.uint64(first_row), 0, 0, stream_key(seed, purpose, layer, *place))
         return out
 
     g = targets
     if cell.programming.kind != "none":
-        g = np.maximum(g + cell.programming.std(g) * normal("program"), 0)
+        error = normal("program")
+        error *= cell.programming.std(g)
+        error += g
+        g = np.maximum(error, 0, out=error)
     if time_s > 0 and cell.drift.kind != "none":
         g = np.maximum(cell.drift.apply(g, time_s, normal("drift")), 0)
     low, high = cell.stuck.at_g_min, cell.stuck.at_g_max
     if low + high > 0:
         u = ndtr(normal("stuck"))
         g = np.where(u < low, cell.g_min, np.where(u >= 1 - high, cell.g_max, g))
-    return g.astype(np.float32)
+    return g.astype(np.float32, copy=False)
 
 
 def program(
-    encoded: Encoded, plan: Plan, hardware: Hardware, drive: Drive, seed: int, layer: str, *place: int
+    weights: Array, plan: Plan, hardware: Hardware, drive: Drive, seed: int, layer: str, *place: int
 ) -> Programmed:
-    """Program one encoded matrix into the tiles of one chip, for inputs of a `drive`.
+    """Program weights (rows, outputs) into the tiles of one chip, for inputs of a `drive`.
 
     Each slice and polarity is a set of cells of its own. Currents come out in units of v_read g_max, so conductances
-    are kept in units of g_max and variances of current in (v_read g_max)^2.
+    are kept in units of g_max and variances of current in (v_read g_max)^2. Where codes have at most 8 bits all numbers
+    of the planes are int16 (`largest_factors`), else float32. There is no digital bias.
+
+    Raises:
+        ValueError: weights that the encoding cannot hold.
     """
-    cell, sensing = hardware.cell, hardware.sensing
-    slices, polarities, rows, columns = encoded.targets.shape
-    unit = cell.g_max
-    c0, c2 = sensing.white_cell_coefficients()
-    edges = plan.edges
-    integers = drive.rounds and drive.full_code <= LARGEST_CODE and plan.tile.rows % 2 == 0
-    signed = np.zeros((slices, rows, columns), dtype=np.float32)
-    variance = np.zeros((slices, rows, columns), dtype=np.float32)
-    floor = np.full((slices, plan.row_tiles, columns), polarities * sensing.amplifier_variance)
-    row_conductance = np.zeros((slices, rows))
+    sensing, unit, slices = hardware.sensing, hardware.cell.g_max, plan.tile.slices
+    encoding = Encoding.of(weights, plan, hardware.cell)
+    edges, columns = plan.edges, encoding.columns
+    largest = largest_factors(plan, drive)
+    mean, variance = (empty_panels((slices, plan.rows, columns), largest[0] is not None) for _ in range(2))
+    units = np.ones((2, slices, plan.row_tiles), dtype=np.float32)
+    uniform = np.zeros((slices, plan.row_tiles), dtype=np.float32)
+    floor = np.full((slices, plan.row_tiles, columns), encoding.polarities * sensing.amplifier_variance)
+    row_conductance = np.zeros((slices, plan.rows))
     histogram = np.zeros(BINS, dtype=np.int64)
-    for s in range(slices):
-        for polarity in range(polarities):
-            g = settle(encoded.targets[s, polarity], cell, hardware.time_s, seed, layer, *place, s, polarity)
-            std = cell.read_noise.std(g, v_read=sensing.v_read, time_s=hardware.time_s) / unit
-            signed[s] += (1 - 2 * polarity) * (g / unit)
-            variance[s] += std * std + c2 / unit**2 * g
-            floor[s] += c0 * np.add.reduceat(g.astype(np.float64), edges[:-1], axis=0)
-            row_conductance[s] += g.sum(axis=1, dtype=np.float64)
-            bins = np.minimum(g * (BINS / (HISTOGRAM_TOP * unit)), BINS - 1).astype(np.int64)
-            histogram += np.bincount(bins.reshape(-1), minlength=BINS)
-    digit = drive.largest_digit
-    halve = halves_squares(digit) and integers
-    largest = (digit, (digit**2 + 1) // 2 if halve else digit**2) if integers else (None, None)
-    mean, mean_unit = pack_planes(signed, edges, largest[0])
-    cell_variance, variance_unit = pack_planes(variance, edges, largest[1])
+    c0, c2 = sensing.white_cell_coefficients()
+    at_once = max(1, BLOCK // columns)
+    for t, (first, last) in enumerate(pairwise(edges)):
+        signed = np.zeros((slices, last - first, columns), dtype=np.float32)
+        spread = np.zeros_like(signed)
+        for a in range(first, last, at_once):
+            b = min(last, a + at_once)
+            targets = encoding.targets(weights[a:b], t)
+            for s, polarity in product(range(slices), range(encoding.polarities)):
+                cells = targets[s, polarity]
+                g = settle(cells, a, hardware.cell, hardware.time_s, seed, layer, *place, s, polarity)
+                std = hardware.cell.read_noise.std(g, v_read=sensing.v_read, time_s=hardware.time_s)
+                tally(g.reshape(-1), np.float32(BINS / (HISTOGRAM_TOP * unit)), histogram)
+                row_conductance[s, a:b] += g.sum(axis=1)
+                floor[s, t] += c0 * g.sum(axis=0)
+                spread[s, a - first : b - first] += np.square(std / np.float32(unit)) + np.float32(c2 / unit**2) * g
+                signed[s, a - first : b - first] += g / np.float32(unit if polarity == 0 else -unit)
+        for s in range(slices):
+            units[0, s, t] = pack_tile(signed[s], first, largest[0], mean[s])
+            units[1, s, t] = pack_tile(spread[s], first, largest[1], variance[s])
+            low, high = float(spread[s].min()), float(spread[s].max())
+            uniform[s, t] = high if high - low <= 1e-6 * high else np.nan
+    integers = largest[0] is not None
+    if integers and halves_squares(drive.largest_digit):
+        units[1] *= 2
+    alike = bool(np.isfinite(uniform).all())  # one number a tile says it all
     planes = Planes(
         mean=mean,
-        variance=cell_variance if variance.any() else np.empty((slices, 0, 0, 0), mean.dtype),
-        mean_unit=mean_unit,
-        variance_unit=2 * variance_unit if halve else variance_unit,
+        variance=np.empty((slices, 0, 0, 0), mean.dtype) if alike else variance,
+        mean_unit=units[0],
+        variance_unit=units[1],
+        uniform=uniform if alike and uniform.any() else np.empty((0, 0), np.float32),
         floor=pad(floor / (sensing.v_read * unit) ** 2),
-        scale=encoded.scale * unit,
-        edges=np.array([*edges[:-1], rows + rows % 2 if integers else rows], dtype=np.int64),
-        reference=encoded.reference,
+        scale=pad(encoding.scale * unit * drive.limit),
+        edges=np.array([*edges[:-1], plan.rows + plan.rows % 2 if integers else plan.rows], dtype=np.int64),
+        reference=encoding.reference,
         bias=np.zeros(plan.outputs, dtype=np.float32),
     )
-    weights = stored_weights(signed, planes, edges, encoded.pedestal / unit)
-    return Programmed(planes, weights, row_conductance, histogram)
+    return Programmed(planes, row_conductance, histogram, drive.limit, encoding.pedestal / unit)
+
+
+Largest = tuple[int, int] | tuple[None, None]
+
+
+def largest_factors(plan: Plan, drive: Drive) -> Largest:
+    """Largest code, and largest squared (perhaps halved) code, that integer planes meet; None for float32 planes."""
+    digit = drive.largest_digit
+    if not drive.rounds or drive.full_code > LARGEST_CODE or plan.tile.rows % 2:
+        return None, None
+    return digit, (digit**2 + 1) // 2 if halves_squares(digit) else digit**2
 
 
 def halves_squares(digit: int) -> bool:
-    """Whether integer squares of codes up to `digit` must be halved to fit into int16."""
+    """Whether integer squares of codes up to `digit` would not fit into int16, and are halved."""
     return digit**2 > INT16_MAX
 
 
-def pack_planes(values: Array, edges: list[int], largest: int | None) -> tuple[Array, Array]:
-    """Pack (slices, rows, columns) float32 for the kernel, as int16 if `largest`, the largest factor they meet, is
-    given.
+def empty_panels(shape: tuple[int, int, int], integers: bool) -> Array:
+    """Zero planes for (slices, rows, columns), in the layout of `kernels.panel`."""
+    slices, rows, columns = shape
+    panels = -(-columns // PANEL)
+    if integers:
+        return np.zeros((slices, panels, (rows + 1) // 2, 2 * PANEL), dtype=np.int16)
+    return np.zeros((slices, panels, rows, PANEL), dtype=np.float32)
 
-    Each row tile of each slice gets the finest step for which no value exceeds int16 and no sum of products int32.
+
+def pack_tile(values: Array, first: int, largest: int | None, panels: Array) -> float:
+    """Write values (rows, columns) float32 of one row tile into packed planes, from word line `first` on.
+
+    Into int16 they go with the finest step for which no value exceeds int16 and no sum of products with factors up to
+    `largest` exceeds int32.
 
     Returns:
-        The packed array and the step (slices, row tiles) float32, 1 for float32.
+        The step, 1 for float32.
     """
-    slices, rows, columns = values.shape
-    steps = np.ones((slices, len(edges) - 1), dtype=np.float32)
-    if largest is None:
-        return np.stack([pack(v) for v in values]), steps
-    whole = np.zeros((slices, rows + rows % 2, columns), dtype=np.int16)
-    for s in range(slices):
-        for t, (a, b) in enumerate(pairwise(edges)):
-            tile = np.abs(values[s, a:b])
-            peak, total = float(tile.max()), float(tile.sum(axis=0).max())
-            if peak > 0:
-                steps[s, t] = max(peak / INT16_MAX, total / ((INT32_MAX - INT16_MAX) / largest - (b - a)))
-            whole[s, a:b] = np.rint(values[s, a:b] / steps[s, t])
-    return np.stack([pack(w) for w in whole]), steps
-
-
-def stored_weights(signed: Array, planes: Planes, edges: list[int], pedestal: float) -> Array:
-    """The weights (rows, outputs) float32 of signed conductances (slices, rows, columns) in units of g_max."""
-    outputs = planes.scale.shape[2]
-    g = signed[:, :, :outputs] - pedestal
-    if planes.reference.size:
-        g = g - signed[:, :, planes.reference]
-    per_row = np.repeat(planes.scale, np.diff(edges), axis=1)
-    return np.asarray((g * per_row).sum(axis=0), dtype=np.float32)
+    step = 1.0
+    if largest is not None:
+        magnitude = np.abs(values)
+        peak, total = float(magnitude.max()), float(magnitude.sum(axis=0).max())
+        if peak > 0:
+            step = max(peak / INT16_MAX, total / ((INT32_MAX - INT16_MAX) / largest - len(values)))
+    pack_rows(values, np.float32(1 / step), first, panels)
+    return step
 
 
 def pad(columns: Array) -> Array:
-    """Pad the last axis with zeros to whole panels, as float32."""
-    extra = -columns.shape[-1] % PANEL
+    """Pad the last axis with zeros to whole groups, as float32."""
+    extra = -columns.shape[-1] % GROUP
     return np.pad(columns, [(0, 0)] * (columns.ndim - 1) + [(0, extra)]).astype(np.float32)

@@ -39,6 +39,17 @@ class RelativeReadNoise(Config):
         return self.fraction * g
 
 
+class ConstantReadNoise(Config):
+    """The same std for every cell, whatever its state: noise of the access path, or a bound where only one is known."""
+
+    kind: Literal["constant"] = "constant"
+    std_g: Annotated[Siemens, Field(ge=0)]
+
+    def std(self, g: Array, *, v_read: float, time_s: float) -> Array:
+        """Standard deviation in siemens, in the shape and dtype of `g`."""
+        return np.full_like(g, self.std_g)
+
+
 class PcmReadNoise(Config):
     """1/f noise of phase-change cells: std = g Q sqrt(ln((t + t_read) / (2 t_read))).
 
@@ -93,4 +104,7 @@ class SaturatingReadNoise(Config):
         return -(self.i_max / v_read) * np.expm1(-g * (v_read / self.i_0))
 
 
-ReadNoise = Annotated[NoReadNoise | RelativeReadNoise | PcmReadNoise | SaturatingReadNoise, Field(discriminator="kind")]
+ReadNoise = Annotated[
+    NoReadNoise | RelativeReadNoise | ConstantReadNoise | PcmReadNoise | SaturatingReadNoise,
+    Field(discriminator="kind"),
+]

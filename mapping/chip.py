@@ -12,7 +12,7 @@ from torch import nn
 from ..crossbar.hardware import Hardware
 from .errors import MappingError
 from .graph import asks_for_no_view
-from .layers import Inference, TileLayer
+from .layers import Inference, Session, TileLayer
 
 if TYPE_CHECKING:
     from .report import Report
@@ -39,7 +39,6 @@ class Chip(nn.Module):
         digital: what is not on tiles, and why.
         seed: of programming errors and of read noise, unless `hardware.seeds` sets them.
         copy_index: 0, or which copy of the chip this is (`replica`).
-        calls: inferences so far.
     """
 
     def __init__(
@@ -58,14 +57,21 @@ class Chip(nn.Module):
         self.digital = digital
         self.seed = seed
         self.copy_index = copy_index
-        self.calls = 0
+        self.session = Session()
+        for layer in layers.values():
+            layer.session = self.session
         self.channels_last = asks_for_no_view(model)
         self.eval()
 
+    @property
+    def calls(self) -> int:
+        """Inferences so far."""
+        return self.session.calls
+
     def forward(self, *inputs: torch.Tensor) -> Any:
         """One noisy inference: what the model returns for these inputs."""
-        self.calls += 1
-        return self.read(*inputs, read=self.calls - 1)
+        self.session.calls += 1
+        return self.read(*inputs, read=self.session.calls - 1)
 
     def read(self, *inputs: torch.Tensor, read: int, reads: int = 1, first_sample: int = 0, noisy: bool = True) -> Any:
         """The inference of a given number, or several of them at once.
@@ -115,11 +121,9 @@ class Chip(nn.Module):
 
         `index` 0 is the chip as first mapped.
         """
-        other = copy.deepcopy(self)
-        other.copy_index, other.calls = index, 0
-        for layer in other.layers.values():
-            layer.matrix.copy = index
-            layer.matrix.program()
+        anew = {id(layer.matrix): layer.matrix.replica(index) for layer in self.layers.values()}
+        other = copy.deepcopy(self, anew)  # all but the matrices, which the memo holds already
+        other.copy_index, other.session.calls = index, 0
         return other
 
     def report(self) -> Report:
@@ -143,7 +147,6 @@ class Chip(nn.Module):
             inputs = tuple(x.repeat(run.reads, *(1,) * (x.ndim - 1)) for x in inputs)
             run.repeated = inputs[0]
         run.channels_last = self.channels_last
-        for layer in self.layers.values():
-            layer.inference = run
+        self.session.inference = run
         with torch.no_grad():
             return self.model(*inputs)

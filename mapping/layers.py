@@ -130,11 +130,20 @@ class Inference:
         )
 
 
+@dataclass
+class Session:
+    """What a chip shares with its layers: the inference under way, and how many there have been."""
+
+    inference: Inference = field(default_factory=Inference)
+    calls: int = 0
+
+
 class TileLayer(nn.Module):
     """A linear or convolution layer on tiles; takes and returns what the torch layer does, without gradients.
 
     Attributes:
         matrix: the tiles.
+        session: shared with the chip.
         positions: matrix reads per sample in one inference, all calls of the layer together; None before the first.
         aliases: all names the layer has in its model.
     """
@@ -146,7 +155,7 @@ class TileLayer(nn.Module):
         self.name = name
         self.aliases: list[str] = [name]
         self.spec = spec
-        self.inference = Inference()
+        self.session = Session()
         self.positions: int | None = None
         self.matrix = TiledMatrix(
             weights.weights, weights.bias, hardware, name, seed, copy, spec.kernel, spec.stride, spec.dilation
@@ -168,9 +177,8 @@ class TileLayer(nn.Module):
     def array_energy_j(self) -> float | None:
         return self.matrix.array_energy_j
 
-    @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        run = self.inference
+        run = self.session.inference
         shared = run.shares(x)
         inputs, leading, spatial = self._arrange(x[: run.samples] if shared else x)
         rows = inputs.shape[0] * prod(spatial)
@@ -178,7 +186,9 @@ class TileLayer(nn.Module):
         per_sample = max(1, rows // samples) if leading else rows
         call = run.calls.get(self.name, 0)
         run.calls[self.name] = call + 1
-        self.positions = per_sample + (self.positions or 0 if call else 0)
+        positions = per_sample + (self.positions or 0 if call else 0)
+        if positions != self.positions:  # setting a module's attribute takes longer than a small read
+            self.positions = positions
         if run.calibrating:
             try:
                 self.matrix.calibrate(inputs, call)
@@ -197,14 +207,12 @@ class TileLayer(nn.Module):
             first_row=run.first_sample * per_sample,
             call=call,
             noisy=run.noisy and not run.calibrating,
+            threads=torch.get_num_threads(),
         )
         if shared:
             leading = (run.reads * leading[0], *leading[1:])
-        out = (
-            torch.from_numpy(y)
-            .to(x.device, x.dtype)
-            .reshape(*leading, *spatial[3 - self.spec.dims :], self.spec.out_features)
-        )
+        y = y.reshape(*leading, *spatial[3 - self.spec.dims :], self.spec.out_features)
+        out = torch.from_numpy(y).to(x.device, x.dtype)
         if self.spec.dims == 0:
             return out
         out = out.movedim(-1, -1 - self.spec.dims)
@@ -238,9 +246,11 @@ class TileLayer(nn.Module):
                 f"layer {self.name!r} takes {spec.in_features} {'channels' if spec.dims else 'features'} "
                 f"in dimension {channels_at}, got an input of shape {tuple(x.shape)}"
             )
-        x = x.detach().to("cpu", torch.float32)
+        x = x.detach()
+        if x.dtype != torch.float32 or x.device.type != "cpu":
+            x = x.to("cpu", torch.float32)
         if spec.dims == 0:
-            return x.reshape(-1, 1, 1, 1, spec.in_features).numpy(), tuple(x.shape[:-1]), (1, 1, 1)
+            return x.numpy().reshape(-1, 1, 1, 1, spec.in_features), tuple(x.shape[:-1]), (1, 1, 1)
         leading = tuple(x.shape[: -1 - spec.dims])
         x = x.reshape(-1, *x.shape[-1 - spec.dims :])
         if spec.padding:

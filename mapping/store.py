@@ -6,7 +6,7 @@ The programmed conductances themselves are kept, not the seed alone, so a loaded
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from torch import nn
 from ..crossbar.converters import Drive
 from ..crossbar.hardware import Hardware
 from ..crossbar.kernels.read import Planes
-from ..crossbar.programming import Programmed
 from .chip import Chip, Digital
 from .errors import CheckpointError, MappingError
 from .folders import whole_folder
@@ -30,7 +29,7 @@ from .layers import LayerSpec, Matrices, TileLayer
 
 FORMAT = 1
 TEXT, TENSORS = "chip.yaml", "chip.safetensors"
-PARTS = ("weights", "row_conductance", "histogram")  # of `Programmed`, beside its planes
+PARTS = ("row_conductance", "histogram")  # of `Programmed`, beside its planes
 PARTITION = ("edges", "reference")  # what of a plane follows from the hardware alone
 
 
@@ -219,5 +218,5 @@ def _layer(
             if not same or (key in PARTITION and not np.array_equal(array, new)):
                 raise CheckpointError(f"layer {name!r}: {key} does not fit the tiles of its hardware")
         planes = Planes(*(kept[key] for key in Planes._fields))
-        matrix.programmed[g] = Programmed(planes, **{key: kept[key] for key in PARTS})
+        matrix.programmed[g] = replace(programmed, planes=planes, **{key: kept[key] for key in PARTS})
     return layer

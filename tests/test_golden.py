@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mho.crossbar.converters import Adc, AdcCodes, Dac, Drive, digits, input_codes, quantise
-from mho.crossbar.encoding import encode
+from mho.crossbar.encoding import Encoding
 from mho.crossbar.tile import Plan, Tile
 from mho.devices.cell import Cell
 
@@ -94,7 +94,7 @@ def conductances(encoding: str, onoff: float, bits: int) -> np.ndarray:
     cell = Cell(g_min=1 / onoff, g_max=1.0, levels=2**bits if bits else None)
     plan = Plan.of(Tile(rows=64, columns=64, encoding=encoding, scale="tile"), *weights.shape)
     scaled = weights / np.abs(weights).max()
-    return encode(scaled, plan, cell).targets[0].transpose(0, 2, 1)
+    return Encoding.of(scaled, plan, cell).targets(scaled, 0)[0].transpose(0, 2, 1)
 
 
 @pytest.mark.parametrize("onoff", [("onoff1000", 1000), ("onoff10", 10), ("infinite", np.inf)])

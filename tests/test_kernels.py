@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numba
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,23 +12,46 @@ from scipy import stats
 
 from mho.crossbar.kernels import plain
 from mho.crossbar.kernels.convert import add_output_noise, make_codes
-from mho.crossbar.kernels.panel import PANEL, ROWS, multiply_panels, pack, unpack
-from mho.crossbar.kernels.philox import draw_normals, philox4x32, row_counters
-from mho.crossbar.kernels.read import Circuit, Geometry, Planes, gather, read_matrix
-from mho.crossbar.programming import halves_squares, pack_planes
+from mho.crossbar.kernels.lanes import LANES
+from mho.crossbar.kernels.panel import PANEL, multiply_panels, unpack
+from mho.crossbar.kernels.philox import GROUP, draw_normals, round_keys, words
+from mho.crossbar.kernels.program import fill_rows
+from mho.crossbar.kernels.read import Circuit, Geometry, Place, Planes, gather, read_matrix, read_matrix_parallel
+from mho.crossbar.programming import empty_panels, halves_squares, pack_tile
 
-KEY = (np.uint32(7), np.uint32(8))
+KEY = round_keys(7 + (8 << 32))
 ONE = np.ones(3, dtype=np.int64)
 
 
 def normals(rows: int, columns: int, first_row: int = 0, plane: int = 0, read: int = 0, key=KEY) -> np.ndarray:
-    out = np.empty((rows, columns), dtype=np.float32)
-    counters = row_counters(np.uint64(first_row), rows, columns // 4)
-    draw_normals(counters, np.uint32(plane), np.uint32(read), key, out)
-    return out
+    """The first columns of normals that are drawn in whole groups."""
+    out = np.empty((rows, plain.padded(columns)), dtype=np.float32)
+    draw_normals(np.uint64(first_row), (np.uint32(plane), np.uint32(read)), key, out)
+    return out[:, :columns]
 
 
-def make_planes(rng, rows, outputs, tile_rows, *, slices=1, cell_noise=True, reference=False, largest=None) -> Planes:
+def pack(matrix: np.ndarray) -> np.ndarray:
+    """(rows, columns) float32 or int16 in panels of its type."""
+    panels = empty_panels((1, *matrix.shape), matrix.dtype == np.int16)[0]
+    largest = 1 if matrix.dtype == np.int16 else None
+    step = pack_tile(matrix.astype(np.float32), 0, largest, panels)
+    assert largest is None or step == np.abs(matrix).max() / (2**15 - 1)
+    return panels
+
+
+def pack_planes(values: np.ndarray, edges: list[int], largest: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Planes of (slices, rows, columns) and the steps of their row tiles."""
+    panels = empty_panels(values.shape, largest is not None)
+    steps = [
+        [pack_tile(v[a:b], a, largest, p) for a, b in itertools.pairwise(edges)]
+        for v, p in zip(values, panels, strict=True)
+    ]
+    return panels, np.array(steps, np.float32)
+
+
+def make_planes(
+    rng, rows, outputs, tile_rows, *, slices=1, cell_noise=True, uniform=False, reference=False, largest=None
+) -> Planes:
     columns = outputs + reference
     mean = rng.uniform(-1, 1, (slices, rows, columns)).astype(np.float32)
     tiles = -(-rows // tile_rows)
@@ -41,8 +65,9 @@ def make_planes(rng, rows, outputs, tile_rows, *, slices=1, cell_noise=True, ref
         noise if cell_noise else np.empty((slices, 0, 0, 0), packed.dtype),
         mean_unit,
         2 * variance_unit if halve else variance_unit,
+        rng.uniform(0, 1e-3, (slices, tiles)).astype(np.float32) if uniform else np.empty((0, 0), np.float32),
         rng.uniform(0, 1e-3, (slices, tiles, plain.padded(columns))).astype(np.float32),
-        rng.uniform(0.5, 1, (slices, tiles, outputs)).astype(np.float32),
+        rng.uniform(0.5, 1, (slices, tiles, plain.padded(outputs))).astype(np.float32),
         np.array([*edges[:-1], rows + rows % 2 if largest else rows], dtype=np.int64),
         np.full(outputs, outputs) if reference else np.empty(0, np.int64),
         rng.normal(size=outputs).astype(np.float32),
@@ -58,11 +83,14 @@ def make_circuit(
     return Circuit(integers, halve, pulses, digit_bits, full, full, gain, noisy, step, -127.0, 127.0, centre, pedestal)
 
 
-def run(x, geometry, planes, circuit, *, first_row=0, read=0, reads=1, shared=False, key=KEY) -> tuple[np.ndarray, int]:
+def run(
+    x, geometry, planes, circuit, *, first_row=0, read=0, reads=1, shared=False, key=KEY, workers=1, chunk=48
+) -> tuple[np.ndarray, int]:
     rows = x.shape[0] * int(np.prod(geometry.out)) // (1 if shared else reads)
     out = np.empty((reads, rows, planes.bias.size), dtype=np.float32)
-    codes = x.astype(planes.mean.dtype)
-    clipped = read_matrix(codes, geometry, planes, circuit, key, np.uint64(first_row), np.uint32(read), out)
+    job = x.astype(planes.mean.dtype), geometry, planes, circuit, key
+    place = Place(np.uint64(first_row), np.uint32(read), chunk)
+    clipped = read_matrix_parallel(*job, place, workers, out) if workers > 1 else read_matrix(*job, place, out)
     return (out if reads > 1 else out[0]), clipped
 
 
@@ -72,7 +100,7 @@ def vector_inputs(rng, samples, rows, full=127) -> tuple[np.ndarray, Geometry]:
 
 
 @pytest.mark.parametrize(
-    ("counter", "key", "words"),
+    ("counter", "key", "words_of_counter"),
     [  # known answers published with Random123, philox4x32-10
         ([0] * 4, (0, 0), [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
         ([0xFFFFFFFF] * 4, (0xFFFFFFFF, 0xFFFFFFFF), [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
@@ -83,26 +111,32 @@ def vector_inputs(rng, samples, rows, full=127) -> tuple[np.ndarray, Geometry]:
         ),
     ],
 )
-def test_philox_known_answers(counter, key, words):
-    @numba.njit
-    def compiled(c0, c1, c2, c3, k0, k1):
-        return philox4x32(c0, c1, c2, c3, k0, k1)
-
-    assert [int(w) for w in compiled(*map(np.uint32, counter), *map(np.uint32, key))] == words
-    assert plain.philox4x32(np.array(counter, np.uint32), key).tolist() == words
+def test_philox_known_answers(counter, key, words_of_counter):
+    keys = round_keys(key[0] + (key[1] << 32))
+    assert plain.philox4x32(np.array(counter, np.uint32), keys).tolist() == words_of_counter
+    out = np.empty((4, LANES), np.int32)
+    words(tuple(map(np.uint32, counter)), keys, out)
+    assert out.view(np.uint32)[:, 0].tolist() == words_of_counter
+    following = np.array([[(counter[0] + i), *counter[1:]] for i in range(LANES)], np.uint64)
+    whole = following[:, 0] < 2**32  # the first word of a real counter does not overflow
+    expected = plain.philox4x32(following.astype(np.uint32), keys)
+    assert np.array_equal(out.view(np.uint32).T[whole], expected[whole])
 
 
 def test_normals_equal_their_twin_and_depend_on_their_counter_alone():
     first_row = 2**33 + 5
-    block = normals(9, 24, first_row, 3, 4)
-    assert np.abs(block - plain.draw_normals(9, 24, first_row, 3, 4, KEY)).max() < 3e-6
+    block = normals(9, 70, first_row, 3, 4)
+    assert np.abs(block - plain.draw_normals(9, 70, first_row, 3, 4, KEY)).max() < 3e-6
     assert np.array_equal(block[4:6, :8], normals(2, 8, first_row + 4, 3, 4))
     for other in (
-        normals(9, 24, first_row + 2**32, 3, 4),
-        normals(9, 24, first_row, 2, 4),
-        normals(9, 24, first_row, 3, 5),
+        normals(9, 70, first_row + 2**32, 3, 4),
+        normals(9, 70, first_row, 2, 4),
+        normals(9, 70, first_row, 3, 5),
     ):
         assert not (block == other).any()
+    rows = np.empty((9, 70), np.float32)
+    fill_rows(rows, np.uint64(first_row), 3, 4, KEY)
+    assert np.array_equal(rows, block)
 
 
 def test_normals_are_standard_normal():
@@ -113,7 +147,7 @@ def test_normals_are_standard_normal():
     assert abs((z**3).mean()) < 5 * np.sqrt(15 / n)
     assert abs((z**4).mean() - 3) < 5 * np.sqrt(96 / n)
     assert stats.kstest(z, "norm").pvalue > 1e-3
-    pairs = z.reshape(-1, 4)
+    pairs = normals(50_000, GROUP).astype(np.float64).reshape(-1, 4, LANES)[:, :, 3]  # the four of one counter
     for a in range(4):
         for b in range(a):
             assert abs((pairs[:, a] * pairs[:, b]).mean()) < 5 / np.sqrt(len(pairs))
@@ -121,29 +155,33 @@ def test_normals_are_standard_normal():
     assert stats.kstest(1.01 * z, "norm").pvalue < 1e-3  # negative control
 
 
-@given(st.integers(1, 70), st.integers(1, 40), st.integers(1, 3), st.randoms(use_true_random=False))
+@given(st.integers(1, 70), st.integers(1, 130), st.integers(1, 15), st.randoms(use_true_random=False))
 @settings(max_examples=25)
-def test_panel_product_is_the_product_in_a_fixed_order(depth, columns, blocks, random):
+def test_panel_product_is_the_product_in_a_fixed_order(depth, columns, rows, random):
     rng = np.random.default_rng(random.randrange(2**32))
-    x = rng.normal(size=(blocks * ROWS, depth)).astype(np.float32)
+    x = rng.normal(size=(rows, depth)).astype(np.float32)
     g = rng.normal(size=(depth, columns)).astype(np.float32)
-    out = np.empty((len(x), plain.padded(columns)), np.float32)
+    out = np.zeros((rows, plain.padded(columns)), np.float32)
     multiply_panels(x, pack(g), out)
     assert np.allclose(out[:, :columns], x.astype(np.float64) @ g, atol=1e-4)
     assert not out[:, columns:].any()
     assert np.array_equal(unpack(pack(g))[:, :columns], g)
-    again = np.empty_like(out[:, :PANEL])
+    again = np.empty((rows, PANEL), np.float32)
     multiply_panels(x, pack(g[:, :PANEL]), again)
     assert np.array_equal(again, out[:, :PANEL])
+    one = np.empty((1, plain.padded(columns)), np.float32)
+    multiply_panels(x[-1:], pack(g), one)
+    assert np.array_equal(one[0, :columns], out[-1, :columns])
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.randoms(use_true_random=False))
+@given(st.integers(1, 40), st.integers(1, 130), st.integers(1, 15), st.randoms(use_true_random=False))
 @settings(max_examples=25)
-def test_integer_panel_product_is_exact(pairs, columns, random):
+def test_integer_panel_product_is_exact(pairs, columns, rows, random):
     rng = np.random.default_rng(random.randrange(2**32))
-    x = rng.integers(-255, 256, (2 * ROWS, 2 * pairs)).astype(np.int16)
+    x = rng.integers(-255, 256, (rows, 2 * pairs)).astype(np.int16)
     g = rng.integers(-3000, 3001, (2 * pairs, columns)).astype(np.int16)
-    out = np.empty((len(x), plain.padded(columns)), np.float32)
+    g[0, 0] = 2**15 - 1  # so that the step is 1
+    out = np.zeros((len(x), plain.padded(columns)), np.float32)
     multiply_panels(x, pack(g), out)
     assert np.array_equal(out[:, :columns], (x.astype(np.int64) @ g).astype(np.float32))
     assert np.array_equal(unpack(pack(g))[:, :columns], g)
@@ -165,11 +203,10 @@ def test_gather_equals_its_twin(kernel, stride, dilation, channels):
     for first in range(0, total, used):
         geometry = Geometry(*triples, first, used)
         expected = plain.gather(x, geometry)
-        got = np.full((24 + ROWS, expected.shape[1] + 1), np.nan, np.float32)
+        got = np.full((24, expected.shape[1] + 1), np.nan, np.float32)
         gather(x, geometry, 0, 24, np.float32(9), got)
-        assert np.array_equal(got[:24, :-1], expected)
-        assert (got[:24, -1] == 9).all()
-        assert not got[24:].any()
+        assert np.array_equal(got[:, :-1], expected)
+        assert (got[:, -1] == 9).all()
 
 
 @pytest.mark.parametrize(
@@ -180,6 +217,8 @@ def test_gather_equals_its_twin(kernel, stride, dilation, channels):
         ((50, 7, 20), {"reference": True, "cell_noise": False}, {"gain": 0.01, "centre": 0.5}),
         ((50, 7, 20), {"cell_noise": False}, {"noisy": False, "pedestal": 0.1}),
         ((33, 17, 33), {}, {"adc": False, "gain": 0.02}),
+        ((40, 70, 16), {"cell_noise": False, "uniform": True, "largest": 127}, {"integers": True}),
+        ((40, 9, 16), {"cell_noise": False, "uniform": True}, {}),
         ((301, 40, 128), {"largest": 255}, {"integers": True, "digit_bits": 8}),
         ((64, 10, 64), {"slices": 2, "largest": 3}, {"slices": 2, "pulses": 4, "digit_bits": 2, "integers": True}),
         ((51, 7, 20), {"reference": True, "largest": 127}, {"gain": 0.01, "integers": True, "pedestal": 0.1}),
@@ -197,7 +236,7 @@ def test_read_equals_its_twin(shape, planes, circuit):
     expected, expected_clipped = plain.read_matrix(x, geometry, p, c, z)
     # a reading on the edge between two codes may fall either way in float32: few do, and by one step
     off = np.abs(out - expected) > 1e-4
-    assert off.mean() < 2e-3
+    assert off.sum() <= 1 + 2e-3 * off.size
     assert np.abs(out - expected).max() < 0.03 * c.pulses * len(p.mean)
     assert abs(clipped - expected_clipped) <= 2
 
@@ -212,12 +251,8 @@ def test_same_bits_in_any_batch_and_number_of_threads():
     assert np.array_equal(
         np.concatenate([run(x[a : a + 1], geometry, p, c, first_row=a)[0] for a in range(200)]), whole
     )
-    threads = numba.get_num_threads()
-    try:
-        numba.set_num_threads(1)
-        assert np.array_equal(run(x, geometry, p, c)[0], whole)
-    finally:
-        numba.set_num_threads(threads)
+    for workers, chunk in ((2, 48), (2, 7), (1, 200), (3, 1)):
+        assert np.array_equal(run(x, geometry, p, c, workers=workers, chunk=chunk)[0], whole)
     assert not np.array_equal(run(x, geometry, p, c, read=1)[0], whole)
 
 
@@ -275,9 +310,10 @@ def test_aggregated_noise_is_the_noise_of_the_cells_in_distribution():
 def test_output_noise_and_codes():
     out = np.full((1000, 6), 2.0, np.float32)
     add_output_noise(out, np.float32(0.3), np.float32(0.2), np.uint64(0), np.uint32(0), KEY)
-    assert np.array_equal(
+    assert np.allclose(
         out,
-        np.float32(2) + np.sqrt(np.float32(0.3) ** 2 + np.float32(0.2) ** 2 * np.float32(4)) * normals(1000, 8)[:, :6],
+        np.float32(2) + np.sqrt(np.float32(0.3) ** 2 + np.float32(0.2) ** 2 * np.float32(4)) * normals(1000, 6),
+        atol=1e-6,
     )
     x = np.array([-1.0, 0.0, 0.25, 0.5, 2.0, np.nan, np.inf], np.float32)
     codes = np.empty_like(x)

@@ -1,8 +1,8 @@
 """Matrix products with sums in a fixed order: the same bits whatever the batch, the threads or the processor.
 
 A BLAS changes the order of its sums with the shape of the matrices and with the number of threads, so it cannot promise
-the same bits twice. Here the unit of work is a block of ROWS x PANEL outputs held in vector registers, and each output
-adds its terms one after another. There are two kinds of it. In float32 each step is a fused multiply-add (IEEE
+the same bits twice. Here the unit of work is a block of up to 6 x PANEL outputs held in vector registers, and each
+output adds its terms one after another. There are two kinds of it. In float32 each step is a fused multiply-add (IEEE
 754-2008, one rounding), which all processors agree on. In int16 each step multiplies two pairs and adds both products
 in int32: exact in any order, and one instruction (pmaddwd) where the processor has it; the code says what is meant, and
 the compiler finds the instruction or does without.
@@ -13,6 +13,7 @@ int16 with the two of a pair side by side; columns are padded with zeros.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-ROWS = 6
+ROWS = 6  # rows worked off together; those left over go by 2 and by 1
 PANEL = 16
 UNROLL = 4
 
@@ -34,16 +35,21 @@ _WIDE = ir.VectorType(_I32, 2 * PANEL)
 _SPREAD = ir.Constant(_SUMS, [0] * PANEL)  # a shuffle that copies lane 0 to all
 
 
-def pack(matrix: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """(depth, columns) to panels: float32 stays so, int16 is packed in pairs, for which depth must be even."""
-    depth, columns = matrix.shape
-    panels = -(-columns // PANEL)
-    padded = np.zeros((depth, panels * PANEL), dtype=matrix.dtype)
-    padded[:, :columns] = matrix
-    if matrix.dtype == np.int16:
-        pairs = padded.reshape(depth // 2, 2, panels, PANEL).transpose(2, 0, 3, 1)
-        return np.ascontiguousarray(pairs).reshape(panels, depth // 2, 2 * PANEL)
-    return np.ascontiguousarray(padded.reshape(depth, panels, PANEL).transpose(1, 0, 2))
+@njit(cache=True, nogil=True)
+def pack_rows(matrix, factor, first, panels):  # type: ignore[no-untyped-def]
+    """Rows (rows, columns) float32 times `factor` into packed panels, from row `first` on; int16 are rounded."""
+    integers = panels.shape[2] == 2 * PANEL
+    for r in range(matrix.shape[0]):
+        for p in range(panels.shape[0]):
+            row = first + r
+            width = min(PANEL, matrix.shape[1] - p * PANEL)
+            if integers:
+                pairs = panels[p, row >> 1]
+                for j in range(width):
+                    pairs[2 * j + (row & 1)] = np.rint(matrix[r, p * PANEL + j] * factor)
+            else:
+                for j in range(width):
+                    panels[p, row, j] = matrix[r, p * PANEL + j] * factor
 
 
 def unpack(panels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -71,61 +77,90 @@ def _multiply_pairs_add(builder: Any, value: Any, weights: Any, total: Any) -> A
     return builder.add(total, builder.add(first, second))
 
 
-@intrinsic
-def _multiply_block(typingctx: Any, x: Any, panel: Any, out: Any) -> Any:
-    """out (ROWS, PANEL) float32 = x (ROWS, depth) @ panel, both float32 or both int16; the last axes are contiguous."""
-    integers = panel.dtype == types.int16
-    element, vector = (_I32, _SUMS) if integers else (_F32, _FLOATS)  # an int16 pair travels as an int32
-    multiply_add = _multiply_pairs_add if integers else _fused_multiply_add
+def _block_of(rows: int, count: int) -> Any:
+    """The product of a block of so many rows and panels, compiled for these numbers."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        x_array, panel_array, out_array = (
-            context.make_array(kind)(context, builder, value) for kind, value in zip(signature.args, args, strict=True)
-        )
-        depth = cgutils.unpack_tuple(builder, panel_array.shape)[0]
+    @intrinsic
+    def multiply_block(typingctx: Any, x: Any, panels: Any, out: Any) -> Any:
+        """out (rows, count PANEL) float32 = x (rows, depth) @ panels (count, depth, ...), float32 or int16 both."""
+        integers = panels.dtype == types.int16
+        element, vector = (_I32, _SUMS) if integers else (_F32, _FLOATS)  # an int16 pair travels as an int32
+        multiply_add = _multiply_pairs_add if integers else _fused_multiply_add
 
-        def row_pointers(array: Any, kind: Any) -> list[Any]:
-            base = builder.ptrtoint(array.data, context.get_value_type(types.intp))
-            stride = cgutils.unpack_tuple(builder, array.strides)[0]
-            rows = [builder.add(base, builder.mul(stride, stride.type(m))) for m in range(ROWS)]
-            return [builder.inttoptr(row, kind.as_pointer()) for row in rows]
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            x_array, panel_array, out_array = (
+                context.make_array(kind)(context, builder, value)
+                for kind, value in zip(signature.args, args, strict=True)
+            )
+            depth = cgutils.unpack_tuple(builder, panel_array.shape)[1]
 
-        x_rows, out_rows = row_pointers(x_array, element), row_pointers(out_array, _FLOATS)
-        panel_start = builder.bitcast(panel_array.data, vector.as_pointer())
-        undefined = ir.Constant(vector, ir.Undefined)
-        zeros = ir.Constant(vector, [0 if integers else 0.0] * PANEL)
-        sums = [cgutils.alloca_once_value(builder, zeros) for _ in range(ROWS)]
+            def pointers(array: Any, number: int, kind: Any) -> list[Any]:
+                """To the start of the first `number` parts of an array, apart by its first stride."""
+                base = builder.ptrtoint(array.data, context.get_value_type(types.intp))
+                stride = cgutils.unpack_tuple(builder, array.strides)[0]
+                starts = [builder.add(base, builder.mul(stride, stride.type(m))) for m in range(number)]
+                return [builder.inttoptr(start, kind.as_pointer()) for start in starts]
 
-        def step(k: Any) -> None:
-            weights = builder.load(builder.gep(panel_start, [k]), align=4)
-            for m in range(ROWS):
-                value = builder.load(builder.gep(x_rows[m], [k]), align=2)
-                first = builder.insert_element(undefined, value, _I32(0))
-                spread = builder.shuffle_vector(first, undefined, _SPREAD)
-                builder.store(multiply_add(builder, spread, weights, builder.load(sums[m])), sums[m])
+            x_rows, out_rows = pointers(x_array, rows, element), pointers(out_array, rows, _FLOATS)
+            panel_starts = pointers(panel_array, count, vector)
+            undefined = ir.Constant(vector, ir.Undefined)
+            zeros = ir.Constant(vector, [0 if integers else 0.0] * PANEL)
+            sums = [[cgutils.alloca_once_value(builder, zeros) for _ in range(count)] for _ in range(rows)]
 
-        unrolled = builder.udiv(depth, depth.type(UNROLL))
-        with cgutils.for_range(builder, unrolled) as loop:
-            start = builder.mul(loop.index, depth.type(UNROLL))
-            for u in range(UNROLL):
-                step(builder.add(start, depth.type(u)))
-        done = builder.mul(unrolled, depth.type(UNROLL))
-        with cgutils.for_range(builder, builder.sub(depth, done)) as loop:
-            step(builder.add(done, loop.index))
-        for total, row in zip(sums, out_rows, strict=True):
-            result = builder.load(total)
-            builder.store(builder.sitofp(result, _FLOATS) if integers else result, row, align=4)
-        return context.get_dummy_value()
+            def step(k: Any) -> None:
+                weights = [builder.load(builder.gep(start, [k]), align=4) for start in panel_starts]
+                for m in range(rows):
+                    value = builder.load(builder.gep(x_rows[m], [k]), align=2)
+                    first = builder.insert_element(undefined, value, _I32(0))
+                    spread = builder.shuffle_vector(first, undefined, _SPREAD)
+                    for total, weight in zip(sums[m], weights, strict=True):
+                        builder.store(multiply_add(builder, spread, weight, builder.load(total)), total)
 
-    return types.void(x, panel, out), codegen
+            unrolled = builder.udiv(depth, depth.type(UNROLL))
+            with cgutils.for_range(builder, unrolled) as loop:
+                start = builder.mul(loop.index, depth.type(UNROLL))
+                for u in range(UNROLL):
+                    step(builder.add(start, depth.type(u)))
+            done = builder.mul(unrolled, depth.type(UNROLL))
+            with cgutils.for_range(builder, builder.sub(depth, done)) as loop:
+                step(builder.add(done, loop.index))
+            for totals, row in zip(sums, out_rows, strict=True):
+                for p, total in enumerate(totals):
+                    result = builder.load(total)
+                    value = builder.sitofp(result, _FLOATS) if integers else result
+                    builder.store(value, builder.gep(row, [ir.IntType(64)(p)]), align=4)
+            return context.get_dummy_value()
+
+        return types.void(x, panels, out), codegen
+
+    return multiply_block
+
+
+_block_6x1, _block_2x2, _block_2x1, _block_1x4, _block_1x1 = itertools.starmap(
+    _block_of, [(ROWS, 1), (2, 2), (2, 1), (1, 4), (1, 1)]
+)
 
 
 @njit(nogil=True, cache=True)
 def multiply_panels(x, panels, out):  # type: ignore[no-untyped-def]
-    """out (m, panels * PANEL) float32 = x (m, depth) @ the packed matrix, both float32 or both int16.
+    """out (m, panels * PANEL or more) float32 = x (m, depth) @ the packed matrix, both float32 or both int16.
 
-    m is a multiple of ROWS. The caller sees to it that int32 sums of int16 products do not overflow.
+    Columns of `out` behind the panels stay as they are. The caller sees to it that int32 sums of int16 products do not
+    overflow. Fewer than ROWS rows take several panels at a time, so that enough sums are under way at once.
     """
-    for p in range(panels.shape[0]):
-        for m in range(0, x.shape[0], ROWS):
-            _multiply_block(x[m : m + ROWS], panels[p], out[m : m + ROWS, p * PANEL : (p + 1) * PANEL])
+    rows, count = x.shape[0], panels.shape[0]
+    sixes = rows // ROWS * ROWS
+    twos = rows // 2 * 2
+    for p in range(count):
+        for m in range(0, sixes, ROWS):
+            _block_6x1(x[m : m + ROWS], panels[p : p + 1], out[m : m + ROWS, p * PANEL :])
+    for m in range(sixes, twos, 2):
+        for p in range(0, count // 2 * 2, 2):
+            _block_2x2(x[m : m + 2], panels[p : p + 2], out[m : m + 2, p * PANEL :])
+        if count % 2:
+            _block_2x1(x[m : m + 2], panels[count - 1 :], out[m : m + 2, (count - 1) * PANEL :])
+    if twos < rows:
+        for p in range(0, count // 4 * 4, 4):
+            _block_1x4(x[twos:], panels[p : p + 4], out[twos:, p * PANEL :])
+        for p in range(count // 4 * 4, count):
+            _block_1x1(x[twos:], panels[p:], out[twos:, p * PANEL :])

@@ -9,25 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from .panel import PANEL, unpack
+from .lanes import LANES
+from .panel import unpack
+from .philox import GROUP
 from .read import Circuit, Geometry, Planes
 
 Array = np.ndarray[Any, Any]
 
 
-def philox4x32(counter: Array, key: tuple[int, int]) -> Array:
-    """Words (..., 4) uint32 of counters (..., 4) uint32 under one key."""
+def philox4x32(counter: Array, round_keys: Array) -> Array:
+    """Words (..., 4) uint32 of counters (..., 4) uint32 under one key, given as the keys of its rounds."""
     c = [counter[..., i].astype(np.uint64) for i in range(4)]
-    mask, k = np.uint64(0xFFFFFFFF), [int(key[0]), int(key[1])]
-    for _ in range(10):
+    mask = np.uint64(0xFFFFFFFF)
+    for k0, k1 in round_keys.astype(np.uint64).reshape(-1, 2):
         p0, p1 = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
-        c = [
-            (p1 >> np.uint64(32)) ^ c[1] ^ np.uint64(k[0]),
-            p1 & mask,
-            (p0 >> np.uint64(32)) ^ c[3] ^ np.uint64(k[1]),
-            p0 & mask,
-        ]
-        k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
+        c = [(p1 >> np.uint64(32)) ^ c[1] ^ k0, p1 & mask, (p0 >> np.uint64(32)) ^ c[3] ^ k1, p0 & mask]
     return np.stack(c, axis=-1).astype(np.uint32)
 
 
@@ -39,17 +35,18 @@ def normal_pair(radius_word: Array, angle_word: Array) -> tuple[Array, Array]:
     return sign * radius * np.cos(angle), sign * radius * np.sin(angle)
 
 
-def draw_normals(rows: int, columns: int, first_row: int, plane: int, read: int, key: tuple[int, int]) -> Array:
-    """Normals (rows, columns) of the counters that `philox.draw_normals` documents."""
+def draw_normals(rows: int, columns: int, first_row: int, plane: int, read: int, key: Array) -> Array:
+    """Normals (rows, columns) of the counters that `philox.add_noise` documents."""
     row = first_row + np.arange(rows, dtype=np.uint64)[:, None]
-    block = np.arange(-(-columns // 4), dtype=np.uint64)[None]
+    groups = -(-columns // GROUP)
+    block = np.arange(groups * LANES, dtype=np.uint64)[None]
     counter = np.zeros((rows, block.size, 4), dtype=np.uint32)
     counter[..., 0] = block + ((row >> np.uint64(32)) << np.uint64(16))
     counter[..., 1] = row & np.uint64(0xFFFFFFFF)
     counter[..., 2], counter[..., 3] = plane, read
     w = philox4x32(counter, key)
-    pairs = [*normal_pair(w[..., 0], w[..., 1]), *normal_pair(w[..., 2], w[..., 3])]
-    return np.stack(pairs, axis=-1).reshape(rows, -1)[:, :columns]
+    words = np.stack([*normal_pair(w[..., 0], w[..., 1]), *normal_pair(w[..., 2], w[..., 3])], axis=1)
+    return words.reshape(rows, 4, groups, LANES).transpose(0, 2, 1, 3).reshape(rows, -1)[:, :columns]
 
 
 def gather(x: Array, geometry: Geometry) -> Array:
@@ -66,9 +63,9 @@ def gather(x: Array, geometry: Geometry) -> Array:
 
 
 def conductances(packed: Array, units: Array, edges: Array) -> Array:
-    """A packed plane as float64 (rows, columns), padding of the columns included; `units` are its row tiles' steps."""
-    values = unpack(packed).astype(np.float64)
-    return values * np.repeat(units, np.diff(edges))[:, None]
+    """A packed plane as float64 (rows, columns in whole groups); `units` are its row tiles' steps."""
+    values = unpack(packed).astype(np.float64) * np.repeat(units, np.diff(edges))[:, None]
+    return np.pad(values, [(0, 0), (0, -values.shape[1] % GROUP)])
 
 
 def take_digit(codes: Array, shift: int, base: int) -> Array:
@@ -129,6 +126,8 @@ def _read(x: Array, geometry: Geometry, planes: Planes, circuit: Circuit, noise:
             if planes.variance.size:  # squares of codes may be halved: see `read.square`
                 half = 2 if circuit.halve else 1
                 variance = conductances(planes.variance[s], planes.variance_unit[s] / half, planes.edges)
+            if planes.uniform.size:
+                variance = variance + np.repeat(planes.uniform[s], np.diff(planes.edges))[:, None]
             for t in range(tiles):
                 part = slice(planes.edges[t], planes.edges[t + 1])
                 current = volts[:, part] @ g[part]
@@ -143,10 +142,10 @@ def _read(x: Array, geometry: Geometry, planes: Planes, circuit: Circuit, noise:
                 value = current[:, :outputs] - circuit.pedestal * volts[:, part].sum(axis=1, keepdims=True)
                 if planes.reference.size:
                     value = value - current[:, planes.reference]
-                out += weight * planes.scale[s, t] * value
+                out += weight * planes.scale[s, t, :outputs] * value
     return out, clipped
 
 
 def padded(columns: int) -> int:
-    """Columns of a packed matrix, padding included."""
-    return -(-columns // PANEL) * PANEL
+    """Columns in whole groups."""
+    return -(-columns // GROUP) * GROUP

@@ -1,8 +1,8 @@
 """One read of a matrix that is spread over tiles: gather, multiply, add noise, digitise, accumulate.
 
-Rows are the reads of the matrix: samples, times positions of a convolution. They are worked off in chunks of CHUNK
-rows, in parallel, and no number depends on how: sums run in a fixed order (`panel.py`), random numbers are counted
-(`philox.py`). A plane is what one set of converters sees: one slice of one row tile.
+Rows are the reads of the matrix: samples, times positions of a convolution. They are worked off in chunks, by as many
+workers as there are threads, and no number depends on how: sums run in a fixed order (`panel.py`), random numbers are
+counted (`philox.py`). A plane is what one set of converters sees: one slice of one row tile.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from .panel import PANEL, ROWS, multiply_panels
-from .philox import draw_normals, row_counters
+from .panel import multiply_panels
+from .philox import add_noise
 
 f32, u32, u64 = np.float32, np.uint32, np.uint64
 Array = np.ndarray[Any, Any]
 
-CHUNK = 48  # rows worked off together: a multiple of ROWS whose scratch stays in the second-level cache
+CHUNK = 48  # rows worked off together, at most: their scratch stays in the second-level cache
 
 
 class Geometry(NamedTuple):
@@ -36,9 +36,10 @@ class Geometry(NamedTuple):
 
 
 class Planes(NamedTuple):
-    """What a programmed matrix of `rows` word lines and `columns` outputs (padded to panels) is to the kernel.
+    """What a programmed matrix of `rows` word lines and `columns` outputs is to the kernel.
 
-    Conductances are in units of g_max, currents in units of v_read g_max.
+    Conductances are in units of g_max, currents in units of v_read g_max. Columns of `floor` and `scale` are padded to
+    whole groups (`philox.GROUP`).
     """
 
     mean: Array  # packed (slices, panels, ...): signed conductance, float32 or int16 as the input codes
@@ -46,6 +47,9 @@ class Planes(NamedTuple):
     mean_unit: Array  # (slices, row tiles) float32: what 1 of `mean` stands for
     variance_unit: (
         Array  # (slices, row tiles) float32: what 1 of `variance` times a squared code (see `square`) stands for
+    )
+    uniform: (
+        Array  # (slices, row tiles) float32: variance that all cells of a tile have alike; empty when there is none
     )
     floor: Array  # (slices, row tiles, columns) float32: variance of the current that no input changes
     scale: Array  # (slices, row tiles, columns) float32: current to weight units
@@ -73,9 +77,49 @@ class Circuit(NamedTuple):
     pedestal: float  # conductance that all cells have and the digital side takes off again
 
 
+class Place(NamedTuple):
+    """Where a read stands among all reads, and how its rows are dealt out."""
+
+    first_row: Any  # uint64, below 2^48
+    first_read: Any  # uint32
+    chunk: int  # rows worked off together
+
+
+class Scratch(NamedTuple):
+    """What a worker needs for one chunk; filled anew for each."""
+
+    codes: Array  # (chunk, word lines) input codes
+    digits: Array  # the same: digits of one pulse; (0, 0) for one pulse, which is the codes themselves
+    squares: Array  # the same: their squares; (0, 0) without noise of cells
+    current: Array  # (chunk, columns) float32
+    variance: Array  # (chunk, columns) float32, or one row of zeros
+    signal: Array  # (chunk, columns) float32
+    pedestal: Array  # (chunk,) float32
+    extra: Array  # (chunk,) float32: variance that all columns of a row have alike
+
+
+@njit(cache=True, nogil=True)
+def make_scratch(x, planes, circuit, chunk):  # type: ignore[no-untyped-def]
+    """Scratch for chunks of this many rows; columns are whole groups, zero behind the panels."""
+    lines = planes.edges[-1]
+    columns = planes.floor.shape[2]
+    cells = circuit.noisy and planes.variance.shape[1] > 0
+    uniform = circuit.noisy and planes.uniform.shape[0] > 0
+    return Scratch(
+        np.empty((chunk, lines), x.dtype),
+        np.empty((chunk, lines) if circuit.pulses > 1 else (0, 0), x.dtype),
+        np.empty((chunk, lines) if cells else (0, 0), x.dtype),
+        np.zeros((chunk, columns), np.float32),
+        np.zeros((chunk if cells else 1, columns), np.float32),
+        np.empty((chunk, columns), np.float32),
+        np.empty(chunk, np.float32),
+        np.zeros(chunk if uniform else 1, np.float32),
+    )
+
+
 @njit(cache=True, nogil=True)
 def gather(x, geometry, start, stop, constant, out):  # type: ignore[no-untyped-def]
-    """Rows start..stop of the matrix inputs into out (>= stop - start, rows): patches ordered (kd, kh, kw, channel).
+    """Rows start..stop of the matrix inputs into out (stop - start, rows): patches ordered (kd, kh, kw, channel).
 
     The word line behind the patch, if `out` has more columns, gets `constant`, and any further one 0.
     """
@@ -127,8 +171,6 @@ def gather(x, geometry, start, stop, constant, out):  # type: ignore[no-untyped-
                 if oz == geometry.out[0]:
                     oz = 0
                     n += 1
-    for r in range(stop - start, out.shape[0]):
-        out[r] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -155,177 +197,184 @@ def square(codes, halve, out):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def row_sums(digits, r0, r1, factor, out):  # type: ignore[no-untyped-def]
     """out (rows,) = factor times the sum of the digits of word lines r0..r1."""
-    for m in range(out.shape[0]):
+    for m in range(digits.shape[0]):
         total = f32(0.0)
-        if factor != 0.0:
-            for i in range(r0, r1):
-                total += f32(digits[m, i])
+        for i in range(r0, r1):
+            total += f32(digits[m, i])
         out[m] = total * factor
 
 
 @njit(cache=True, nogil=True)
-def scale_rows(values, factor):  # type: ignore[no-untyped-def]
-    for m in range(values.shape[0]):
-        row = values[m]
-        for j in range(row.shape[0]):
-            row[j] *= factor
+def row_squares(digits, r0, r1, factor, out):  # type: ignore[no-untyped-def]
+    """out (rows,) = factor times the sum of the squared digits of word lines r0..r1."""
+    for m in range(digits.shape[0]):
+        total = f32(0.0)
+        for i in range(r0, r1):
+            total += f32(digits[m, i]) * f32(digits[m, i])
+        out[m] = total * factor
 
 
 @njit(cache=True, nogil=True)
-def plane_currents(digits, squares, planes, circuit, s, t, unit, current, variance):  # type: ignore[no-untyped-def]
-    """Noiseless currents of a plane, in units of v_read g_max, and the variance that its cells' noise adds."""
-    r0 = planes.edges[t]
-    r1 = planes.edges[t + 1]
+def plane_products(digits, squares, planes, circuit, s, t, current, variance):  # type: ignore[no-untyped-def]
+    """Products of a plane, still without their units: currents and, unless `squares` is empty, their variances."""
+    r0, r1 = planes.edges[t], planes.edges[t + 1]
     step = 2 if circuit.integers else 1
     multiply_panels(digits[:, r0:r1], planes.mean[s, :, r0 // step : r1 // step], current)
-    scale_rows(current, unit * planes.mean_unit[s, t])
-    if variance.shape[0] > 0:
+    if squares.shape[0] > 0:
         multiply_panels(squares[:, r0:r1], planes.variance[s, :, r0 // step : r1 // step], variance)
-        scale_rows(variance, unit * unit * planes.variance_unit[s, t])
-
-
-@njit(cache=True, nogil=True)
-def add_noise(current, variance, floor, gain_variance, normals, out):  # type: ignore[no-untyped-def]
-    """out = current + sqrt(variance + floor + gain_variance current^2) normals, all (columns,); no variance is 0."""
-    if variance.shape[0] > 0:
-        for j in range(out.shape[0]):
-            mean = current[j]
-            out[j] = mean + np.sqrt(variance[j] + floor[j] + gain_variance * mean * mean) * normals[j]
-    else:
-        for j in range(out.shape[0]):
-            mean = current[j]
-            out[j] = mean + np.sqrt(floor[j] + gain_variance * mean * mean) * normals[j]
 
 
 @njit(cache=True, nogil=True)
 def digitise(signal, columns, step, low, high, centre):  # type: ignore[no-untyped-def]
-    """Replace currents (columns,) by what an ADC of this step reads; returns how many were out of range."""
+    """Replace the first `columns` currents of all rows by what an ADC of this step reads; returns the clipped ones."""
     inverse = f32(1.0) / step
     clipped = 0
-    for j in range(columns):
-        code = np.rint(signal[j] * inverse - centre)
-        inside = min(max(code, low), high)
-        clipped += code != inside
-        signal[j] = (inside + centre) * step
+    for m in range(signal.shape[0]):
+        for j in range(columns):
+            code = np.rint(signal[m, j] * inverse - centre)
+            inside = min(max(code, low), high)
+            clipped += code != inside
+            signal[m, j] = (inside + centre) * step
     return clipped
 
 
 @njit(cache=True, nogil=True)
 def accumulate(signal, pedestal, scale, weight, reference, out):  # type: ignore[no-untyped-def]
-    """out (outputs,) += weight scale (signal - reference column - pedestal)."""
-    if reference.shape[0] > 0:
-        for j in range(out.shape[0]):
-            out[j] += weight * scale[j] * (signal[j] - pedestal - signal[reference[j]])
-    else:
-        for j in range(out.shape[0]):
-            out[j] += weight * scale[j] * (signal[j] - pedestal)
+    """out (rows, outputs) += weight scale (signal - reference column - pedestal); pedestal (rows,), (0,) for none."""
+    rows, outputs = out.shape
+    for m in range(rows):
+        taken_off = pedestal[m] if pedestal.shape[0] > 0 else f32(0.0)
+        if reference.shape[0] > 0:
+            for j in range(outputs):
+                out[m, j] += weight * scale[j] * (signal[m, j] - taken_off - signal[m, reference[j]])
+        else:
+            for j in range(outputs):
+                out[m, j] += weight * scale[j] * (signal[m, j] - taken_off)
 
 
 @njit(cache=True, nogil=True)
-def read_chunk(codes, planes, circuit, key, first_row, first_read, out):  # type: ignore[no-untyped-def]
-    """All planes and pulses of a chunk, read as often as `out` (reads, rows, outputs) says; returns clipped readings.
+def read_plane(digits, squares, planes, circuit, key, place, q, s, t, work, out):  # type: ignore[no-untyped-def]
+    """One plane of one pulse of a chunk, read as often as `out` (reads, rows, outputs) says; returns clipped readings.
 
-    codes (padded rows, word lines) are the same in all reads, and so are their products; the noise is not.
+    The products are the same in all reads; the noise is not.
     """
-    padded = codes.shape[0]
     reads, rows, outputs = out.shape
-    slices, panels = planes.mean.shape[:2]
-    tiles = planes.edges.shape[0] - 1
-    columns = panels * PANEL
     shown = outputs if planes.reference.shape[0] == 0 else max(outputs, planes.reference.max() + 1)
-    cell_noise = circuit.noisy and planes.variance.shape[1] > 0
-    current = np.empty((padded, columns), np.float32)
-    variance = np.empty((padded if cell_noise else 0, columns), np.float32)
-    nothing = np.empty(0, np.float32)
-    normals = np.empty((rows if circuit.noisy else 0, columns), np.float32)
-    counters = row_counters(first_row, normals.shape[0], columns // 4)
-    signal = np.empty(columns, np.float32)
-    pedestal = np.empty(rows, np.float32)
-    digits = codes if circuit.pulses == 1 else np.empty_like(codes)
-    squares = np.empty_like(codes) if cell_noise else codes
+    base = 1 << circuit.digit_bits
+    full_digit = f32(circuit.full_code) if circuit.pulses == 1 else f32(base - 1)
+    weight = f32(full_digit * f32(1 << (circuit.digit_bits * q)) / f32(circuit.full_code))
+    unit = f32(1.0) / full_digit
+    r0, r1 = planes.edges[t], planes.edges[t + 1]
+    current, variance, signal = work.current[:rows], work.variance[: max(1, squares.shape[0])], work.signal[:rows]
+    plane_products(digits, squares, planes, circuit, s, t, current, variance)
+    if circuit.pedestal != 0.0:
+        row_sums(digits, r0, r1, f32(circuit.pedestal) * unit, work.pedestal)
+    if circuit.noisy and planes.uniform.shape[0] > 0:
+        row_squares(digits, r0, r1, unit * unit * planes.uniform[s, t], work.extra)
+    mean_unit = unit * planes.mean_unit[s, t]
+    factors = mean_unit, unit * unit * planes.variance_unit[s, t], f32(circuit.gain_variance)
+    plane = u32((q * planes.mean.shape[0] + s) * (planes.edges.shape[0] - 1) + t)
+    clipped = 0
+    for v in range(reads):
+        if circuit.noisy:
+            target = current
+            if v + 1 < reads:
+                target = signal
+                signal[:] = current
+            where = plane, place.first_read + u32(v)
+            add_noise(target, variance, planes.floor[s, t], factors, work.extra, place.first_row, where, key)
+        else:
+            target = signal
+            for m in range(rows):
+                for j in range(signal.shape[1]):
+                    signal[m, j] = current[m, j] * mean_unit
+        if circuit.step.shape[0] > 0:
+            low, high, centre = f32(circuit.low), f32(circuit.high), f32(circuit.centre)
+            clipped += digitise(target, shown, circuit.step[s], low, high, centre)
+        pedestal = work.pedestal[: rows if circuit.pedestal != 0.0 else 0]
+        accumulate(target, pedestal, planes.scale[s, t], weight, planes.reference, out[v])
+    return clipped
+
+
+@njit(cache=True, nogil=True)
+def read_chunk(x, geometry, planes, circuit, key, place, start, work, out):  # type: ignore[no-untyped-def]
+    """All pulses and planes of the rows from `start` on into out (reads, rows, outputs); returns clipped readings."""
+    reads, rows, outputs = out.shape
+    codes = work.codes[:rows]
+    gather(x, geometry, start, start + rows, circuit.constant, codes)
     for v in range(reads):
         for m in range(rows):
             for j in range(outputs):
                 out[v, m, j] = planes.bias[j]
     clipped = 0
-    base = 1 << circuit.digit_bits
-    full_digit = f32(circuit.full_code) if circuit.pulses == 1 else f32(base - 1)
-    unit = f32(1.0) / full_digit
+    digits, squares = codes, work.squares[:rows]
     for q in range(circuit.pulses):
-        weight = f32(full_digit * f32(1 << (circuit.digit_bits * q)) / f32(circuit.full_code))
         if circuit.pulses > 1:
-            take_digit(codes, circuit.digit_bits * q, base, digits)
-        if cell_noise:
+            digits = work.digits[:rows]
+            take_digit(codes, circuit.digit_bits * q, 1 << circuit.digit_bits, digits)
+        if squares.shape[0] > 0:
             square(digits, circuit.halve, squares)
-        for s in range(slices):
-            for t in range(tiles):
-                plane = u32((q * slices + s) * tiles + t)
-                plane_currents(digits, squares, planes, circuit, s, t, unit, current, variance)
-                row_sums(digits, planes.edges[t], planes.edges[t + 1], f32(circuit.pedestal) * unit, pedestal)
-                for v in range(reads):
-                    if circuit.noisy:
-                        draw_normals(counters, plane, first_read + u32(v), key, normals)
-                    for m in range(rows):
-                        if circuit.noisy:
-                            noise = variance[m] if cell_noise else nothing
-                            gain = f32(circuit.gain_variance)
-                            add_noise(current[m], noise, planes.floor[s, t], gain, normals[m], signal)
-                        else:
-                            signal[:] = current[m]
-                        if circuit.step.shape[0] > 0:
-                            low, high, centre = f32(circuit.low), f32(circuit.high), f32(circuit.centre)
-                            clipped += digitise(signal, shown, circuit.step[s], low, high, centre)
-                        accumulate(signal, pedestal[m], planes.scale[s, t], weight, planes.reference, out[v, m])
+        for s in range(planes.mean.shape[0]):
+            for t in range(planes.edges.shape[0] - 1):
+                clipped += read_plane(digits, squares, planes, circuit, key, place, q, s, t, work, out)
     return clipped
 
 
 @njit(cache=True, nogil=True)
-def chunk_codes(x, geometry, planes, circuit, start, stop):  # type: ignore[no-untyped-def]
-    """The input codes of rows start..stop, padded with zero rows to whole blocks."""
-    padded = (stop - start + ROWS - 1) // ROWS * ROWS
-    codes = np.empty((padded, planes.edges[-1]), x.dtype)
-    gather(x, geometry, start, stop, circuit.constant, codes)
-    return codes
+def read_chunks(x, geometry, planes, circuit, key, place, first, step, out):  # type: ignore[no-untyped-def]
+    """Every step-th chunk from the first on, as `read_matrix`: what one worker does."""
+    reads, rows, _ = out.shape
+    shared = x.shape[0] * geometry.out[0] * geometry.out[1] * geometry.out[2] == rows
+    chunks = (rows + place.chunk - 1) // place.chunk
+    jobs = chunks if shared else chunks * reads
+    work = make_scratch(x, planes, circuit, min(rows, place.chunk))
+    clipped = 0
+    for job in range(first, jobs, step):
+        v = 0 if shared else job // chunks
+        start = (job - v * chunks) * place.chunk
+        stop = min(rows, start + place.chunk)
+        target = out[:, start:stop] if shared else out[v : v + 1, start:stop]
+        here = Place(place.first_row + u64(start), place.first_read + u32(v), place.chunk)
+        clipped += read_chunk(x, geometry, planes, circuit, key, here, v * rows + start, work, target)
+    return clipped
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def read_matrix(x, geometry, planes, circuit, key, first_row, first_read, out):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def read_matrix(x, geometry, planes, circuit, key, place, out):  # type: ignore[no-untyped-def]
     """Read the whole matrix into out (reads, rows, outputs) float32; returns the number of clipped ADC readings.
 
     x (samples, depth, height, width, channels) holds input codes, int16 or float32 as the planes (plain inputs without
     a DAC). Its samples are those of one read, which all reads share, or of all reads one after the other.
     """
-    reads, rows, _ = out.shape
-    positions = geometry.out[0] * geometry.out[1] * geometry.out[2]
-    shared = x.shape[0] * positions == rows
-    chunks = (rows + CHUNK - 1) // CHUNK
-    jobs = chunks if shared else chunks * reads
-    clipped = np.zeros(jobs, np.int64)
-    for job in prange(jobs):
-        v = 0 if shared else job // chunks
-        start = (job - v * chunks) * CHUNK
-        stop = min(rows, start + CHUNK)
-        codes = chunk_codes(x, geometry, planes, circuit, v * rows + start, v * rows + stop)
-        target = out[:, start:stop] if shared else out[v : v + 1, start:stop]
-        row, read = first_row + u64(start), first_read + u32(v)
-        clipped[job] = read_chunk(codes, planes, circuit, key, row, read, target)
+    return read_chunks(x, geometry, planes, circuit, key, place, 0, 1, out)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def read_matrix_parallel(x, geometry, planes, circuit, key, place, workers, out):  # type: ignore[no-untyped-def]
+    """`read_matrix` by several workers at once: the same bits."""
+    clipped = np.zeros(workers, np.int64)
+    for worker in prange(workers):
+        clipped[worker] = read_chunks(x, geometry, planes, circuit, key, place, worker, workers, out)
     return clipped.sum()
 
 
 @njit(cache=True, nogil=True)
-def read_currents(x, geometry, planes, circuit, start, stop, out):  # type: ignore[no-untyped-def]
-    """Noiseless currents of rows start..stop into out (pulses, slices, row tiles, stop - start, columns)."""
-    codes = chunk_codes(x, geometry, planes, circuit, start, stop)
-    current = np.empty((codes.shape[0], planes.mean.shape[1] * PANEL), np.float32)
-    nothing = np.empty((0, 0), np.float32)
+def read_currents(x, geometry, planes, circuit, start, work, out):  # type: ignore[no-untyped-def]
+    """Noiseless currents of the rows from `start` on into out (pulses, slices, row tiles, rows, columns).
+
+    Their input codes are left in `work.codes`.
+    """
+    rows = out.shape[3]
+    codes = work.codes[:rows]
+    gather(x, geometry, start, start + rows, circuit.constant, codes)
     base = 1 << circuit.digit_bits
     unit = f32(1.0) / (f32(circuit.full_code) if circuit.pulses == 1 else f32(base - 1))
+    digits = codes
     for q in range(circuit.pulses):
-        digits = codes
         if circuit.pulses > 1:
-            digits = np.empty_like(codes)
+            digits = work.digits[:rows]
             take_digit(codes, circuit.digit_bits * q, base, digits)
         for s in range(out.shape[1]):
             for t in range(out.shape[2]):
-                plane_currents(digits, digits, planes, circuit, s, t, unit, current, nothing)
-                out[q, s, t] = current[: stop - start, : out.shape[4]]
+                plane_products(digits, digits[:0], planes, circuit, s, t, work.current[:rows], work.variance)
+                out[q, s, t] = work.current[:rows, : out.shape[4]] * (unit * planes.mean_unit[s, t])

@@ -1,0 +1,39 @@
+"""How many threads the kernels use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numba
+
+_forked = False
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def available(wanted: int) -> int:
+    """Threads that kernels can use when `wanted` are asked for: 1 in a forked process, else at most numba's number.
+
+    A pool of OpenMP threads does not survive a fork, and numba ends a child that uses it. Kernels give the same bits
+    with one thread; worker processes that shall use several are spawned.
+    """
+    return 1 if _forked else max(1, min(wanted, numba.config.NUMBA_NUM_THREADS))
+
+
+@contextmanager
+def pool_of(count: int) -> Iterator[None]:
+    """Parallel kernels called inside run on `count` threads; what the caller has set in numba is restored."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(count)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
