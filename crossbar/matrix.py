@@ -280,7 +280,7 @@ class TiledMatrix:
             return int(read_matrix_parallel(*job, place, workers, out))
 
     def _chunk(self, rows: int, workers: int) -> int:
-        """Rows to be worked off together: what the cache holds, and an equal share for each worker where they are few."""
+        """Rows to be worked off together: what the cache holds, and equal shares for the workers where they are few."""
         per_row = 4 * self.plan.rows + 12 * self.plan.outputs  # bytes of scratch: two int16 a word line, three float32
         most = max(CHUNK, CACHE // per_row // ROWS * ROWS)
         chunks = max(1, -(-rows // most))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from .compiled import kernel
 from .philox import GROUP, add_noise
 
 f32, u32, u64 = np.float32, np.uint32, np.uint64
@@ -12,7 +13,7 @@ BLOCK = 1 << 14
 CHUNK = 64
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def code_block(x, factor, low, high, rounds, out):  # type: ignore[no-untyped-def]
     """`make_codes` for one block."""
     clipped = 0
@@ -27,13 +28,13 @@ def code_block(x, factor, low, high, rounds, out):  # type: ignore[no-untyped-de
     return clipped, broken
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def make_codes(x, factor, low, high, rounds, out):  # type: ignore[no-untyped-def]
     """out = clip(round(x factor), low, high), flat; returns (clipped, not finite) counts. `out` may be int16."""
     return code_block(x, factor, low, high, rounds, out)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@kernel(parallel=True)
 def make_codes_parallel(x, factor, low, high, rounds, out):  # type: ignore[no-untyped-def]
     """`make_codes` in parallel."""
     blocks = (x.shape[0] + BLOCK - 1) // BLOCK
@@ -44,7 +45,7 @@ def make_codes_parallel(x, factor, low, high, rounds, out):  # type: ignore[no-u
     return counts[:, 0].sum(), counts[:, 1].sum()
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def add_output_noise(out, sigma_add, sigma_mult, first_row, read, key):  # type: ignore[no-untyped-def]
     """out (rows, outputs) += sqrt(sigma_add^2 + sigma_mult^2 out^2) normals, in place; `first_row` is a uint64."""
     rows, outputs = out.shape
@@ -60,7 +61,7 @@ def add_output_noise(out, sigma_add, sigma_mult, first_row, read, key):  # type:
         out[start:stop] = signal[:, :outputs]
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@kernel(parallel=True)
 def add_output_noise_parallel(out, sigma_add, sigma_mult, first_row, read, key):  # type: ignore[no-untyped-def]
     """`add_output_noise` in parallel: the same bits."""
     rows = out.shape[0]

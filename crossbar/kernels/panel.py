@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from .compiled import kernel
 
 ROWS = 6  # rows worked off together; those left over go by 2 and by 1
 PANEL = 16
@@ -35,7 +37,7 @@ _WIDE = ir.VectorType(_I32, 2 * PANEL)
 _SPREAD = ir.Constant(_SUMS, [0] * PANEL)  # a shuffle that copies lane 0 to all
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def pack_rows(matrix, factor, first, panels):  # type: ignore[no-untyped-def]
     """Rows (rows, columns) float32 times `factor` into packed panels, from row `first` on; int16 are rounded."""
     integers = panels.shape[2] == 2 * PANEL
@@ -141,7 +143,7 @@ _block_6x1, _block_2x2, _block_2x1, _block_1x4, _block_1x1 = itertools.starmap(
 )
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def multiply_panels(x, panels, out):  # type: ignore[no-untyped-def]
     """out (m, panels * PANEL or more) float32 = x (m, depth) @ the packed matrix, both float32 or both int16.
 

@@ -14,10 +14,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .compiled import kernel
 from .lanes import I64, LANES, Lanes, horner
 
 f32, u32, u64 = np.float32, np.uint32, np.uint64
@@ -100,7 +101,7 @@ def _words(typingctx: Any, counter: Any, key: Any, out: Any) -> Any:
     return types.void(types.UniTuple(types.uint32, 4), key, out), codegen
 
 
-@njit(nogil=True)
+@kernel()
 def words(counter, key, out):  # type: ignore[no-untyped-def]
     """Philox words of the LANES counters from `counter` (four uint32) on, into out (4, LANES) int32."""
     _words(counter, key, out)
@@ -140,7 +141,7 @@ def _noise_group(
     return types.void(signal, variance, floor, key, *numbers), codegen
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def add_noise(signal, variance, floor, factors, extra, first_row, place, key):  # type: ignore[no-untyped-def]
     """signal (rows, columns) float32 becomes its mean plus Gaussian noise, in place; columns are a multiple of GROUP.
 
@@ -165,7 +166,7 @@ def add_noise(signal, variance, floor, factors, extra, first_row, place, key):  
             _noise_group(signal, variance, floor, key, (m, n, GROUP * block), terms, counter)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def draw_normals(first_row, place, key, out):  # type: ignore[no-untyped-def]
     """Standard normals into out (rows, columns) float32, columns a multiple of GROUP; counters as in `add_noise`."""
     out[:] = 0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from .compiled import kernel
 from .philox import GROUP, draw_normals
 
 u32, u64 = np.uint32, np.uint64
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def fill_rows(out, first_row, plane, read, key):  # type: ignore[no-untyped-def]
     """out (rows, columns) float32: the normals of the rows from `first_row`, a uint64, on; see `draw_normals`."""
     rows, columns = out.shape
@@ -21,7 +21,7 @@ def fill_rows(out, first_row, plane, read, key):  # type: ignore[no-untyped-def]
         out[m] = scratch[0, :columns]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def tally(values, factor, histogram):  # type: ignore[no-untyped-def]
     """Count values (n,) >= 0 by the whole part of value factor; the last bin holds all above."""
     top = np.float32(histogram.shape[0] - 1)

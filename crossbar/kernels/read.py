@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from .compiled import kernel
 from .panel import multiply_panels
 from .philox import add_noise
 
@@ -98,7 +99,7 @@ class Scratch(NamedTuple):
     extra: Array  # (chunk,) float32: variance that all columns of a row have alike
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def make_scratch(x, planes, circuit, chunk):  # type: ignore[no-untyped-def]
     """Scratch for chunks of this many rows; columns are whole groups, zero behind the panels."""
     lines = planes.edges[-1]
@@ -117,7 +118,7 @@ def make_scratch(x, planes, circuit, chunk):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def gather(x, geometry, start, stop, constant, out):  # type: ignore[no-untyped-def]
     """Rows start..stop of the matrix inputs into out (stop - start, rows): patches ordered (kd, kh, kw, channel).
 
@@ -173,7 +174,7 @@ def gather(x, geometry, start, stop, constant, out):  # type: ignore[no-untyped-
                     n += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def take_digit(codes, shift, base, out):  # type: ignore[no-untyped-def]
     """The signed digit (|code| // 2^shift) mod base of each input code."""
     for m in range(codes.shape[0]):
@@ -183,7 +184,7 @@ def take_digit(codes, shift, base, out):  # type: ignore[no-untyped-def]
             out[m, i] = -digit if code < 0 else digit
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def square(codes, halve, out):  # type: ignore[no-untyped-def]
     """Squares of codes, or half of them rounded up to whole numbers, which fit into int16 for codes up to 255."""
     factor = f32(0.5) if halve else f32(1.0)
@@ -194,7 +195,7 @@ def square(codes, halve, out):  # type: ignore[no-untyped-def]
             out[m, i] = factor * (code * code) + extra
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def row_sums(digits, r0, r1, factor, out):  # type: ignore[no-untyped-def]
     """out (rows,) = factor times the sum of the digits of word lines r0..r1."""
     for m in range(digits.shape[0]):
@@ -204,7 +205,7 @@ def row_sums(digits, r0, r1, factor, out):  # type: ignore[no-untyped-def]
         out[m] = total * factor
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def row_squares(digits, r0, r1, factor, out):  # type: ignore[no-untyped-def]
     """out (rows,) = factor times the sum of the squared digits of word lines r0..r1."""
     for m in range(digits.shape[0]):
@@ -214,7 +215,7 @@ def row_squares(digits, r0, r1, factor, out):  # type: ignore[no-untyped-def]
         out[m] = total * factor
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def plane_products(digits, squares, planes, circuit, s, t, current, variance):  # type: ignore[no-untyped-def]
     """Products of a plane, still without their units: currents and, unless `squares` is empty, their variances."""
     r0, r1 = planes.edges[t], planes.edges[t + 1]
@@ -224,7 +225,7 @@ def plane_products(digits, squares, planes, circuit, s, t, current, variance):  
         multiply_panels(squares[:, r0:r1], planes.variance[s, :, r0 // step : r1 // step], variance)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def digitise(signal, columns, step, low, high, centre):  # type: ignore[no-untyped-def]
     """Replace the first `columns` currents of all rows by what an ADC of this step reads; returns the clipped ones."""
     inverse = f32(1.0) / step
@@ -238,7 +239,7 @@ def digitise(signal, columns, step, low, high, centre):  # type: ignore[no-untyp
     return clipped
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def accumulate(signal, pedestal, scale, weight, reference, out):  # type: ignore[no-untyped-def]
     """out (rows, outputs) += weight scale (signal - reference column - pedestal); pedestal (rows,), (0,) for none."""
     rows, outputs = out.shape
@@ -252,7 +253,7 @@ def accumulate(signal, pedestal, scale, weight, reference, out):  # type: ignore
                 out[m, j] += weight * scale[j] * (signal[m, j] - taken_off)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def read_plane(digits, squares, planes, circuit, key, place, q, s, t, work, out):  # type: ignore[no-untyped-def]
     """One plane of one pulse of a chunk, read as often as `out` (reads, rows, outputs) says; returns clipped readings.
 
@@ -296,7 +297,7 @@ def read_plane(digits, squares, planes, circuit, key, place, q, s, t, work, out)
     return clipped
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def read_chunk(x, geometry, planes, circuit, key, place, start, work, out):  # type: ignore[no-untyped-def]
     """All pulses and planes of the rows from `start` on into out (reads, rows, outputs); returns clipped readings."""
     reads, rows, outputs = out.shape
@@ -320,7 +321,7 @@ def read_chunk(x, geometry, planes, circuit, key, place, start, work, out):  # t
     return clipped
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def read_chunks(x, geometry, planes, circuit, key, place, first, step, out):  # type: ignore[no-untyped-def]
     """Every step-th chunk from the first on, as `read_matrix`: what one worker does."""
     reads, rows, _ = out.shape
@@ -339,7 +340,7 @@ def read_chunks(x, geometry, planes, circuit, key, place, first, step, out):  # 
     return clipped
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def read_matrix(x, geometry, planes, circuit, key, place, out):  # type: ignore[no-untyped-def]
     """Read the whole matrix into out (reads, rows, outputs) float32; returns the number of clipped ADC readings.
 
@@ -349,7 +350,7 @@ def read_matrix(x, geometry, planes, circuit, key, place, out):  # type: ignore[
     return read_chunks(x, geometry, planes, circuit, key, place, 0, 1, out)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@kernel(parallel=True)
 def read_matrix_parallel(x, geometry, planes, circuit, key, place, workers, out):  # type: ignore[no-untyped-def]
     """`read_matrix` by several workers at once: the same bits."""
     clipped = np.zeros(workers, np.int64)
@@ -358,7 +359,7 @@ def read_matrix_parallel(x, geometry, planes, circuit, key, place, workers, out)
     return clipped.sum()
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def read_currents(x, geometry, planes, circuit, start, work, out):  # type: ignore[no-untyped-def]
     """Noiseless currents of the rows from `start` on into out (pulses, slices, row tiles, rows, columns).
 
