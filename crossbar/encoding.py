@@ -70,7 +70,8 @@ class Encoding:
         They are of one row tile. The middle of the range stands in the reference columns.
         """
         tile, cell = self.plan.tile, self.cell
-        u = weights / self.maxima[row_tile]
+        kind = np.float32 if cell.levels is None else np.float64  # levels are rounded to as exactly as can be
+        u = weights.astype(kind, copy=False) / self.maxima[row_tile].astype(kind)
         two_sided = tile.encoding in ("differential_two_sided", "offset")
         # what one cell (or the first of a pair) holds, as a fraction of the range, and its partner
         halves = [(1 + u) / 2, (1 - u) / 2] if two_sided else [np.maximum(u, 0), np.maximum(-u, 0)]
@@ -78,7 +79,9 @@ class Encoding:
         g[..., self.plan.outputs :] = cell.g_min + (cell.g_max - cell.g_min) / 2
         for polarity in range(self.polarities):
             digits = slice_digits(halves[polarity], cell.levels, tile.slices)
-            g[:, polarity, :, : self.plan.outputs] = cell.g_min + (cell.g_max - cell.g_min) * digits
+            digits *= cell.g_max - cell.g_min
+            digits += cell.g_min
+            g[:, polarity, :, : self.plan.outputs] = digits
         return g
 
 

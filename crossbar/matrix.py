@@ -21,8 +21,8 @@ from .kernels.panel import ROWS
 from .kernels.read import (
     CHUNK,
     Circuit,
+    Deal,
     Geometry,
-    Place,
     Planes,
     make_scratch,
     read_currents,
@@ -108,10 +108,8 @@ class TiledMatrix:
             rows = weights
             if self.bias_on_array:
                 assert self.bias is not None
-                rows = np.concatenate([weights, self.bias[g : g + 1] / self.drive.limit])
-            programmed = program(
-                rows.astype(np.float64), self.plan, self.hardware, self.drive, seed, self.name, g, self.copy
-            )
+                rows = np.concatenate([weights, self.bias[g : g + 1] / np.float32(self.drive.limit)])
+            programmed = program(rows, self.plan, self.hardware, self.drive, seed, self.name, g, self.copy)
             if self.bias is not None and not self.bias_on_array:
                 planes = programmed.planes._replace(bias=self.bias[g].astype(np.float32))
                 programmed = replace(programmed, planes=planes)
@@ -243,12 +241,12 @@ class TiledMatrix:
         circuit = self.circuit(noisy=noisy)
         outputs = self.plan.outputs
         rows = x.shape[0] * prod(self.positions(x.shape[1:4])) // (1 if shared else reads)
-        out = np.empty((reads, rows, self.plan.groups * outputs), dtype=np.float32)
+        groups = np.empty((self.plan.groups, reads, rows, outputs), dtype=np.float32)
         for g, programmed in enumerate(self.programmed):
-            target = out[:, :, g * outputs : (g + 1) * outputs]
             geometry, key = self.geometry(x.shape, g), self._key("read", g, self.copy, call)
             job = codes, geometry, programmed.planes, circuit, key
-            self.counts.readings_clipped += self._read_group(job, first_row, read, threads, target)
+            self.counts.readings_clipped += self._read_group(job, first_row, read, threads, groups[g])
+        out = groups.transpose(1, 2, 0, 3).reshape(reads, rows, self.plan.groups * outputs)
         if circuit.step.size:
             self.counts.readings += reads * rows * self.plan.conversions * circuit.pulses
         noise = self.hardware.output_noise
@@ -273,11 +271,11 @@ class TiledMatrix:
         readings = reads * rows * outputs * self.plan.tile.slices * self.drive.pulses  # type: ignore[union-attr]
         work = readings * (self.plan.rows + READING * self.plan.row_tiles)
         workers = min(threads, -(-reads * rows // ROWS)) if work > WORTH_A_THREAD else 1
-        place = Place(np.uint64(first_row), np.uint32(read), self._chunk(rows, workers))
+        deal = Deal(np.uint64(first_row), np.uint32(read), self._chunk(rows, workers))
         if workers == 1:
-            return int(read_matrix(*job, place, out))
+            return int(read_matrix(*job, deal, out))
         with pool_of(workers):
-            return int(read_matrix_parallel(*job, place, workers, out))
+            return int(read_matrix_parallel(*job, deal, workers, out))
 
     def _chunk(self, rows: int, workers: int) -> int:
         """Rows to be worked off together: what the cache holds, and equal shares for the workers where they are few."""

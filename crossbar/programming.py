@@ -15,7 +15,7 @@ from .encoding import Encoding
 from .hardware import Hardware
 from .kernels.panel import PANEL, pack_rows, unpack
 from .kernels.philox import GROUP
-from .kernels.program import fill_rows, tally
+from .kernels.program import add_cells, fill_rows, peak_and_total
 from .kernels.read import Planes
 from .keys import stream_key
 from .tile import Plan
@@ -112,10 +112,11 @@ def program(
     row_conductance = np.zeros((slices, plan.rows))
     histogram = np.zeros(BINS, dtype=np.int64)
     c0, c2 = sensing.white_cell_coefficients()
+    bins_per_siemens = BINS / (HISTOGRAM_TOP * unit)
     at_once = max(1, BLOCK // columns)
     for t, (first, last) in enumerate(pairwise(edges)):
         signed = np.zeros((slices, last - first, columns), dtype=np.float32)
-        spread = np.zeros_like(signed)
+        spread, in_columns = np.zeros_like(signed), np.zeros((slices, columns))
         for a in range(first, last, at_once):
             b = min(last, a + at_once)
             targets = encoding.targets(weights[a:b], t)
@@ -123,11 +124,11 @@ def program(
                 cells = targets[s, polarity]
                 g = settle(cells, a, hardware.cell, hardware.time_s, seed, layer, *place, s, polarity)
                 std = hardware.cell.read_noise.std(g, v_read=sensing.v_read, time_s=hardware.time_s)
-                tally(g.reshape(-1), np.float32(BINS / (HISTOGRAM_TOP * unit)), histogram)
+                units_of_cells = np.array([-unit if polarity else unit, c2 / unit**2, bins_per_siemens], np.float32)
+                rows = slice(a - first, b - first)
+                add_cells(g, std, tuple(units_of_cells), signed[s, rows], spread[s, rows], in_columns[s], histogram)
                 row_conductance[s, a:b] += g.sum(axis=1)
-                floor[s, t] += c0 * g.sum(axis=0)
-                spread[s, a - first : b - first] += np.square(std / np.float32(unit)) + np.float32(c2 / unit**2) * g
-                signed[s, a - first : b - first] += g / np.float32(unit if polarity == 0 else -unit)
+        floor[:, t] += c0 * in_columns
         for s in range(slices):
             units[0, s, t] = pack_tile(signed[s], first, largest[0], mean[s])
             units[1, s, t] = pack_tile(spread[s], first, largest[1], variance[s])
@@ -188,8 +189,7 @@ def pack_tile(values: Array, first: int, largest: int | None, panels: Array) -> 
     """
     step = 1.0
     if largest is not None:
-        magnitude = np.abs(values)
-        peak, total = float(magnitude.max()), float(magnitude.sum(axis=0).max())
+        peak, total = (float(value) for value in peak_and_total(values))
         if peak > 0:
             step = max(peak / INT16_MAX, total / ((INT32_MAX - INT16_MAX) / largest - len(values)))
     pack_rows(values, np.float32(1 / step), first, panels)

@@ -42,8 +42,9 @@ class PolynomialProgrammingError(Config):
         x = g / self.g_ref
         total = np.full_like(x, self.coefficients[-1])
         for coefficient in self.coefficients[-2::-1]:
-            total = total * x + coefficient
-        return np.maximum(total, 0)
+            total *= x
+            total += coefficient
+        return np.maximum(total, 0, out=total)
 
 
 class SaturatingProgrammingError(Config):

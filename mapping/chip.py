@@ -68,6 +68,11 @@ class Chip(nn.Module):
         """Inferences so far."""
         return self.session.calls
 
+    @property
+    def largest_output(self) -> int:
+        """Bytes of the largest output of a layer on tiles for one sample, once one has been read."""
+        return max(4 * layer.spec.out_features * (layer.positions or 1) for layer in self.layers.values())
+
     def forward(self, *inputs: torch.Tensor) -> Any:
         """One noisy inference: what the model returns for these inputs."""
         self.session.calls += 1
@@ -144,7 +149,8 @@ class Chip(nn.Module):
             raise TypeError(f"a chip takes torch tensors, got {type(first).__name__}")
         run.samples = max(1, first.shape[0] if first.ndim else 1)
         if run.reads > 1:
-            inputs = tuple(x.repeat(run.reads, *(1,) * (x.ndim - 1)) for x in inputs)
+            with torch.inference_mode(False):  # so that writing to them is noticed
+                inputs = tuple(x.repeat(run.reads, *(1,) * (x.ndim - 1)) for x in inputs)
             run.repeated = inputs[0]
         run.channels_last = self.channels_last
         self.session.inference = run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy.stats import norm
 
 from ..mapping.chip import Chip
 
-TOGETHER = 1000  # samples that pass through a chip at once, votes counted one by one: bounds the memory
+TOGETHER = 24e6  # bytes of the largest layer output of the reads made at once: more would not stay in memory kept
 
 
 class Accuracy(float):
@@ -119,7 +120,7 @@ def vote(
         chip: the mapped network; its output is (samples, classes).
         images: (n, ...) samples.
         k: inferences a sample.
-        batch_size: samples worked off together; None takes all at once.
+        batch_size: samples worked off together, at most; None takes all at once.
         copies: chips that the inferences are dealt out to in turn: this one and others of its design (`Chip.replica`).
         rule: hard counts one vote an inference, soft averages the softmax.
 
@@ -142,17 +143,16 @@ def vote(
         raise ValueError(f"rule must be 'hard' or 'soft', got {rule!r}")
     others = [index for index in range(copies) if index != chip.copy_index][: copies - 1]
     chips = [chip, *(chip.replica(index) for index in others)]
-    parts = []
-    for start in range(0, len(images), batch_size or len(images)):
-        batch = images[start : start + (batch_size or len(images))]
-        parts.append(_tally(_reads(chips, batch, start, k), rule))
+    batches = -(-len(images) // (batch_size or len(images)))
+    edges = [len(images) * i // batches for i in range(batches + 1)]
+    parts = [_tally(_reads(chips, images[a:b], a, k), rule) for a, b in pairwise(edges)]
     counts, softmax, winners = (torch.cat(part) for part in zip(*parts, strict=True))
     return VoteResult(winners[:, -1], counts, softmax, winners, k, rule, copies)
 
 
 def _reads(chips: list[Chip], batch: torch.Tensor, start: int, k: int) -> Iterator[torch.Tensor]:
     """The k inferences of a batch in turn, made in groups where one chip makes them all."""
-    together = max(1, TOGETHER // len(batch)) if len(chips) == 1 else 1
+    together = max(1, int(TOGETHER / (chips[0].largest_output * len(batch)))) if len(chips) == 1 else 1
     for first in range(0, k, together):
         reads = min(together, k - first)
         logits = chips[first % len(chips)].read(batch, read=first, reads=reads, first_sample=start)

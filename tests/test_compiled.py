@@ -7,9 +7,9 @@ import subprocess
 import sys
 import textwrap
 
-import numba
 import numpy as np
 import pytest
+from numba.core import caching
 
 from mho.crossbar.kernels.compiled import kernel
 
@@ -52,7 +52,7 @@ def test_a_processor_without_vector_instructions_gives_the_same_bits():
 
 
 def test_kernels_work_where_no_folder_can_be_written(monkeypatch):
-    monkeypatch.setattr(numba.core.caching._CacheImpl, "_locator_classes", [])
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
 
     def double(x):
         return 2 * x

@@ -16,7 +16,7 @@ from mho.crossbar.kernels.lanes import LANES
 from mho.crossbar.kernels.panel import PANEL, multiply_panels, unpack
 from mho.crossbar.kernels.philox import GROUP, draw_normals, round_keys, words
 from mho.crossbar.kernels.program import fill_rows
-from mho.crossbar.kernels.read import Circuit, Geometry, Place, Planes, gather, read_matrix, read_matrix_parallel
+from mho.crossbar.kernels.read import Circuit, Deal, Geometry, Planes, gather, read_matrix, read_matrix_parallel
 from mho.crossbar.programming import empty_panels, halves_squares, pack_tile
 
 KEY = round_keys(7 + (8 << 32))
@@ -89,8 +89,8 @@ def run(
     rows = x.shape[0] * int(np.prod(geometry.out)) // (1 if shared else reads)
     out = np.empty((reads, rows, planes.bias.size), dtype=np.float32)
     job = x.astype(planes.mean.dtype), geometry, planes, circuit, key
-    place = Place(np.uint64(first_row), np.uint32(read), chunk)
-    clipped = read_matrix_parallel(*job, place, workers, out) if workers > 1 else read_matrix(*job, place, out)
+    deal = Deal(np.uint64(first_row), np.uint32(read), chunk)
+    clipped = read_matrix_parallel(*job, deal, workers, out) if workers > 1 else read_matrix(*job, deal, out)
     return (out if reads > 1 else out[0]), clipped
 
 

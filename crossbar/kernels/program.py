@@ -1,4 +1,4 @@
-"""What programming needs for each cell: a normal number of its own, and a place in the histogram."""
+"""What programming does for each cell: draw its normal number, and add it to the planes and to the statistics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from .compiled import kernel
 from .philox import GROUP, draw_normals
 
-u32, u64 = np.uint32, np.uint64
+f32, u32, u64 = np.float32, np.uint32, np.uint64
 
 
 @kernel()
@@ -22,8 +22,34 @@ def fill_rows(out, first_row, plane, read, key):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def tally(values, factor, histogram):  # type: ignore[no-untyped-def]
-    """Count values (n,) >= 0 by the whole part of value factor; the last bin holds all above."""
-    top = np.float32(histogram.shape[0] - 1)
-    for i in range(values.shape[0]):
-        histogram[int(min(values[i] * factor, top))] += 1
+def add_cells(g, std, units, signed, spread, columns, histogram):  # type: ignore[no-untyped-def]
+    """Add cells of conductances g >= 0 and read noise std, both (rows, columns) float32, to what they are part of.
+
+    units = (unit, white, bins) float32: signed += g / unit, spread += (std / unit)^2 + white g, and columns (columns,)
+    float64 += sums of g; a negative unit takes cells off. A cell is counted in the bin of `histogram` that is the whole
+    part of bins g, the last one holding all above.
+    """
+    unit, white, bins = units
+    inverse = f32(1.0) / unit
+    top = f32(histogram.shape[0] - 1)
+    for m in range(g.shape[0]):
+        for j in range(g.shape[1]):
+            relative = std[m, j] * inverse
+            signed[m, j] += g[m, j] * inverse
+            spread[m, j] += relative * relative + white * g[m, j]
+            columns[j] += g[m, j]
+        for j in range(g.shape[1]):
+            histogram[int(min(g[m, j] * bins, top))] += 1
+
+
+@kernel()
+def peak_and_total(values):  # type: ignore[no-untyped-def]
+    """Largest magnitude of values (rows, columns) float32, and largest sum of magnitudes of a column."""
+    totals = np.zeros(values.shape[1], np.float32)
+    peaks = np.zeros(values.shape[1], np.float32)
+    for m in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            magnitude = abs(values[m, j])
+            totals[j] += magnitude
+            peaks[j] = max(peaks[j], magnitude)
+    return peaks.max(), totals.max()

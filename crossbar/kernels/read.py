@@ -16,7 +16,7 @@ from .compiled import kernel
 from .panel import multiply_panels
 from .philox import add_noise
 
-f32, u32, u64 = np.float32, np.uint32, np.uint64
+f32, i32, u32, u64 = np.float32, np.int32, np.uint32, np.uint64
 Array = np.ndarray[Any, Any]
 
 CHUNK = 48  # rows worked off together, at most: their scratch stays in the second-level cache
@@ -78,12 +78,23 @@ class Circuit(NamedTuple):
     pedestal: float  # conductance that all cells have and the digital side takes off again
 
 
-class Place(NamedTuple):
-    """Where a read stands among all reads, and how its rows are dealt out."""
+class Deal(NamedTuple):
+    """Where reads stand among all reads, and how their rows are dealt out."""
 
     first_row: Any  # uint64, below 2^48
     first_read: Any  # uint32
     chunk: int  # rows worked off together
+
+
+class Place(NamedTuple):
+    """Where a chunk stands: among all reads, in the inputs, and in the outputs (reads, rows, outputs)."""
+
+    first_row: Any  # uint64: of all rows
+    first_read: Any  # uint32: of all reads
+    source: int  # first row of the inputs
+    start: int  # first row of the outputs
+    first: int  # first read of the outputs
+    reads: int  # how many reads have these inputs
 
 
 class Scratch(NamedTuple):
@@ -226,41 +237,82 @@ def plane_products(digits, squares, planes, circuit, s, t, current, variance):  
 
 
 @kernel()
-def digitise(signal, columns, step, low, high, centre):  # type: ignore[no-untyped-def]
-    """Replace the first `columns` currents of all rows by what an ADC of this step reads; returns the clipped ones."""
+def digitise(signal, columns, step, adc):  # type: ignore[no-untyped-def]
+    """Replace the first `columns` currents of all rows by what an ADC of this step reads; returns the clipped ones.
+
+    adc = (low, high, centre) float32, in codes.
+    """
+    low, high, centre = adc
     inverse = f32(1.0) / step
     clipped = 0
     for m in range(signal.shape[0]):
+        outside = i32(0)
         for j in range(columns):
             code = np.rint(signal[m, j] * inverse - centre)
             inside = min(max(code, low), high)
-            clipped += code != inside
+            outside = i32(outside + i32(code != inside))
             signal[m, j] = (inside + centre) * step
+        clipped += outside
     return clipped
 
 
 @kernel()
-def accumulate(signal, pedestal, scale, weight, reference, out):  # type: ignore[no-untyped-def]
-    """out (rows, outputs) += weight scale (signal - reference column - pedestal); pedestal (rows,), (0,) for none."""
-    rows, outputs = out.shape
-    for m in range(rows):
+def accumulate(signal, pedestal, scale, weight, reference, start, out):  # type: ignore[no-untyped-def]
+    """Rows of out (rows, outputs) from `start` on += weight scale (signal - reference column - pedestal).
+
+    pedestal is (rows,), or (0,) for none.
+    """
+    outputs = out.shape[1]
+    for m in range(signal.shape[0]):
         taken_off = pedestal[m] if pedestal.shape[0] > 0 else f32(0.0)
         if reference.shape[0] > 0:
             for j in range(outputs):
-                out[m, j] += weight * scale[j] * (signal[m, j] - taken_off - signal[m, reference[j]])
+                out[start + m, j] += weight * scale[j] * (signal[m, j] - taken_off - signal[m, reference[j]])
         else:
             for j in range(outputs):
-                out[m, j] += weight * scale[j] * (signal[m, j] - taken_off)
+                out[start + m, j] += weight * scale[j] * (signal[m, j] - taken_off)
+
+
+@kernel()
+def digitise_and_accumulate(signal, step, adc, pedestal, scale, weight, start, out):  # type: ignore[no-untyped-def]
+    """`digitise` and `accumulate` without reference columns in one pass; the signal stays as it is."""
+    low, high, centre = adc
+    inverse = f32(1.0) / step
+    outputs = out.shape[1]
+    clipped = 0
+    for m in range(signal.shape[0]):
+        taken_off = pedestal[m] if pedestal.shape[0] > 0 else f32(0.0)
+        outside = i32(0)
+        for j in range(outputs):
+            code = np.rint(signal[m, j] * inverse - centre)
+            inside = min(max(code, low), high)
+            outside = i32(outside + i32(code != inside))
+            out[start + m, j] += weight * scale[j] * ((inside + centre) * step - taken_off)
+        clipped += outside
+    return clipped
+
+
+@kernel()
+def convert(signal, planes, circuit, s, t, weight, pedestal, start, out):  # type: ignore[no-untyped-def]
+    """Digitise the currents of a plane and add them to rows of out (rows, outputs); returns clipped readings."""
+    adc = f32(circuit.low), f32(circuit.high), f32(circuit.centre)
+    scale, reference = planes.scale[s, t], planes.reference
+    clipped = 0
+    if circuit.step.shape[0] > 0:
+        if reference.shape[0] == 0:
+            return digitise_and_accumulate(signal, circuit.step[s], adc, pedestal, scale, weight, start, out)
+        clipped = digitise(signal, max(out.shape[1], reference.max() + 1), circuit.step[s], adc)
+    accumulate(signal, pedestal, scale, weight, reference, start, out)
+    return clipped
 
 
 @kernel()
 def read_plane(digits, squares, planes, circuit, key, place, q, s, t, work, out):  # type: ignore[no-untyped-def]
-    """One plane of one pulse of a chunk, read as often as `out` (reads, rows, outputs) says; returns clipped readings.
+    """One plane of one pulse of a chunk: `place.reads` readings, added to `out`; returns the clipped ones.
 
     The products are the same in all reads; the noise is not.
     """
-    reads, rows, outputs = out.shape
-    shown = outputs if planes.reference.shape[0] == 0 else max(outputs, planes.reference.max() + 1)
+    reads, rows = place.reads, digits.shape[0]
     base = 1 << circuit.digit_bits
     full_digit = f32(circuit.full_code) if circuit.pulses == 1 else f32(base - 1)
     weight = f32(full_digit * f32(1 << (circuit.digit_bits * q)) / f32(circuit.full_code))
@@ -274,6 +326,7 @@ def read_plane(digits, squares, planes, circuit, key, place, q, s, t, work, out)
         row_squares(digits, r0, r1, unit * unit * planes.uniform[s, t], work.extra)
     mean_unit = unit * planes.mean_unit[s, t]
     factors = mean_unit, unit * unit * planes.variance_unit[s, t], f32(circuit.gain_variance)
+    pedestal = work.pedestal[: rows if circuit.pedestal != 0.0 else 0]
     plane = u32((q * planes.mean.shape[0] + s) * (planes.edges.shape[0] - 1) + t)
     clipped = 0
     for v in range(reads):
@@ -289,23 +342,18 @@ def read_plane(digits, squares, planes, circuit, key, place, q, s, t, work, out)
             for m in range(rows):
                 for j in range(signal.shape[1]):
                     signal[m, j] = current[m, j] * mean_unit
-        if circuit.step.shape[0] > 0:
-            low, high, centre = f32(circuit.low), f32(circuit.high), f32(circuit.centre)
-            clipped += digitise(target, shown, circuit.step[s], low, high, centre)
-        pedestal = work.pedestal[: rows if circuit.pedestal != 0.0 else 0]
-        accumulate(target, pedestal, planes.scale[s, t], weight, planes.reference, out[v])
+        clipped += convert(target, planes, circuit, s, t, weight, pedestal, place.start, out[place.first + v])
     return clipped
 
 
 @kernel()
-def read_chunk(x, geometry, planes, circuit, key, place, start, work, out):  # type: ignore[no-untyped-def]
-    """All pulses and planes of the rows from `start` on into out (reads, rows, outputs); returns clipped readings."""
-    reads, rows, outputs = out.shape
+def read_chunk(x, geometry, planes, circuit, key, place, rows, work, out):  # type: ignore[no-untyped-def]
+    """All pulses and planes of a chunk of so many rows; returns clipped readings."""
     codes = work.codes[:rows]
-    gather(x, geometry, start, start + rows, circuit.constant, codes)
-    for v in range(reads):
-        for m in range(rows):
-            for j in range(outputs):
+    gather(x, geometry, place.source, place.source + rows, circuit.constant, codes)
+    for v in range(place.first, place.first + place.reads):
+        for m in range(place.start, place.start + rows):
+            for j in range(out.shape[2]):
                 out[v, m, j] = planes.bias[j]
     clipped = 0
     digits, squares = codes, work.squares[:rows]
@@ -322,40 +370,40 @@ def read_chunk(x, geometry, planes, circuit, key, place, start, work, out):  # t
 
 
 @kernel()
-def read_chunks(x, geometry, planes, circuit, key, place, first, step, out):  # type: ignore[no-untyped-def]
-    """Every step-th chunk from the first on, as `read_matrix`: what one worker does."""
+def read_chunks(x, geometry, planes, circuit, key, deal, worker, workers, out):  # type: ignore[no-untyped-def]
+    """Every workers-th chunk from number `worker` on, as `read_matrix`: what one worker does."""
     reads, rows, _ = out.shape
     shared = x.shape[0] * geometry.out[0] * geometry.out[1] * geometry.out[2] == rows
-    chunks = (rows + place.chunk - 1) // place.chunk
+    chunks = (rows + deal.chunk - 1) // deal.chunk
     jobs = chunks if shared else chunks * reads
-    work = make_scratch(x, planes, circuit, min(rows, place.chunk))
+    work = make_scratch(x, planes, circuit, min(rows, deal.chunk))
     clipped = 0
-    for job in range(first, jobs, step):
+    for job in range(worker, jobs, workers):
         v = 0 if shared else job // chunks
-        start = (job - v * chunks) * place.chunk
-        stop = min(rows, start + place.chunk)
-        target = out[:, start:stop] if shared else out[v : v + 1, start:stop]
-        here = Place(place.first_row + u64(start), place.first_read + u32(v), place.chunk)
-        clipped += read_chunk(x, geometry, planes, circuit, key, here, v * rows + start, work, target)
+        start = (job - v * chunks) * deal.chunk
+        first_row, first_read = deal.first_row + u64(start), deal.first_read + u32(v)
+        place = Place(first_row, first_read, v * rows + start, start, v, reads if shared else 1)
+        clipped += read_chunk(x, geometry, planes, circuit, key, place, min(rows - start, deal.chunk), work, out)
     return clipped
 
 
 @kernel()
-def read_matrix(x, geometry, planes, circuit, key, place, out):  # type: ignore[no-untyped-def]
+def read_matrix(x, geometry, planes, circuit, key, deal, out):  # type: ignore[no-untyped-def]
     """Read the whole matrix into out (reads, rows, outputs) float32; returns the number of clipped ADC readings.
 
     x (samples, depth, height, width, channels) holds input codes, int16 or float32 as the planes (plain inputs without
-    a DAC). Its samples are those of one read, which all reads share, or of all reads one after the other.
+    a DAC). Its samples are those of one read, which all reads share, or of all reads one after the other. `out` is
+    contiguous.
     """
-    return read_chunks(x, geometry, planes, circuit, key, place, 0, 1, out)
+    return read_chunks(x, geometry, planes, circuit, key, deal, 0, 1, out)
 
 
 @kernel(parallel=True)
-def read_matrix_parallel(x, geometry, planes, circuit, key, place, workers, out):  # type: ignore[no-untyped-def]
+def read_matrix_parallel(x, geometry, planes, circuit, key, deal, workers, out):  # type: ignore[no-untyped-def]
     """`read_matrix` by several workers at once: the same bits."""
     clipped = np.zeros(workers, np.int64)
     for worker in prange(workers):
-        clipped[worker] = read_chunks(x, geometry, planes, circuit, key, place, worker, workers, out)
+        clipped[worker] = read_chunks(x, geometry, planes, circuit, key, deal, worker, workers, out)
     return clipped.sum()
 
 
