@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -144,8 +143,9 @@ def vote(
     others = [index for index in range(copies) if index != chip.copy_index][: copies - 1]
     chips = [chip, *(chip.replica(index) for index in others)]
     batches = -(-len(images) // (batch_size or len(images)))
-    edges = [len(images) * i // batches for i in range(batches + 1)]
-    parts = [_tally(_reads(chips, images[a:b], a, k), rule) for a, b in pairwise(edges)]
+    size = -(-len(images) // batches)  # the same for all but the last
+    starts = range(0, len(images), size)
+    parts = [_tally(_reads(chips, images[start : start + size], start, k), rule) for start in starts]
     counts, softmax, winners = (torch.cat(part) for part in zip(*parts, strict=True))
     return VoteResult(winners[:, -1], counts, softmax, winners, k, rule, copies)
 

@@ -252,7 +252,7 @@ def digitise(signal, columns, step, adc):  # type: ignore[no-untyped-def]
             inside = min(max(code, low), high)
             outside = i32(outside + i32(code != inside))
             signal[m, j] = (inside + centre) * step
-        clipped += outside
+        clipped += int(outside)
     return clipped
 
 
@@ -288,7 +288,7 @@ def digitise_and_accumulate(signal, step, adc, pedestal, scale, weight, start, o
             inside = min(max(code, low), high)
             outside = i32(outside + i32(code != inside))
             out[start + m, j] += weight * scale[j] * ((inside + centre) * step - taken_off)
-        clipped += outside
+        clipped += int(outside)
     return clipped
 
 
