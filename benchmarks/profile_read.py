@@ -1,0 +1,158 @@
+"""Where the time of a noisy read goes, kernel by kernel, and what integer arithmetic costs in accuracy.
+
+    python benchmarks/profile_read.py [--out runs/profile_read]
+
+One thread, ReRAM preset: layers of the MNIST CNN at batch 64 and a linear layer. Each kernel is called as often as the
+read calls it, on data of the same shape that are in the cache already; `other` is what the whole read takes besides.
+Prints tables and writes them as CSV.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from unittest import mock
+
+import numba
+import numpy as np
+import pandas as pd
+import timing
+import torch
+from rich.console import Console
+
+import mho
+from mho.crossbar import programming
+from mho.crossbar.kernels import panel, philox, read
+from mho.crossbar.matrix import TiledMatrix
+
+RUNS = 15
+Shape = tuple[int, int, int, int, int]
+
+
+def milliseconds(function: Callable[[], object]) -> float:
+    """Median time of a call."""
+    function()
+    times = []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(times)
+
+
+@numba.njit
+def repeat_gather(times, codes, geometry, work):  # type: ignore[no-untyped-def]
+    for _ in range(times):
+        read.gather(codes, geometry, 0, work.codes.shape[0], 0.0, work.codes)
+
+
+@numba.njit
+def repeat_square(times, circuit, work):  # type: ignore[no-untyped-def]
+    for _ in range(times):
+        read.square(work.codes, circuit.halve, work.squares)
+
+
+@numba.njit
+def repeat_products(times, values, packed, edges, out):  # type: ignore[no-untyped-def]
+    for _ in range(times):
+        for t in range(edges.shape[0] - 1):
+            a, b = edges[t], edges[t + 1]
+            panel.multiply_panels(values[:, a:b], packed[0, :, a // 2 : b // 2], out)
+
+
+@numba.njit
+def repeat_noise(times, planes, work, key):  # type: ignore[no-untyped-def]
+    factors, where = (np.float32(1e-5), np.float32(1e-9), np.float32(0)), (np.uint32(0), np.uint32(0))
+    for _ in range(times):
+        for t in range(planes.edges.shape[0] - 1):
+            floor = planes.floor[0, t]
+            philox.add_noise(work.current, work.variance, floor, factors, work.extra, np.uint64(0), where, key)
+
+
+@numba.njit
+def repeat_convert(times, planes, circuit, work, out):  # type: ignore[no-untyped-def]
+    for _ in range(times):
+        for t in range(planes.edges.shape[0] - 1):
+            read.convert(work.current, planes, circuit, 0, t, np.float32(1), work.pedestal[:0], 0, out)
+
+
+def parts(matrix: TiledMatrix, x: np.ndarray) -> dict[str, float]:
+    """Milliseconds of each kernel in one read of x (samples, depth, height, width, channels)."""
+    codes, geometry, circuit = matrix.input_codes(x), matrix.geometry(x.shape, 0), matrix.circuit()
+    planes, key, out = matrix.programmed[0].planes, matrix._key("read", 0, 0, 0), matrix.read(x)
+    rows = len(x) * prod(matrix.positions(x.shape[1:4]))
+    work = read.make_scratch(codes, planes, circuit, min(rows, matrix._chunk(rows, 1)))
+    times, edges = -(-rows // len(work.codes)), planes.edges
+    measured = {
+        "codes": milliseconds(lambda: matrix.input_codes(x)),
+        "gather": milliseconds(lambda: repeat_gather(times, codes, geometry, work)),
+        "squares": milliseconds(lambda: repeat_square(times, circuit, work)),
+        "currents": milliseconds(lambda: repeat_products(times, work.codes, planes.mean, edges, work.current)),
+        "variances": milliseconds(lambda: repeat_products(times, work.squares, planes.variance, edges, work.variance)),
+        "noise": milliseconds(lambda: repeat_noise(times, planes, work, key)),
+        "ADC, sum": milliseconds(lambda: repeat_convert(times, planes, circuit, work, out)),
+    }
+    whole = milliseconds(lambda: matrix.read(x))
+    return {**measured, "other": whole - sum(measured.values()), "whole": whole}
+
+
+def moved_readings(hardware: mho.Hardware) -> pd.DataFrame:
+    """How many outputs of a random layer of one tile move when its planes are integers, in steps of its ADC."""
+    rows = []
+    for lines in (64, 256, 1024):
+        net = torch.nn.Linear(lines, 256, bias=False)
+        x = torch.rand(400, lines).numpy().reshape(400, 1, 1, 1, lines)
+        one_tile = hardware.replace({"tile.rows": lines, "tile.columns": 512})
+        matrices = []
+        for largest in (programming.LARGEST_CODE, 0):  # 0: no layer has codes as small, so planes are float32
+            with mock.patch.object(programming, "LARGEST_CODE", largest):
+                matrix = TiledMatrix(net.weight.detach().numpy().T[None].copy(), None, one_tile, "layer")
+                matrix.calibrate(x)
+            matrices.append(matrix)
+        integers, floats = matrices
+        integers.full_scale = floats.full_scale  # the same steps for both
+        integers._kept.clear()
+        planes = floats.programmed[0].planes
+        step = floats.circuit().step[0] * planes.scale[0, 0, :256]
+        steps = np.rint(np.abs(integers.read(x) - floats.read(x)) / step)
+        rows.append({"word lines": lines, "moved (%)": 100 * (steps > 0).mean(), "most (steps)": int(steps.max())})
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/profile_read"))
+    out = parser.parse_args().out
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    hardware = mho.Hardware.preset("reram")
+    images, _ = mho.models.data.mnist("test")
+    cnn = mho.map(mho.models.mnist_cnn(weights="sigma-0.5"), hardware, calibrate=images[:256])
+    large = mho.map(torch.nn.Linear(1024, 1024), hardware, calibrate=torch.rand(256, 1024))
+    cases: dict[str, tuple[TiledMatrix, Shape]] = {
+        "CNN conv1, batch 64": (cnn.layers["conv1"].matrix, (64, 1, 28, 28, 1)),
+        "CNN conv2, batch 64": (cnn.layers["conv2"].matrix, (64, 1, 26, 26, 32)),
+        "CNN conv4, batch 64": (cnn.layers["conv4"].matrix, (64, 1, 10, 10, 64)),
+        "Linear 1024 x 1024, batch 64": (large.layers[""].matrix, (64, 1, 1, 1, 1024)),
+    }
+    times = pd.DataFrame(
+        [
+            {"layer": name, **parts(matrix, torch.rand(shape).numpy() * matrix.drive.limit)}
+            for name, (matrix, shape) in cases.items()
+        ]
+    )
+    moved = moved_readings(hardware)
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console(width=140)
+    for table, name, digits in ((times, "times", "{:.2f}"), (moved, "moved", "{:.3f}")):
+        table.to_csv(out / f"{name}.csv", index=False)
+        console.print(table.to_string(index=False, float_format=digits.format))
+    console.print(f"milliseconds at 1 thread, {timing.record([], '')['cpu']}; written to {out}")
+
+
+if __name__ == "__main__":
+    main()
