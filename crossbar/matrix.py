@@ -37,7 +37,7 @@ from .tile import Plan
 Array = np.ndarray[Any, Any]
 CALIBRATION_ROWS = 16384
 CALIBRATION_VALUES = 4_000_000
-WORTH_A_THREAD = 2_000_000  # products of a read; below, starting other threads takes longer than they save
+WORTH_A_THREAD = 6_000_000  # products of a read; below, starting other threads takes longer than they save
 CACHE = 192 * 1024  # bytes of scratch that stay in the second-level cache
 READING = 64  # products that take as long as the noise and conversion of one reading
 

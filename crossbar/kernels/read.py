@@ -187,11 +187,12 @@ def gather(x, geometry, start, stop, constant, out):  # type: ignore[no-untyped-
 
 @kernel()
 def take_digit(codes, shift, base, out):  # type: ignore[no-untyped-def]
-    """The signed digit (|code| // 2^shift) mod base of each input code."""
+    """The signed digit (|code| // 2^shift) mod base, a power of two, of each input code."""
+    places, mask = i32(shift), i32(base - 1)
     for m in range(codes.shape[0]):
         for i in range(codes.shape[1]):
-            code = int(codes[m, i])
-            digit = (abs(code) >> shift) % base
+            code = i32(codes[m, i])
+            digit = (abs(code) >> places) & mask
             out[m, i] = -digit if code < 0 else digit
 
 
@@ -217,13 +218,20 @@ def row_sums(digits, r0, r1, factor, out):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def row_squares(digits, r0, r1, factor, out):  # type: ignore[no-untyped-def]
-    """out (rows,) = factor times the sum of the squared digits of word lines r0..r1."""
+def row_squares(digits, r0, r1, integers, factor, out):  # type: ignore[no-untyped-def]
+    """out (rows,) = factor times the sum of the squared digits of word lines r0..r1, exact for integers."""
     for m in range(digits.shape[0]):
-        total = f32(0.0)
-        for i in range(r0, r1):
-            total += f32(digits[m, i]) * f32(digits[m, i])
-        out[m] = total * factor
+        if integers:
+            exact = 0
+            for i in range(r0, r1):
+                digit = i32(digits[m, i])
+                exact += int(digit * digit)
+            out[m] = f32(exact) * factor
+        else:
+            total = f32(0.0)
+            for i in range(r0, r1):
+                total += f32(digits[m, i]) * f32(digits[m, i])
+            out[m] = total * factor
 
 
 @kernel()
@@ -323,7 +331,7 @@ def read_plane(digits, squares, planes, circuit, key, place, q, s, t, work, out)
     if circuit.pedestal != 0.0:
         row_sums(digits, r0, r1, f32(circuit.pedestal) * unit, work.pedestal)
     if circuit.noisy and planes.uniform.shape[0] > 0:
-        row_squares(digits, r0, r1, unit * unit * planes.uniform[s, t], work.extra)
+        row_squares(digits, r0, r1, circuit.integers, unit * unit * planes.uniform[s, t], work.extra)
     mean_unit = unit * planes.mean_unit[s, t]
     factors = mean_unit, unit * unit * planes.variance_unit[s, t], f32(circuit.gain_variance)
     pedestal = work.pedestal[: rows if circuit.pedestal != 0.0 else 0]
