@@ -126,9 +126,11 @@ class Chip(nn.Module):
 
         `index` 0 is the chip as first mapped.
         """
-        anew = {id(layer.matrix): layer.matrix.replica(index) for layer in self.layers.values()}
-        other = copy.deepcopy(self, anew)  # all but the matrices, which the memo holds already
-        other.copy_index, other.session.calls = index, 0
+        known: dict[int, Any] = {id(self.hardware): self.hardware, id(self.session): Session()}
+        for layer in self.layers.values():
+            known |= {id(layer.matrix): layer.matrix.replica(index), id(layer.spec): layer.spec}
+        other = copy.deepcopy(self, known)  # all but these
+        other.copy_index = index
         return other
 
     def report(self) -> Report:
