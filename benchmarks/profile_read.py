@@ -26,7 +26,7 @@ from rich.console import Console
 
 import mho
 from mho.crossbar import programming
-from mho.crossbar.kernels import panel, philox, read
+from mho.crossbar.kernels import adc, panel, philox, read
 from mho.crossbar.matrix import TiledMatrix
 
 RUNS = 15
@@ -77,7 +77,7 @@ def repeat_noise(times, planes, work, key):  # type: ignore[no-untyped-def]
 def repeat_convert(times, planes, circuit, work, out):  # type: ignore[no-untyped-def]
     for _ in range(times):
         for t in range(planes.edges.shape[0] - 1):
-            read.convert(work.current, planes, circuit, 0, t, np.float32(1), work.pedestal[:0], 0, out)
+            adc.convert(work.current, planes, circuit, 0, t, np.float32(1), work.pedestal[:0], 0, out)
 
 
 def parts(matrix: TiledMatrix, x: np.ndarray) -> dict[str, float]:
