@@ -189,6 +189,13 @@ def test_a_chip_votes_the_same_at_once_or_one_after_another(chip, options, monke
     assert not torch.equal(mho.vote(chip, x, 1).softmax, mho.vote(chip, x, 2).softmax)
 
 
+def test_votes_under_inference_mode_are_the_same(chip):
+    x = pictures(20)
+    with torch.inference_mode():
+        inside = mho.vote(chip, x.clone(), 5)
+    assert torch.equal(inside.softmax, mho.vote(chip, x, 5).softmax)
+
+
 def test_votes_average_fresh_noise_and_copies_frozen_errors_too():
     """The variance of a mean of 16 logits is frozen + fresh / 16 on one chip, and (frozen + fresh) / 16 on 16 chips."""
     torch.manual_seed(0)
