@@ -6,7 +6,7 @@ All are compared with noiseless torch in the same process: CPU time at 1 thread,
 (benchmarks/timing.py). Prints a table, what in it is comparable and what is not, and which simulator is missing; writes
 peers.json. They are no part of Mho's environment; in one of their own:
 
-    python -m venv /tmp/peers && /tmp/peers/bin/pip install -c constraints.txt . aihwkit
+    python -m venv ~/.venvs/peers && ~/.venvs/peers/bin/pip install -c constraints.txt . aihwkit
 
 aihwkit may have to be compiled, which takes a C++ compiler and OpenBLAS. CrossSim comes from its repository.
 """

@@ -189,3 +189,25 @@ def test_inputs_that_are_not_finite_are_refused():
 def test_a_tile_too_narrow_is_refused():
     with pytest.raises(ValueError, match=r"tile.columns must be at least 2"):
         matrix(ideal(tile__columns=1))
+
+
+@pytest.mark.parametrize("bits", [8, 10])
+def test_equally_noisy_cells_need_no_second_product(bits):
+    """The variance of a reading is that of the pairs, 2 std^2 V^2 for each word line, in integers and in floats."""
+    fields = {"sensing__thermal": False, "sensing__shot": False, "sensing__amplifier_noise": 0.0, "dac__bits": bits}
+    hw = hardware(
+        cell__read_noise={"kind": "constant", "std_g": "0.5 uS"}, adc__bits=None, adc__full_scale=None, **fields
+    )
+    tiled = matrix(hw, bias=False)
+    planes = tiled.programmed[0].planes
+    assert planes.variance.size == 0
+    assert np.allclose(planes.uniform, 2 * (0.5e-6 / 40e-6) ** 2, rtol=1e-5)
+    n = 20_000
+    x = np.repeat(inputs(1), n, axis=0)
+    noise = (tiled.read(x) - tiled.read(x, noisy=False)).astype(np.float64)
+    volts = np.rint(x[0].reshape(-1) * tiled.drive.full_code) / tiled.drive.full_code
+    edges, scale = tiled.plan.edges, planes.scale[0, :, :12].astype(np.float64)
+    squares = np.add.reduceat(volts**2, edges[:-1])
+    expected = (scale**2 * planes.uniform[0, :, None] * squares[:, None]).sum(axis=0)
+    assert np.abs(noise.var(axis=0) / expected - 1).max() < 5 * np.sqrt(2 / n)
+    assert np.abs(noise.var(axis=0) / (0.9 * expected) - 1).min() > 5 * np.sqrt(2 / n)  # negative control
