@@ -7,6 +7,7 @@ from setuptools import setup
 FOLDERS = {
     "mho": "mho",
     "mho.commands": "mho/commands",
+    "mho.sweeps": "mho/sweeps",
     "mho.crossbar": "crossbar",
     "mho.crossbar.kernels": "crossbar/kernels",
     "mho.devices": "devices",
@@ -27,6 +28,7 @@ setup(
     package_dir=FOLDERS,
     package_data={
         "mho": ["py.typed"],
+        "mho.crossbar": ["costs.yaml"],
         "mho.devices": ["presets/*"],
         "mho.models": ["weights/*/*"],
         "mho.models.data": ["mnist/*"],
@@ -47,8 +49,10 @@ setup(
         "safetensors>=0.4.3",
     ],
     extras_require={
+        "cluster": ["dask[distributed]>=2024.8", "ray>=2.10"],
         # setuptools: the tests build a wheel, and `make lint` lays the package out under its import names
         "test": [
+            "dask[distributed]>=2024.8",
             "hypothesis>=6.100",
             "mypy>=1.11",
             "pandas-stubs>=2.2",

@@ -1,4 +1,4 @@
-"""How long K votes take and what they cost: the paper's abstract pipeline, and the MNIST CNN on each preset.
+"""How long K votes take and what they cost: the paper's abstract pipeline, and the networks on each preset.
 
     python benchmarks/latency_power.py [--out runs/latency_power] [--votes 1,2,5,10,20,50] [--abstract-only]
 
@@ -14,22 +14,39 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import latency_figures as figures
 import pandas as pd
+import torch
 import yaml
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 import mho
-from mho.mapping.closed_forms import overhead, sequential
+from mho.mapping.balance import ways
+from mho.mapping.closed_forms import interleaved, overhead, sequential
 from mho.mapping.cost import COMPONENTS, layer_costs
+from mho.mapping.decision import decision
 
 CONFIG = "latency_power.yaml"
 GANTT_VOTES = 4
-CALIBRATION_IMAGES = 256
+CALIBRATION = 64
+VOLTAGES = (0.25, 0.5, 1.0)  # of the preset's own
+
+
+class Network(NamedTuple):
+    """A trained network and the inputs it is calibrated with."""
+
+    make: Callable[[], torch.nn.Module]
+    inputs: Callable[[], torch.Tensor]
+
+
+NETWORKS = {
+    "mnist_cnn": Network(
+        lambda: mho.models.mnist_cnn(weights="sigma-0.5"), lambda: mho.models.data.mnist("test")[0][:CALIBRATION]
+    ),
+}
 
 
 def abstract_table(depths: Sequence[int], votes: Sequence[int]) -> pd.DataFrame:
@@ -57,121 +74,121 @@ def abstract_table(depths: Sequence[int], votes: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def map_cnn(preset: str) -> Any:
-    """The MNIST CNN, trained with noise, on one chip of a preset."""
-    images, _ = mho.models.data.mnist("test")
-    net = mho.models.mnist_cnn(weights="sigma-0.5")
-    return mho.map(net, mho.Hardware.preset(preset), calibrate=images[:CALIBRATION_IMAGES], seed=0)
-
-
-def vote_table(costs: pd.DataFrame, voter: float, votes: Sequence[int], rate: float) -> pd.DataFrame:
-    """Latency, energy and power of one decision over the number of votes, from the costs of a chip's layers.
-
-    `power_at_rate_w` is what K votes take at `rate` decisions a second (K P; missing where the pipeline is too slow for
-    that rate), `power_full_w` what a pipeline that never waits takes.
-    """
-    stages = costs["stage_time_s"].tolist()
-    energy = costs[[f"energy_{part}_j" for part in COMPONENTS]].sum()
+def recurrent_table(steps: int, votes: Sequence[int]) -> pd.DataFrame:
+    """K votes of a sequence through a recurrent layer of two stages of T, its matrix and its gates, in units of T."""
     rows = []
     for k in votes:
-        run = mho.schedule(stages=stages, votes=k, voter=voter)
-        joules = k * float(costs["energy_j"].sum())
+        turns, mixed = (mho.schedule(stages=[1.0, 1.0], steps=steps, votes=k, buffers=b) for b in (1, None))
+        if mixed.makespan_s != interleaved([1.0, 1.0], steps, k):
+            raise AssertionError(f"the schedule of {steps} steps, K = {k} is {mixed.makespan_s} T, not its closed form")
         rows.append(
             {
+                "steps": steps,
                 "votes": k,
-                "sequential_s": sequential(stages, k, voter),
-                "pipelined_s": run.makespan_s,
-                "overhead": overhead(stages, k, voter),
-                "decision_interval_s": run.decision_interval_s,
-                **{name: k * float(value) for name, value in energy.items()},
-                "energy_j": joules,
-                "power_at_rate_w": joules * rate if rate * run.decision_interval_s <= 1 else float("nan"),
-                "power_full_w": joules / run.decision_interval_s,
+                "one_after_the_other_T": turns.makespan_s,
+                "interleaved_T": mixed.makespan_s,
+                "busy": mixed.utilisation["stage 1"],
             }
         )
     return pd.DataFrame(rows)
 
 
-def chip_part(presets: Sequence[str], votes: Sequence[int], rate: float, folder: Path, show: Show) -> None:
-    """Tables and figures of the MNIST CNN on the presets."""
-    layers, decisions = [], []
-    for preset in presets:
-        chip = map_cnn(preset)
-        costs, voter = layer_costs(chip), chip.hardware.cost.digital_time
-        table = vote_table(costs, voter, votes, rate)
-        layers.append(costs.assign(preset=preset))
-        decisions.append(table.assign(preset=preset))
-        chip.hardware.save(folder / f"hardware-{preset}.yaml")
-        mho.schedule(chip, votes=GANTT_VOTES, voter=voter).gantt(folder / f"gantt_{preset}.png")
-        show(f"MNIST CNN on {preset}: layers, one inference", costs, LAYER_COLUMNS)
-        show(f"MNIST CNN on {preset}: one decision of K votes, power at {rate:g} decisions/s", table, VOTE_COLUMNS)
-    layer_table, vote_tables = (_with_first(pd.concat(t, ignore_index=True), "preset") for t in (layers, decisions))
-    write(layer_table, folder / "layers")
-    write(vote_tables, folder / "votes")
-    plot_chip_latency(vote_tables).savefig(folder / "latency_chip.png")
-    plot_energy(vote_tables).savefig(folder / "energy.png")
-    plot_power(vote_tables, rate).savefig(folder / "power.png")
+def map_network(name: str, preset: str, **fields: Any) -> mho.Chip:
+    """A network on one chip of a preset, with fields of the hardware replaced (dots written as two underscores)."""
+    network = NETWORKS[name]
+    hardware = mho.Hardware.preset(preset).replace({key.replace("__", "."): value for key, value in fields.items()})
+    return mho.map(network.make(), hardware, calibrate=network.inputs(), seed=0)
 
 
-def _with_first(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    return table[[column, *table.columns.drop(column)]]
+def vote_table(chip: mho.Chip, votes: Sequence[int], rate: float) -> pd.DataFrame:
+    """Latency, energy and power of one decision over the number of votes.
+
+    `power_at_rate_w` is what K votes take at `rate` decisions a second (K P, and leakage; missing where the pipeline is
+    too slow for that rate), `power_full_w` what a pipeline that never waits takes, `energy_full_j` its energy of a
+    decision, of which leakage is a part.
+    """
+    voter = chip.hardware.cost.digital_time
+    alone = decision(chip).latency_s - voter
+    rows = []
+    for k in votes:
+        d = decision(chip, k)
+        rows.append(
+            {
+                "layers": len(chip.layers),
+                "votes": k,
+                "sequential_s": sequential([alone], k, voter),
+                "pipelined_s": d.latency_s,
+                "copies_s": decision(chip, k, copies=k).latency_s,
+                "overhead": d.latency_s / alone - 1,
+                "decision_interval_s": d.interval_s,
+                **{f"energy_{part}_j": joules for part, joules in d.energy.items()},
+                "energy_leakage_j": d.leakage_w * d.interval_s,
+                "energy_j": d.work_j,
+                "energy_full_j": d.energy_j,
+                "power_at_rate_w": d.power_w(rate) if rate * d.interval_s <= 1 else float("nan"),
+                "power_full_w": d.power_full_w,
+                "area_m2": d.area_m2,
+                "tops": 1e-12 * d.operations_per_s,
+                "tops_per_w": 1e-12 * d.operations_per_joule,
+                "tops_per_mm2": 1e-18 * d.operations_per_s / d.area_m2,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
-def plot_abstract(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    latency, extra = figure.subplots(1, 2)
-    for i, (depth, rows) in enumerate(table.groupby("depth")):
-        latency.plot(rows["votes"], rows["sequential_T"], f"C{i}--o", label=f"L = {depth}, sequential: K L T")
-        latency.plot(rows["votes"], rows["pipelined_T"], f"C{i}-o", label=f"L = {depth}, pipelined: (L + K) T")
-        extra.plot(rows["votes"], rows["overhead"], f"C{i}-o", label=f"L = {depth}")
-    _log_log(latency, "latency (T)")
-    _log_log(extra, "latency overhead K / L")
-    return figure
+def voltage_table(name: str, preset: str, chip: mho.Chip) -> pd.DataFrame:
+    """Power of a full pipeline over the read voltage, the array's apart from the rest, which does not depend on it.
+
+    `chip` is the one at the preset's own voltage.
+    """
+    rows = []
+    for factor in VOLTAGES:
+        v_read = factor * chip.hardware.sensing.v_read
+        d = decision(chip if factor == 1 else map_network(name, preset, sensing__v_read=v_read))
+        array = d.scales_with_v_j / d.interval_s
+        rows.append({"v_read": v_read, "power_array_w": array, "power_rest_w": d.power_full_w - array})
+    return pd.DataFrame(rows)
 
 
-def plot_chip_latency(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(5, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for i, (preset, rows) in enumerate(table.groupby("preset", sort=False)):
-        axes.plot(rows["votes"], 1e6 * rows["sequential_s"], f"C{i}--o", label=f"{preset}, sequential")
-        axes.plot(rows["votes"], 1e6 * rows["pipelined_s"], f"C{i}-o", label=f"{preset}, pipelined")
-    _log_log(axes, "latency of a decision (us)")
-    return figure
+def chip_part(options: argparse.Namespace, folder: Path, show: Show) -> None:
+    """Tables and figures of the networks on the presets."""
+    tables: dict[str, list[pd.DataFrame]] = {"layers": [], "votes": [], "ways": [], "voltage": []}
+    for name in options.networks:
+        for preset in options.presets:
+            chip = map_network(name, preset)
+            found = {
+                "layers": layer_costs(chip),
+                "votes": vote_table(chip, options.votes, options.rate),
+                "ways": ways(chip, options.ways),
+                "voltage": voltage_table(name, preset, chip),
+            }
+            for kind, table in found.items():
+                show(f"{name} on {preset}: {TITLES[kind].format(**vars(options))}", table, COLUMNS[kind])
+                tables[kind].append(_named(table, network=name, preset=preset))
+            chip.hardware.save(folder / f"hardware-{preset}.yaml")
+            _gantt(chip, folder / f"gantt_{name}_{preset}")
+    written = {kind: pd.concat(parts, ignore_index=True) for kind, parts in tables.items()}
+    for kind, table in written.items():
+        write(table, folder / kind)
+    votes = written["votes"]
+    figures.latency(votes).savefig(folder / "latency_chip.png")
+    figures.overhead(votes).savefig(folder / "overhead.png")
+    figures.energy(votes).savefig(folder / "energy.png")
+    figures.power(votes, options.rate).savefig(folder / "power.png")
+    figures.voltage(written["voltage"]).savefig(folder / "voltage.png")
 
 
-def plot_energy(table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    by_preset = list(table.groupby("preset", sort=False))
-    for axes, (preset, rows) in zip(figure.subplots(1, len(by_preset), squeeze=False)[0], by_preset, strict=True):
-        bottom = 0.0 * rows["energy_j"]
-        labels = [str(k) for k in rows["votes"]]
-        for part in COMPONENTS:
-            energy = 1e6 * rows[f"energy_{part}_j"]
-            axes.bar(labels, energy, bottom=bottom, label=part)
-            bottom = bottom + energy
-        axes.set_title(str(preset))
-        axes.set_xlabel("votes K")
-        axes.set_ylabel("energy of a decision (uJ)")
-        axes.legend(fontsize="small")
-    return figure
+def _gantt(chip: mho.Chip, path: Path) -> None:
+    """Charts of a few votes, of whole pictures and of rows that go on, and the trace of the latter."""
+    voter = chip.hardware.cost.digital_time
+    mho.schedule(chip, votes=GANTT_VOTES, voter=voter).gantt(path.with_suffix(".png"))
+    rows = mho.schedule(chip, votes=GANTT_VOTES, voter=voter, line_buffers=True)
+    rows.gantt(path.with_name(f"{path.name}_lines.png"))
+    rows.trace(path.with_name(f"{path.name}_lines.json"))
 
 
-def plot_power(table: pd.DataFrame, rate: float) -> Figure:
-    figure = Figure(figsize=(5, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for i, (preset, rows) in enumerate(table.groupby("preset", sort=False)):
-        axes.plot(rows["votes"], 1e3 * rows["power_at_rate_w"], f"C{i}-o", label=f"{preset}, {rate:g} decisions/s: K P")
-        axes.plot(rows["votes"], 1e3 * rows["power_full_w"], f"C{i}--", label=f"{preset}, full pipeline")
-    _log_log(axes, "power (mW)")
-    return figure
-
-
-def _log_log(axes: Axes, label: str) -> None:
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel("votes K")
-    axes.set_ylabel(label)
-    axes.legend(fontsize="small")
+def _named(table: pd.DataFrame, **names: str) -> pd.DataFrame:
+    return table.assign(**names)[[*names, *table.columns]]
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
@@ -192,23 +209,57 @@ ABSTRACT_COLUMNS: Columns = {
     "overhead": ("overhead K / L", 1, ".3f"),
     "power_factor": ("power (P)", 1, "d"),
 }
-LAYER_COLUMNS: Columns = {
+RECURRENT_COLUMNS: Columns = {
+    "steps": ("steps", 1, "d"),
+    "votes": ("votes K", 1, "d"),
+    "one_after_the_other_T": ("one after the other (T)", 1, "g"),
+    "interleaved_T": ("interleaved (T)", 1, "g"),
+    "busy": ("matrix busy", 1, ".1%"),
+}
+_LAYERS: Columns = {
     "layer": ("layer", 1, "s"),
     "positions": ("reads", 1, "d"),
     "read_time_s": ("one read (ns)", 1e9, ".4g"),
     "stage_time_s": ("stage (us)", 1e6, ".4g"),
     **_ENERGY,
     "energy_j": ("total (nJ)", 1e9, ".4g"),
+    "area_m2": ("area (mm2)", 1e6, ".3g"),
 }
-VOTE_COLUMNS: Columns = {
+_VOTES: Columns = {
     "votes": ("votes K", 1, "d"),
     "sequential_s": ("sequential (us)", 1e6, ".5g"),
     "pipelined_s": ("pipelined (us)", 1e6, ".5g"),
+    "copies_s": ("K copies (us)", 1e6, ".5g"),
     "overhead": ("overhead", 1, ".3f"),
-    **_ENERGY,
-    "energy_j": ("total (nJ)", 1e9, ".4g"),
+    "energy_j": ("energy (uJ)", 1e6, ".4g"),
+    "energy_leakage_j": ("leakage, full (uJ)", 1e6, ".4g"),
     "power_at_rate_w": ("power at rate (mW)", 1e3, ".4g"),
     "power_full_w": ("power, full (mW)", 1e3, ".4g"),
+    "tops": ("TOPS", 1, ".3g"),
+    "tops_per_w": ("TOPS/W", 1, ".3g"),
+    "tops_per_mm2": ("TOPS/mm2", 1, ".3g"),
+}
+_WAYS: Columns = {
+    "way": ("way", 1, "s"),
+    "latency_s": ("latency (us)", 1e6, ".5g"),
+    "overhead": ("overhead", 1, ".3f"),
+    "interval_s": ("interval (us)", 1e6, ".5g"),
+    "energy_j": ("energy (uJ)", 1e6, ".4g"),
+    "energy_full_j": ("with leakage, full (uJ)", 1e6, ".4g"),
+    "area_m2": ("area (mm2)", 1e6, ".4g"),
+    "power_full_w": ("power, full (mW)", 1e3, ".4g"),
+}
+_VOLTAGE: Columns = {
+    "v_read": ("read voltage (V)", 1, ".3g"),
+    "power_array_w": ("array (mW)", 1e3, ".4g"),
+    "power_rest_w": ("the rest (mW)", 1e3, ".4g"),
+}
+COLUMNS = {"layers": _LAYERS, "votes": _VOTES, "ways": _WAYS, "voltage": _VOLTAGE}
+TITLES = {
+    "layers": "layers, one inference",
+    "votes": "one decision of K votes, power at {rate:g} decisions/s",
+    "ways": "the ways to {ways} votes",
+    "voltage": "power of a full pipeline over the read voltage",
 }
 
 
@@ -239,6 +290,21 @@ def whole_numbers(text: str) -> list[int]:
     return numbers
 
 
+def whole_number(text: str) -> int:
+    """One whole number of at least 1."""
+    (number,) = whole_numbers(text) if "," not in text else whole_numbers("0")
+    return number
+
+
+def network_names(text: str) -> list[str]:
+    """A comma-separated list of networks of the table."""
+    names = text.split(",")
+    for name in names:
+        if name not in NETWORKS:
+            raise argparse.ArgumentTypeError(f"networks are {', '.join(NETWORKS)}, got {name!r}")
+    return names
+
+
 def positive(text: str) -> float:
     """A positive number."""
     try:
@@ -254,8 +320,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/latency_power"), help="folder for tables and figures")
     parser.add_argument("--votes", type=whole_numbers, default="1,2,5,10,20,50", help="numbers of votes K")
-    parser.add_argument("--depths", type=whole_numbers, default="6,40", help="layers L of the abstract pipeline")
+    parser.add_argument(
+        "--depths", type=whole_numbers, default="6,10,20,40,100", help="layers L of the abstract pipeline"
+    )
     parser.add_argument("--presets", type=lambda s: s.split(","), default="reram,pcm,nand", help="hardware presets")
+    parser.add_argument("--steps", type=whole_number, default="28", help="steps of the abstract recurrent layer")
+    parser.add_argument("--networks", type=network_names, default=",".join(NETWORKS), help="networks, comma separated")
+    parser.add_argument("--ways", type=whole_number, default="20", help="votes of the ways side by side")
     parser.add_argument("--rate", type=positive, default=100.0, help="decisions per second for the power of K votes")
     parser.add_argument("--abstract-only", action="store_true", help="leave out the chip")
     return parser.parse_args(arguments)
@@ -266,11 +337,17 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     table = abstract_table(options.depths, options.votes)
     print_table("Abstract pipeline, section 3.3 of the paper: latency in T, power in P", table, ABSTRACT_COLUMNS)
     write(table, folder / "abstract")
-    plot_abstract(table).savefig(folder / "latency_abstract.png")
+    figures.abstract(table).savefig(folder / "latency_abstract.png")
     small = mho.schedule(stages=[1.0] * min(options.depths), votes=GANTT_VOTES, voter=1.0)
     small.gantt(folder / "gantt_abstract.png")
+    loop = recurrent_table(options.steps, options.votes)
+    print_table("A recurrent layer: votes fill the bubbles", loop, RECURRENT_COLUMNS)
+    write(loop, folder / "recurrent")
+    for name, depth in (("turns", 1), ("interleaved", None)):
+        run = mho.schedule(stages=[1.0, 1.0], names=["matrix", "gates"], steps=4, votes=GANTT_VOTES, buffers=depth)
+        run.gantt(folder / f"gantt_recurrent_{name}.png")
     if not options.abstract_only:
-        chip_part(options.presets, options.votes, options.rate, folder, print_table)
+        chip_part(options, folder, print_table)
     settings = {name: value if name != "out" else str(value) for name, value in vars(options).items()}
     (folder / CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 

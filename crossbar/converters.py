@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ..devices.config import Config
-from ..devices.units import Ampere
+from ..devices.units import Ampere, Volt
 
 Array = np.ndarray[Any, Any]
 Percentile = Annotated[float, Field(gt=0, le=100)]
@@ -57,10 +57,20 @@ class Adc(Config):
     percentile: Percentile = Field(
         100.0, description="of |current| over the calibration batch, taken as the full scale"
     )
+    calibrated_at: Annotated[Volt, Field(gt=0)] | None = Field(
+        None,
+        description="read voltage that a calibrated full scale is for, so that the range stays when sensing.v_read "
+        "changes; null: the range tracks v_read",
+    )
     transfer: Literal["mid_tread", "mid_rise"] = "mid_tread"
 
     @model_validator(mode="after")
     def _consistent(self) -> Adc:
+        if self.calibrated_at is not None and self.full_scale != "calibrated":
+            raise ValueError(
+                f"adc.calibrated_at must be null unless adc.full_scale is 'calibrated', got {self.calibrated_at:g} V "
+                f"and {self.full_scale}"
+            )
         if (self.bits is None) != (self.full_scale is None):
             raise ValueError(
                 f"adc.bits and adc.full_scale must both be set or both be null, got {self.bits} and {self.full_scale}"

@@ -26,11 +26,15 @@ PRESETS = tuple(sorted(file.name.removesuffix(".yaml") for file in PRESET_FOLDER
 class OutputNoise(Config):
     """Noise in weight units, once per output of a layer, after the row tiles are summed and the bias is added.
 
-    y becomes y z + n with z ~ N(1, sigma_mult^2) and n ~ N(0, sigma_add^2): Eqs. (3) and (2) of Qin and Vucinic.
+    y becomes y z + n with z ~ N(1, sigma_mult^2) and n ~ N(0, sigma_add^2): Eqs. (3) and (2) of Qin and Vucinic. The
+    `sigma_` noise is drawn anew in each read; that of `frozen_add` and `frozen_mult`, added before it, is the same in
+    all reads of a sample.
     """
 
     sigma_add: Annotated[float, Field(ge=0)] = 0.0
     sigma_mult: Annotated[float, Field(ge=0)] = 0.0
+    frozen_add: Annotated[float, Field(ge=0)] = 0.0
+    frozen_mult: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Seeds(Config):

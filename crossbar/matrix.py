@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Literal
@@ -29,8 +30,8 @@ from .kernels.read import (
     read_matrix,
     read_matrix_parallel,
 )
-from .keys import Key, stream_key
-from .programming import Programmed, halves_squares, program
+from .keys import Key, Purpose, stream_key
+from .programming import Programmed, halves_squares, largest_factors, program
 from .threads import available, pool_of
 from .tile import Plan
 
@@ -125,6 +126,23 @@ class TiledMatrix:
         other.program()
         return other
 
+    def later(self, time_s: float, *, compensate: bool) -> TiledMatrix:
+        """The same matrix so many seconds after programming: see `Chip.at`."""
+        hardware = self.hardware.replace({"time_s": time_s})
+        other = replace(self, hardware=hardware, counts=Counts(), programmed=[], _kept={})
+        other.program()
+        if compensate:
+            start = self if self.hardware.time_s == 0 else self.later(0.0, compensate=False)
+            other.programmed = [
+                now.compensated(then) for now, then in zip(other.programmed, start.programmed, strict=True)
+            ]
+        return other
+
+    def forgetful(self) -> TiledMatrix:
+        """The same matrix without what successive reads share of the noise of its cells."""
+        programmed = [replace(p, slow_std=p.slow_std[:0], slow_shares=p.slow_shares[:0]) for p in self.programmed]
+        return replace(self, counts=Counts(), programmed=programmed, _kept={})
+
     def circuit(self, *, noisy: bool = True) -> Circuit:
         """What the read kernel needs to know of converters and noise."""
         if ("circuit", noisy) not in self._kept:
@@ -140,7 +158,7 @@ class TiledMatrix:
             codes = hardware.adc.codes(self.signed_currents)
             step = (self.full_scale * codes.relative_step).astype(np.float32)
             low, high, centre = float(codes.low), float(codes.high), codes.centre
-        gain = hardware.sensing.gain_noise**2
+        gain, supply = hardware.sensing.gain_noise**2, hardware.sensing.supply_noise
         integers = planes.mean.dtype == np.int16
         return Circuit(
             pulses=drive.pulses,
@@ -150,7 +168,8 @@ class TiledMatrix:
             halve=integers and halves_squares(drive.largest_digit),
             constant=float(drive.full_code) if self.bias_on_array else 0.0,
             gain_variance=gain,
-            noisy=noisy and (gain > 0 or any(_is_noisy(p.planes) for p in self.programmed)),
+            supply=supply,
+            noisy=noisy and (gain > 0 or supply > 0 or any(_is_noisy(p.planes) for p in self.programmed)),
             step=step,
             low=low,
             high=high,
@@ -179,7 +198,7 @@ class TiledMatrix:
         kept: Geometry = self._kept["geometry", shape[1:], group]
         return kept
 
-    def _key(self, purpose: Literal["read", "output"], *place: int) -> Key:
+    def _key(self, purpose: Purpose, *place: int) -> Key:
         """Key of the noise of reads."""
         if (purpose, place) not in self._kept:
             seed = self.seed if self.hardware.seeds.read is None else self.hardware.seeds.read
@@ -242,25 +261,65 @@ class TiledMatrix:
         outputs = self.plan.outputs
         rows = x.shape[0] * prod(self.positions(x.shape[1:4])) // (1 if shared else reads)
         groups = np.empty((self.plan.groups, reads, rows, outputs), dtype=np.float32)
-        for g, programmed in enumerate(self.programmed):
+        for g in range(self.plan.groups):
             geometry, key = self.geometry(x.shape, g), self._key("read", g, self.copy, call)
-            job = codes, geometry, programmed.planes, circuit, key
-            self.counts.readings_clipped += self._read_group(job, first_row, read, threads, groups[g])
+            for first, many, planes in self._planes(g, read, reads, noisy):
+                size = len(codes) // reads
+                part = codes if shared or many == reads else codes[size * first : size * (first + many)]
+                job = part, geometry, planes, circuit, key
+                out = groups[g, first : first + many]
+                self.counts.readings_clipped += self._read_group(job, first_row, read + first, threads, out)
         out = groups.transpose(1, 2, 0, 3).reshape(reads, rows, self.plan.groups * outputs)
         if circuit.step.size:
             self.counts.readings += reads * rows * self.plan.conversions * circuit.pulses
         noise = self.hardware.output_noise
-        if noisy and (noise.sigma_add or noise.sigma_mult):
-            key = self._key("output", self.copy, call)
-            sigmas = np.float32(noise.sigma_add), np.float32(noise.sigma_mult)
-            for v in range(reads):
-                place = np.uint64(first_row), np.uint32(read + v)
-                if threads > 1 and out[v].size > BLOCK:
-                    with pool_of(threads):
-                        add_output_noise_parallel(out[v], *sigmas, *place, key)
-                else:
-                    add_output_noise(out[v], *sigmas, *place, key)
+        for v in range(reads):
+            self._add_output_noise(out[v], "frozen", (noise.frozen_add, noise.frozen_mult), first_row, 0, call, threads)
+            if noisy:
+                sigmas = noise.sigma_add, noise.sigma_mult
+                self._add_output_noise(out[v], "output", sigmas, first_row, read + v, call, threads)
         return out.reshape(reads * rows, self.plan.groups * outputs)
+
+    def _planes(self, group: int, read: int, reads: int, noisy: bool) -> Iterator[tuple[int, int, Planes]]:
+        """Consecutive reads that have the same planes: the first, counted from `read`, how many, and the planes.
+
+        Where reads share some of the noise of the cells, each has planes of its own, which are kept until other reads
+        are asked for.
+        """
+        programmed = self.programmed[group]
+        if not (noisy and len(programmed.slow_std)):
+            yield 0, reads, programmed.planes
+            return
+        kept: dict[int, Planes] = self._kept.setdefault(("slow planes", group), {})
+        if any(not read <= other < read + reads for other in kept):
+            kept.clear()
+        assert self.drive is not None
+        largest, _ = largest_factors(self.plan, self.drive)
+        for v in range(reads):
+            if read + v not in kept:
+                kept[read + v] = programmed.at_read(read + v, largest, self._key("slow", group, self.copy))
+            yield v, 1, kept[read + v]
+
+    def _add_output_noise(
+        self,
+        out: Array,
+        purpose: Literal["output", "frozen"],
+        sigmas: tuple[float, float],
+        first_row: int,
+        read: int,
+        call: int,
+        threads: int,
+    ) -> None:
+        """Add output-referred noise of sigmas (additive, multiplicative) to out (rows, outputs) in place."""
+        if not any(sigmas):
+            return
+        key, place = self._key(purpose, self.copy, call), (np.uint64(first_row), np.uint32(read))
+        add, mult = map(np.float32, sigmas)
+        if threads > 1 and out.size > BLOCK:
+            with pool_of(threads):
+                add_output_noise_parallel(out, add, mult, *place, key)
+        else:
+            add_output_noise(out, add, mult, *place, key)
 
     def _read_group(self, job: tuple[Any, ...], first_row: int, read: int, threads: int, out: Array) -> int:
         """Read one group into out (reads, rows, outputs), by several threads where it is worth it; clipped readings.
@@ -287,35 +346,30 @@ class TiledMatrix:
         chunk = -(-rows // chunks)
         return max(ROWS, chunk + -chunk % ROWS)
 
-    def calibrate(self, x: Array, call: int = 0) -> None:
-        """Set what is calibrated from inputs x (as in `read`): DAC range, then the cells, then the ADC's full scale.
+    def calibrate(self, *inputs: Array) -> None:
+        """Set what is calibrated from inputs (as in `read`): DAC range, then the cells, then the ADC's full scale.
 
-        For the inputs of a later `call` of the same inference, ranges grow where they must.
+        `inputs` are those of all calls of one inference; the ranges cover them all.
 
         Raises:
             ValueError: inputs that are not finite, or all zero where a range is to be set.
         """
-        dac, adc, before = self.hardware.dac, self.hardware.adc, self.drive if call else None
-        if not np.isfinite(x).all():
+        dac, adc, sensing = self.hardware.dac, self.hardware.adc, self.hardware.sensing
+        if not all(np.isfinite(x).all() for x in inputs):
             raise ValueError(f"layer {self.name!r}: calibration inputs must be finite, got NaN or infinity")
-        limit = float(np.percentile(np.abs(x), dac.percentile)) if dac.range == "calibrated" else dac.range
+        limit = dac.range if dac.range != "calibrated" else percentile_of(dac.percentile, *inputs)
         if limit == 0:
             raise ValueError(f"layer {self.name!r}: calibration inputs are all zero; no DAC range can be set from them")
-        signed = bool((x < 0).any())
-        if before is None or limit is None:
-            self.set_drive(limit, signed)
-        else:
-            self.set_drive(max(limit, before.limit), signed or before.signed)
-        assert self.drive is not None
-        codes = self.input_codes(x)
+        self.set_drive(limit, signed=any(bool((x < 0).any()) for x in inputs))
+        batches = [self.input_codes(x) for x in _joined(inputs)]
         self.counts = Counts()
-        energy, currents = self._survey(codes, keep=adc.full_scale == "calibrated")
-        self.array_energy_j = (energy + call * (self.array_energy_j or 0.0)) / (call + 1)
+        surveys = [self._survey(codes, keep=adc.full_scale == "calibrated") for codes in batches]
+        rows = [codes.shape[0] * prod(self.positions(codes.shape[1:4])) for codes in batches]
+        self.array_energy_j = float(np.average([energy for energy, _ in surveys], weights=rows))
         if adc.full_scale == "calibrated":
-            scale = np.array([np.percentile(np.abs(c), adc.percentile) for c in currents], dtype=np.float64)
-            if before is not None:
-                scale = np.maximum(scale, self.full_scale * before.limit / self.drive.limit)
-            self.full_scale = np.where(scale == 0, 1.0, scale)
+            slices = zip(*(currents for _, currents in surveys), strict=True)
+            scale = np.array([percentile_of(adc.percentile, *currents) for currents in slices])
+            self.full_scale = np.where(scale == 0, 1.0, scale) * (adc.calibrated_at or sensing.v_read) / sensing.v_read
             self._kept = {}
 
     def _survey(self, codes: Array, *, keep: bool) -> tuple[float, list[Array]]:
@@ -346,6 +400,20 @@ class TiledMatrix:
         sensing = self.hardware.sensing
         energy = power / len(starts) * sensing.v_read**2 * sensing.t_read
         return energy, [np.concatenate(c) for c in currents] if keep else []
+
+
+def percentile_of(percentile: float, *values: Array) -> float:
+    """The percentile of |value| over all values."""
+    flat = values[0] if len(values) == 1 else np.concatenate([v.reshape(-1) for v in values])
+    return float(np.percentile(np.abs(flat), percentile))
+
+
+def _joined(inputs: tuple[Array, ...]) -> list[Array]:
+    """Inputs of the same shape one after the other, so that there is one array for each shape."""
+    by_shape: dict[tuple[int, ...], list[Array]] = {}
+    for x in inputs:
+        by_shape.setdefault(x.shape[1:], []).append(x)
+    return [np.concatenate(same) if len(same) > 1 else same[0] for same in by_shape.values()]
 
 
 def _is_noisy(planes: Planes) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
 
-from ..devices.cell import Cell
+from ..devices.read_noise import Source
 from .converters import Drive
 from .encoding import Encoding
 from .hardware import Hardware
@@ -17,7 +17,8 @@ from .kernels.panel import PANEL, pack_rows, unpack
 from .kernels.philox import GROUP
 from .kernels.program import add_cells, fill_rows, peak_and_total
 from .kernels.read import Planes
-from .keys import stream_key
+from .keys import Key, stream_key
+from .slow_noise import block_shares, perturbed
 from .tile import Plan
 
 Array = np.ndarray[Any, Any]
@@ -40,30 +41,75 @@ class Programmed:
         histogram: (BINS,) int64, cells by conductance in equal steps from 0 to HISTOGRAM_TOP g_max; the last holds all
             above.
         limit: input that the scale of the planes is for.
+        slow_std: (parts, slices, rows, columns) float32, in units of g_max: read noise of the cells of an output, by
+            its independent sources, where successive reads share some of it; no part where reads are independent.
+        slow_shares: (parts, components) float64, see `slow_noise.block_shares`.
+        limit: input that the scale of the planes is for.
         pedestal: conductance, in units of g_max, that all cells have and no weight.
     """
 
     planes: Planes
     row_conductance: Array
     histogram: Array
+    slow_std: Array
+    slow_shares: Array
     limit: float
     pedestal: float
 
     @property
     def weights(self) -> Array:
         """(rows, outputs) float32, the weights that the conductances stand for, a bias row included."""
-        planes, rows = self.planes, self.row_conductance.shape[1]
-        outputs, spans = planes.bias.size, np.diff([*planes.edges[:-1], rows])
-        total = np.zeros((rows, outputs), dtype=np.float32)
-        for mean, unit, scale in zip(planes.mean, planes.mean_unit, planes.scale, strict=True):
-            g = unpack(mean)[:rows] * np.repeat(unit, spans)[:, None]
+        planes, spans = self.planes, self._spans
+        outputs = planes.bias.size
+        total = np.zeros((spans.sum(), outputs), dtype=np.float32)
+        for g, scale in zip(self.conductances, planes.scale, strict=True):
             signed = g[:, :outputs] - (g[:, planes.reference] if planes.reference.size else self.pedestal)
             total += signed * np.repeat(scale[:, :outputs] / np.float32(self.limit), spans, axis=0)
         return total
 
+    @property
+    def conductances(self) -> Array:
+        """(slices, rows, columns in whole panels) float32: signed conductances in units of g_max."""
+        planes, rows = self.planes, self.row_conductance.shape[1]
+        return np.stack(
+            [
+                unpack(mean)[:rows] * np.repeat(unit, self._spans)[:, None]
+                for mean, unit in zip(planes.mean, planes.mean_unit, strict=True)
+            ]
+        )
 
-def settle(targets: Array, first_row: int, cell: Cell, time_s: float, seed: int, layer: str, *place: int) -> Array:
-    """Conductances of cells programmed to `targets` (rows, columns) siemens float32, `time_s` seconds later.
+    @property
+    def _spans(self) -> Array:
+        """(row tiles,) word lines of each."""
+        return np.diff([*self.planes.edges[:-1], self.row_conductance.shape[1]])
+
+    def compensated(self, start: Programmed) -> Programmed:
+        """Digital gains that make the total conductance of each tile what it was at the `start`."""
+        firsts = self.planes.edges[:-1]
+        before, now = (np.add.reduceat(p.row_conductance, firsts, axis=1) for p in (start, self))
+        gain = np.divide(before, now, out=np.ones_like(now), where=now > 0)
+        scale = self.planes.scale * gain[:, :, None].astype(np.float32)
+        return replace(self, planes=self.planes._replace(scale=scale))
+
+    def at_read(self, read: int, largest: int | None, key: Key) -> Planes:
+        """The planes as the read of this number meets them: with the noise that it shares with other reads.
+
+        `largest` is the first of the `largest_factors` that the planes were made with, `key` that of the slow noise.
+        """
+        parts, slices, rows, columns = self.slow_std.shape
+        mean, unit = np.zeros_like(self.planes.mean), np.empty_like(self.planes.mean_unit)
+        firsts = [*self.planes.edges[:-1], rows]
+        for s, g in enumerate(self.conductances):
+            signed = np.ascontiguousarray(g[:, :columns])
+            for p in range(parts):
+                signed = perturbed(signed, self.slow_std[p, s], self.slow_shares[p], read, 0, p * slices + s, key)
+            for t, (a, b) in enumerate(pairwise(firsts)):
+                unit[s, t] = pack_tile(signed[a:b], a, largest, mean[s])
+        return self.planes._replace(mean=mean, mean_unit=unit)
+
+
+def settle(targets: Array, first_row: int, hardware: Hardware, seed: int, layer: str, *place: int) -> Array:
+    """Conductances of cells programmed to `targets` (rows, columns) siemens float32, `hardware.time_s` seconds later.
 
     Programming error, then drift, then stuck cells; never negative. The same seed and place give the same cells;
     `first_row` is the word line of the first row.
@@ -74,14 +120,14 @@ def settle(targets: Array, first_row: int, cell: Cell, time_s: float, seed: int,
         fill_rows(out, np.uint64(first_row), 0, 0, stream_key(seed, purpose, layer, *place))
         return out
 
-    g = targets
+    g, cell, temperature = targets, hardware.cell, hardware.sensing.temperature
     if cell.programming.kind != "none":
         error = normal("program")
-        error *= cell.programming.std(g)
+        error *= cell.programming.std(g, temperature=temperature)
         error += g
         g = np.maximum(error, 0, out=error)
-    if time_s > 0 and cell.drift.kind != "none":
-        g = np.maximum(cell.drift.apply(g, time_s, normal("drift")), 0)
+    if hardware.time_s > 0 and cell.drift.kind != "none":
+        g = np.maximum(cell.drift.apply(g, hardware.time_s, normal("drift"), temperature=temperature), 0)
     low, high = cell.stuck.at_g_min, cell.stuck.at_g_max
     if low + high > 0:
         u = ndtr(normal("stuck"))
@@ -108,9 +154,14 @@ def program(
     mean, variance = (empty_panels((slices, plan.rows, columns), largest[0] is not None) for _ in range(2))
     units = np.ones((2, slices, plan.row_tiles), dtype=np.float32)
     uniform = np.zeros((slices, plan.row_tiles), dtype=np.float32)
-    floor = np.full((slices, plan.row_tiles, columns), encoding.polarities * sensing.amplifier_variance)
+    floor = np.full((slices, plan.row_tiles, columns), encoding.polarities * sensing.column_variance)
     row_conductance = np.zeros((slices, plan.rows))
     histogram = np.zeros(BINS, dtype=np.int64)
+    read = {"v_read": sensing.v_read, "t_read": sensing.t_read, "temperature": sensing.temperature}
+    parts = hardware.cell.read_noise.parts
+    slow_shares = np.array([read_shares(hardware, part) for part in parts])
+    shared = sensing.read_interval is not None and bool((slow_shares[:, 0] < 1).any())
+    slow_std = np.zeros((len(parts) if shared else 0, slices, plan.rows, columns), dtype=np.float32)
     c0, c2 = sensing.white_cell_coefficients()
     bins_per_siemens = BINS / (HISTOGRAM_TOP * unit)
     at_once = max(1, BLOCK // columns)
@@ -122,8 +173,15 @@ def program(
             targets = encoding.targets(weights[a:b], t)
             for s, polarity in product(range(slices), range(encoding.polarities)):
                 cells = targets[s, polarity]
-                g = settle(cells, a, hardware.cell, hardware.time_s, seed, layer, *place, s, polarity)
-                std = hardware.cell.read_noise.std(g, v_read=sensing.v_read, time_s=hardware.time_s)
+                g = settle(cells, a, hardware, seed, layer, *place, s, polarity)
+                std = hardware.cell.read_noise.std(g, time_s=hardware.time_s, **read)
+                if shared:
+                    fresh = np.zeros_like(g)
+                    for p, part in enumerate(parts):
+                        square = (part.std(g, time_s=hardware.time_s, **read) / np.float32(unit)) ** 2
+                        slow_std[p, s, a:b] += square
+                        fresh += slow_shares[p, 0].astype(np.float32) * square
+                    std = np.sqrt(fresh) * np.float32(unit)
                 units_of_cells = np.array([-unit if polarity else unit, c2 / unit**2, bins_per_siemens], np.float32)
                 rows = slice(a - first, b - first)
                 add_cells(g, std, tuple(units_of_cells), signed[s, rows], spread[s, rows], in_columns[s], histogram)
@@ -150,7 +208,17 @@ def program(
         reference=encoding.reference,
         bias=np.zeros(plan.outputs, dtype=np.float32),
     )
-    return Programmed(planes, row_conductance, histogram, drive.limit, encoding.pedestal / unit)
+    np.sqrt(slow_std, out=slow_std)
+    pedestal = encoding.pedestal / unit
+    return Programmed(planes, row_conductance, histogram, slow_std, slow_shares[: len(slow_std)], drive.limit, pedestal)
+
+
+def read_shares(hardware: Hardware, source: Source) -> Array:
+    """Shares of the variance of one source of read noise by how many reads they last: see `slow_noise.block_shares`."""
+    interval, t_read = hardware.sensing.read_interval, hardware.sensing.t_read
+    if interval is None:
+        return block_shares(lambda distance: np.zeros_like(distance))
+    return block_shares(lambda distance: source.correlation(distance * interval, t_read=t_read, time_s=hardware.time_s))
 
 
 Largest = tuple[int, int] | tuple[None, None]

@@ -1,8 +1,8 @@
 """Drift and relaxation: what becomes of a programmed conductance with time.
 
-Each model has `apply(g, time_s, normal)`: the conductances `time_s` seconds after programming ended (0: as programmed),
-with the randomness passed in as standard normal numbers, one per cell. It is frozen: one draw describes a cell for all
-times.
+Each model has `apply(g, time_s, normal, *, temperature)`: the conductances `time_s` seconds after programming ended (0:
+as programmed) in an array at `temperature` kelvins, with the randomness passed in as standard normal numbers, one per
+cell. It is frozen: one draw describes a cell for all times.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
+from scipy.constants import elementary_charge
+from scipy.constants import k as boltzmann
 
 from .config import Config
-from .units import Second, Siemens
+from .units import ElectronVolt, Kelvin, Second, Siemens
 
 Array = np.ndarray[Any, Any]
 
@@ -31,7 +33,7 @@ class NoDrift(Config):
 
     kind: Literal["none"] = "none"
 
-    def apply(self, g: Array, time_s: float, normal: Array) -> Array:
+    def apply(self, g: Array, time_s: float, normal: Array, *, temperature: float) -> Array:
         """`g` itself. Raises ValueError for a negative time."""
         _checked(time_s)
         return g
@@ -62,7 +64,9 @@ class PowerLawDrift(Config):
 
     G_0 is the conductance at the verifying read, t_0 seconds after the last programming pulse; t counts from that read.
     Each cell has its own exponent nu = max(mean(x) + spread(x) n, 0) with n standard normal and x = g / g_ref. Joshi et
-    al. 2020 (Nat. Commun. 11:2473) and Nandakumar et al. 2019 (ICECS), in the fit that IBM's aihwkit publishes.
+    al. 2020 (Nat. Commun. 11:2473) and Nandakumar et al. 2019 (ICECS), in the fit that IBM's aihwkit publishes. No
+    activation energy: at one temperature throughout, relaxation speeds up alike before and after the verifying read,
+    which leaves t / t_0 as it is.
     """
 
     kind: Literal["power_law"] = "power_law"
@@ -71,7 +75,7 @@ class PowerLawDrift(Config):
     mean: LogLinear
     spread: LogLinear
 
-    def apply(self, g: Array, time_s: float, normal: Array) -> Array:
+    def apply(self, g: Array, time_s: float, normal: Array, *, temperature: float) -> Array:
         """Conductances `g` (siemens) after `time_s` seconds, in their shape and dtype; `normal` has the shape of `g`.
 
         Raises:
@@ -90,6 +94,9 @@ class TabulatedRelaxation(Config):
     they and `conductances` are in units of g_ref. Between conductances shift and variance are linear (and constant
     outside the table); between times, from nothing at time 0, they are linear in ln(1 + t / t_0), since charge loss and
     filament relaxation go with the logarithm of time. Beyond the last time there are no data, and an error.
+
+    With an `activation` energy E_a and the temperature `t_data` of the data, a second at temperature T counts as
+    exp(E_a / k (1 / t_data - 1 / T)) seconds (Arrhenius). Both None: temperature changes nothing.
     """
 
     kind: Literal["relaxation"] = "relaxation"
@@ -99,6 +106,8 @@ class TabulatedRelaxation(Config):
     conductances: Annotated[tuple[float, ...], Field(min_length=1)]
     std: tuple[tuple[Annotated[float, Field(ge=0)], ...], ...]
     shift: tuple[tuple[float, ...], ...] | None = None
+    activation: Annotated[ElectronVolt, Field(ge=0)] | None = None
+    t_data: Annotated[Kelvin, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _a_table(self) -> TabulatedRelaxation:
@@ -110,9 +119,13 @@ class TabulatedRelaxation(Config):
             lengths = [len(row) for row in table]
             if lengths != [shape[1]] * shape[0]:
                 raise ValueError(f"{name} must have {shape[0]} rows of {shape[1]}, got rows of {lengths}")
+        if (self.activation is None) != (self.t_data is None):
+            raise ValueError(
+                f"activation and t_data must both be set or both be null, got {self.activation} and {self.t_data}"
+            )
         return self
 
-    def apply(self, g: Array, time_s: float, normal: Array) -> Array:
+    def apply(self, g: Array, time_s: float, normal: Array, *, temperature: float) -> Array:
         """Conductances `g` (siemens) after `time_s` seconds, never negative, in their shape and dtype.
 
         `normal` has the shape of `g`.
@@ -120,13 +133,23 @@ class TabulatedRelaxation(Config):
         Raises:
             ValueError: a time that is negative or beyond the table.
         """
-        if _checked(time_s) > self.times[-1]:
-            raise ValueError(f"time_s must be at most {self.times[-1]:g} s, where the drift data end, got {time_s:g}")
+        pace = self.pace(temperature)
+        if _checked(time_s) * pace > self.times[-1]:
+            last = f"{self.times[-1] / pace:g} s at {temperature:g} K"
+            raise ValueError(f"time_s must be at most {last}, where the drift data end, got {time_s:g}")
+        time_s *= pace
         x = g / self.g_ref
         change = np.sqrt(self._at(np.square(self.std), time_s, x)) * normal
         if self.shift is not None:
             change = change + self._at(self.shift, time_s, x)
         return np.maximum(g + self.g_ref * change, 0).astype(g.dtype, copy=False)
+
+    def pace(self, temperature: float) -> float:
+        """Seconds of the data in one second at `temperature` kelvins."""
+        if self.activation is None or self.t_data is None:
+            return 1.0
+        exponent = self.activation * elementary_charge / boltzmann * (1 / self.t_data - 1 / temperature)
+        return math.exp(min(exponent, 700.0))  # beyond, any time is too long
 
     def _at(self, table: Any, time_s: float, x: Array) -> Array:
         """A table interpolated at one time and at relative conductances `x`."""

@@ -1,63 +1,97 @@
 """Read noise of a cell: how much its conductance differs from one read to the next.
 
-Each model has `std(g, *, v_read, time_s)`: the standard deviation in siemens for conductances `g` (siemens), read at
-`v_read` volts, `time_s` seconds after programming ended. Noise measured as a current is divided by v_read.
+Each model has `std(g, *, v_read, t_read, time_s, temperature)`: the standard deviation in siemens for conductances `g`
+(siemens), in their shape and dtype, read at `v_read` volts for `t_read` seconds, `time_s` seconds after programming
+ended, at `temperature` kelvins. Noise measured as a current is divided by v_read.
+
+Successive reads of a cell share what has not changed between them. `parts` is the tuple of a model's independent
+sources (itself, but for `sum`), and each part has `correlation(lag_s, *, t_read, time_s)`, as in `memory.py`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from .config import Config
-from .units import Ampere, Second, Siemens
+from .memory import Memory, Spectrum, Telegraph, White, averaged
+from .string import NandString
+from .units import Ampere, Second, Siemens, Volt
 
 Array = np.ndarray[Any, Any]
+S = TypeVar("S", bound="Source")
 
 
-class NoReadNoise(Config):
+class Source(Config):
+    """One source of read noise."""
+
+    @property
+    def parts(self: S) -> tuple[S, ...]:
+        """The source alone."""
+        return (self,)
+
+    def correlation(self, lag_s: Array, *, t_read: float, time_s: float) -> Array:
+        """Of two reads `lag_s` seconds apart: see `memory.py`."""
+        raise NotImplementedError
+
+
+class Measured(Source):
+    """A source whose strength was measured, and whose memory is known apart from it (white: none)."""
+
+    memory: Memory = White()
+
+    def correlation(self, lag_s: Array, *, t_read: float, time_s: float) -> Array:
+        """That of the `memory`."""
+        return self.memory.correlation(lag_s, t_read=t_read, time_s=time_s)
+
+
+class NoReadNoise(Source):
     """Cells read the same every time."""
 
     kind: Literal["none"] = "none"
 
-    def std(self, g: Array, *, v_read: float, time_s: float) -> Array:
+    def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
         """Zeros of the shape of `g`."""
         return np.zeros_like(g)
 
+    def correlation(self, lag_s: Array, *, t_read: float, time_s: float) -> Array:
+        """1 at lag 0, else 0."""
+        return White().correlation(lag_s, t_read=t_read, time_s=time_s)
 
-class RelativeReadNoise(Config):
+
+class RelativeReadNoise(Measured):
     """std = fraction g: 1/f and random-telegraph noise in proportion to the current."""
 
     kind: Literal["relative"] = "relative"
     fraction: Annotated[float, Field(ge=0)]
 
-    def std(self, g: Array, *, v_read: float, time_s: float) -> Array:
-        """Standard deviation in siemens, in the shape and dtype of `g`."""
+    def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
+        """Standard deviation in siemens."""
         return self.fraction * g
 
 
-class ConstantReadNoise(Config):
+class ConstantReadNoise(Measured):
     """The same std for every cell, whatever its state: noise of the access path, or a bound where only one is known."""
 
     kind: Literal["constant"] = "constant"
     std_g: Annotated[Siemens, Field(ge=0)]
 
-    def std(self, g: Array, *, v_read: float, time_s: float) -> Array:
-        """Standard deviation in siemens, in the shape and dtype of `g`."""
+    def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
+        """Standard deviation in siemens."""
         return np.full_like(g, self.std_g)
 
 
-class PcmReadNoise(Config):
+class PcmReadNoise(Source):
     """1/f noise of phase-change cells: std = g Q sqrt(ln((t + t_read) / (2 t_read))).
 
     Q = min(coefficient x^-exponent, maximum) with x = g / g_ref; t = t_0 + time_s is the time since the last pulse that
     programmed, so that a cell just verified has the noise of t_0. The logarithm is the spectrum Q^2 G^2 / f integrated
     over all frequencies seen since then by pulses of length t_read. Joshi et al. 2020 (Nat. Commun. 11:2473) and
-    Nandakumar et al. 2019 (ICECS), in the fit that IBM's aihwkit publishes. Most of the variance lies below the rate of
-    reads, so reads soon after one another share it in truth, while each draws it afresh here.
+    Nandakumar et al. 2019 (ICECS), in the fit that IBM's aihwkit publishes, for reads of 250 ns. Most of the variance
+    lies below the rate of reads, so reads soon after one another share it.
     """
 
     kind: Literal["pcm"] = "pcm"
@@ -65,30 +99,71 @@ class PcmReadNoise(Config):
     coefficient: Annotated[float, Field(ge=0)]
     exponent: Annotated[float, Field(ge=0, lt=1)]
     maximum: Annotated[float, Field(ge=0)]
-    t_read: Annotated[Second, Field(gt=0)]
     t_0: Annotated[Second, Field(gt=0)]
 
-    @model_validator(mode="after")
-    def _verified_after_a_read(self) -> PcmReadNoise:
-        if self.t_0 < self.t_read:
-            raise ValueError(f"t_0 must be at least t_read = {self.t_read:g} s, got {self.t_0:g} s")
-        return self
-
-    def std(self, g: Array, *, v_read: float, time_s: float) -> Array:
-        """Standard deviation in siemens, in the shape and dtype of `g`; 0 where `g` is 0.
+    def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
+        """Standard deviation in siemens; 0 where `g` is 0.
 
         Raises:
             ValueError: negative time.
         """
-        if not time_s >= 0:
-            raise ValueError(f"time_s must be at least 0 seconds after programming, got {time_s}")
         x = np.maximum(g / self.g_ref, np.finfo(g.dtype).tiny)
         q = np.minimum(self.coefficient * x**-self.exponent, self.maximum)
-        t = self.t_0 + time_s
-        return g * q * math.sqrt(math.log((t + self.t_read) / (2 * self.t_read)))
+        return g * q * math.sqrt(Spectrum(t_0=self.t_0).span(t_read=t_read, time_s=time_s))
+
+    def correlation(self, lag_s: Array, *, t_read: float, time_s: float) -> Array:
+        """That of 1/f noise."""
+        return Spectrum(t_0=self.t_0).correlation(lag_s, t_read=t_read, time_s=time_s)
 
 
-class SaturatingReadNoise(Config):
+class FlickerReadNoise(Spectrum, Source):
+    """1/f noise after Hooge: std = g sqrt(k_f ln(f_h / f_l)), f_h = 1 / (2 t_read), f_l as `Spectrum` has it.
+
+    k_f = f S_I / I^2 (Hooge 1969, Phys. Lett. A 29:139: alpha over the number of carriers), the same for all cells.
+    """
+
+    kind: Literal["flicker"] = "flicker"
+    k_f: Annotated[float, Field(ge=0)]
+
+    def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
+        """Standard deviation in siemens.
+
+        Raises:
+            ValueError: negative time.
+        """
+        return math.sqrt(self.k_f * self.span(t_read=t_read, time_s=time_s)) * g
+
+
+class TelegraphReadNoise(Source):
+    """A trap in each cell, full or empty, takes `amplitude` of its conductance: std = amplitude g sqrt(p (1 - p)).
+
+    The empty trap waits `capture` seconds on average to be filled, the full one `emission` seconds to be emptied: it is
+    full the part p = emission / (capture + emission) of the time, and forgets within tau, 1 / tau = 1 / capture +
+    1 / emission (Machlup 1954, J. Appl. Phys. 25:341). A read averages over t_read, which takes the factor
+    `memory.averaged` of t_read / tau from the variance. Over the cells of a column the sum is taken as Gaussian.
+    """
+
+    kind: Literal["telegraph"] = "telegraph"
+    amplitude: Annotated[float, Field(ge=0, le=1)]
+    capture: Annotated[Second, Field(gt=0)]
+    emission: Annotated[Second, Field(gt=0)]
+
+    @property
+    def tau(self) -> float:
+        """Relaxation time in seconds."""
+        return self.capture * self.emission / (self.capture + self.emission)
+
+    def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
+        """Standard deviation in siemens."""
+        p = self.emission / (self.capture + self.emission)
+        return self.amplitude * math.sqrt(p * (1 - p) * averaged(t_read / self.tau)) * g
+
+    def correlation(self, lag_s: Array, *, t_read: float, time_s: float) -> Array:
+        """exp(-lag / tau)."""
+        return Telegraph(tau=self.tau).correlation(lag_s, t_read=t_read, time_s=time_s)
+
+
+class SaturatingReadNoise(Measured):
     """std of the current = i_max (1 - exp(-I / i_0)) at I = g v_read, with i_max and i_0 in amperes.
 
     Charge-trap cells (Agrawal et al. 2022, IEDM 21.7, Fig. 11b). It becomes a conductance noise here: a cell driven at
@@ -99,12 +174,63 @@ class SaturatingReadNoise(Config):
     i_max: Annotated[Ampere, Field(ge=0)]
     i_0: Annotated[Ampere, Field(gt=0)]
 
-    def std(self, g: Array, *, v_read: float, time_s: float) -> Array:
-        """Standard deviation in siemens, in the shape and dtype of `g` >= 0."""
+    def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
+        """Standard deviation in siemens for `g` >= 0."""
         return -(self.i_max / v_read) * np.expm1(-g * (v_read / self.i_0))
 
 
+class StringReadNoise(Measured):
+    """Threshold noise of a transistor, alone or in a NAND string: std = sigma_vt |dg / dV_T|, see `NandString`.
+
+    sigma_g / g is (R_cell / R_string) sigma_vt / V above threshold, with the overdrive V of the cell, and
+    sigma_vt / (n phi_T) below. The voltage of the bit line changes neither.
+    """
+
+    kind: Literal["string"] = "string"
+    sigma_vt: Annotated[Volt, Field(ge=0)]
+    string: NandString
+
+    def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
+        """Standard deviation in siemens."""
+        return self.sigma_vt * self.string.sensitivity(g, temperature=temperature)
+
+
+SourceReadNoise = Annotated[
+    NoReadNoise
+    | RelativeReadNoise
+    | ConstantReadNoise
+    | PcmReadNoise
+    | SaturatingReadNoise
+    | FlickerReadNoise
+    | TelegraphReadNoise
+    | StringReadNoise,
+    Field(discriminator="kind"),
+]
+
+
+class SumReadNoise(Config):
+    """Independent sources: variances add. How reads correlate depends on the cell, so ask each of the `parts`."""
+
+    kind: Literal["sum"] = "sum"
+    parts: Annotated[tuple[SourceReadNoise, ...], Field(min_length=1)]
+
+    def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
+        """Standard deviation in siemens."""
+        total = np.zeros_like(g)
+        for part in self.parts:
+            total += part.std(g, v_read=v_read, t_read=t_read, time_s=time_s, temperature=temperature) ** 2
+        return np.sqrt(total)
+
+
 ReadNoise = Annotated[
-    NoReadNoise | RelativeReadNoise | ConstantReadNoise | PcmReadNoise | SaturatingReadNoise,
+    NoReadNoise
+    | RelativeReadNoise
+    | ConstantReadNoise
+    | PcmReadNoise
+    | SaturatingReadNoise
+    | FlickerReadNoise
+    | TelegraphReadNoise
+    | StringReadNoise
+    | SumReadNoise,
     Field(discriminator="kind"),
 ]

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy.constants import elementary_charge
 from scipy.constants import k as boltzmann
 
 from .config import Config
-from .units import AmperePerRootHertz, Kelvin, Second, Volt
+from .units import AmperePerRootHertz, Farad, Kelvin, Second, Volt
 
 Array = np.ndarray[Any, Any]
 
@@ -29,7 +29,11 @@ class Sensing(Config):
             0 in one much longer than the electron-phonon length, 1 in a tunnel junction and in a transistor below
             threshold (Sarpeshkar et al. 1993, IEEE Circuits Devices Mag. 9(6):23).
         amplifier_noise: input-referred white current noise of each bit line's sense amplifier.
+        capacitance: of the integrator that collects a bit line's charge; its reset leaves noise (None: not counted).
         gain_noise: standard deviation of a column's gain from read to read, relative.
+        supply_noise: standard deviation of the read voltage from read to read, relative, common to all columns.
+        read_interval: time from the start of one read of a sample to the next, at least t_read (None: so long that
+            reads share no noise).
     """
 
     v_read: Annotated[Volt, Field(gt=0)]
@@ -39,7 +43,18 @@ class Sensing(Config):
     shot: bool = True
     fano: Annotated[float, Field(ge=0, le=1)] = 1 / 3
     amplifier_noise: Annotated[AmperePerRootHertz, Field(ge=0)] = 0.0
+    capacitance: Annotated[Farad, Field(gt=0)] | None = None
     gain_noise: Annotated[float, Field(ge=0)] = 0.0
+    supply_noise: Annotated[float, Field(ge=0)] = 0.0
+    read_interval: Annotated[Second, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _reads_do_not_overlap(self) -> Sensing:
+        if self.read_interval is not None and self.read_interval < self.t_read:
+            raise ValueError(
+                f"read_interval must be at least t_read = {self.t_read:g} s, or null, got {self.read_interval:g} s"
+            )
+        return self
 
     @property
     def bandwidth(self) -> float:
@@ -50,6 +65,16 @@ class Sensing(Config):
     def amplifier_variance(self) -> float:
         """Variance of the current that one bit line's amplifier adds to a read, i_n^2 B, in A^2."""
         return self.amplifier_noise**2 * self.bandwidth
+
+    @property
+    def reset_variance(self) -> float:
+        """Variance of the charge that an integrator's reset leaves, as a current: k T C / t_read^2, in A^2."""
+        return boltzmann * self.temperature * (self.capacitance or 0.0) / self.t_read**2
+
+    @property
+    def column_variance(self) -> float:
+        """Variance of the current that one bit line's amplifier and integrator add to a read, in A^2."""
+        return self.amplifier_variance + self.reset_variance
 
     def white_cell_variance(self, g: ArrayLike, v: ArrayLike) -> Array:
         """Variance in A^2 of the current of cells of conductance `g` (siemens) at voltage `v`; they broadcast.

@@ -59,6 +59,8 @@ Kelvin = Annotated[float, BeforeValidator(_Unit("kelvins", ("K",)))]
 Ohm = Annotated[float, BeforeValidator(_Unit("ohms", ("ohm", "Ohm", "\u03a9", "\u2126")))]
 Joule = Annotated[float, BeforeValidator(_Unit("joules", ("J",)))]
 Watt = Annotated[float, BeforeValidator(_Unit("watts", ("W",)))]
+Farad = Annotated[float, BeforeValidator(_Unit("farads", ("F",)))]
+ElectronVolt = Annotated[float, BeforeValidator(_Unit("electronvolts", ("eV",)))]
 Hertz = Annotated[float, BeforeValidator(_Unit("hertz", ("Hz",)))]
 SquareMetre = Annotated[float, BeforeValidator(_Unit("square metres", ("m2", "m^2", "m²"), power=2))]
 AmperePerRootHertz = Annotated[

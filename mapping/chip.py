@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,9 +11,12 @@ import torch
 from torch import nn
 
 from ..crossbar.hardware import Hardware
+from ..crossbar.matrix import TiledMatrix
 from .errors import MappingError
 from .graph import asks_for_no_view
 from .layers import Inference, Session, TileLayer
+from .recurrent import balance, stepped
+from .trace import Call, Recorder
 
 if TYPE_CHECKING:
     from .report import Report
@@ -39,6 +43,7 @@ class Chip(nn.Module):
         digital: what is not on tiles, and why.
         seed: of programming errors and of read noise, unless `hardware.seeds` sets them.
         copy_index: 0, or which copy of the chip this is (`replica`).
+        trace: the calls of one inference and which results each needs, as recorded in the first; empty before.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class Chip(nn.Module):
         self.digital = digital
         self.seed = seed
         self.copy_index = copy_index
+        self.trace: list[Call] = []
         self.session = Session()
         for layer in layers.values():
             layer.session = self.session
@@ -89,7 +95,7 @@ class Chip(nn.Module):
             first_sample: place of the first sample in the whole data set, so that batches do not change the noise.
             noisy: False leaves out the noise of the read; converters and frozen errors stay.
         """
-        return self._run(inputs, Inference(read=read, reads=reads, first_sample=first_sample, noisy=noisy))
+        return self.run(inputs, Inference(read=read, reads=reads, first_sample=first_sample, noisy=noisy))
 
     def prepare(self, calibrate: torch.Tensor | None) -> None:
         """Set the ranges that hardware leaves to calibration from a batch of inputs, and program all layers.
@@ -99,7 +105,7 @@ class Chip(nn.Module):
         """
         if calibrate is not None:
             try:
-                self._run((calibrate,), Inference(calibrating=True))
+                self._calibrate(calibrate)
             except MappingError:
                 raise
             except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
@@ -121,17 +127,55 @@ class Chip(nn.Module):
                 )
             layer.matrix.set_drive(None if dac.range is None else float(dac.range), signed=True)
 
+    def _calibrate(self, batch: torch.Tensor) -> None:
+        """Layer after layer; a layer that is called several times needs the inputs of all its calls beforehand."""
+        several = stepped(self.model)
+        while True:
+            survey = Inference(surveying=True, inputs={name: [] for name in several})
+            if several:
+                self.run((batch,), survey)
+            inputs = {name: arrays for name, arrays in survey.inputs.items() if arrays}
+            balance(self.model, inputs)
+            run = Inference(calibrating=True, inputs=inputs)
+            self.run((batch,), run)
+            idle = {name for name in run.calls if not self.layers[name].matrix.programmed}
+            more = (idle | {name for name, calls in run.calls.items() if calls > 1}) - several
+            if not more:
+                return
+            several |= more
+
     def replica(self, index: int) -> Chip:
         """Another chip with the same design and calibration, programmed anew: its frozen errors and its noise differ.
 
         `index` 0 is the chip as first mapped.
         """
-        known: dict[int, Any] = {id(self.hardware): self.hardware, id(self.session): Session()}
-        for layer in self.layers.values():
-            known |= {id(layer.matrix): layer.matrix.replica(index), id(layer.spec): layer.spec}
-        other = copy.deepcopy(self, known)  # all but these
+        other = self.remade(self.hardware, lambda layer: layer.matrix.replica(index))
         other.copy_index = index
         return other
+
+    def at(self, time_s: float, *, compensate: bool = False) -> Chip:
+        """This chip `time_s` seconds after it was programmed: its cells have drifted and relaxed, its ranges have not.
+
+        The cells are the same at all times, and so are the random numbers of the reads.
+
+        Args:
+            time_s: seconds since programming ended.
+            compensate: multiply the outputs of each tile by what its total conductance has lost, as a read of all its
+                word lines at once tells: the global drift compensation of Joshi et al. 2020 (Nat. Commun. 11:2473),
+                tile by tile.
+
+        Raises:
+            ValueError: a time that is negative, or beyond the data of the cell.
+        """
+        hardware = self.hardware.replace({"time_s": time_s})
+        return self.remade(hardware, lambda layer: layer.matrix.later(time_s, compensate=compensate))
+
+    def remade(self, hardware: Hardware, matrix: Callable[[TileLayer], TiledMatrix]) -> Chip:
+        """A chip of the same model and layers, with other hardware and matrices; its calls are counted anew."""
+        known: dict[int, Any] = {id(self.hardware): hardware, id(self.session): Session()}
+        for layer in self.layers.values():
+            known |= {id(layer.matrix): matrix(layer), id(layer.spec): layer.spec}
+        return copy.deepcopy(self, known)  # all but these
 
     def report(self) -> Report:
         """What the mapping took, layer by layer: see `mho.mapping.report.Report`."""
@@ -145,7 +189,7 @@ class Chip(nn.Module):
 
         save(self, path)
 
-    def _run(self, inputs: tuple[torch.Tensor, ...], run: Inference) -> Any:
+    def run(self, inputs: tuple[torch.Tensor, ...], run: Inference) -> Any:
         first = inputs[0]
         if not isinstance(first, torch.Tensor):
             raise TypeError(f"a chip takes torch tensors, got {type(first).__name__}")
@@ -157,4 +201,9 @@ class Chip(nn.Module):
         run.channels_last = self.channels_last
         self.session.inference = run
         with torch.no_grad():
-            return self.model(*inputs)
+            if self.trace:
+                return self.model(*inputs)
+            with Recorder(self.layers, inputs, run.samples * run.reads) as recorder:
+                result = self.model(*inputs)
+            self.trace = recorder.calls
+            return result

@@ -6,7 +6,7 @@ The results are sums of the stage times without intermediate rounding, so they a
 from collections.abc import Sequence
 from fractions import Fraction
 
-__all__ = ["overhead", "pipelined", "sequential"]
+__all__ = ["interleaved", "overhead", "parallel", "pipelined", "sequential"]
 
 
 def _line(stages: Sequence[Fraction], jobs: int) -> Fraction:
@@ -47,3 +47,25 @@ def overhead(stages: Sequence[float], votes: int, voter: float | None = None) ->
     """
     layers, last = _exact(stages, voter)
     return float(_line(layers + last, votes) / sum(layers) - 1)
+
+
+def parallel(stages: Sequence[float], votes: int, copies: int, voter: float | None = None, inputs: int = 1) -> float:
+    """Makespan in seconds when `copies` pipelines share the votes of each input, one round of votes after the other.
+
+    The voter takes one vote of each copy at a time. With a copy for each vote it is the time of one inference: the
+    first of the two ways of Qin and Vucinic, section 3.3, "zero latency overhead".
+    """
+    layers, last = _exact(stages, voter)
+    return float(_line(layers + last, -(-votes // copies) * inputs))
+
+
+def interleaved(stages: Sequence[float], steps: int, votes: int, inputs: int = 1) -> float:
+    """Makespan in seconds of sequences of `steps` steps through a recurrent layer, each step through all its stages.
+
+    A step waits for the one before it, so one sequence takes steps x sum(stages), and votes alone do not make it
+    shorter. But while one waits the others are read: K votes take steps x sum(stages) + (K - 1) x slowest until they
+    fill the bubbles of the slowest stage, which then never waits: K x steps x slowest, and the others once.
+    """
+    times = [Fraction(t) for t in stages]
+    jobs, slowest, whole = votes * inputs, max(times), sum(times, Fraction(0))
+    return float(max(steps * whole + (jobs - 1) * slowest, jobs * steps * slowest + whole - slowest))

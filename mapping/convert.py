@@ -14,6 +14,8 @@ from .chip import Chip, Digital
 from .errors import MappingError
 from .fold import BATCH_NORMS, foldable, folded
 from .layers import HANDLERS, TileLayer, matrices
+from .modules import names_of, replaced
+from .recurrent import DIGITAL_REASON, Recurrent, Step, expanded, recurrent_names
 
 
 def map(
@@ -26,9 +28,9 @@ def map(
 ) -> Chip:
     """Map a trained model onto the tiles of one chip.
 
-    Linear and convolution layers go onto tiles, with the batch norm that follows folded in; everything else stays
-    digital and is listed, with the reason, in `Chip.report`. The caller's model is not touched. A layer with several
-    parents is one layer.
+    Linear, convolution and recurrent layers go onto tiles, with the batch norm that follows folded in; everything else
+    stays digital and is listed, with the reason, in `Chip.report`. The caller's model is not touched. A layer with
+    several parents is one layer.
 
     Args:
         model: any torch model; it is mapped as in evaluation mode.
@@ -47,23 +49,26 @@ def map(
     if not isinstance(hardware, Hardware):
         raise MappingError(f"hardware must be a mho.Hardware (see Hardware.preset), got {type(hardware).__name__}")
     model = copy.deepcopy(model).eval()
-    names = _names(model)
-    layers = {name: module for name, module in model.named_modules() if type(module) in HANDLERS}
     patterns = [exclude] if isinstance(exclude, str) else list(exclude)
+    norms = foldable(model)
+    kept = {name: found for name, found in recurrent_names(model).items() if _match(patterns, found)}
+    digital = [Digital(name, type(model.get_submodule(name)).__name__, "excluded by name") for name in kept]
+    model = expanded(model, kept)
+    names = names_of(model)
+    layers = {name: module for name, module in model.named_modules() if type(module) in HANDLERS}
     for pattern, said in [(p, "exclude") for p in patterns] + [(p, "hardware.layers") for p in hardware.layers]:
-        if not any(fnmatchcase(alias, pattern) for name in layers for alias in names[name]):
+        known = [names[name] for name in layers] + (list(kept.values()) if said == "exclude" else [])
+        if not any(_match([pattern], found) for found in known):
             raise MappingError(
                 f"{said}: pattern {pattern!r} matches no layer; layers are {', '.join(layers) or 'none'}"
             )
-    digital = []
-    norms = foldable(model)
     mapped: dict[str, TileLayer] = {}
     for name, module in layers.items():
-        if any(fnmatchcase(alias, pattern) for pattern in patterns for alias in names[name]):
+        if _match(patterns, names[name]):
             digital.append(Digital(name, type(module).__name__, "excluded by name"))
             continue
-        norm = model.get_submodule(norms[name]) if name in norms else None
-        weight, bias = folded(module, norm)
+        ends = [side.get(name) for side in (norms.behind, norms.before)]
+        weight, bias = folded(module, *(None if norm is None else model.get_submodule(norm) for norm in ends))
         _check_weights(name, weight, bias)
         spec = HANDLERS[type(module)](module)
         try:
@@ -73,36 +78,21 @@ def map(
         layer.aliases = names[name]
         mapped[name] = layer
         for alias in names[name]:
-            model = _replace(model, alias, layer)
-        if norm is not None:
-            _replace(model, norms[name], nn.Identity())
-            digital.append(Digital(norms[name], type(norm).__name__, f"folded into {name}"))
+            model = replaced(model, alias, layer)
+        for norm in filter(None, ends):
+            digital.append(Digital(norm, type(model.get_submodule(norm)).__name__, f"folded into {name}"))
+            replaced(model, norm, nn.Identity())
     if not mapped:
-        raise MappingError(
-            "model has no layer to map: " + ("all are excluded" if layers else "no Linear or Conv layer")
-        )
-    digital += _digital(model, {d.name for d in digital})
+        why = "all are excluded" if digital else "no linear, convolution or recurrent layer"
+        raise MappingError(f"model has no layer to map: {why}")
+    digital += _digital(model, {d.name for d in digital}, norms.reasons)
     chip = Chip(model, hardware, mapped, tuple(digital), seed)
     chip.prepare(calibrate)
     return chip
 
 
-def _names(model: nn.Module) -> dict[str, list[str]]:
-    """All the names of each module, by its first name."""
-    first = {id(module): name for name, module in model.named_modules()}
-    names: dict[str, list[str]] = {name: [] for name in first.values()}
-    for name, module in model.named_modules(remove_duplicate=False):
-        names[first[id(module)]].append(name)
-    return names
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
-    """Put `module` in the place called `name`; returns the model, which is `module` itself when the name is empty."""
-    if not name:
-        return module
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
-    return model
+def _match(patterns: Iterable[str], names: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
 def _check_weights(name: str, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -118,15 +108,20 @@ def _check_weights(name: str, weight: torch.Tensor, bias: torch.Tensor | None) -
         )
 
 
-def _digital(model: nn.Module, known: set[str]) -> list[Digital]:
+def _digital(model: nn.Module, known: set[str], reasons: dict[str, str]) -> list[Digital]:
     """Modules of their own kind that stay digital: leaves that compute something and are not on tiles."""
     found = []
+    steps: set[int] = set()
     for name, module in model.named_modules():
+        if isinstance(module, (Recurrent, Step)) and id(module) not in steps:
+            steps |= {id(step) for step in module.children()}
+            kind = module.config.get("kind") or type(module).__name__.replace("Step", "Cell")
+            found.append(Digital(name, str(kind), DIGITAL_REASON))
         inside_tile = isinstance(module, TileLayer)
         if inside_tile or name in known or any(True for _ in module.children()) or type(module) is nn.Identity:
             continue
         if isinstance(module, BATCH_NORMS):
-            reason = "batch norm that follows no matrix layer alone"
+            reason = reasons.get(name, "batch norm that folds into no matrix layer")
         elif any(True for _ in module.parameters()):
             reason = "no handler maps this type"
         else:

@@ -1,70 +1,193 @@
-"""Time and energy of a mapped network, layer by layer."""
+"""Time, energy and area of a mapped network, layer by layer, and of a tile that never waits."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ..crossbar.converters import Drive
+from ..crossbar.hardware import Hardware
+from ..crossbar.tile import Plan
 from .errors import MappingError
+from .stages import check_converters, reading
 
 if TYPE_CHECKING:
     from .chip import Chip
-    from .layers import TileLayer
 
-__all__ = ["COMPONENTS", "layer_costs"]
+__all__ = ["AREAS", "COMPONENTS", "Demand", "layer_costs", "peak"]
 
-COMPONENTS = ("dac", "array", "sense", "adc", "digital", "buffer")
+COMPONENTS = ("dac", "array", "sense", "adc", "digital", "buffer", "interconnect")
+AREAS = COMPONENTS
+SCALES_WITH_V = ("array",)
+"""Components whose energy goes with the square of the read voltage; the others do not depend on it."""
 
 
-def layer_costs(chip: Chip) -> pd.DataFrame:
-    """Time and energy of one inference of one sample, a row per layer on tiles.
+@dataclass(frozen=True)
+class Demand:
+    """What one inference of one sample asks of a layer.
 
-    Columns: `layer`; `positions`, reads of the matrix; `read_time_s` of one of them, over all its pulses;
-    `stage_time_s`, all reads one after the other and the digital end; `energy_<component>_j` for dac, array, sense,
-    adc, digital and buffer, and `energy_j`, their sum.
+    positions: reads of its matrix. array_energy_j: of the array for one of them. values: that it takes, each counted
+    once. work: operations of its digital unit.
+    """
 
-    All tiles of a layer work in parallel. A pulse takes the integration time `sensing.t_read` and then the conversions
-    of the fullest tile, shared by its ADCs; the two do not overlap, and the next pulse or read starts when the last
-    conversion is done. The digital work overlaps with the next read.
+    hardware: Hardware
+    plan: Plan
+    pulses: int
+    positions: int
+    array_energy_j: float
+    values: int
+    work: int
+
+    def energy(self) -> dict[str, float]:
+        """Joules by component."""
+        cost, plan, bits, adc_bits = self.hardware.cost, self.plan, *self._bits()
+        times = reading(self)
+        word_lines = plan.groups * plan.column_tiles * plan.rows
+        conversions = self.positions * self.pulses * plan.conversions
+        outputs = self.positions * plan.groups * plan.outputs
+        array = self.array_energy_j
+        if cost.array_power is not None:
+            array = plan.tiles * cost.array_power * self.pulses * self.hardware.sensing.t_read
+        # an input is written on arrival and read for every position, an output written and read on its way out
+        buffered = self.values + self.positions * plan.groups * plan.rows + 2 * outputs
+        registered = self.positions * word_lines + outputs * plan.row_tiles
+        return {
+            "dac": self.positions * self.pulses * word_lines * cost.pulse_energy(self._pulse_bits()),
+            "array": self.positions * array,
+            "sense": self.positions * plan.conversions * cost.sense_power * times.interval_s,
+            "adc": conversions * cost.conversion_energy(adc_bits),
+            "digital": conversions * cost.shift_add_energy + self.work * cost.digital_energy,
+            "buffer": bits * (buffered * cost.buffer_energy + registered * cost.register_energy),
+            "interconnect": bits * (self.values + outputs) * cost.interconnect_energy,
+        }
+
+    def area(self, replicas: int = 1) -> dict[str, float]:
+        """Square metres by component, for a number of replicas of its tiles; digital unit and buffer are there once."""
+        cost, tile, tiles = self.hardware.cost, self.plan.tile, replicas * self.plan.tiles
+        adcs = tiles * cost.adcs_per_tile
+        return {
+            "dac": tiles * tile.rows * cost.dac_area * self._pulse_bits(),
+            "array": tiles * tile.rows * tile.columns * cost.cell_area,
+            "sense": tiles * tile.columns * cost.sense_area,
+            "adc": adcs * cost.converter_area(self._bits()[1]),
+            "digital": adcs * cost.shift_add_area + cost.digital_area,
+            "buffer": tiles * cost.register_area + self._buffer_bits() * cost.buffer_area,
+            "interconnect": tiles * cost.interconnect_area,
+        }
+
+    def leakage(self, replicas: int = 1) -> float:
+        """Watts that it takes whether it works or not."""
+        cost, tile, tiles = self.hardware.cost, self.plan.tile, replicas * self.plan.tiles
+        of_tile = (
+            cost.adcs_per_tile * cost.adc_leakage
+            + tile.rows * cost.dac_leakage
+            + tile.columns * cost.sense_leakage
+            + cost.interconnect_leakage
+        )
+        return tiles * of_tile + cost.digital_leakage + self._buffer_bits() * cost.buffer_leakage
+
+    @property
+    def operations(self) -> int:
+        """Multiplications and additions."""
+        return 2 * self.positions * self.plan.groups * self.plan.rows * self.plan.outputs
+
+    def _bits(self) -> tuple[int, int]:
+        dac, adc = self.hardware.dac.bits, self.hardware.adc.bits
+        assert dac is not None
+        assert adc is not None
+        return dac, adc
+
+    def _pulse_bits(self) -> int:
+        return self.hardware.dac.bits_per_pulse or self._bits()[0]
+
+    def _buffer_bits(self) -> float:
+        """Size of its buffer: given for a tile, or one picture of its inputs."""
+        given = self.hardware.cost.buffer_bits
+        return self.values * self._bits()[0] if given is None else given * self.plan.tiles
+
+
+def demands(chip: Chip) -> dict[str, Demand]:
+    """What one inference asks of each layer on tiles, by name.
 
     Raises:
         MappingError: no layer on tiles, a converter without a number of bits, or a layer that has seen no input yet.
     """
     if not chip.layers:
         raise MappingError("cost: no layer of this chip is on tiles")
-    return pd.DataFrame([_layer_cost(name, layer) for name, layer in chip.layers.items()])
+    found = {}
+    for name, layer in chip.layers.items():
+        hardware = layer.hardware
+        if layer.positions is None or layer.array_energy_j is None or not chip.trace:
+            raise MappingError(f"layer {name!r}: cost needs real inputs, map with calibrate=, a batch of them")
+        check_converters(hardware, f"layer {name!r}: ")
+        mine = [call for call in chip.trace if call.layer == name]
+        values, work = sum(call.values for call in mine), sum(call.work for call in mine)
+        found[name] = Demand(hardware, layer.plan, layer.pulses, layer.positions, layer.array_energy_j, values, work)
+    return found
 
 
-def _layer_cost(name: str, layer: TileLayer) -> dict[str, Any]:
-    hardware, plan, cost, pulses = layer.hardware, layer.plan, layer.hardware.cost, layer.pulses
-    if layer.positions is None or layer.array_energy_j is None:
-        raise MappingError(f"layer {name!r}: cost needs real inputs, map with calibrate=, a batch of them")
-    for converter, bits in (("dac", hardware.dac.bits), ("adc", hardware.adc.bits)):
-        if bits is None:
-            raise MappingError(f"layer {name!r}: {converter}.bits is null, which has no cost; set {converter}.bits")
-    dac_bits, adc_bits = int(hardware.dac.bits), int(hardware.adc.bits)  # type: ignore[arg-type]
+def layer_costs(chip: Chip) -> pd.DataFrame:
+    """Time, energy and area of one inference of one sample, a row per layer on tiles.
 
-    full_tile = replace(plan, groups=1, row_tiles=1, column_tiles=1, outputs=min(plan.outputs, plan.tile.outputs))
-    read_time = pulses * (hardware.sensing.t_read + full_tile.conversions / (cost.adcs_per_tile * cost.adc_rate))
+    Columns: `layer`; `positions`, reads of the matrix; `read_time_s` of one of them and `read_interval_s` to the next,
+    over all its pulses; `stage_time_s`, all reads and the way into the buffer; `energy_<component>_j` for dac, array,
+    sense, adc, digital, buffer and interconnect, and `energy_j`, their sum; `tiles`; `operations`, multiplications and
+    additions; `area_<component>_m2` and `area_m2`; `leakage_w`, beside the energies.
 
-    word_lines = plan.groups * plan.column_tiles * plan.rows
-    conversions = pulses * plan.conversions
-    values = plan.groups * (plan.rows + plan.outputs)
-    energy = {
-        "dac": pulses * word_lines * cost.pulse_energy(hardware.dac.bits_per_pulse or dac_bits),
-        "array": layer.array_energy_j,
-        "sense": plan.conversions * cost.sense_power * read_time,
-        "adc": conversions * cost.conversion_energy(adc_bits),
-        "digital": conversions * cost.shift_add_energy,
-        "buffer": values * dac_bits * cost.buffer_energy,
-    }
+    All tiles of a layer work in parallel: see `mho.mapping.stages.reading`. Digital work between two layers on tiles
+    counts for the one before it.
+
+    Raises:
+        MappingError: no layer on tiles, a converter without a number of bits, or a layer that has seen no input yet.
+    """
+    return pd.DataFrame([_row(name, demand) for name, demand in demands(chip).items()])
+
+
+def _row(name: str, demand: Demand) -> dict[str, Any]:
+    times, energy, area = reading(demand), demand.energy(), demand.area()
     return {
         "layer": name,
-        "positions": layer.positions,
-        "read_time_s": read_time,
-        "stage_time_s": layer.positions * read_time + cost.digital_time,
-        **{f"energy_{part}_j": layer.positions * energy[part] for part in COMPONENTS},
-        "energy_j": layer.positions * sum(energy.values()),
+        "positions": demand.positions,
+        "read_time_s": times.fill_s + times.interval_s,
+        "read_interval_s": times.interval_s,
+        "stage_time_s": times.time(demand.positions),
+        **{f"energy_{part}_j": joules for part, joules in energy.items()},
+        "energy_j": sum(energy.values()),
+        "tiles": demand.plan.tiles,
+        "operations": demand.operations,
+        **{f"area_{part}_m2": size for part, size in area.items()},
+        "area_m2": sum(area.values()),
+        "leakage_w": demand.leakage(),
     }
+
+
+def peak(hardware: Hardware, tiles: int = 1) -> pd.DataFrame:
+    """Power and area of `tiles` full tiles that read all the time, with a digital unit that never waits either.
+
+    A row per component, `leakage` and `total`: `power_w`, `area_m2`. Its `attrs` hold `operations_per_s` (of
+    multiplications and additions), `per_watt` and `per_m2`. Inputs are not signed and new for every read.
+
+    Raises:
+        MappingError: a converter without a number of bits, or `cost.array_power` is null: without a network there are
+            no conductances and inputs to take it from.
+    """
+    check_converters(hardware)
+    if hardware.cost.array_power is None:
+        raise MappingError("cost.array_power is null, and without a network there is no array to take it from; set it")
+    tile = hardware.tile
+    plan = Plan.of(tile, tile.rows, tile.outputs, groups=tiles)
+    pulses = Drive.of(hardware.dac, 1.0, signed=False).pulses
+
+    def demand(work: int) -> Demand:
+        return Demand(hardware, plan, pulses, 1, 0.0, tiles * tile.rows, work)
+
+    interval = reading(demand(0)).interval_s
+    busy = demand(round(hardware.cost.digital_rate * interval))
+    power = {part: joules / interval for part, joules in busy.energy().items()} | {"leakage": busy.leakage()}
+    table = pd.DataFrame({"power_w": pd.Series(power), "area_m2": pd.Series(busy.area() | {"leakage": 0.0})})
+    rate, watts, area = busy.operations / interval, float(table["power_w"].sum()), float(table["area_m2"].sum())
+    table.loc["total"] = [watts, area]
+    table.attrs = {"operations_per_s": rate, "per_watt": rate / watts, "per_m2": rate / area}
+    return table

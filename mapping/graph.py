@@ -22,8 +22,14 @@ from torch.overrides import get_overridable_functions, resolve_name
 
 from .errors import CheckpointError
 from .layers import TileLayer
+from .modules import replaced
+from .recurrent import STEPS, Recurrent, Step
 
 Tree = dict[str, Any]
+RECURRENT: dict[str, type[nn.Module]] = {
+    "Recurrent": Recurrent,
+    **{f"{kind}Step": step for kind, step in STEPS.items()},
+}
 NEED_ORDER = ("view", "view_as", "as_strided", "stride", "is_contiguous", "data_ptr")
 
 
@@ -33,7 +39,7 @@ class NotPlain(ValueError):
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, TileLayer) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, (TileLayer, Recurrent, Step)) or super().is_leaf_module(m, module_qualified_name)
 
 
 @cache
@@ -76,6 +82,8 @@ def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
     """
     if isinstance(model, TileLayer):
         return {"layer": model.name}, {}
+    if isinstance(model, (Recurrent, Step)):
+        return {"module": _describe_module(model)}, {}
     try:
         graph = _Tracer().trace(model)
     except Exception as error:  # tracing runs the model's own code, which may fail in any way
@@ -119,8 +127,10 @@ def rebuild(tree: Tree, layers: dict[str, nn.Module], tensors: dict[str, torch.T
     if "layer" in tree:
         return layers[tree["layer"]]
     root = nn.Module()
+    if "module" in tree:
+        return _loaded(_with_tiles(_build_module(tree["module"]), "", layers), tensors)
     for name, text in tree["modules"].items():
-        _place(root, name, _build_module(text))
+        _place(root, name, _with_tiles(_build_module(text), name, layers))
     graph = fx.Graph()
     by_name: dict[str, fx.Node] = {}
     for node in tree["nodes"]:
@@ -142,11 +152,22 @@ def rebuild(tree: Tree, layers: dict[str, nn.Module], tensors: dict[str, torch.T
         args = _restore(node["args"], by_name)
         kwargs = {key: _restore(value, by_name) for key, value in node["kwargs"].items()}
         by_name[node["name"]] = graph.create_node(node["op"], target, args, kwargs, node["name"])
-    model = fx.GraphModule(root, graph)
+    return _loaded(fx.GraphModule(root, graph), tensors)
+
+
+def _loaded(model: nn.Module, tensors: dict[str, torch.Tensor]) -> nn.Module:
     missing = model.load_state_dict(tensors, strict=False).missing_keys
     if missing:
         raise CheckpointError(f"tensors of its digital part are missing: {', '.join(missing)}")
     return model
+
+
+def _with_tiles(module: nn.Module, name: str, layers: dict[str, nn.Module]) -> nn.Module:
+    """The module called `name` with those of its own modules that are tiles replaced by them."""
+    for child in [child for child, _ in module.named_modules() if child]:
+        if (full := f"{name}.{child}".lstrip(".")) in layers:
+            replaced(module, child, layers[full])
+    return module
 
 
 def _fault(node: Tree) -> str | None:
@@ -178,6 +199,8 @@ def _fault(node: Tree) -> str | None:
 
 def _describe_module(module: nn.Module) -> Tree:
     kind = type(module)
+    if isinstance(module, (Recurrent, Step)):
+        return {"class": kind.__name__, "args": dict(module.config)}
     if getattr(nn, kind.__name__, None) is not kind:
         raise NotPlain(f"it holds a module of {kind.__module__}.{kind.__qualname__}")
     args: Tree = {}
@@ -203,7 +226,7 @@ def _shapes(module: nn.Module) -> dict[str, torch.Size]:
 
 
 def _build_module(text: Tree) -> nn.Module:
-    kind = getattr(nn, text["class"], None)
+    kind = RECURRENT.get(text["class"]) or getattr(nn, text["class"], None)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise CheckpointError(f"its model holds a module {text['class']!r}, which torch.nn has not")
     return kind(**{key: _restore(value, {}) for key, value in text["args"].items()}).eval()

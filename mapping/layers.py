@@ -105,7 +105,8 @@ class Inference:
 
     A pass can be several reads, numbered from `read`: the layers then see their samples one read after the other, and
     `repeated` is the tensor that holds the same samples for each read. With `channels_last` convolutions return the
-    memory layout that they compute in.
+    memory layout that they compute in. A pass that is `surveying` computes digitally and keeps, in `inputs`, what goes
+    into the layers named there, over all their calls; one that is `calibrating` sets their ranges from that.
     """
 
     read: int = 0
@@ -113,9 +114,11 @@ class Inference:
     repeated: torch.Tensor | None = None
     first_sample: int = 0
     samples: int = 1
+    surveying: bool = False
     calibrating: bool = False
     noisy: bool = True
     channels_last: bool = False
+    inputs: dict[str, list[np.ndarray[Any, Any]]] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
 
     def shares(self, x: torch.Tensor) -> bool:
@@ -187,12 +190,19 @@ class TileLayer(nn.Module):
         per_sample = max(1, rows // samples) if leading else rows
         call = run.calls.get(self.name, 0)
         run.calls[self.name] = call + 1
+        if run.surveying:
+            if self.name in run.inputs:
+                run.inputs[self.name].append(inputs.copy())
+            return self.digital(x)
         positions = per_sample + (self.positions or 0 if call else 0)
         if positions != self.positions:  # setting a module's attribute takes longer than a small read
             self.positions = positions
-        if run.calibrating:
+        known = run.inputs.get(self.name)
+        if run.calibrating and known is None and not (self.matrix.programmed if call else inputs.any()):
+            return self.digital(x)  # no range comes from zeros, as a state starts with; later calls may have others
+        if run.calibrating and not call:
             try:
-                self.matrix.calibrate(inputs, call)
+                self.matrix.calibrate(*(known or [inputs]))
             except ValueError as error:
                 raise MappingError(str(error)) from error
         if (run.first_sample or run.reads > 1) and rows % samples:
@@ -222,17 +232,18 @@ class TileLayer(nn.Module):
     @torch.no_grad()
     def digital(self, x: torch.Tensor) -> torch.Tensor:
         """What the layer gives for x without tiles: torch's own arithmetic on the (folded) weights."""
-        spec, matrix = self.spec, self.matrix
+        spec, matrix, given = self.spec, self.matrix, x
+        x = x.to("cpu", torch.float32)
         weight = torch.from_numpy(matrix.weights).transpose(1, 2)
         weight = weight.reshape(spec.out_features, *spec.kernel[3 - spec.dims :], -1).movedim(-1, 1)
         bias = None if matrix.bias is None else torch.from_numpy(matrix.bias).reshape(-1)
         if spec.dims == 0:
-            return functional.linear(x, weight, bias)
+            return functional.linear(x, weight, bias).to(given)
         if spec.padding:
             x = functional.pad(x, spec.padding, mode=spec.padding_mode)
         conv = (functional.conv1d, functional.conv2d, functional.conv3d)[spec.dims - 1]
         stride, dilation = (triple[3 - spec.dims :] for triple in (spec.stride, spec.dilation))
-        return conv(x, weight, bias, stride=stride, dilation=dilation, groups=spec.groups)
+        return conv(x, weight, bias, stride=stride, dilation=dilation, groups=spec.groups).to(given)
 
     def _arrange(self, x: torch.Tensor) -> tuple[np.ndarray[Any, Any], tuple[int, ...], Triple]:
         """Input as (samples, depth, height, width, channels), the leading dimensions, and the output's spatial size."""

@@ -1,16 +1,14 @@
 """The pipeline: a discrete-event schedule of K votes of a stream of inputs through stages with service times.
 
-The events are kept in whole ticks of 2^-n seconds, in which every float service time is an integer: no rounding
-gathers over the run, so (L + K) T comes out to the last bit.
+The events are kept in whole ticks, of which every float service time is a multiple: no rounding gathers over the run,
+so (L + K) T comes out to the last bit.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from operator import index
 from os import PathLike
@@ -19,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from .cost import layer_costs
+from .pipeline import Operation, Times, simulate
+from .stages import Plan, chain_plan, chip_plan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,22 +34,31 @@ VOTER = "voter"
 class Schedule:
     """One run of the pipeline. Times are in seconds.
 
-    names, service_s: the stages in order, the voter last if there is one.
-    votes, inputs: reads of each input (K) and number of inputs.
-    makespan_s: end of the last decision. first_latency_s: end of the first decision (its K-th vote has left).
-    decision_interval_s: time between decisions in the steady state, K times the slowest stage.
-    throughput: decisions per second in the steady state.
-    utilisation: share of the makespan in which a stage is busy, by name.
-    bottleneck: name of the slowest stage (the first of several).
-    events: one row per (stage, job): stage, job, input, vote, start_s, end_s, ordered by start and stage.
+    names, service_s, servers: the stages in order, the voter last if there is one; how long each works on one job
+    (all its calls together), and on how many jobs at once.
+    votes, inputs: reads of each input (K) and number of inputs. copies: chips that share the votes.
+    makespan_s: end of the last decision. first_latency_s: end of the first decision (its last vote has left).
+    steady_latency_s: of the last input, from the start of its first vote to its decision. With buffers of any depth it
+    grows with the number of inputs, which then wait before the slowest stage; with limited ones it settles.
+    decision_interval_s: time between decisions, the mean over the later half of the inputs; not less than K times the
+    busiest stage, which is all that one input tells.
+    throughput: decisions per second at that interval.
+    utilisation: share of the makespan in which a stage works, by name.
+    bottleneck: name of the busiest stage (the first of several).
+    events: one row per (call of a stage, job): stage, job, input, vote (the first of a job that stands for several
+    copies), step (number of the call or row on this stage), start_s, end_s, left_s (the result is delivered, after
+    waiting for room in a buffer), ordered by start and stage.
     """
 
     names: tuple[str, ...]
     service_s: tuple[float, ...]
+    servers: tuple[int, ...]
     votes: int
     inputs: int
+    copies: int
     makespan_s: float
     first_latency_s: float
+    steady_latency_s: float
     decision_interval_s: float
     throughput: float
     utilisation: dict[str, float]
@@ -59,33 +67,15 @@ class Schedule:
 
     def gantt(self, path: str | PathLike[str] | None = None) -> Figure:
         """The chart of the events: a row per stage, a bar and a colour per job. Written to `path` too, if given."""
-        from matplotlib import colormaps
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import EngFormatter
+        from .gantt import gantt
 
-        figure = Figure(figsize=(9, 1.2 + 0.35 * len(self.names)), layout="constrained")
-        axes = figure.subplots()
-        colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
-        for row, name in enumerate(self.names):
-            mine = self.events[self.events["stage"] == name]
-            spans = list(zip(mine["start_s"], mine["end_s"] - mine["start_s"], strict=True))
-            axes.broken_barh(
-                spans,
-                (row - 0.4, 0.8),
-                facecolors=[colours[job % len(colours)] for job in mine["job"]],
-                edgecolor="face",  # so that a job too short to be seen is seen
-                linewidth=0.5,
-            )
-        axes.set_yticks(range(len(self.names)), self.names)
-        axes.invert_yaxis()
-        axes.set_xlim(0, self.makespan_s)
-        seconds = EngFormatter(unit="s")
-        axes.xaxis.set_major_formatter(seconds)
-        axes.set_xlabel("time")
-        axes.set_title(f"{self.inputs} input(s), {self.votes} vote(s) each: makespan {seconds(self.makespan_s)}")
-        if path is not None:
-            figure.savefig(path)
-        return figure
+        return gantt(self, path)
+
+    def trace(self, path: str | PathLike[str]) -> None:
+        """Write the events as JSON that chrome://tracing and Perfetto show."""
+        from .gantt import chrome_trace
+
+        chrome_trace(self, path)
 
 
 def schedule(
@@ -96,107 +86,168 @@ def schedule(
     inputs: int = 1,
     voter: float | None = None,
     names: Sequence[str] | None = None,
+    links: Sequence[tuple[int, int]] | None = None,
+    steps: int = 1,
+    replicas: Mapping[str, int] | None = None,
+    buffers: int | None = None,
+    copies: int = 1,
+    line_buffers: bool = False,
 ) -> Schedule:
     """Run `inputs` inputs, each read `votes` times, through a pipeline of stages.
 
-    The stages are those of a mapped `chip` (one per layer on tiles, times from `layer_costs`), or the service times
-    `stages` in seconds. `voter` adds a stage of that many seconds through which every vote passes. A stage serves
-    one job at a time, first come first served, with an unlimited buffer before it; the jobs (input 0 vote 0, input 0
-    vote 1, ..., input 1 vote 0, ...) all wait at the first stage at time 0.
+    The stages are those of a mapped `chip` (a layer on tiles, or the digital unit behind one, connected as its model
+    is), or the service times `stages` in seconds, in a chain. A stage serves one job at a time, first come first
+    served; the jobs (input 0 vote 0, input 0 vote 1, ..., input 1 vote 0, ...) all wait at time 0.
 
     With L equal stages T and one input the makespan is (L + K) T with a voter of T and (L + K - 1) T without.
-    Raises ValueError for no stage, a time that is not positive and finite, less than one vote or input, names that
-    do not fit, and both or neither of `chip` and `stages`.
+
+    Args:
+        chip: a network on tiles, mapped with calibration inputs.
+        stages: service times in seconds, instead of a chip.
+        votes: K, reads of each input.
+        inputs: how many inputs, one behind the other.
+        voter: seconds of a last stage through which every vote passes; None leaves it out.
+        names: of the stages.
+        links: pairs (from, to) of places in `stages`, from before to, where they are no chain.
+        steps: how many times each job goes through the chain of `stages`, as a sequence does through a recurrent layer.
+        replicas: copies of stages by name. A layer's copies share the positions of its picture, and jobs where there
+            are more copies than positions; copies of one of `stages` work on different jobs.
+        buffers: results that fit between two stages, and jobs inside the loop of a recurrent layer; a stage with no
+            room for its result waits. None: no limit.
+        copies: whole pipelines that share the votes of each input and work in step; the voter takes one vote of each
+            at a time.
+        line_buffers: rows of a picture go on to the next layer of a chip as they are ready.
+
+    Raises:
+        ValueError: no stage, a time that is not positive and finite, less than one vote, input, copy, replica or place
+            in a buffer, buffers in which jobs block each other for good, names or links that do not fit, and both or
+            neither of `chip` and `stages`.
     """
     if (chip is None) == (stages is None):
         raise ValueError("schedule: give either a chip or stages=[seconds, ...], not both and not neither")
+    counts = {name: _count(f"replicas[{name!r}]", n) for name, n in (replicas or {}).items()}
     if chip is not None:
-        if names is not None:
-            raise ValueError("names: a chip brings the names of its layers, leave names out")
-        costs = layer_costs(chip)
-        stages, names = costs["stage_time_s"].tolist(), costs["layer"].tolist()
-    assert stages is not None
+        for field, given in (("names", names), ("links", links), ("steps", None if steps == 1 else steps)):
+            if given is not None:
+                raise ValueError(f"{field}: a chip brings the names, links and steps of its layers, leave {field} out")
+        plan = chip_plan(chip, counts, line_buffers)
+    else:
+        assert stages is not None
+        if line_buffers:
+            raise ValueError("line_buffers: only a chip has pictures whose rows can go on, leave it out with stages")
+        plan = _plan_of_times(stages, names, links, _count("steps", steps), counts)
+    if voter is not None:
+        plan = plan.with_voter(VOTER, _seconds("voter", voter))
+    if len(set(plan.names)) != len(plan.names):
+        raise ValueError(
+            f"names: every stage needs a name of its own ({VOTER!r} is the voter's), got {list(plan.names)}"
+        )
+    depth = None if buffers is None else _count("buffers", buffers)
+    return _run(plan, _count("votes", votes), _count("inputs", inputs), _count("copies", copies), depth)
+
+
+def _plan_of_times(
+    stages: Sequence[float],
+    names: Sequence[str] | None,
+    links: Sequence[tuple[int, int]] | None,
+    steps: int,
+    replicas: Mapping[str, int],
+) -> Plan:
     times = [_seconds(f"stages[{i}]", t) for i, t in enumerate(stages)]
     if not times:
         raise ValueError("stages: a pipeline needs at least one stage, got none")
     labels = [f"stage {i + 1}" for i in range(len(times))] if names is None else [str(name) for name in names]
     if len(labels) != len(times):
         raise ValueError(f"names: {len(labels)} names for {len(times)} stages")
-    if voter is not None:
-        times.append(_seconds("voter", voter))
-        labels.append(VOTER)
-    if len(set(labels)) != len(labels):
-        raise ValueError(f"names: every stage needs a name of its own ({VOTER!r} is the voter's), got {labels}")
-    return _run(labels, times, _count("votes", votes), _count("inputs", inputs))
+    for link in links or ():
+        if not 0 <= link[0] < link[1] < len(times):
+            raise ValueError(f"links: pairs (from, to) with 0 <= from < to < {len(times)}, got {link}")
+    if links is not None and steps > 1:
+        raise ValueError(f"steps: a sequence goes through a chain, leave links out or set steps to 1, got {steps}")
+    unknown = [name for name in replicas if name not in labels]
+    if unknown:
+        raise ValueError(f"replicas: {unknown[0]!r} is none of the stages {', '.join(labels)}")
+    plan = chain_plan(labels, times, links, steps)
+    return replace(plan, servers=tuple(replicas.get(name, 1) for name in labels))
 
 
-def _run(names: list[str], times: list[float], votes: int, inputs: int) -> Schedule:
-    exact = [Fraction(t) for t in times]
-    per_second = max(t.denominator for t in exact)  # floats have powers of two below the line
-    ticks = [int(t * per_second) for t in exact]
-    jobs = inputs * votes
-    starts = _simulate(ticks, jobs)
+def _run(plan: Plan, votes: int, inputs: int, copies: int, depth: int | None) -> Schedule:
+    rounds = -(-votes // copies)
+    jobs = inputs * rounds
+    operations, tick = plan.operations()
+    times = simulate(operations, plan.servers, jobs, depth)
 
-    seconds = [[start / per_second for start in row] for row in starts]
-    ends = [[(start + service) / per_second for start in row] for row, service in zip(starts, ticks, strict=True)]
-    job = np.arange(jobs)
-    events = pd.concat(
-        pd.DataFrame(
-            {
-                "stage": name,
-                "job": job,
-                "input": job // votes,
-                "vote": job % votes,
-                "start_s": seconds[s],
-                "end_s": ends[s],
-            }
-        )
-        for s, name in enumerate(names)
-    )
-    makespan = ends[-1][-1]
-    slowest = max(range(len(ticks)), key=ticks.__getitem__)
-    interval = votes * ticks[slowest] / per_second
+    above, below = tick.numerator, tick.denominator
+
+    def seconds(ticks: int) -> float:
+        return ticks * above / below  # rounded once
+
+    load = [0] * len(plan.names)
+    for operation in operations:
+        load[operation.unit] += operation.ticks
+    needed = {before for operation in operations for before in operation.after}
+    last = [lefts for number, lefts in enumerate(times.left) if number not in needed]
+    finished = [max(column) for column in zip(*last, strict=True)]
+    decided = [max(finished[i * rounds : (i + 1) * rounds]) for i in range(inputs)]
+    begun = min(start for starts in times.start for start in starts[jobs - rounds :])
+    busiest = max(range(len(load)), key=lambda u: Fraction(load[u], plan.servers[u]))
+    half = (inputs - 1) // 2
+    interval = Fraction(rounds * load[busiest], plan.servers[busiest])
+    if inputs > 1:
+        interval = max(interval, Fraction(decided[-1] - decided[half], inputs - 1 - half))
+    interval *= tick
+    makespan = decided[-1]
     return Schedule(
-        names=tuple(names),
-        service_s=tuple(times),
+        names=plan.names,
+        service_s=tuple(seconds(ticks) for ticks in load),
+        servers=plan.servers,
         votes=votes,
         inputs=inputs,
-        makespan_s=makespan,
-        first_latency_s=ends[-1][votes - 1],
-        decision_interval_s=interval,
-        throughput=1 / interval,
-        utilisation={name: jobs * time / makespan for name, time in zip(names, times, strict=True)},
-        bottleneck=names[slowest],
-        events=events.sort_values("start_s", kind="stable", ignore_index=True),
+        copies=copies,
+        makespan_s=seconds(makespan),
+        first_latency_s=seconds(decided[0]),
+        steady_latency_s=seconds(decided[-1] - begun),
+        decision_interval_s=float(interval),
+        throughput=float(1 / interval),
+        utilisation={
+            name: jobs * ticks / (makespan * servers)
+            for name, ticks, servers in zip(plan.names, load, plan.servers, strict=True)
+        },
+        bottleneck=plan.names[busiest],
+        events=_events(plan, operations, times, rounds, copies, seconds),
     )
 
 
-def _simulate(service: list[int], jobs: int) -> list[list[int]]:
-    """Start times in ticks, by stage and job: the event loop.
-
-    An event is a stage finishing its job: the job joins the next stage's queue, and both stages take up work if they
-    are idle and have any.
-    """
-    queues = [deque(range(jobs)), *(deque[int]() for _ in service[1:])]
-    serving: list[int | None] = [None] * len(service)
-    starts: list[list[int]] = [[0] * jobs for _ in service]
-    finishes: list[tuple[int, int]] = []
-
-    def take_up(stage: int, now: int) -> None:
-        if serving[stage] is None and queues[stage]:
-            job = serving[stage] = queues[stage].popleft()
-            starts[stage][job] = now
-            heapq.heappush(finishes, (now + service[stage], stage))
-
-    take_up(0, 0)
-    while finishes:
-        now, stage = heapq.heappop(finishes)
-        job, serving[stage] = serving[stage], None
-        take_up(stage, now)
-        if job is not None and stage + 1 < len(service):
-            queues[stage + 1].append(job)
-            take_up(stage + 1, now)
-    return starts
+def _events(
+    plan: Plan,
+    operations: Sequence[Operation],
+    times: Times,
+    rounds: int,
+    copies: int,
+    seconds: Callable[[int], float],
+) -> pd.DataFrame:
+    jobs = len(times.start[0])
+    step, counts = [], [0] * len(plan.names)
+    for operation in operations:
+        step.append(counts[operation.unit])
+        counts[operation.unit] += 1
+    job = np.tile(np.arange(jobs), len(operations))
+    stage = np.repeat([operation.unit for operation in operations], jobs)
+    table = {
+        "stage": stage,
+        "job": job,
+        "input": job // rounds,
+        "vote": job % rounds * copies,
+        "step": np.repeat(step, jobs),
+        "start_s": np.array([seconds(t) for starts in times.start for t in starts]),
+        "end_s": np.array(
+            [seconds(t + o.ticks) for o, starts in zip(operations, times.start, strict=True) for t in starts]
+        ),
+        "left_s": np.array([seconds(t) for lefts in times.left for t in lefts]),
+    }
+    order = np.lexsort((table["step"], job, stage, table["start_s"]))
+    table["stage"] = np.array(plan.names, dtype=object)[stage]
+    return pd.DataFrame({column: values[order] for column, values in table.items()})
 
 
 def _seconds(field: str, value: float) -> float:

@@ -26,10 +26,13 @@ from .errors import CheckpointError, MappingError
 from .folders import whole_folder
 from .graph import NotPlain, describe, rebuild
 from .layers import LayerSpec, Matrices, TileLayer
+from .modules import replaced
+from .recurrent import expanded, recurrent_names
+from .trace import Call
 
-FORMAT = 1
+FORMAT = 2
 TEXT, TENSORS = "chip.yaml", "chip.safetensors"
-PARTS = ("row_conductance", "histogram")  # of `Programmed`, beside its planes
+PARTS = ("row_conductance", "histogram", "slow_std", "slow_shares")  # of `Programmed`, beside its planes
 PARTITION = ("edges", "reference")  # what of a plane follows from the hardware alone
 
 
@@ -62,6 +65,7 @@ def save(chip: Chip, path: str | Path) -> None:
         "seed": chip.seed,
         "copy": chip.copy_index,
         "digital": [list(d) for d in chip.digital],
+        "trace": [call.plain() for call in chip.trace],
         "layers": {name: _describe(layer) for name, layer in chip.layers.items()},
         "hardware": chip.hardware.model_dump(mode="json"),
         "structure": structure,
@@ -113,6 +117,7 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> Chip:
 
 
 def _assemble(text: dict[str, Any], tensors: dict[str, torch.Tensor], model: nn.Module | None) -> Chip:
+    structure = text["structure"]  # the last of its entries
     hardware = Hardware.model_validate(text["hardware"])
     seed, copy_index = int(text["seed"]), int(text["copy"])
     layers = {}
@@ -125,11 +130,13 @@ def _assemble(text: dict[str, Any], tensors: dict[str, torch.Tensor], model: nn.
     if model is not None:
         folded = {d.name: nn.Identity() for d in digital if d.reason.startswith("folded")}
         built = _fill(model, places | folded, state)
-    elif isinstance(text["structure"], str):
-        raise CheckpointError(f"its structure was not saved: {text['structure']}; pass mho.load(path, model=...)")
+    elif isinstance(structure, str):
+        raise CheckpointError(f"its structure was not saved: {structure}; pass mho.load(path, model=...)")
     else:
-        built = rebuild(text["structure"], places, state | constants)
-    return Chip(built, hardware, layers, digital, seed, copy_index)
+        built = rebuild(structure, places, state | constants)
+    chip = Chip(built, hardware, layers, digital, seed, copy_index)
+    chip.trace = [Call.of(call) for call in text.get("trace", ())]  # chips of version 0.1 have none
+    return chip
 
 
 def _fill(model: nn.Module, places: dict[str, nn.Module], state: dict[str, torch.Tensor]) -> nn.Module:
@@ -141,16 +148,15 @@ def _fill(model: nn.Module, places: dict[str, nn.Module], state: dict[str, torch
     if not isinstance(model, nn.Module):
         raise CheckpointError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     built = copy.deepcopy(model).eval()
+    torchs = ("weight_ih", "weight_ih_l0")  # a recurrent layer with these was excluded and is as torch has it
+    keep = [name for name in recurrent_names(built) if any(f"{name}.{w}".lstrip(".") in state for w in torchs)]
+    built = expanded(built, keep)
     names = {name for name, _ in built.named_modules(remove_duplicate=False)}
     absent = [name for name in places if name not in names]
     if absent:
         raise CheckpointError(f"model does not fit: it has no {', '.join(absent)}")
     for name, module in places.items():
-        parent, _, leaf = name.rpartition(".")
-        if name:
-            setattr(built.get_submodule(parent), leaf, module)
-        else:
-            built = module
+        built = replaced(built, name, module)
     try:
         built.load_state_dict(state)
     except RuntimeError as error:

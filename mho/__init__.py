@@ -13,37 +13,50 @@ if TYPE_CHECKING:
     from .crossbar.hardware import Hardware
     from .mapping.chip import Chip
     from .mapping.convert import map
+    from .mapping.reduce import Reduction, reduce
     from .mapping.schedule import Schedule, schedule
     from .mapping.store import load
+    from .models.adaptive import AdaptiveResult, adaptive_vote
     from .models.votes import VoteResult, vote
+    from .sweeps.run import sweep
 
     __version__: str
 
 __all__ = [
+    "AdaptiveResult",
     "Chip",
     "Hardware",
+    "Reduction",
     "Schedule",
     "VoteResult",
     "__version__",
+    "adaptive_vote",
     "crossbar",
     "devices",
     "load",
     "map",
     "mapping",
     "models",
+    "reduce",
     "schedule",
+    "sweep",
     "vote",
 ]
 
 _FOLDERS = ("crossbar", "devices", "mapping", "models")
 _HOMES = {
+    "AdaptiveResult": ".models.adaptive",
     "Chip": ".mapping.chip",
     "Hardware": ".crossbar.hardware",
+    "Reduction": ".mapping.reduce",
     "Schedule": ".mapping.schedule",
     "VoteResult": ".models.votes",
+    "adaptive_vote": ".models.adaptive",
     "load": ".mapping.store",
     "map": ".mapping.convert",
+    "reduce": ".mapping.reduce",
     "schedule": ".mapping.schedule",
+    "sweep": ".sweeps.run",
     "vote": ".models.votes",
 }
 

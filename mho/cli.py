@@ -15,6 +15,7 @@ from .commands.demo import demo
 from .commands.devices import devices
 from .commands.map import map
 from .commands.schedule import schedule
+from .commands.sweep import sweep
 from .commands.train import train
 from .commands.vote import vote
 
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "devices": devices,
     "map": map,
     "schedule": schedule,
+    "sweep": sweep,
     "train": train,
     "vote": vote,
 }

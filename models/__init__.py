@@ -2,5 +2,7 @@
 
 from . import data
 from .cnn import mnist_cnn
+from .densenet import densenet40
+from .lstm import stroke_lstm
 
-__all__ = ["data", "mnist_cnn"]
+__all__ = ["data", "densenet40", "mnist_cnn", "stroke_lstm"]

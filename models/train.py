@@ -16,9 +16,11 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from .augment import AUGMENTATIONS
 from .files import whole
 
 SAVE_EVERY_S = 120.0
+OPTIMIZERS, SCHEDULES = ("adam", "sgd"), ("one-cycle", "steps", "fixed")
 CHECKPOINT, SETTINGS, LOG = "checkpoint.pt", "settings.yaml", "log.yaml"
 
 
@@ -26,9 +28,18 @@ CHECKPOINT, SETTINGS, LOG = "checkpoint.pt", "settings.yaml", "log.yaml"
 class Recipe:
     """How a network is trained.
 
-    The defaults are ours: Adam with decoupled weight decay under a one-cycle schedule, random small shifts and turns of
-    the pictures, smoothed labels, and the moving average of the weights as the result. `paper` gives the paper's
-    protocol: Adam at a fixed rate, nothing else.
+    The defaults are ours for the CNN: Adam with decoupled weight decay under a one-cycle schedule, random small shifts
+    and turns of the pictures, smoothed labels, and the moving average of the weights as the result.
+
+    Attributes:
+        optimizer: Adam, or `sgd`: momentum of 0.9 after Nesterov.
+        learning_rate: the highest.
+        schedule: of the learning rate: `one-cycle` up and down, `steps` down to a tenth after a half and again after
+            three quarters of all epochs, or `fixed`.
+        augment: a name in `AUGMENTATIONS`.
+        average_decay: of the moving average, a step; 0 for none.
+        clip: the largest norm of the gradient, 0 for any.
+        data: what is learnt from; a run on other data is another run.
     """
 
     sigma_train: float = 0.0
@@ -38,20 +49,21 @@ class Recipe:
     batch_size: int = 128
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
-    one_cycle: bool = True
-    augment: bool = True
+    optimizer: str = "adam"
+    schedule: str = "one-cycle"
+    augment: str = "jitter"
     label_smoothing: float = 0.05
     average_decay: float = 0.998
+    clip: float = 0.0
+    data: str = ""
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 2)):  # batch norm has no variance of one sample
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-
-    @classmethod
-    def paper(cls, *, sigma_train: float, noise: Literal["mult", "add"], seed: int, epochs: int = 100) -> Recipe:
-        """Section 3.2.1 of Qin and Vucinic: 100 epochs of Adam, batches of 32, learning rate 1e-4."""
-        return cls(sigma_train, noise, seed, epochs, 32, 1e-4, 0.0, False, False, 0.0, 0.0)
+        for name, known in (("augment", AUGMENTATIONS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,6 @@ class Progress:
     accuracy: float | None
 
 
-@torch.random.fork_rng(devices=[])
 def train(
     build: Callable[[], nn.Module],
     data: tuple[torch.Tensor, torch.Tensor],
@@ -74,65 +85,65 @@ def train(
     out: Path,
     tell: Callable[[Progress], None] = lambda progress: None,
     save_every_s: float = SAVE_EVERY_S,
+    device: str | torch.device = "cpu",
 ) -> nn.Module:
     """Train a network, or go on with a training that was interrupted, and return the result in evaluation mode.
 
     A run that was interrupted and resumed gives the same weights, to the bit, as one that was not, on the same machine
-    with the same number of threads. The test set is only reported on. The caller's random state stays as it was.
+    with the same number of threads; on a GPU only as far as its sums repeat. The test set is only reported on. The
+    caller's random state stays as it was.
 
     Args:
         build: makes the untrained network; called with the seed set.
-        data, test: pictures (n, c, h, w) and labels (n,).
+        data, test: inputs (n, ...) and labels (n,).
         recipe: the settings.
         out: run folder: `settings.yaml`, `checkpoint.pt`, `log.yaml` (test accuracy and seconds so far, each epoch).
         tell: called after each batch.
         save_every_s: seconds between checkpoints, beside the one after each epoch.
+        device: where to train; the data go there too. On CUDA, pictures are worked off in bfloat16 where that is safe
+            (torch.autocast).
 
     Raises:
         ValueError: `out` holds a run with other settings, something else, or a checkpoint that cannot be used.
     """
     _claim(out, recipe)
-    torch.manual_seed(recipe.seed)
-    images, labels = data
-    steps = math.ceil(len(images) / recipe.batch_size)
-    run = _Run(build(), recipe, steps)
-    run.resume(out / CHECKPOINT)
-    saved = time.monotonic()
-    for epoch in range(run.epoch, recipe.epochs):
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(recipe.seed * 1000 + epoch))
-        for step in range(run.step, steps):
-            chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-            run.learn(images[chosen], labels[chosen])
-            run.epoch, run.step = epoch, step + 1
-            tell(Progress(epoch, step, steps, run.loss, None))
-            if time.monotonic() - saved > save_every_s:
-                run.save(out / CHECKPOINT)
-                saved = time.monotonic()
-        run.epoch, run.step = epoch + 1, 0
-        accuracy = evaluate(run.result(), *test)
-        run.log.append({"epoch": epoch, "test_accuracy": accuracy, "seconds": round(run.spent(), 1)})
-        _write_yaml(out / LOG, run.log)
-        run.save(out / CHECKPOINT)
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=_gpus(device)):
+        torch.manual_seed(recipe.seed)
+        inputs, labels = (part.to(device) for part in data)
+        steps = math.ceil(len(inputs) / recipe.batch_size)
+        run = _Run(build(), recipe, steps, device)
+        run.resume(out / CHECKPOINT)
         saved = time.monotonic()
-        tell(Progress(epoch, steps - 1, steps, run.loss, accuracy))
-    return run.result()
+        for epoch in range(run.epoch, recipe.epochs):
+            order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(recipe.seed * 1000 + epoch))
+            for step in range(run.step, steps):
+                chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size].to(device)
+                run.learn(inputs[chosen], labels[chosen])
+                run.epoch, run.step = epoch, step + 1
+                tell(Progress(epoch, step, steps, run.loss, None))
+                if time.monotonic() - saved > save_every_s:
+                    run.save(out / CHECKPOINT)
+                    saved = time.monotonic()
+            run.epoch, run.step = epoch + 1, 0
+            accuracy = evaluate(run.result(), *test)
+            run.log.append({"epoch": epoch, "test_accuracy": accuracy, "seconds": round(run.spent(), 1)})
+            _write_yaml(out / LOG, run.log)
+            run.save(out / CHECKPOINT)
+            saved = time.monotonic()
+            tell(Progress(epoch, steps - 1, steps, run.loss, accuracy))
+        return run.result()
 
 
 class _Run:
     """The state of a training: all that a checkpoint holds."""
 
-    def __init__(self, net: nn.Module, recipe: Recipe, steps: int) -> None:
-        self.recipe, self.epoch, self.step, self.loss = recipe, 0, 0, math.nan
-        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(self, net: nn.Module, recipe: Recipe, steps: int, device: torch.device) -> None:
+        self.recipe, self.device, self.epoch, self.step, self.loss = recipe, device, 0, 0, math.nan
+        self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay), use_buffers=True)
-        kind = torch.optim.AdamW if recipe.weight_decay else torch.optim.Adam
-        self.optimizer = kind(self.net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-        self.schedule: Any = None
-        if recipe.one_cycle:
-            total = recipe.epochs * steps
-            self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-                self.optimizer, recipe.learning_rate, total_steps=total, pct_start=min(0.2, max(0.01, 2000 / total))
-            )
+        self.optimizer = _optimizer(self.net, recipe)
+        self.schedule = _schedule(self.optimizer, recipe, steps)
         self.log: list[dict[str, Any]] = []
         self.before, self.began = 0.0, time.monotonic()
 
@@ -140,14 +151,20 @@ class _Run:
         """Seconds of training so far, earlier sessions included."""
         return self.before + time.monotonic() - self.began
 
-    def learn(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+    def learn(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
         """One step."""
         self.net.train()
-        batch = jitter(images) if self.recipe.augment else images
-        logits = self.net(batch.to(memory_format=torch.channels_last))
-        loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        batch = AUGMENTATIONS[self.recipe.augment](inputs)
+        pictures = batch.ndim == 4
+        if pictures:
+            batch = batch.to(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=pictures and self.device.type == "cuda"):
+            logits = self.net(batch)
+        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad()
         loss.backward()
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
@@ -166,7 +183,7 @@ class _Run:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict() if self.schedule is not None else {},
-            "random": torch.get_rng_state(),
+            "random": [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in _gpus(self.device))],
             "epoch": self.epoch,
             "step": self.step,
             "loss": self.loss,
@@ -180,40 +197,54 @@ class _Run:
         if not path.is_file():
             return
         try:
-            state = torch.load(path, weights_only=True)
+            state = torch.load(path, map_location=self.device, weights_only=True)
             self.net.load_state_dict(state["net"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.schedule is not None:
                 self.schedule.load_state_dict(state["schedule"])
-            torch.set_rng_state(state["random"])
+            torch.set_rng_state(state["random"][0].cpu())
+            for gpu, random in zip(_gpus(self.device), state["random"][1:], strict=True):
+                torch.cuda.set_rng_state(random.cpu(), gpu)
             self.epoch, self.step, self.log, self.before = state["epoch"], state["step"], state["log"], state["seconds"]
             self.loss = state.get("loss", math.nan)
         except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path}: damaged, or of another network; delete its folder to train anew") from error
 
 
-def jitter(images: torch.Tensor, shift: float = 2.0, turn: float = 0.2, stretch: float = 0.1) -> torch.Tensor:
-    """Pictures (n, c, h, w) turned (radians), stretched and shifted (pixels) at random, at most by these amounts."""
-    n = len(images)
-    angle = (torch.rand(n) * 2 - 1) * turn
-    scale = 1 + (torch.rand(n) * 2 - 1) * stretch
-    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    offset = (torch.rand(n, 2) * 2 - 1) * shift * 2 / images.shape[-1]
-    theta = torch.stack([torch.stack([cos, -sin, offset[:, 0]], 1), torch.stack([sin, cos, offset[:, 1]], 1)], 1)
-    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, align_corners=False)
+def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    settings: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(net.parameters(), momentum=0.9, nesterov=True, **settings)
+    return (torch.optim.AdamW if recipe.weight_decay else torch.optim.Adam)(net.parameters(), **settings)
+
+
+def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Any:
+    """The schedule of the learning rate; None where it is fixed."""
+    total = recipe.epochs * steps
+    if recipe.schedule == "one-cycle":
+        rise = min(0.2, max(0.01, 2000 / total))
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=total, pct_start=rise)
+    if recipe.schedule == "steps":
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, [total // 2, total * 3 // 4])
+    return None
+
+
+def _gpus(device: torch.device) -> list[torch.device]:
+    """The device if it has random numbers of its own."""
+    return [device] if device.type == "cuda" else []
 
 
 @torch.no_grad()
-def evaluate(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch_size: int = 500) -> float:
-    """Share of pictures that a network classifies right."""
+def evaluate(net: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, batch_size: int = 500) -> float:
+    """Share of inputs that a network classifies right, on the device of its parameters."""
     net.eval()
+    device = next((parameter.device for parameter in net.parameters()), inputs.device)
     right = sum(
-        int((net(images[i : i + batch_size]).argmax(1) == labels[i : i + batch_size]).sum())
-        for i in range(0, len(images), batch_size)
+        int((net(x.to(device)).argmax(1).cpu() == y.cpu()).sum())
+        for x, y in zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
     )
-    return right / len(images)
+    return right / len(inputs)
 
 
 def _claim(out: Path, recipe: Recipe) -> None:

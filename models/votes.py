@@ -31,6 +31,17 @@ class Accuracy(float):
         self.low, self.high, self.n = max(0.0, float(centre - half)), min(1.0, float(centre + half)), n
         return self
 
+    @classmethod
+    def of(cls, classes: torch.Tensor, labels: torch.Tensor, confidence: float = 0.95) -> Accuracy:
+        """The share of classes (n,) that are the labels (n,).
+
+        Raises:
+            ValueError: labels of another length.
+        """
+        if labels.shape != classes.shape:
+            raise ValueError(f"labels must have shape {tuple(classes.shape)}, got {tuple(labels.shape)}")
+        return cls(int((classes == labels).sum()), labels.numel(), confidence)
+
     def __str__(self) -> str:
         return f"{100 * self:.2f} % [{100 * self.low:.2f}, {100 * self.high:.2f}]"
 
@@ -75,13 +86,11 @@ class VoteResult:
         classes = self.counts.shape[1]
         if not 1 <= k <= classes:
             raise ValueError(f"k must be 1 to {classes}, the number of classes, got {k}")
-        return _order(self.counts, self.softmax, self.rule)[:, :k]
+        return order(self.counts, self.softmax, self.rule)[:, :k]
 
     def accuracy_over_votes(self, labels: torch.Tensor, confidence: float = 0.95) -> list[Accuracy]:
         """The accuracy after 1, 2, ... k inferences."""
-        self._check(labels)
-        right = (self.winners == labels[:, None]).sum(dim=0)
-        return [Accuracy(int(count), labels.numel(), confidence) for count in right]
+        return [Accuracy.of(winners, labels, confidence) for winners in self.winners.unbind(dim=1)]
 
     def accuracy(self, labels: torch.Tensor, confidence: float = 0.95) -> Accuracy:
         """Share of samples whose winner is their label (n,), a float with the Wilson interval `.low`, `.high`.
@@ -89,12 +98,7 @@ class VoteResult:
         Raises:
             ValueError: labels of another length.
         """
-        self._check(labels)
-        return Accuracy(int((self.classes == labels).sum()), labels.numel(), confidence)
-
-    def _check(self, labels: torch.Tensor) -> None:
-        if labels.shape != self.classes.shape:
-            raise ValueError(f"labels must have shape {tuple(self.classes.shape)}, got {tuple(labels.shape)}")
+        return Accuracy.of(self.classes, labels, confidence)
 
     @property
     def _scores(self) -> torch.Tensor:
@@ -109,6 +113,7 @@ def vote(
     batch_size: int | None = 250,
     copies: int = 1,
     rule: Literal["hard", "soft"] = "hard",
+    first_sample: int = 0,
 ) -> VoteResult:
     """Classify samples by k noisy inferences each.
 
@@ -122,11 +127,25 @@ def vote(
         batch_size: samples worked off together, at most; None takes all at once.
         copies: chips that the inferences are dealt out to in turn: this one and others of its design (`Chip.replica`).
         rule: hard counts one vote an inference, soft averages the softmax.
+        first_sample: place of the first of these samples in the whole data set, when they are a part of it.
 
     Raises:
         ValueError: no samples, k or copies below 1, more copies than inferences, an unknown rule, or a model whose
             output is not (samples, classes) with at least two classes.
     """
+    chips, size = prepare(chip, images, k, batch_size, copies, rule)
+    starts = range(0, len(images), size)
+    parts = [
+        _tally(reads_of(chips, images[start : start + size], first_sample + start, range(k)), rule) for start in starts
+    ]
+    counts, softmax, winners = (torch.cat(part) for part in zip(*parts, strict=True))
+    return VoteResult(winners[:, -1], counts, softmax, winners, k, rule, copies)
+
+
+def prepare(
+    chip: Chip, images: torch.Tensor, k: int, batch_size: int | None, copies: int, rule: str
+) -> tuple[list[Chip], int]:
+    """The chips that vote and the samples of a batch, once the arguments of `vote` are checked."""
     if not len(images):
         raise ValueError("images must hold at least one sample, got none")
     for name, value in (
@@ -143,25 +162,21 @@ def vote(
     others = [index for index in range(copies) if index != chip.copy_index][: copies - 1]
     chips = [chip, *(chip.replica(index) for index in others)]
     batches = -(-len(images) // (batch_size or len(images)))
-    size = -(-len(images) // batches)  # the same for all but the last
-    starts = range(0, len(images), size)
-    parts = [_tally(_reads(chips, images[start : start + size], start, k), rule) for start in starts]
-    counts, softmax, winners = (torch.cat(part) for part in zip(*parts, strict=True))
-    return VoteResult(winners[:, -1], counts, softmax, winners, k, rule, copies)
+    return chips, -(-len(images) // batches)  # the same size for all but the last
 
 
-def _reads(chips: list[Chip], batch: torch.Tensor, start: int, k: int) -> Iterator[torch.Tensor]:
-    """The k inferences of a batch in turn, made in groups where one chip makes them all."""
+def reads_of(chips: list[Chip], batch: torch.Tensor, start: int, reads: range) -> Iterator[torch.Tensor]:
+    """These inferences of a batch in turn, made in groups where one chip makes them all."""
     together = max(1, int(TOGETHER / (chips[0].largest_output * len(batch)))) if len(chips) == 1 else 1
-    for first in range(0, k, together):
-        reads = min(together, k - first)
-        logits = chips[first % len(chips)].read(batch, read=first, reads=reads, first_sample=start)
-        if logits.ndim != 2 or len(logits) != reads * len(batch) or logits.shape[1] < 2:
+    for first in reads[::together]:
+        group = min(together, reads.stop - first)
+        logits = chips[first % len(chips)].read(batch, read=first, reads=group, first_sample=start)
+        if logits.ndim != 2 or len(logits) != group * len(batch) or logits.shape[1] < 2:
             raise ValueError(
                 f"vote needs an output of shape (samples, classes), two classes or more, the model gives "
-                f"{tuple(logits.shape)} for {reads * len(batch)} samples"
+                f"{tuple(logits.shape)} for {group * len(batch)} samples"
             )
-        yield from logits.chunk(reads)
+        yield from logits.chunk(group)
 
 
 def _tally(reads: Iterator[torch.Tensor], rule: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -176,11 +191,11 @@ def _tally(reads: Iterator[torch.Tensor], rule: str) -> tuple[torch.Tensor, torc
         counts.scatter_add_(1, chosen, torch.ones_like(chosen))
         total += logits.double().softmax(dim=1)
         mean = (total / (len(winners) + 1)).float()
-        winners.append(_order(counts, mean, rule)[:, 0])
+        winners.append(order(counts, mean, rule)[:, 0])
     return counts, mean, torch.stack(winners, dim=1)
 
 
-def _order(counts: torch.Tensor, softmax: torch.Tensor, rule: str) -> torch.Tensor:
+def order(counts: torch.Tensor, softmax: torch.Tensor, rule: str) -> torch.Tensor:
     """(n, classes): class numbers from best to worst."""
     order = torch.argsort(softmax, dim=1, descending=True, stable=True)
     if rule == "soft":

@@ -312,3 +312,7 @@ def test_schedules_that_are_none(shop, refused):
         refused(["schedule", f"--stages={stages}"], "stages")
     refused(["schedule", "--stages=1", "--votes", "0"], "votes")
     refused(["schedule", "--stages=1", "--voter=-1"], "voter")
+    refused(["schedule", "--stages=1", "--buffers", "0"], "buffers")
+    refused(["schedule", "--stages=1", "--line-buffers"], "line_buffers")
+    refused(["schedule"], "either the folder of a saved chip or --stages")
+    refused(["schedule", "nowhere"], "no saved chip there")

@@ -3,16 +3,18 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import nn
 
 import mho
-from mho.crossbar.cost import ADC_FLOOR, Cost, adc_energy
+from mho.crossbar.cost import ADC_FLOOR, CONSTANTS, Cost, adc_energy
 from mho.crossbar.tile import Plan, Tile
-from mho.mapping.cost import COMPONENTS, layer_costs
+from mho.mapping.cost import AREAS, COMPONENTS, layer_costs
 from mho.mapping.schedule import schedule
+from mho.mapping.trace import Call
 
 TILE = Tile(rows=128, columns=64, encoding="differential")
 
@@ -41,7 +43,12 @@ def fake_layer(**changes: object) -> SimpleNamespace:
 
 
 def fake_chip(**layers: SimpleNamespace) -> SimpleNamespace:
-    return SimpleNamespace(layers=layers)
+    """The layers in a chain, without digital work between them."""
+    trace = [
+        Call(name, (), (n - 1,) if n else (), layer.positions, 30, layer.plan.rows)
+        for n, (name, layer) in enumerate(layers.items())
+    ]
+    return SimpleNamespace(layers=layers, trace=trace)
 
 
 def test_survey_law_is_near_a_built_converter() -> None:
@@ -79,30 +86,36 @@ def test_dac_of_one_bit_is_the_sources() -> None:
     assert Cost().pulse_energy(1) == pytest.approx(3.9e-6 * 100e-9)
 
 
-def test_every_constant_has_a_source() -> None:
-    assert all("20" in (field.description or "") for field in Cost.model_fields.values())
+def test_every_constant_has_a_source_and_a_node() -> None:
+    assert set(CONSTANTS) == set(Cost.model_fields)
+    for constant in CONSTANTS.values():
+        assert "20" in constant.source or constant.value is None or constant.source.startswith("assumption")
+        assert constant.node.endswith("nm") or constant.node in ("any", "none")
 
 
 def test_layer_counted_by_hand() -> None:
     row = layer_costs(fake_chip(fc=fake_layer())).iloc[0]
-    read = 100e-9 + 32 / 1.28e9
+    convert = 32 / 1.28e9
     assert row["layer"] == "fc"
     assert row["positions"] == 10
-    assert row["read_time_s"] == pytest.approx(read)
-    assert row["stage_time_s"] == pytest.approx(10 * read + 100e-9)
+    assert row["read_time_s"] == pytest.approx(100e-9 + convert)
+    assert row["read_interval_s"] == pytest.approx(100e-9)  # the conversion overlaps
+    assert row["stage_time_s"] == pytest.approx(10 * 100e-9 + convert + 0.833e-9 + 100e-9)  # 2 row tiles: one addition
     assert row["energy_dac_j"] == pytest.approx(10 * 200 * 2 * 8 * 0.39e-12)
     assert row["energy_array_j"] == pytest.approx(10 * 5e-12)
-    assert row["energy_sense_j"] == pytest.approx(10 * 80 * 9.7e-9 * read)
+    assert row["energy_sense_j"] == pytest.approx(10 * 80 * 9.7e-9 * 100e-9)
     assert row["energy_adc_j"] == pytest.approx(10 * 80 * adc_energy(8, 1.28e9))
-    assert row["energy_digital_j"] == pytest.approx(10 * 80 * 0.021e-12)
-    assert row["energy_buffer_j"] == pytest.approx(10 * 240 * 8 * 20.45e-12 / 256)
+    assert row["energy_digital_j"] == pytest.approx(10 * 80 * 0.021e-12 + 30 * 0.383e-12)
+    buffered, registered = 200 + 10 * (200 + 2 * 40), 10 * (200 * 2 + 40 * 2)
+    assert row["energy_buffer_j"] == pytest.approx(8 * (buffered * 0.0799e-12 + registered * 0.14e-12))
+    assert row["energy_interconnect_j"] == pytest.approx(8 * (200 + 10 * 40) * 0.127e-12)
     assert row["energy_j"] == pytest.approx(sum(row[f"energy_{part}_j"] for part in COMPONENTS))
 
 
 def test_pulses_take_time_and_conversions() -> None:
     one = layer_costs(fake_chip(fc=fake_layer())).iloc[0]
     serial = layer_costs(fake_chip(fc=fake_layer(pulses=8, bits_per_pulse=1))).iloc[0]
-    assert serial["read_time_s"] == pytest.approx(8 * one["read_time_s"])
+    assert serial["read_interval_s"] == pytest.approx(8 * one["read_interval_s"])
     assert serial["energy_adc_j"] == pytest.approx(8 * one["energy_adc_j"])
     assert serial["energy_dac_j"] == pytest.approx(one["energy_dac_j"])
 
@@ -118,6 +131,18 @@ def test_groups_read_in_parallel() -> None:
 def test_more_adcs_share_the_fullest_tile() -> None:
     quick = layer_costs(fake_chip(c=fake_layer(cost=Cost(adcs_per_tile=4)))).iloc[0]
     assert quick["read_time_s"] == pytest.approx(100e-9 + 8 / 1.28e9)
+
+
+def test_the_slower_of_integration_and_conversion_sets_the_pace() -> None:
+    def row(**cost: float) -> pd.Series:
+        return layer_costs(fake_chip(c=fake_layer(pulses=2, cost=Cost(drive_time=20e-9, **cost)))).iloc[0]
+
+    fast, slow, alone = row(), row(adc_rate=0.1e9), row(overlap=False)
+    assert fast["read_interval_s"] == pytest.approx(2 * 120e-9)
+    assert fast["read_time_s"] == pytest.approx(2 * 120e-9 + 25e-9)
+    assert slow["read_interval_s"] == pytest.approx(2 * 320e-9)
+    assert slow["read_time_s"] == pytest.approx(2 * 320e-9 + 120e-9)
+    assert alone["read_interval_s"] == alone["read_time_s"] == pytest.approx(2 * 145e-9)
 
 
 def test_offset_tiles_convert_their_reference_too() -> None:
@@ -147,6 +172,9 @@ def test_schedule_of_a_chip() -> None:
 def test_cost_of_what_has_none_is_an_error(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         layer_costs(fake_chip(fc=fake_layer(**changes)))
+    if "is null" in message:
+        with pytest.raises(ValueError, match=message):
+            schedule(fake_chip(fc=fake_layer(**changes)))
 
 
 def test_mapped_network() -> None:
@@ -166,3 +194,34 @@ def test_mapped_network() -> None:
 def test_chip_without_tiles_is_refused() -> None:
     with pytest.raises(ValueError, match="no layer"):
         schedule(fake_chip())
+
+
+def test_areas_counted_by_hand() -> None:
+    row = layer_costs(fake_chip(fc=fake_layer())).iloc[0]
+    tiles, um2 = 4, 1e-12
+    assert row["tiles"] == tiles
+    assert row["operations"] == 2 * 10 * 200 * 40
+    assert row["area_array_m2"] == pytest.approx(tiles * 128 * 64 * 0.00153 * um2)
+    assert row["area_dac_m2"] == pytest.approx(tiles * 128 * 8 * 0.166 * um2)
+    assert row["area_sense_m2"] == pytest.approx(tiles * 64 * 0.039 * um2)
+    assert row["area_adc_m2"] == pytest.approx(tiles * 1200 * um2)
+    assert row["area_digital_m2"] == pytest.approx((tiles * 30 + 840) * um2)
+    assert row["area_buffer_m2"] == pytest.approx((tiles * 392 + 200 * 8 * 0.158) * um2)
+    assert row["area_interconnect_m2"] == pytest.approx(tiles * 1331 * um2)
+    assert row["area_m2"] == pytest.approx(sum(row[f"area_{part}_m2"] for part in AREAS))
+    of_tile = 0.2e-3 + 128 * 0.39e-6 + 64 * 0.97e-9 + 5.2e-6
+    assert row["leakage_w"] == pytest.approx(tiles * of_tile + 92e-6 + 200 * 8 * 0.88e-9)
+
+
+def test_adc_area_follows_the_scaled_table() -> None:
+    """Accelergy's component library: ISAAC's ADC scaled after Saberi et al. 2011, um2."""
+    table = {4: 361.04, 5: 476.91, 6: 626.91, 7: 845.18, 8: 1200, 9: 1827.91, 10: 3002.01}
+    for bits, area in table.items():
+        assert Cost().converter_area(bits) == pytest.approx(area * 1e-12, rel=2e-3)
+
+
+def test_given_powers_and_sizes_replace_what_is_computed() -> None:
+    cost = Cost(array_power=0.3e-3, buffer_bits=1000)
+    row = layer_costs(fake_chip(fc=fake_layer(cost=cost, pulses=8, bits_per_pulse=1))).iloc[0]
+    assert row["energy_array_j"] == pytest.approx(10 * 4 * 8 * 30e-12)
+    assert row["area_buffer_m2"] == pytest.approx(4 * (392 + 1000 * 0.158) * 1e-12)

@@ -75,12 +75,23 @@ def make_planes(
 
 
 def make_circuit(
-    *, noisy=True, slices=1, pulses=1, digit_bits=7, adc=True, gain=0.0, pedestal=0.0, centre=0.0, integers=False
+    *,
+    noisy=True,
+    slices=1,
+    pulses=1,
+    digit_bits=7,
+    adc=True,
+    gain=0.0,
+    supply=0.0,
+    pedestal=0.0,
+    centre=0.0,
+    integers=False,
 ) -> Circuit:
     full = float(2 ** (pulses * digit_bits) - 1)
     step = np.full(slices, 0.02, np.float32) if adc else np.empty(0, np.float32)
     halve = integers and halves_squares(int(full) if pulses == 1 else 2**digit_bits - 1)
-    return Circuit(integers, halve, pulses, digit_bits, full, full, gain, noisy, step, -127.0, 127.0, centre, pedestal)
+    noise = gain, supply, noisy
+    return Circuit(integers, halve, pulses, digit_bits, full, full, *noise, step, -127.0, 127.0, centre, pedestal)
 
 
 def run(

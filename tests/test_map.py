@@ -98,7 +98,7 @@ def test_batch_norm_is_folded_only_where_that_is_exact():
     assert close(chip, net, pictures())
     reasons = {d.name: d.reason for d in chip.digital}
     assert reasons["norm_b"] == "folded into b"
-    assert "follows no matrix layer alone" in reasons["norm_a"]
+    assert reasons["norm_a"] == "batch norm of a, which is used elsewhere too"
 
 
 def test_a_model_that_cannot_be_traced_maps_too():
@@ -228,7 +228,7 @@ def test_calibration_inputs_are_checked():
         )
     with pytest.raises(MappingError, match="NaN"):
         mho.map(net, hardware(), calibrate=torch.full((2, 3, 12, 12), float("nan")))
-    with pytest.raises(MappingError, match="no Linear or Conv layer"):
+    with pytest.raises(MappingError, match="no linear, convolution or recurrent layer"):
         mho.map(nn.ReLU(), ideal())
     with pytest.raises(MappingError, match=r"must be a torch.nn.Module"):
         mho.map("net", ideal())
@@ -305,3 +305,19 @@ def test_positions_do_not_depend_on_a_batch_dimension():
 
 def test_an_empty_batch_gives_an_empty_output():
     assert mho.map(small_cnn(), ideal())(pictures()[:0]).shape == (0, 10)
+
+
+def test_a_chip_ages_and_its_drift_can_be_compensated():
+    cell = mho.Hardware.preset("pcm").cell.model_dump()
+    hw = hardware(cell={**cell, "read_noise": {"kind": "none"}}, sensing__v_read=0.2)
+    net, x = small_cnn(), pictures(32)
+    chip = mho.map(net, hw, calibrate=x, seed=3)
+    old, mended = chip.at(1e7), chip.at(1e7, compensate=True)
+    assert old.hardware.time_s == 1e7
+    assert chip.hardware.time_s == 0
+    sizes = [float(c.read(x, read=0, noisy=False).std()) for c in (chip, old, mended)]
+    assert sizes[1] < 0.8 * sizes[0]
+    assert sizes[2] == pytest.approx(sizes[0], rel=0.1)
+    assert torch.equal(old.at(0).read(x, read=0), chip.read(x, read=0))
+    with pytest.raises(ValueError, match="time_s"):
+        chip.at(-1)

@@ -2,14 +2,17 @@
 
 import importlib.util
 import math
+from collections import OrderedDict
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from mho.mapping.closed_forms import overhead, pipelined, sequential
 from mho.mapping.schedule import schedule
@@ -85,11 +88,6 @@ def test_a_wrong_form_is_told_apart() -> None:
     assert run.makespan_s != sum(stages) + 1 + 4 * sum(stages) / 3
 
 
-def test_large_graph_is_fast() -> None:
-    run = schedule(stages=[1e-6 * (1 + i % 7) for i in range(100)], votes=20, inputs=20)
-    assert len(run.events) == 40_000
-
-
 def test_gantt_is_written(tmp_path: Path) -> None:
     run = schedule(stages=[1e-6, 2e-6], votes=3, inputs=2, voter=1e-6, names=["conv", "fc"])
     figure = run.gantt(tmp_path / "gantt.png")
@@ -118,6 +116,17 @@ def test_gantt_is_written(tmp_path: Path) -> None:
         ({"stages": [1.0], "names": ["a", "b"]}, "2 names for 1 stages"),
         ({"stages": [1.0, 1.0], "names": ["a", "a"]}, "a name of its own"),
         ({"stages": [1.0], "names": ["voter"], "voter": 1.0}, "a name of its own"),
+        ({"stages": [1.0], "buffers": 0}, "buffers: a whole number of at least 1, got 0"),
+        ({"stages": [1.0], "copies": 0}, "copies: .* got 0"),
+        ({"stages": [1.0], "replicas": {"stage 1": 0}}, r"replicas\['stage 1'\]: .* got 0"),
+        ({"stages": [1.0], "replicas": {"conv": 2}}, "replicas: 'conv' is none of the stages stage 1"),
+        ({"stages": [1.0, 1.0], "links": [(1, 0)]}, r"links: .* got \(1, 0\)"),
+        ({"stages": [1.0, 1.0], "links": [(0, 2)]}, r"links: .* got \(0, 2\)"),
+        ({"stages": [1.0], "steps": 0}, "steps: .* got 0"),
+        ({"stages": [1.0, 1.0], "steps": 2, "links": [(0, 1)]}, "steps: a sequence goes through a chain"),
+        ({"chip": SimpleNamespace(layers={}), "steps": 2}, "steps: a chip brings"),
+        ({"stages": [1.0], "line_buffers": True}, "line_buffers: only a chip"),
+        ({"chip": SimpleNamespace(layers={}), "links": []}, "links: a chip brings"),
     ],
 )
 def test_bad_plans_are_refused(arguments: dict, message: str) -> None:
@@ -126,8 +135,9 @@ def test_bad_plans_are_refused(arguments: dict, message: str) -> None:
 
 
 @pytest.fixture
-def benchmark_script() -> ModuleType:
+def benchmark_script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     path = Path(__file__).parents[1] / "benchmarks" / "latency_power.py"
+    monkeypatch.syspath_prepend(path.parent)
     spec = importlib.util.spec_from_file_location("latency_power", path)
     assert spec is not None
     assert spec.loader is not None
@@ -144,8 +154,41 @@ def test_benchmark_writes_the_abstract_table(benchmark_script: ModuleType, tmp_p
     assert table.equals(pd.read_parquet(out / "abstract.parquet"))
     row = table[(table["depth"] == 40) & (table["votes"] == 20)].iloc[0]
     assert (row["sequential_T"], row["pipelined_T"], row["overhead"]) == (800, 60, 0.5)
+    loop = pd.read_csv(out / "recurrent.csv").set_index("votes").loc[20]
+    assert loop["one_after_the_other_T"] == 20 * 2 * 28
+    assert loop["interleaved_T"] == 20 * 28 + 1
     assert (out / "latency_abstract.png").stat().st_size > 0
     assert [path.name for path in out.parent.iterdir()] == ["lp"]
+
+
+def test_benchmark_writes_every_table_of_a_chip(
+    benchmark_script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark_script, "VOLTAGES", (0.5, 1.0))
+    layers = {"conv": nn.Conv2d(1, 2, 3), "relu": nn.ReLU(), "flatten": nn.Flatten(), "fc": nn.Linear(2 * 16, 3)}
+    net = nn.Sequential(OrderedDict(layers))
+    tiny = benchmark_script.Network(
+        lambda: net,
+        lambda: torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(0)),
+    )
+    monkeypatch.setitem(benchmark_script.NETWORKS, "tiny", tiny)
+    arguments = ["--networks", "tiny", "--presets", "reram", "--votes", "1,4", "--out", str(tmp_path / "lp")]
+    assert benchmark_script.main([*arguments, "--ways", "4"]) == 0
+    tables = {name: pd.read_csv(tmp_path / "lp" / f"{name}.csv") for name in ("layers", "votes", "ways", "voltage")}
+    for name, table in tables.items():
+        assert table.equals(pd.read_parquet(tmp_path / "lp" / f"{name}.parquet"))
+    one, four = tables["votes"].to_dict("records")
+    assert four["energy_j"] == pytest.approx(4 * one["energy_j"])
+    assert one["pipelined_s"] < four["pipelined_s"] < four["sequential_s"]
+    assert four["copies_s"] == pytest.approx(one["pipelined_s"])
+    low, high = tables["voltage"].to_dict("records")
+    assert high["power_array_w"] == pytest.approx(4 * low["power_array_w"])
+    assert high["power_rest_w"] == pytest.approx(low["power_rest_w"])
+    assert {"gantt_tiny_reram.png", "gantt_tiny_reram_lines.json", "voltage.png"} <= {
+        path.name for path in (tmp_path / "lp").iterdir()
+    }
+    with pytest.raises(SystemExit):
+        benchmark_script.parse(["--networks", "mnist_cnn,other"])
 
 
 def test_benchmark_leaves_nothing_half_written(
@@ -154,7 +197,7 @@ def test_benchmark_leaves_nothing_half_written(
     def fail(*_: object) -> None:
         raise ValueError("no such thing")
 
-    monkeypatch.setattr(benchmark_script, "map_cnn", fail)
+    monkeypatch.setattr(benchmark_script, "map_network", fail)
     assert benchmark_script.main(["--out", str(tmp_path / "lp"), "--votes", "1"]) == 2
     assert capsys.readouterr().err == "error: no such thing\n"
     assert not list(tmp_path.iterdir())

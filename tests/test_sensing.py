@@ -28,6 +28,24 @@ def test_bandwidth_and_amplifier() -> None:
     assert_allclose(s.amplifier_variance, (10e-12) ** 2 * 5e6)
 
 
+def test_the_reset_of_an_integrator() -> None:
+    """64 uV on 1 pF: 64 aC a read."""
+    s = sensing(capacitance="1 pF", amplifier_noise="10 pA/rtHz")
+    assert_allclose(np.sqrt(s.reset_variance) * 100e-9, np.sqrt(KT * 1e-12))
+    assert_allclose(np.sqrt(KT * 1e-12), 64e-18, rtol=0.01)
+    assert_allclose(s.column_variance, s.amplifier_variance + s.reset_variance)
+    assert sensing().column_variance == 0
+
+
+def test_reads_may_touch_but_not_overlap() -> None:
+    assert sensing(read_interval="100 ns").read_interval == 1e-7
+    assert sensing().read_interval is None
+    with pytest.raises(
+        ValidationError, match=r"read_interval must be at least t_read = 1e-07 s, or null, got 9\.9e-08"
+    ):
+        sensing(read_interval="99 ns")
+
+
 def test_without_voltage_only_johnson_noise_is_left() -> None:
     s = sensing()
     assert_allclose(s.white_cell_variance(G, 0.0), 4 * KT * G * s.bandwidth, rtol=1e-14)
@@ -137,6 +155,9 @@ def test_the_fit_without_thermal_noise_has_no_relative_error() -> None:
         ("fano", -0.1),
         ("amplifier_noise", -1e-12),
         ("gain_noise", -0.01),
+        ("supply_noise", -0.01),
+        ("capacitance", 0),
+        ("read_interval", 0),
         ("gain_noise", math.nan),
     ],
 )

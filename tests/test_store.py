@@ -88,7 +88,7 @@ def test_replicas_before_and_after(small_chip, tmp_path):
 
 def test_two_files_of_plain_data_and_nothing_beside_them(folder):
     assert {file.name for file in folder.iterdir()} == {TEXT, TENSORS}
-    assert yaml.safe_load((folder / TEXT).read_text(encoding="utf-8"))["format"] == 1
+    assert yaml.safe_load((folder / TEXT).read_text(encoding="utf-8"))["format"] == 2
     assert {file.name for file in folder.parent.iterdir()} == {"chip"}
 
 
@@ -177,7 +177,15 @@ class Several(Net):
         return {"logits": self.fc(y), "features": [y, y.T.T]}["logits"]
 
 
-@pytest.mark.parametrize("kind", [Net, Functional, Residual, Tensors, Shared, Digital, Several])
+class Recurrent(Net):
+    def build(self):
+        self.lstm = nn.LSTM(4, 4)
+
+    def between(self, y):
+        return self.lstm(y.mean((2, 3)))[0]
+
+
+@pytest.mark.parametrize("kind", [Net, Functional, Residual, Tensors, Shared, Digital, Several, Recurrent])
 @pytest.mark.parametrize("given", [False, True], ids=["structure from the file", "model given"])
 def test_models_of_every_kind(kind, given, tmp_path):
     net, x = kind().eval(), pictures()
@@ -222,14 +230,6 @@ class Branching(Net):
         return y.mean((2, 3)) if y.sum() > -1e9 else y
 
 
-class Recurrent(Net):
-    def build(self):
-        self.lstm = nn.LSTM(4, 4)
-
-    def between(self, y):
-        return self.lstm(y.mean((2, 3)))[0]
-
-
 class InPlace(Net):
     def between(self, y):
         return torch.relu_(y.mean((2, 3)) + 1)
@@ -245,7 +245,7 @@ class InPlace(Net):
 )
 def test_a_model_that_is_no_plain_data_is_asked_for(kind, reason, tmp_path):
     net, x = kind().eval(), pictures()
-    chip = mho.map(net, hardware(), calibrate=x)
+    chip = mho.map(net, hardware(), calibrate=x, exclude=["lstm"] if kind is Recurrent else [])
     chip.save(tmp_path / "chip")
     with pytest.raises(CheckpointError, match=rf"its structure was not saved: {reason}.*; pass mho.load\(path, model="):
         mho.load(tmp_path / "chip")
@@ -281,11 +281,11 @@ def test_truncated_tensors_are_refused(folder, length):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\xff\xfe\x00", b"a: [1", b"- list", b"text", b"format: 2", b"!!python/none"]
+    "content", [b"", b"\xff\xfe\x00", b"a: [1", b"- list", b"text", b"format: 3", b"!!python/none"]
 )
 def test_foreign_text_is_refused(folder, content):
     (folder / TEXT).write_bytes(content)
-    refused(folder, "damaged|expected format 1, got")
+    refused(folder, "damaged|expected format 2, got")
 
 
 def refused(folder: Path, match: str) -> None:
@@ -300,7 +300,7 @@ def test_truncated_text_is_refused_wherever_it_ends(folder):
     lines = content.splitlines(keepends=True)
     for end in range(0, len(lines), 37):
         (folder / TEXT).write_text("".join(lines[:end]), encoding="utf-8")
-        refused(folder, "damaged|expected format")
+        refused(folder, "damaged|expected format|that it does not hold")
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,12 @@ from torch import nn
 
 import mho
 from mho.cli import app, run
+from mho.models.augment import jitter
 from mho.models.cnn import mnist_cnn
 from mho.models.data import mnist, mnist_images
+from mho.models.networks import PAPER
 from mho.models.noise import Noise
-from mho.models.train import Recipe, evaluate, jitter, train
+from mho.models.train import Recipe, evaluate, train
 from mho.models.weights import load_saved
 
 IMAGES, LABELS = mnist("test")
@@ -132,12 +134,15 @@ def test_resumed_without_its_random_state_a_run_differs(whole, tmp_path, monkeyp
     "fields",
     [
         {"average_decay": 0.0},
-        {"one_cycle": False},
+        {"schedule": "fixed"},
+        {"schedule": "steps"},
+        {"optimizer": "sgd"},
+        {"clip": 0.1},
         {"weight_decay": 0.0},
-        {"augment": False},
-        asdict(replace(Recipe.paper(sigma_train=0.2, noise="mult", seed=3), epochs=2, batch_size=50)),
+        {"augment": "none"},
+        asdict(replace(PAPER, sigma_train=0.2, seed=3, batch_size=50)),
     ],
-    ids=["no average", "fixed rate", "plain Adam", "no jitter", "paper"],
+    ids=["no average", "fixed rate", "steps", "momentum", "clipped", "plain Adam", "no jitter", "paper"],
 )
 def test_every_recipe_resumes(tmp_path, fields):
     recipe = replace(RECIPE, **{**fields, "epochs": 2})
@@ -205,7 +210,14 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"), [({"epochs": 0}, "epochs must be"), ({"batch_size": 1}, "batch_size must")]
+    ("fields", "message"),
+    [
+        ({"epochs": 0}, "epochs must be"),
+        ({"batch_size": 1}, "batch_size must"),
+        ({"augment": "mixup"}, "augment must be one of none, jitter, wobble, crop-flip, got 'mixup'"),
+        ({"optimizer": "lion"}, "optimizer must be one of adam, sgd, got 'lion'"),
+        ({"schedule": "cosine"}, "schedule must be one of one-cycle, steps, fixed, got 'cosine'"),
+    ],
 )
 def test_impossible_recipes_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
@@ -213,12 +225,9 @@ def test_impossible_recipes_are_refused(fields, message):
 
 
 def test_the_papers_protocol():
-    recipe = Recipe.paper(sigma_train=0.4, noise="add", seed=7)
-    assert (recipe.sigma_train, recipe.noise, recipe.seed) == (0.4, "add", 7)
-    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (100, 32, 1e-4)
-    assert not any(
-        (recipe.one_cycle, recipe.augment, recipe.weight_decay, recipe.label_smoothing, recipe.average_decay)
-    )
+    assert (PAPER.epochs, PAPER.batch_size, PAPER.learning_rate, PAPER.augment) == (100, 32, 1e-4, "none")
+    assert PAPER.schedule == "fixed"
+    assert not any((PAPER.weight_decay, PAPER.label_smoothing, PAPER.average_decay, PAPER.clip))
 
 
 def test_pictures_are_moved_a_little():
@@ -307,7 +316,7 @@ def test_the_command_trains_and_writes_weights(tiny_mnist, capsys):
     }
 
     made = yaml.safe_load((out / "sigma-0.25.yaml").read_text())
-    settings = {"sigma_train": 0.25, "noise": "mult", "seed": 5, "epochs": 2, "batch_size": 30}
+    settings = {"sigma_train": 0.25, "noise": "mult", "seed": 5, "epochs": 2, "batch_size": 30, "data": "MNIST"}
     assert made["recipe"] == asdict(Recipe(**settings))
     assert made["recipe"] == yaml.safe_load((out / "settings.yaml").read_text())
     assert made["command"].startswith("mho train mnist-cnn --")
@@ -331,7 +340,7 @@ def test_the_command_follows_the_papers_protocol(tiny_mnist, capsys):
     assert command(*arguments) == 0
     out = tiny_mnist / "work" / "here"
     made = yaml.safe_load((out / "add-sigma-0.3.yaml").read_text())
-    assert made["recipe"] == asdict(Recipe.paper(sigma_train=0.3, noise="add", seed=0, epochs=1))
+    assert made["recipe"] == asdict(replace(PAPER, sigma_train=0.3, noise="add", epochs=1, data="MNIST"))
     assert "--protocol paper" in made["command"]
     assert "norm1.weight" not in load_file(out / "add-sigma-0.3.safetensors")
     load_saved(mnist_cnn(noise="add"), out / "add-sigma-0.3.safetensors")
@@ -343,11 +352,12 @@ def test_the_command_follows_the_papers_protocol(tiny_mnist, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mnist"], "network must be one of mnist-cnn, got 'mnist'"),
+        (["mnist"], "network must be one of mnist-cnn, stroke-lstm, densenet40, got 'mnist'"),
         (["mnist-cnn", "--noise", "pink"], "noise must be 'mult' or 'add', got 'pink'"),
         (["mnist-cnn", "--sigma-train", "-0.5"], "sigma_train must be at least 0 and finite, got -0.5"),
         (["mnist-cnn", "--sigma-train", "nan"], "sigma_train must be at least 0 and finite, got nan"),
         (["mnist-cnn", "--protocol", "theirs"], "protocol must be 'ours' or 'paper', got 'theirs'"),
+        (["mnist-cnn", "--device", "tpu"], "device must be 'cpu', 'cuda' or 'cuda:N', got 'tpu'"),
         (["mnist-cnn", "--epochs", "0"], "--epochs"),
         (["mnist-cnn", "--batch-size", "1"], "--batch-size"),
         (["mnist-cnn", "--threads", "0"], "--threads"),

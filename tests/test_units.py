@@ -37,6 +37,8 @@ def parse(unit: str, value: object) -> float:
         ("Joule", "1.6 pJ", 1.6e-12),
         ("Watt", "2 mW", 2e-3),
         ("Hertz", "1.28 GHz", 1.28e9),
+        ("Farad", "30 fF", 30e-15),
+        ("ElectronVolt", "1.1 eV", 1.1),
         ("SquareMetre", "1200 um2", 1200e-12),
         ("SquareMetre", "0.09 mm^2", 0.09e-6),
         ("SquareMetre", "2 m²", 2.0),

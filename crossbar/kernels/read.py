@@ -15,11 +15,12 @@ from numba import prange
 from .adc import convert
 from .compiled import kernel
 from .panel import multiply_panels
-from .philox import add_noise
+from .philox import GROUP, add_noise, draw_normals
 
 f32, i32, u32, u64 = np.float32, np.int32, np.uint32, np.uint64
 Array = np.ndarray[Any, Any]
 
+SUPPLY_PLANE = u32(1 << 31)  # random numbers of the read voltage: planes from here on
 CHUNK = 48  # rows worked off together, at most: their scratch stays in the second-level cache
 
 
@@ -71,6 +72,7 @@ class Circuit(NamedTuple):
     full_code: float  # largest input code; 1 without a DAC
     constant: float  # input code of the word line behind the patch: the bias row's; 0 without one
     gain_variance: float  # relative variance of the column gain in each read
+    supply: float  # relative standard deviation of the read voltage, which all columns of a pulse share
     noisy: bool
     step: Array  # (slices,) float32: current of one ADC step; empty without an ADC
     low: float  # lowest and highest ADC code
@@ -109,6 +111,7 @@ class Scratch(NamedTuple):
     signal: Array  # (chunk, columns) float32
     pedestal: Array  # (chunk,) float32
     extra: Array  # (chunk,) float32: variance that all columns of a row have alike
+    normals: Array  # (chunk, GROUP) float32, or no row: normals of the read voltage
 
 
 @kernel()
@@ -127,6 +130,7 @@ def make_scratch(x, planes, circuit, chunk):  # type: ignore[no-untyped-def]
         np.empty((chunk, columns), np.float32),
         np.empty(chunk, np.float32),
         np.zeros(chunk if uniform else 1, np.float32),
+        np.empty((chunk if circuit.noisy and circuit.supply > 0 else 0, GROUP), np.float32),
     )
 
 
@@ -246,6 +250,16 @@ def plane_products(digits, squares, planes, circuit, s, t, current, variance):  
 
 
 @kernel()
+def move_supply(current, supply, first_row, pulse, read, key, normals):  # type: ignore[no-untyped-def]
+    """Scale each row of current (rows, columns) by 1 + supply times its normal, the same for all planes of a pulse."""
+    draw_normals(first_row, (SUPPLY_PLANE + u32(pulse), read), key, normals)
+    for m in range(current.shape[0]):
+        factor = f32(1.0) + f32(supply) * normals[m, 0]
+        for j in range(current.shape[1]):
+            current[m, j] *= factor
+
+
+@kernel()
 def read_plane(digits, squares, planes, circuit, key, place, q, s, t, work, out):  # type: ignore[no-untyped-def]
     """One plane of one pulse of a chunk: `place.reads` readings, added to `out`; returns the clipped ones.
 
@@ -275,6 +289,8 @@ def read_plane(digits, squares, planes, circuit, key, place, q, s, t, work, out)
                 target = signal
                 signal[:] = current
             where = plane, place.first_read + u32(v)
+            if circuit.supply > 0:
+                move_supply(target, circuit.supply, place.first_row, q, where[1], key, work.normals[:rows])
             add_noise(target, variance, planes.floor[s, t], factors, work.extra, place.first_row, where, key)
         else:
             target = signal

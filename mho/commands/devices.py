@@ -16,6 +16,7 @@ def devices(
         return
     for name in PRESETS:
         hardware = Hardware.preset(name)
-        cell, tile = hardware.cell, hardware.tile
+        cell, tile, sensing = hardware.cell, hardware.tile, hardware.sensing
         size = f"{1e6 * cell.g_min:g} to {1e6 * cell.g_max:g} uS, tiles of {tile.rows} x {tile.columns}"
-        print(f"{name:6s} {size}: {hardware.description}")
+        read = f"read at {sensing.v_read:g} V for {1e9 * sensing.t_read:g} ns"
+        print(f"{name:6s} {size}, {read}: {hardware.description}")

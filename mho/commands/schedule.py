@@ -2,26 +2,64 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 
 def schedule(
-    stages: str = typer.Option(..., help="Service times in seconds, comma separated: 1e-6,2e-6."),
+    chip: Path | None = typer.Argument(None, help="Folder of a saved chip, whose layers are the stages."),
+    stages: str | None = typer.Option(None, help="Service times in seconds, comma separated, instead: 1e-6,2e-6."),
     votes: int = typer.Option(1, help="Votes per input."),
     inputs: int = typer.Option(1, help="Inputs, one behind the other."),
     voter: float | None = typer.Option(None, help="Service time of a voting stage in seconds; none: votes are free."),
+    steps: int = typer.Option(1, help="How often each job goes through the stages, as through a recurrent layer."),
+    buffers: int | None = typer.Option(None, help="Results that fit between two stages; none: any number."),
+    copies: int = typer.Option(1, help="Whole pipelines that share the votes."),
+    line_buffers: bool = typer.Option(False, help="Rows of a chip's pictures go on as they are ready."),
+    gantt: Path | None = typer.Option(None, help="Picture of the schedule: .png, .pdf or .svg."),
+    trace: Path | None = typer.Option(None, help="The schedule as JSON for chrome://tracing or Perfetto."),
 ) -> None:
-    """Pipeline a stream of voted inferences through stages and print latency, throughput and utilisation."""
+    """Pipeline a stream of voted inferences through stages and print latency, throughput and utilisation.
+
+    For a saved chip also the energy, power and area of a decision.
+    """
+    from ..mapping.decision import decision
     from ..mapping.schedule import schedule as run
+    from ..mapping.store import load
 
     try:
-        times = [float(time) for time in stages.split(",")]
+        times = None if stages is None else [float(time) for time in stages.split(",")]
     except ValueError as error:
         raise ValueError(f"stages must be numbers separated by commas, got {stages!r}") from error
-    plan = run(stages=times, votes=votes, inputs=inputs, voter=voter)
+    if (chip is None) == (times is None):
+        raise ValueError("give either the folder of a saved chip or --stages, not both and not neither")
+    mapped = None if chip is None else load(chip)
+    plan = run(
+        mapped,
+        stages=times,
+        votes=votes,
+        inputs=inputs,
+        voter=voter,
+        steps=steps,
+        buffers=buffers,
+        copies=copies,
+        line_buffers=line_buffers,
+    )
     print(f"makespan          {plan.makespan_s:.6g} s")
     print(f"first decision    {plan.first_latency_s:.6g} s")
     print(f"decision interval {plan.decision_interval_s:.6g} s, {plan.throughput:.6g} decisions/s when full")
     print(f"bottleneck        {plan.bottleneck}")
     for name, share in plan.utilisation.items():
         print(f"  {name:12s} busy {share:.1%}")
+    if mapped is not None:
+        cost = decision(mapped, votes, copies=copies, line_buffers=line_buffers)
+        parts = ", ".join(f"{part} {joules:.3g}" for part, joules in cost.energy.items())
+        print(f"energy            {cost.work_j:.4g} J a decision ({parts})")
+        print(f"leakage           {cost.leakage_w:.4g} W")
+        print(f"power             {cost.power_full_w:.4g} W when full")
+        print(f"area              {1e6 * cost.area_m2:.4g} mm2")
+    if gantt is not None:
+        plan.gantt(gantt)
+    if trace is not None:
+        plan.trace(trace)

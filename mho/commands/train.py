@@ -2,72 +2,84 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import typer
 
 if TYPE_CHECKING:
+    from ..models.networks import Network
     from ..models.train import Recipe
-
-NETWORKS = ("mnist-cnn",)
 
 
 def train(
-    network: str = typer.Argument(..., help="mnist-cnn."),
+    network: str = typer.Argument(..., help="mnist-cnn, stroke-lstm or densenet40."),
     sigma_train: float = typer.Option(0.0, help="Standard deviation of the noise in training."),
     noise: str = typer.Option("mult", help="mult or add."),
-    epochs: int | None = typer.Option(None, min=1, help="Passes over the training set (ours: 20, the paper's: 100)."),
-    batch_size: int | None = typer.Option(None, min=2, help="Pictures a step (ours: 128, the paper's: 32)."),
+    epochs: int | None = typer.Option(None, min=1, help="Passes over the training set, instead of the protocol's."),
+    batch_size: int | None = typer.Option(None, min=2, help="Samples a step, instead of the protocol's."),
     seed: int = typer.Option(0, help="Of weights, order and noise."),
     protocol: str = typer.Option("ours", help="ours, or paper: its optimiser, batches and epochs."),
     threads: int | None = typer.Option(None, min=1, help="Threads of PyTorch."),
+    device: str = typer.Option("cpu", help="cpu or cuda."),
     out: Path | None = typer.Option(None, help="Run folder; one that was interrupted goes on. Default: runs/train/..."),
 ) -> None:
     """Train a network and write its weights; an interrupted run goes on where it was."""
-    if network not in NETWORKS:
-        raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
     import torch
 
-    from ..models.cnn import mnist_cnn
-    from ..models.data import mnist
+    from ..models.networks import NETWORKS
     from ..models.train import evaluate
     from ..models.train import train as run
     from ..models.weights import load_saved, save_weights
 
+    if network not in NETWORKS:
+        raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
+    if device.partition(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r}: torch {torch.__version__} finds no CUDA device here")
     if threads:
         torch.set_num_threads(threads)
-    recipe = _recipe(sigma_train, noise, epochs, batch_size, seed, protocol)
+    chosen = NETWORKS[network]
+    recipe = _recipe(chosen, sigma_train, noise, epochs, batch_size, seed, protocol)
     name = f"{'add-' if noise == 'add' else ''}sigma-{sigma_train}"
     out = out or Path("runs/train") / network / name
-    build = lambda: mnist_cnn(sigma_train=sigma_train, noise=recipe.noise)  # noqa: E731
-    data, test = mnist("train"), mnist("test")
+    build = lambda: chosen.build(sigma_train=sigma_train, noise=recipe.noise)  # noqa: E731
+    (*data, source), (*test, _) = chosen.load("train"), chosen.load("test")
+    recipe = replace(recipe, data=source)
     with _progress(recipe.epochs * -(-len(data[0]) // recipe.batch_size)) as tell:
-        net = run(build, data, test, recipe, out, tell)
-    made = _made(network, recipe, protocol, out)
+        net = run(build, data, test, recipe, out, tell, device=device)
+    made = _made(network, recipe, protocol, device, out)
     made["test_accuracy"] = evaluate(net, *test)
     save_weights(net, out, name, made)
-    made["test_accuracy_as_stored"] = evaluate(load_saved(build(), out / f"{name}.safetensors"), *test)
+    made["test_accuracy_as_stored"] = evaluate(load_saved(build(), out / f"{name}.safetensors").to(device), *test)
     save_weights(net, out, name, made)
     print(f"test accuracy {made['test_accuracy_as_stored']:.2%}; weights in {out / name}.safetensors")
 
 
 def _recipe(
-    sigma_train: float, noise: str, epochs: int | None, batch_size: int | None, seed: int, protocol: str
+    network: Network,
+    sigma_train: float,
+    noise: str,
+    epochs: int | None,
+    batch_size: int | None,
+    seed: int,
+    protocol: str,
 ) -> Recipe:
-    from dataclasses import replace
-
     from ..models.noise import Noise
-    from ..models.train import Recipe
 
-    kind = Noise(cast("Literal['mult', 'add']", noise), sigma_train).kind
-    if protocol == "paper":
-        recipe = Recipe.paper(sigma_train=sigma_train, noise=kind, seed=seed)
-    elif protocol == "ours":
-        recipe = Recipe(sigma_train, kind, seed)
-    else:
+    if protocol not in ("ours", "paper"):
         raise ValueError(f"protocol must be 'ours' or 'paper', got {protocol!r}")
-    return replace(recipe, epochs=epochs or recipe.epochs, batch_size=batch_size or recipe.batch_size)
+    recipe = network.paper if protocol == "paper" else network.ours
+    return replace(
+        recipe,
+        sigma_train=sigma_train,
+        noise=Noise(cast("Literal['mult', 'add']", noise), sigma_train).kind,
+        seed=seed,
+        epochs=epochs or recipe.epochs,
+        batch_size=batch_size or recipe.batch_size,
+    )
 
 
 def _progress(total: int) -> Any:
@@ -92,7 +104,7 @@ def _progress(total: int) -> Any:
     return bar()
 
 
-def _made(network: str, recipe: Recipe, protocol: str, out: Path) -> dict[str, Any]:
+def _made(network: str, recipe: Recipe, protocol: str, device: str, out: Path) -> dict[str, Any]:
     """How weights were made: command, settings, versions, machine, date, time taken."""
     import os
     import platform
@@ -109,7 +121,7 @@ def _made(network: str, recipe: Recipe, protocol: str, out: Path) -> dict[str, A
         "network": network,
         "command": f"mho train {network} --sigma-train {recipe.sigma_train} --noise {recipe.noise} --seed {recipe.seed}"
         f" --epochs {recipe.epochs} --batch-size {recipe.batch_size} --protocol {protocol}"
-        f" --threads {torch.get_num_threads()}",
+        f" --threads {torch.get_num_threads()} --device {device}",
         "recipe": asdict(recipe),
         "versions": {"mho": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -14,6 +15,9 @@ def vote(
     votes: int = typer.Option(20, min=1, help="Noisy inferences of each."),
     copies: int = typer.Option(1, min=1, help="Chips that they are dealt out to."),
     rule: str = typer.Option("hard", help="hard: the mode; soft: the mean softmax."),
+    error: float | None = typer.Option(
+        None, help="Read each picture only until its lead is safe: accepted probability that it is not."
+    ),
     batch_size: int = typer.Option(250, min=1, help="Samples worked off together; does not change the result."),
     model: str = typer.Option("", help="The network, as in mho map; only for chips that say they need it."),
 ) -> None:
@@ -21,19 +25,23 @@ def vote(
     from ..inputs import find_inputs
     from ..mapping.checkpoint import build_model
     from ..mapping.store import load
+    from ..models.adaptive import adaptive_vote
     from ..models.votes import vote as cast_votes
 
     inputs, labels = find_inputs(data)
     if labels is None:
         raise ValueError(f"data {data}: has no labels to compare with")
-    result = cast_votes(
-        load(chip, model=build_model(model) if model else None),
-        inputs[:images],
-        votes,
-        batch_size=batch_size,
-        copies=copies,
-        rule=rule,  # type: ignore[arg-type]
-    )
-    for k, accuracy in enumerate(result.accuracy_over_votes(labels[:images]), start=1):
+    inputs, labels = inputs[:images], labels[:images]
+    mapped = load(chip, model=build_model(model) if model else None)
+    options: dict[str, Any] = {"batch_size": batch_size, "copies": copies, "rule": rule}
+    if error is not None:
+        found = adaptive_vote(mapped, inputs, votes, error=error, **options)
+        print(
+            f"{found.mean_reads:.2f} votes on average, {votes} at most  {found.accuracy(labels)}\n"
+            f"{found.capped} of {len(inputs)} not safe at an error of {error:g}"
+        )
+        return
+    result = cast_votes(mapped, inputs, votes, **options)
+    for k, accuracy in enumerate(result.accuracy_over_votes(labels), start=1):
         if k in (1, 2, 5, 10, votes) or k % 20 == 0:
             print(f"{k:4d} vote{'s' if k > 1 else ' '}  {accuracy}")

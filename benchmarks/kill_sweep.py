@@ -1,0 +1,167 @@
+"""Kill a sweep again and again, and compare what it ends with.
+
+    python benchmarks/kill_sweep.py [--kills 50] [--jobs 2] [--out docs/results]
+
+A small sweep of the MNIST CNN runs once undisturbed. Then it is started in a folder of its own and its process killed
+(SIGKILL) at a random moment, as often as asked for; whenever it was finished before, it starts anew in an empty folder.
+At the end it may finish, and its table must equal the undisturbed one bit for bit, the `_meta` columns aside. No
+finished task may be lost or done twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from timing import record
+
+SWEEP = {
+    "experiment": "accuracy",
+    "model": "mnist_cnn",
+    "weights": "sigma-0.5",
+    "images": 20,
+    "calibrate": 20,
+    "hardware": "reram",
+    "grid": {"sensing.v_read": [0.05, 0.1, 0.2], "seed": list(range(12)), "votes": [1, 3]},
+}
+
+
+@dataclass
+class Outcome:
+    """What became of a sweep that was killed.
+
+    kills: how often; kills_idle of them before a further task was done, or after all were.
+    finished: sweeps that ran to their end, each compared with the undisturbed one.
+    lost, repeated: finished tasks whose part was gone, or written anew, after a kill or at the end.
+    parts: finished tasks at each kill.
+    """
+
+    kills: int = 0
+    kills_idle: int = 0
+    finished: int = 0
+    lost: int = 0
+    repeated: int = 0
+    equal: bool = True
+    parts: list[int] = field(default_factory=list)
+
+
+def results(folder: Path) -> pd.DataFrame:
+    """What a finished sweep found."""
+    return results_of(pd.read_parquet(folder / "results.parquet"))
+
+
+def results_of(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of a sweep without what is no result."""
+    return table[[name for name in table if not name.endswith("_meta")]]
+
+
+def parts(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "parts").glob("[!.]*.parquet")}
+
+
+def kill_and_finish(
+    sweep: Path, out: Path, whole: pd.DataFrame, kills: int, jobs: int, rng: random.Random, spread: float
+) -> Outcome:
+    """Run a sweep under SIGKILLs.
+
+    Args:
+        sweep: the file.
+        out: a folder that is not there yet.
+        whole: what it must end with.
+        kills: how many.
+        jobs: of the sweep.
+        rng, spread: choose the moments: after a random number of new parts, and a random time of at most `spread`
+            seconds.
+    """
+    outcome = Outcome()
+    command = [sys.executable, "-m", "mho", "sweep", str(sweep), "--out", str(out), "--jobs", str(jobs)]
+    log = out.with_suffix(".log")
+    while True:
+        before = parts(out)
+        last = outcome.kills == kills
+        with log.open("wb") as errors, subprocess.Popen(command, stdout=errors, stderr=errors) as process:
+            if not last:
+                _wait(process, out, len(before) + rng.randrange(max(1, (len(whole) - len(before)) // 2)))
+                time.sleep(rng.random() * spread)
+                process.send_signal(signal.SIGKILL)
+            code = process.wait()
+        after = parts(out)
+        outcome.lost += len(before.keys() - after.keys())
+        outcome.repeated += sum(after[name] != content for name, content in before.items() if name in after)
+        if code not in (0, -signal.SIGKILL):
+            text = log.read_text(encoding="utf-8")[-2000:]
+            raise RuntimeError(f"a sweep ended with exit code {code}: {text}")
+        if not last:
+            outcome.kills += 1
+            outcome.kills_idle += code == 0 or len(after) == len(before)
+            outcome.parts.append(len(after))
+        if code == 0:
+            outcome.finished += 1
+            outcome.equal &= results(out).equals(whole)
+        if last:
+            return outcome
+        if len(after) == len(whole):
+            if code != 0:  # all parts, but not the table
+                subprocess.run(command, check=True, capture_output=True)
+                outcome.finished += 1
+                outcome.equal &= results(out).equals(whole) and parts(out) == after
+            shutil.rmtree(out)
+
+
+def _wait(process: subprocess.Popen[bytes], out: Path, count: int) -> None:
+    """Until the sweep holds its folder and has that many parts, or has ended."""
+    lock = out / ".lock"
+    while process.poll() is None:
+        started = lock.exists() and f"process {process.pid} " in lock.read_text(encoding="utf-8")
+        if started and len(list((out / "parts").glob("[!.]*.parquet"))) >= count:
+            return
+        time.sleep(0.005)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/kill_sweep"))
+    options = parser.parse_args(arguments)
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        sweep, out = Path(scratch, "sweep.yaml"), Path(scratch, "killed")
+        sweep.write_text(yaml.safe_dump(SWEEP, sort_keys=False), encoding="utf-8")
+        command = [sys.executable, "-m", "mho", "sweep", str(sweep), "--out", str(Path(scratch, "whole"))]
+        subprocess.run(command, check=True)
+        whole = results(Path(scratch, "whole"))
+        rng = random.Random(options.seed)
+        outcome = kill_and_finish(sweep, out, whole, options.kills, options.jobs, rng, spread=1.0)
+    command_line = f"benchmarks/kill_sweep.py --kills {options.kills} --jobs {options.jobs} --seed {options.seed}"
+    found = {
+        **record(("mho", "torch", "numba", "numpy", "joblib", "pyarrow"), command_line),
+        "tasks": len(whole),
+        "seconds": round(time.perf_counter() - began),
+        **vars(outcome),
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "kill_sweep.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    good = outcome.equal and not outcome.lost and not outcome.repeated
+    print(
+        f"{outcome.kills} kills of a sweep of {len(whole)} tasks ({outcome.kills_idle} with no further task done): "
+        f"{outcome.lost} tasks lost, {outcome.repeated} repeated, {outcome.finished} finished tables "
+        f"{'equal' if outcome.equal else 'DIFFER FROM'} the undisturbed one"
+    )
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

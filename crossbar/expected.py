@@ -1,0 +1,225 @@
+"""Expected squared errors of a matrix on tiles, from the physics alone: no cell and no noise is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from .converters import digits, input_codes
+from .encoding import Encoding
+from .hardware import Hardware
+from .kernels.plain import gather
+from .matrix import TiledMatrix
+from .programming import read_shares
+
+Array = np.ndarray[Any, Any]
+GRID = 513  # targets between which the expectations of a cell are interpolated
+NODES = 31  # of the Gauss-Hermite rule for programming errors, which are cut off at 0
+DRIFT_NODES = 9
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What is to be expected of a cell, as functions of its target conductance, tabulated at `target` (siemens).
+
+    `mean` in siemens; `variance` of what it ends up with, and `read` (parts, targets) of each source of its read noise,
+    in S^2.
+    """
+
+    target: Array
+    mean: Array
+    variance: Array
+    read: Array
+
+    @classmethod
+    def of(cls, hardware: Hardware) -> Cells:
+        """Programming error, drift, stuck cells and read noise, averaged by Gauss-Hermite quadrature."""
+        cell, sensing = hardware.cell, hardware.sensing
+        target = np.linspace(0, cell.g_max, GRID)
+        moments = np.zeros((2 + len(cell.read_noise.parts), GRID))
+
+        def add(g: Array, weight: Any) -> None:
+            kinds = {"v_read": sensing.v_read, "t_read": sensing.t_read, "temperature": sensing.temperature}
+            read = [part.std(g, time_s=hardware.time_s, **kinds) ** 2 for part in cell.read_noise.parts]
+            moments[:] += weight * np.stack([g, g**2, *read])
+
+        low, high = cell.stuck.at_g_min, cell.stuck.at_g_max
+        std = cell.programming.std(target, temperature=sensing.temperature)
+        for node, weight in _nodes(NODES if std.any() else 1):
+            written = np.maximum(target + std * node, 0)
+            ages = hardware.time_s > 0 and cell.drift.kind != "none"
+            for late, part in _nodes(DRIFT_NODES if ages else 1):
+                g = written
+                if ages:
+                    normal = np.full_like(written, late)
+                    aged = cell.drift.apply(written, hardware.time_s, normal, temperature=sensing.temperature)
+                    g = np.maximum(aged, 0)
+                add(g, (1 - low - high) * weight * part)
+        add(np.full(GRID, cell.g_min), low)
+        add(np.full(GRID, cell.g_max), high)
+        return cls(target, moments[0], np.maximum(moments[1] - moments[0] ** 2, 0), moments[2:])
+
+    def at(self, values: Array, target: Array) -> Array:
+        """One of the tables at target conductances of any shape."""
+        return np.interp(target, self.target, values)
+
+
+def _nodes(count: int) -> list[tuple[float, float]]:
+    """Nodes and weights of the mean over a standard normal number."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(count)
+    return list(zip(nodes, weights / weights.sum(), strict=True))
+
+
+@dataclass
+class Errors:
+    """Expected errors in weight units, by source, of what does not and what does change; arrays are (rows, outputs).
+
+    Attributes:
+        product: the exact outputs before the bias, y with it.
+        mean: the outputs to expect before the bias.
+        frozen: mean squared error that is the same in all reads, apart from the `gain`.
+        slow: what successive reads share of the noise of cells.
+        fresh: what is drawn in each read.
+    """
+
+    product: Array
+    y: Array
+    mean: Array
+    frozen: dict[str, Array] = field(default_factory=dict)
+    slow: dict[str, Array] = field(default_factory=dict)
+    fresh: dict[str, Array] = field(default_factory=dict)
+
+    @property
+    def gain(self) -> float:
+        """What the product comes out multiplied by: see `gain_of`."""
+        return gain_of(self.product, self.mean)
+
+    def total(self, part: str) -> Array:
+        """(rows, outputs): all sources of a part together."""
+        return np.sum([np.zeros_like(self.y), *getattr(self, part).values()], axis=0)
+
+
+def gain_of(product: Array, mean: Array) -> float:
+    """The factor that brings exact products closest to what comes out, by least squares; 1 where all are zero."""
+    power = float(np.square(product).sum())
+    return float((product * mean).sum()) / power if power else 1.0
+
+
+def expected_errors(matrix: TiledMatrix, x: Array) -> Errors:
+    """The errors to expect of reads of x (samples, depth, height, width, channels), as `TiledMatrix.read` takes it.
+
+    Clipping is left out. Cells are taken as independent of each other, and currents as spread over many levels.
+    """
+    groups = [_group_errors(matrix, x, g) for g in range(matrix.plan.groups)]
+    product, y, mean = (np.concatenate([getattr(g, name) for g in groups], axis=1) for name in ("product", "y", "mean"))
+    joined = Errors(product, y, mean)
+    for part in ("frozen", "slow", "fresh"):
+        sources = getattr(groups[0], part)
+        getattr(joined, part).update(
+            {s: np.concatenate([getattr(g, part)[s] for g in groups], axis=1) for s in sources}
+        )
+    joined.frozen["shift and DAC"] = np.square(joined.mean - joined.gain * joined.product)
+    noise = matrix.hardware.output_noise
+    joined.frozen["output"] = noise.frozen_add**2 + (noise.frozen_mult * joined.y) ** 2
+    joined.fresh["output"] = noise.sigma_add**2 + (noise.sigma_mult * joined.y) ** 2
+    return joined
+
+
+def _group_errors(matrix: TiledMatrix, x: Array, group: int) -> Errors:
+    hardware, plan, drive = matrix.hardware, matrix.plan, matrix.drive
+    assert drive is not None
+    sensing, cell = hardware.sensing, hardware.cell
+    weights = matrix.weights[group].astype(np.float64)
+    patches = gather(x.astype(np.float64), matrix.geometry(x.shape, group))
+    bias = np.zeros(plan.outputs) if matrix.bias is None else matrix.bias[group].astype(np.float64)
+    if matrix.bias_on_array:
+        weights = np.concatenate([weights, bias[None] / drive.limit])
+        patches = np.concatenate([patches, np.full((len(patches), 1), drive.limit)], axis=1)
+    product = patches @ weights
+    codes = input_codes(patches, drive)
+    volts = codes / drive.full_code
+    pulses = digits(codes, drive) if drive.rounds else volts[None]
+    base = 2**drive.digit_bits - 1 if drive.pulses > 1 else drive.full_code
+    pulse_weights = [base * 2.0 ** (drive.digit_bits * q) / drive.full_code for q in range(drive.pulses)]
+
+    encoding, cells = Encoding.of(weights.astype(np.float32), plan, cell), Cells.of(hardware)
+    scale = matrix.programmed[group].planes.scale.astype(np.float64)
+    shares = [read_shares(hardware, part) for part in cell.read_noise.parts]
+    c0, c2 = sensing.white_cell_coefficients()
+    step = np.zeros(plan.tile.slices)
+    if hardware.adc.bits is not None:
+        relative = hardware.adc.codes(matrix.signed_currents).relative_step
+        step = matrix.full_scale * relative * sensing.v_read * cell.g_max
+
+    zero = np.zeros_like(product)
+    mean, spread, slow, readings, white, amplifier, quantised, undithered, gain = (zero.copy() for _ in range(9))
+    supplied = np.zeros((drive.pulses, *product.shape))
+    for t, (a, b) in enumerate(pairwise(plan.edges)):
+        targets = encoding.targets(weights[a:b].astype(np.float32), t)
+        for s in range(plan.tile.slices):
+            pair = targets[s]
+            signs = np.array([1.0, -1.0])[: len(pair), None, None]
+            g, var = cells.at(cells.mean, pair), cells.at(cells.variance, pair).sum(axis=0)
+            noise = [cells.at(read, pair).sum(axis=0) for read in cells.read]
+            signed, total = (signs * g).sum(axis=0), g.sum(axis=0)
+            lasting = np.sum(
+                [np.zeros_like(total), *((1 - w[0]) * n for w, n in zip(shares, noise, strict=True))], axis=0
+            )
+            renewed = np.sum([np.zeros_like(total), *(w[0] * n for w, n in zip(shares, noise, strict=True))], axis=0)
+            unit = scale[s, t, : plan.outputs] / cell.g_max  # output per siemens at full voltage
+
+            def columns(values: Array, sign: int = 1, unit: Array = unit) -> Array:
+                """Per output, with the reference column taken off (or, for variances, added)."""
+                out = values[..., : plan.outputs]
+                if encoding.reference.size:
+                    out = out - sign * values[..., encoding.reference]
+                return out * (unit if sign == 1 else unit**2)
+
+            part = volts[:, a:b]
+            mean += columns(part @ signed) - part.sum(axis=1, keepdims=True) * encoding.pedestal * unit
+            spread += columns(part**2 @ var, -1)
+            slow += columns(part**2 @ lasting, -1)
+            for q, weight in enumerate(pulse_weights):
+                v, w2 = pulses[q][:, a:b], weight**2
+                current = v @ signed
+                cell_part = v**2 @ renewed
+                white_part = (c0 * total.sum(axis=0)) / sensing.v_read**2 + c2 * (v**2 @ total)
+                floor = encoding.polarities * sensing.column_variance / sensing.v_read**2
+                gain_part = (sensing.gain_noise * current) ** 2
+                readings += w2 * columns(cell_part, -1)
+                white += w2 * columns(white_part, -1)
+                amplifier += w2 * columns(np.full_like(current, floor), -1)
+                gain += w2 * columns(gain_part, -1)
+                supplied[q] += weight * columns(current)
+                if step[s]:
+                    lsb = step[s] / sensing.v_read
+                    kept = undithered_share(np.sqrt(cell_part + white_part + floor + gain_part) / lsb)
+                    quantised += w2 * columns((1 - kept) * lsb**2 / 12, -1)
+                    undithered += w2 * columns(kept * lsb**2 / 12, -1)
+    errors = Errors(product, product + (0.0 if matrix.bias_on_array else bias), mean)
+    errors.frozen = {"programming": spread, "ADC": undithered}
+    errors.slow = {"cells": slow}
+    errors.fresh = {
+        "cells": readings,
+        "thermal and shot": white,
+        "amplifier": amplifier,
+        "gain": gain,
+        "supply": (sensing.supply_noise**2) * np.square(supplied).sum(axis=0),
+        "ADC": quantised,
+    }
+    return errors
+
+
+def undithered_share(noise: Array) -> Array:
+    """Share of the variance LSB^2 / 12 of a quantiser's error that is the same in all reads, for noise in LSB.
+
+    Gaussian noise ahead of it leaves a mean error sum_m (LSB / pi m) exp(-2 (pi m noise)^2) sin(2 pi m I / LSB), up to
+    signs (Gray and Stockham 1993, IEEE Trans. Inf. Theory 39:805), whose mean square is this share for currents spread
+    over many levels.
+    """
+    m = np.arange(1, 9)
+    terms = np.exp(-4 * np.square(np.pi * m * noise[..., None])) / m**2
+    return np.where(noise == 0, 1.0, terms.sum(axis=-1) * 6 / np.pi**2)

@@ -1,0 +1,114 @@
+"""What one decision of K votes costs: latency, energy, power and area, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .cost import SCALES_WITH_V, demands
+from .schedule import schedule
+
+if TYPE_CHECKING:
+    from .chip import Chip
+
+__all__ = ["Decision", "decision"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision of `votes` votes on `copies` chips.
+
+    Attributes:
+        votes, copies: as given.
+        latency_s: from the input to the decision, when the pipeline is empty before.
+        interval_s: between two decisions of a full pipeline.
+        energy: joules of all the votes by component, without leakage. It does not depend on copies and replicas.
+        leakage_w: of all copies and replicas, always.
+        area_m2: of all copies and replicas.
+        operations: multiplications and additions of all the votes.
+    """
+
+    votes: int
+    copies: int
+    latency_s: float
+    interval_s: float
+    energy: dict[str, float]
+    leakage_w: float
+    area_m2: float
+    operations: int
+
+    @property
+    def work_j(self) -> float:
+        """Energy without leakage: K times that of one inference."""
+        return sum(self.energy.values())
+
+    @property
+    def energy_j(self) -> float:
+        """Energy of a decision of a full pipeline, with the leakage of its interval."""
+        return self.work_j + self.leakage_w * self.interval_s
+
+    @property
+    def scales_with_v_j(self) -> float:
+        """The part of the energy that goes with the square of the read voltage."""
+        return sum(self.energy[part] for part in SCALES_WITH_V)
+
+    @property
+    def power_full_w(self) -> float:
+        """Power of a pipeline that never waits."""
+        return self.energy_j / self.interval_s
+
+    def power_w(self, rate: float) -> float:
+        """Power at a fixed rate of decisions a second: K P of one vote's P, and leakage, which does not grow with K.
+
+        Raises:
+            ValueError: a rate that is not positive, or more than the pipeline can decide.
+        """
+        if not 0 < rate * self.interval_s <= 1 + 1e-9:
+            raise ValueError(f"rate: more than 0 and at most {1 / self.interval_s:g} decisions a second, got {rate!r}")
+        return self.work_j * rate + self.leakage_w
+
+    @property
+    def operations_per_s(self) -> float:
+        """Of a full pipeline."""
+        return self.operations / self.interval_s
+
+    @property
+    def operations_per_joule(self) -> float:
+        """Of a full pipeline: operations a second and watt."""
+        return self.operations / self.energy_j
+
+
+def decision(
+    chip: Chip,
+    votes: int = 1,
+    *,
+    copies: int = 1,
+    replicas: Mapping[str, int] | None = None,
+    line_buffers: bool = False,
+) -> Decision:
+    """Cost of a decision of `votes` votes of a mapped network; the voter is a stage of `cost.digital_time`.
+
+    Args and errors are those of `mho.schedule`; energy and area are those of `layer_costs`. The voter's own energy and
+    area are left out.
+    """
+    run = schedule(
+        chip,
+        votes=votes,
+        voter=chip.hardware.cost.digital_time,
+        copies=copies,
+        replicas=replicas,
+        line_buffers=line_buffers,
+    )
+    asked, count = demands(chip), dict(replicas or {})
+    energies = [demand.energy() for demand in asked.values()]
+    return Decision(
+        votes=votes,
+        copies=copies,
+        latency_s=run.makespan_s,
+        interval_s=run.decision_interval_s,
+        energy={part: votes * sum(energy[part] for energy in energies) for part in energies[0]},
+        leakage_w=copies * sum(demand.leakage(count.get(name, 1)) for name, demand in asked.items()),
+        area_m2=copies * sum(sum(demand.area(count.get(name, 1)).values()) for name, demand in asked.items()),
+        operations=votes * sum(demand.operations for demand in asked.values()),
+    )

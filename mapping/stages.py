@@ -1,0 +1,224 @@
+"""The stages of a chip: how long each read takes on its hardware, and the operations of one inference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from math import ceil, gcd, log2
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from .errors import MappingError
+from .pipeline import Operation, loops_of
+
+if TYPE_CHECKING:
+    from ..crossbar.hardware import Hardware
+    from ..crossbar.tile import Plan as TilePlan
+    from .chip import Chip
+    from .trace import Call
+
+__all__ = ["Plan", "Reading", "Work", "chip_plan", "reading", "unit_names"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Times of the reads of one layer, in seconds.
+
+    fill_s: before the first read is on its way at full pace. interval_s: from one read to the next, all pulses
+    included. tail_s: from the last conversion to the result in the buffer.
+    """
+
+    fill_s: float
+    interval_s: float
+    tail_s: float
+
+    def time(self, positions: int, replicas: int = 1) -> float:
+        """Of the reads at all positions, which replicas of the layer share."""
+        return self.fill_s + ceil(positions / replicas) * self.interval_s + self.tail_s
+
+
+class Readable(Protocol):
+    """What the times of a layer's reads depend on: a `TileLayer` has it."""
+
+    @property
+    def hardware(self) -> Hardware: ...
+    @property
+    def plan(self) -> TilePlan: ...
+    @property
+    def pulses(self) -> int: ...
+
+
+def reading(layer: Readable) -> Reading:
+    """How the reads of a layer follow one another on its hardware.
+
+    A pulse is driven and integrated, then the ADCs of each tile share the conversions of its bit lines; the fullest
+    tile takes longest. With `cost.overlap` the next pulse is integrated meanwhile, and the longer of the two sets the
+    pace. The partial sums of the row tiles are added in a tree.
+    """
+    hardware, plan, cost = layer.hardware, layer.plan, layer.hardware.cost
+    full_tile = replace(plan, groups=1, row_tiles=1, column_tiles=1, outputs=min(plan.outputs, plan.tile.outputs))
+    integrate = cost.drive_time + hardware.sensing.t_read
+    convert = full_tile.conversions / (cost.adcs_per_tile * cost.adc_rate)
+    tail = ceil(log2(plan.row_tiles)) * cost.add_time + cost.digital_time
+    if cost.overlap:
+        return Reading(min(integrate, convert), layer.pulses * max(integrate, convert), tail)
+    return Reading(0.0, layer.pulses * (integrate + convert), tail)
+
+
+def check_converters(hardware: Hardware, where: str = "") -> None:
+    """Raises MappingError if a converter has no number of bits: it has no cost."""
+    for converter, bits in (("dac", hardware.dac.bits), ("adc", hardware.adc.bits)):
+        if bits is None:
+            raise MappingError(f"{where}{converter}.bits is null, which has no cost; set {converter}.bits")
+
+
+class Work(NamedTuple):
+    """A call of one inference on a stage: its number, seconds before the first of its rows, seconds of each row, the
+    calls it needs, and for each row the last row of theirs (of `rows_in`).
+    """
+
+    stage: int
+    head_s: float
+    row_s: float
+    after: tuple[int, ...] = ()
+    needs: tuple[int, ...] = (0,)
+    rows_in: int = 1
+
+    @property
+    def time_s(self) -> float:
+        return self.head_s + len(self.needs) * self.row_s
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stages and what one job does on them.
+
+    names: of the stages. servers: jobs that a stage works on at once. work: the calls of one job, each after those
+    whose results it needs.
+    """
+
+    names: tuple[str, ...]
+    servers: tuple[int, ...]
+    work: tuple[Work, ...]
+
+    def ends(self) -> list[int]:
+        """The calls whose results nobody needs."""
+        needed = {before for work in self.work for before in work.after}
+        return [number for number in range(len(self.work)) if number not in needed]
+
+    def with_voter(self, name: str, seconds: float) -> Plan:
+        """The same with a last stage that waits for all the others."""
+        voter = Work(len(self.names), 0.0, seconds, tuple(self.ends()))
+        return Plan((*self.names, name), (*self.servers, 1), (*self.work, voter))
+
+    def operations(self) -> tuple[list[Operation], Fraction]:
+        """The operations of the event loop, and the seconds of one of its ticks: the largest that all times are
+        multiples of.
+        """
+        seconds = [Fraction(t) for w in self.work for t in (w.head_s, w.row_s)]
+        below = max(t.denominator for t in seconds)  # floats have powers of two below the line
+        ticks = [int(t * below) for t in seconds]
+        unit = gcd(*ticks)
+        first = [0]
+        for work in self.work:
+            first.append(first[-1] + len(work.needs))
+        loop = loops_of([Operation(w.stage, 0, w.after) for w in self.work], len(self.names))
+        buffers: dict[tuple[int, int], int] = {}
+        for number, work in enumerate(self.work):
+            for before in work.after:
+                if loop[self.work[before].stage] < 0 or loop[self.work[before].stage] != loop[work.stage]:
+                    buffers[before, number] = len(buffers)
+        puts: dict[int, list[int]] = {}
+        takes: dict[int, list[int]] = {}
+        for (before, number), buffer in buffers.items():
+            puts.setdefault(before, []).append(buffer)
+            takes.setdefault(number, []).append(buffer)
+        operations = []
+        for number, work in enumerate(self.work):
+            head, row = (t // unit for t in ticks[2 * number : 2 * number + 2])
+            for index, need in enumerate(work.needs):
+                after = [
+                    first[before] - 1 - (-(need + 1) * (first[before + 1] - first[before]) // work.rows_in)
+                    for before in work.after
+                ]
+                operations.append(
+                    Operation(
+                        work.stage,
+                        row + (0 if index else head),
+                        tuple(after),
+                        tuple(puts.get(number, ())) if index == 0 else (),
+                        tuple(takes.get(number, ())) if index == len(work.needs) - 1 else (),
+                    )
+                )
+        return operations, Fraction(unit, below)
+
+
+def chain_plan(
+    names: Sequence[str], times: Sequence[float], links: Sequence[tuple[int, int]] | None, steps: int = 1
+) -> Plan:
+    """Stages one after the other, or linked as given; passed through so many times by each job, step after step."""
+    count = len(times)
+    pairs = list(pairwise(range(steps * count))) if links is None else links
+    after = [tuple(sorted({a for a, b in pairs if b == call})) for call in range(steps * count)]
+    work = tuple(Work(call % count, 0.0, times[call % count], after[call]) for call in range(steps * count))
+    return Plan(tuple(names), (1,) * count, work)
+
+
+def unit_names(calls: Sequence[Call]) -> list[str]:
+    """The stage of each call: the layer, or the digital unit behind it."""
+    return [call.layer if not call.digital else f"{call.layer or 'input'}.digital" for call in calls]
+
+
+def chip_plan(chip: Chip, replicas: Mapping[str, int] | None = None, line_buffers: bool = False) -> Plan:
+    """The plan of a mapped network.
+
+    Args:
+        chip: mapped with calibration inputs, from which it knows its graph.
+        replicas: number of copies of layers by name. They share the positions of one picture, and whole jobs where
+            there are more copies than positions.
+        line_buffers: rows of a picture go on to the next layer as they are ready, not the picture as a whole.
+
+    Raises:
+        MappingError: an inference of the chip is not known, a layer is not part of it or has a converter without a
+            number of bits, or no layer has a name in `replicas`.
+    """
+    calls = chip.trace
+    if not chip.layers:
+        raise MappingError("schedule: no layer of this chip is on tiles")
+    if not calls:
+        raise MappingError("schedule: needs real inputs, map with calibrate=, a batch of them")
+    for name, layer in chip.layers.items():
+        check_converters(layer.hardware, f"layer {name!r}: ")
+    unseen = [name for name in chip.layers if all(call.layer != name or call.digital for call in calls)]
+    if unseen:
+        raise MappingError(f"schedule: layer(s) {', '.join(unseen)} took no part in the inference that was recorded")
+    copies = dict(replicas or {})
+    unknown = [name for name in copies if name not in chip.layers]
+    if unknown:
+        raise MappingError(
+            f"replicas: {', '.join(map(repr, unknown))} is no layer on tiles; those are {', '.join(chip.layers)}"
+        )
+    units = unit_names(calls)
+    names = list(dict.fromkeys(units))
+    place = {name: number for number, name in enumerate(names)}
+    loop = loops_of(
+        [Operation(place[unit], 0, call.after) for unit, call in zip(units, calls, strict=True)], len(names)
+    )
+    readings = {name: reading(layer) for name, layer in chip.layers.items()}
+    servers = [1] * len(names)
+    work = []
+    for unit, call in zip(units, calls, strict=True):
+        stage = place[unit]
+        by_rows = line_buffers and len(call.needs) > 1 and loop[stage] < 0 and units.count(unit) == 1
+        needs, rows_in = (call.needs, call.rows_in) if by_rows else ((0,), 1)
+        if call.digital:
+            rate = chip.hardware.cost.digital_rate
+            work.append(Work(stage, 0.0, call.work / rate / len(needs), call.after, needs, rows_in))
+            continue
+        times, count = readings[call.layer], copies.get(call.layer, 1)
+        share = min(count, call.positions)
+        servers[stage] = max(servers[stage], count // share)
+        rows = ceil(call.positions / len(needs) / share) * times.interval_s
+        work.append(Work(stage, times.fill_s + times.tail_s, rows, call.after, needs, rows_in))
+    return Plan(tuple(names), tuple(servers), tuple(work))

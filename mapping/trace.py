@@ -1,0 +1,179 @@
+"""What one inference of a model does, call by call, and which results each call needs: the graph of the pipeline.
+
+The graph is recorded while the model runs, so any model has one: branches, residual and dense connections, loops over
+a sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+if TYPE_CHECKING:
+    from .layers import TileLayer
+
+__all__ = ["Call", "Recorder"]
+
+INPUT = -1
+# functions that only say where values lie, by their names in torch
+_WIRING = """
+    __get__ __getitem__ __len__ __set__ __setitem__ broadcast_to cat chunk clone concat concatenate contiguous cpu
+    detach dim dropout expand expand_as flatten float is_contiguous len movedim moveaxis narrow new_empty new_full
+    new_ones new_zeros numel ones_like pad permute repeat reshape select size split squeeze stack stride swapaxes t to
+    transpose type type_as unbind unflatten unsqueeze view view_as zeros_like empty_like full_like
+"""
+WIRING = frozenset(_WIRING.split())
+# functions whose output row needs no rows of a picture but those next to it
+_ROW_BY_ROW = """
+    add add_ sub sub_ mul mul_ div div_ true_divide __add__ __radd__ __iadd__ __sub__ __rsub__ __mul__ __rmul__
+    __truediv__ relu relu_ relu6 leaky_relu elu gelu silu hardswish hardtanh sigmoid tanh clamp clamp_ abs neg sqrt
+    exp batch_norm max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d boolean_dispatch fn
+"""
+ROW_BY_ROW = frozenset(_ROW_BY_ROW.split())
+
+
+@dataclass
+class Call:
+    """One call of a layer on tiles, or one stretch of digital work between such calls.
+
+    Attributes:
+        layer: name of the layer; for digital work that of the layer after which it comes, empty at the input.
+        digital: names of the functions of digital work, in order; empty for a call of a layer on tiles.
+        after: the calls whose results it needs, by number.
+        positions: matrix reads per sample, 0 for digital work.
+        work: digital operations per sample: of each function the larger number of values it takes or gives.
+        values: values per sample that a layer on tiles takes.
+        needs: for each row of the output's picture, the last row of the input's picture that it needs, counted in
+            `rows_in` rows. One row that needs all where there is no picture.
+    """
+
+    layer: str
+    digital: tuple[str, ...] = ()
+    after: tuple[int, ...] = ()
+    positions: int = 0
+    work: int = 0
+    values: int = 0
+    rows_in: int = 1
+    needs: tuple[int, ...] = (0,)
+
+    def plain(self) -> dict[str, Any]:
+        """Its fields without tuples, for a file."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> Call:
+        """The call of `plain` fields."""
+        known: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+        return cls(**known)
+
+
+class Recorder(TorchFunctionMode):
+    """A context that records the calls of a model: `with Recorder(layers, (x,), samples) as recorder: model(x)`.
+
+    layers: the layers on tiles by name. inputs: what depends on them is recorded. samples: size of the batch, by which
+    work is divided.
+    """
+
+    def __init__(self, layers: Mapping[str, TileLayer], inputs: tuple[torch.Tensor, ...], samples: int) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+        self.layers, self.samples = layers, samples
+        self.makers: Any = WeakTensorKeyDictionary()  # the calls that a tensor comes from
+        for tensor in inputs:
+            self.makers[tensor] = frozenset({INPUT})
+        self.inside = False
+        self.hooks: list[Any] = []
+
+    def __enter__(self) -> Recorder:
+        for layer in self.layers.values():
+            self.hooks.append(layer.register_forward_pre_hook(self._enter_layer))
+            self.hooks.append(layer.register_forward_hook(self._leave_layer))
+        super().__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        for hook in self.hooks:
+            hook.remove()
+
+    def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if self.inside:
+            return result
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        makers = self._makers(given)
+        if makers and results:
+            name = getattr(function, "__name__", str(function))
+            if name not in WIRING:
+                makers = frozenset({self._digital(name, makers, given, results)})
+            for tensor in results:
+                self.makers[tensor] = makers
+        elif makers and getattr(function, "__name__", "") == "__setitem__":
+            self.makers[given[0]] = makers
+        return result
+
+    def _makers(self, tensors: list[torch.Tensor]) -> frozenset[int]:
+        return frozenset().union(*(self.makers.get(tensor, frozenset()) for tensor in tensors))
+
+    def _digital(
+        self, name: str, makers: frozenset[int], given: list[torch.Tensor], results: list[torch.Tensor]
+    ) -> int:
+        """The number of the call that this function becomes, or becomes part of."""
+        work = max(sum(t.numel() for t in results), *(t.numel() for t in given if self.makers.get(t)))
+        work = -(-work // self.samples)
+        rows, rows_in = _rows(results[0]), max(_rows(t) for t in given)
+        if name not in ROW_BY_ROW or rows > rows_in:
+            rows, rows_in = 1, 1
+        last, others = max(makers), tuple(sorted(makers - {max(makers), INPUT}))
+        if last != INPUT and self.calls[last].digital:  # the same unit goes on with its own result
+            call = self.calls[last]
+            call.digital += (name,)
+            call.after = tuple(sorted({*call.after, *others}))
+            call.work += work
+            step = _spread(rows, len(call.needs))
+            call.needs = tuple(call.needs[need] for need in step)
+            return last
+        layer = "" if last == INPUT else self.calls[last].layer
+        after = others if last == INPUT else (*others, last)
+        self.calls.append(Call(layer, (name,), after, work=work, rows_in=rows_in, needs=_spread(rows, rows_in)))
+        return len(self.calls) - 1
+
+    def _enter_layer(self, layer: Any, inputs: tuple[Any, ...]) -> None:
+        self.inside = True
+
+    def _leave_layer(self, layer: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        self.inside = False
+        (x,) = inputs
+        makers, spec = self._makers([x]), layer.spec
+        rows = _rows(output) if spec.dims == 2 else 1
+        needs, rows_in = (0,), 1
+        if rows > 1:
+            rows_in = _rows(x)
+            before = spec.padding[2] if spec.padding else 0
+            reach = spec.dilation[1] * (spec.kernel[1] - 1) - before
+            needs = tuple(min(max(row * spec.stride[1] + reach, 0), rows_in - 1) for row in range(rows))
+        positions = -(-output.numel() // (spec.out_features * self.samples))
+        after = tuple(sorted(makers - {INPUT}))
+        values = -(-x.numel() // self.samples)
+        self.calls.append(Call(layer.name, (), after, positions, 0, values, rows_in, needs))
+        self.makers[output] = frozenset({len(self.calls) - 1})
+
+
+def _rows(tensor: torch.Tensor) -> int:
+    """Rows of the pictures (samples, channels, rows, columns); 1 if they are none."""
+    return int(tensor.shape[2]) if tensor.ndim == 4 else 1
+
+
+def _spread(rows: int, rows_in: int) -> tuple[int, ...]:
+    """The last of `rows_in` rows that each of `rows` rows needs, which are spread over them evenly."""
+    return tuple(-(-(row + 1) * rows_in // rows) - 1 for row in range(rows))

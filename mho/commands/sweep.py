@@ -1,0 +1,50 @@
+"""`mho sweep`: an experiment over grids and lists of settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def sweep(
+    file: Path = typer.Argument(..., help="The sweep, in YAML: docs/sweeps.md."),
+    out: Path = typer.Option(..., help="Run folder; what is done there already is not done again."),
+    jobs: int = typer.Option(1, min=1, help="Processes of this machine, or workers of a local cluster."),
+    csv: bool = typer.Option(False, "--csv", help="Write results.csv beside results.parquet."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="List the tasks, and which are done; run nothing."),
+) -> None:
+    """Run an experiment over grids of settings; run it again after Ctrl-C or a crash, and it goes on."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console()
+    with console.status("loading PyTorch and the sweep ..."):
+        from ..sweeps.run import planned
+        from ..sweeps.run import sweep as run
+    if dry_run:
+        tasks = planned(file, out=out)
+        for row in tasks.itertuples():
+            console.print(
+                f"{row.task_id}  {'done' if row.done else '-   '}  {row.task}", soft_wrap=True, highlight=False
+            )
+        console.print(f"{len(tasks)} tasks, {int(tasks['done'].sum())} of them done", highlight=False)
+        return
+    columns = (TextColumn("tasks"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        table = run(
+            file,
+            out=out,
+            jobs=jobs,
+            csv=csv,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    console.print(f"{len(table)} results in {out / 'results.parquet'}", soft_wrap=True, highlight=False)

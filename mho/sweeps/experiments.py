@@ -1,0 +1,129 @@
+"""The experiments that a sweep can run: functions of a chip and settings that return columns.
+
+A further experiment is a function here and a line in `EXPERIMENTS`. Its version is part of the ids of its tasks: raise
+it when the function gives other results, and finished tasks are done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..mapping.chip import Chip
+from ..mapping.cost import layer_costs
+from ..models.votes import Accuracy, vote
+from .file import Settings
+
+Columns = dict[str, float | int | str | bool]
+Counts = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass
+class Bench:
+    """One chip and all the labelled pictures there are; what one task has read, the next need not read again.
+
+    Attributes:
+        chip: as mapped for the settings of the tasks.
+        images: (n, ...); a task uses the first of them.
+        labels: (n,).
+    """
+
+    chip: Chip
+    images: torch.Tensor
+    labels: torch.Tensor
+    _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def right(self, start: int, stop: int, settings: Settings) -> Counts:
+        """(votes,) right answers to pictures start to stop after 1, 2, ... votes."""
+        key = start, stop, settings.copies, settings.rule
+        found: Counts | None = self._kept.get(key)
+        if found is None or len(found) < settings.votes:
+            found = self._kept[key] = self._vote(start, stop, settings, settings.votes)
+        return found[: settings.votes]
+
+    def clipped(self, start: int, stop: int, settings: Settings) -> Counts:
+        """Inputs, inputs clipped, readings, readings clipped in the first inference of pictures start to stop."""
+        if ("clipped", start, stop) not in self._kept:
+            before = self._conversions()
+            right = self._vote(start, stop, settings, 1)
+            self._kept["clipped", start, stop] = self._conversions() - before
+            self._kept.setdefault((start, stop, 1, settings.rule), right)
+        found: Counts = self._kept["clipped", start, stop]
+        return found
+
+    def _vote(self, start: int, stop: int, settings: Settings, votes: int) -> Counts:
+        result = vote(
+            self.chip,
+            self.images[start:stop],
+            votes,
+            batch_size=settings.batch_size,
+            copies=min(settings.copies, votes),
+            rule=settings.rule,
+            first_sample=start,
+        )
+        found: Counts = (result.winners == self.labels[start:stop, None]).sum(dim=0).numpy()
+        return found
+
+    def _conversions(self) -> Counts:
+        total = np.zeros(4, np.int64)
+        for layer in self.chip.layers.values():
+            counts, rounds = layer.matrix.counts, layer.hardware.dac.bits is not None
+            inputs = (counts.inputs, counts.inputs_clipped) if rounds else (0, 0)
+            total += (*inputs, counts.readings, counts.readings_clipped)
+        return total
+
+
+def accuracy(bench: Bench, settings: Settings) -> Columns:
+    """Accuracy after all votes and after one, clipping and energy.
+
+    Columns: `pictures` used; `accuracy` after all votes with its 95 % Wilson interval `low`, `high` and the interval's
+    `width`; `accuracy_1` after one; `dac_clipped`, `adc_clipped`, shares of the conversions of the first inference
+    that were clipped (NaN where nothing is converted); `array_energy_j` of one inference of one picture;
+    `inference_energy_j`, all of `layer_costs`, and `decision_energy_j`, that of all votes (NaN where a converter has no
+    bits, and so no cost).
+    """
+    right, conversions = np.zeros(settings.votes, np.int64), np.zeros(4, np.int64)
+    found = first = Accuracy(0, 1)
+    for start, stop in _blocks(settings, len(bench.images)):
+        conversions += bench.clipped(start, stop, settings)
+        right += bench.right(start, stop, settings)
+        first, found = Accuracy(int(right[0]), stop), Accuracy(int(right[-1]), stop)
+        if settings.target_width is not None and found.high - found.low <= settings.target_width:
+            break
+    layers = bench.chip.layers.values()
+    priced = all(None not in (layer.hardware.dac.bits, layer.hardware.adc.bits) for layer in layers)
+    energy = float(layer_costs(bench.chip)["energy_j"].sum()) if priced else np.nan
+    return {
+        "pictures": found.n,
+        "accuracy": float(found),
+        "low": found.low,
+        "high": found.high,
+        "width": found.high - found.low,
+        "accuracy_1": float(first),
+        "dac_clipped": conversions[1] / conversions[0] if conversions[0] else np.nan,
+        "adc_clipped": conversions[3] / conversions[2] if conversions[2] else np.nan,
+        "array_energy_j": sum((layer.array_energy_j or 0.0) * (layer.positions or 0) for layer in layers),
+        "inference_energy_j": energy,
+        "decision_energy_j": settings.votes * energy,
+    }
+
+
+def _blocks(settings: Settings, available: int) -> Iterator[tuple[int, int]]:
+    """First and last picture of what is read at once; with a target width, each block doubles the pictures so far."""
+    start, stop = 0, settings.images
+    yield start, stop
+    while settings.target_width is not None and stop < available:
+        start, stop = stop, min(2 * stop, available)
+        yield start, stop
+
+
+class Experiment(NamedTuple):
+    run: Callable[[Bench, Settings], Columns]
+    version: int
+
+
+EXPERIMENTS = {"accuracy": Experiment(accuracy, version=1)}

@@ -1,0 +1,177 @@
+"""What a sweep file says, and the points it stands for."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from ..crossbar.hardware import Hardware
+from ..devices.config import Config, faults
+
+Count = Annotated[int, Field(ge=1)]
+Values = dict[str, Any]
+
+
+class Shared(Config):
+    """The settings of an experiment, beside the fields of its hardware.
+
+    model: a network of `mho.models` by name, or package.module:factory.
+    weights: committed weights of that network by name, or a checkpoint file; null for a factory that brings its own.
+    data: `mnist` (the test pictures), or an .npz file with images and labels.
+    images: how many of them, from the first; with `target_width`, how many to begin with.
+    calibrate: how many of them, from the first, set the converters' ranges.
+    hardware: a preset, or a YAML file.
+    votes, copies, rule: as in `mho.vote`.
+    seed: which chip.
+    batch_size: pictures worked off together; does not change the result.
+    target_width: widest 95 % interval of the accuracy; pictures are doubled until it is reached or there are no more.
+    """
+
+    model: str
+    weights: str | None = None
+    data: str = "mnist"
+    images: Count = 1000
+    calibrate: Count = 256
+    hardware: str
+    votes: Count = 1
+    copies: Count = 1
+    rule: Literal["hard", "soft"] = "hard"
+    seed: int = 0
+    batch_size: Count = 250
+    target_width: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+
+class Settings(Shared):
+    """Those of one point."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Settings:
+        if self.copies > self.votes:
+            raise ValueError(f"copies must be at most votes = {self.votes}, got {self.copies}")
+        return self
+
+
+class Sweep(Shared):
+    """A sweep file: an experiment, the settings that its points share, and what varies.
+
+    grid: names and their values (one, or a list); the points are all combinations, the last name varies fastest.
+    points: a list of explicit points, each some names and values; each is combined with the whole grid.
+    backend, cluster: what runs the tasks: processes of this machine (loky), or the Dask or Ray cluster at an address
+        (null: one that is started here and ended with the sweep).
+
+    In `grid` and `points`, names with a dot, and `time_s`, are fields of the hardware; the others are settings.
+    """
+
+    experiment: str
+    grid: dict[str, list[Any]] = Field(default_factory=dict)
+    points: Annotated[list[Values], Field(min_length=1)] | None = None
+    backend: Literal["loky", "dask", "ray"] = "loky"
+    cluster: str | None = None
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _lists(cls, grid: Any) -> Any:
+        if not isinstance(grid, Mapping):
+            raise ValueError("expected names and lists of values")
+        lists = {str(name): values if isinstance(values, list) else [values] for name, values in grid.items()}
+        empty = [name for name, values in lists.items() if not values]
+        if empty:
+            raise ValueError(f"{empty[0]} must have at least one value, got none")
+        return lists
+
+    @model_validator(mode="after")
+    def _known(self) -> Sweep:
+        for where, names in (("grid", self.grid), *((f"points[{i}]", p) for i, p in enumerate(self.points or []))):
+            for name in names:
+                if name not in Settings.model_fields and not is_hardware(name):
+                    raise ValueError(
+                        f"{where}: there is no setting {name!r}; settings are {', '.join(Settings.model_fields)}, and "
+                        "fields of the hardware are given by dotted path, as sensing.v_read"
+                    )
+                if where != "grid" and name in self.grid:
+                    raise ValueError(f"{where}: {name!r} stands in grid too; say it once")
+        if self.cluster is not None and self.backend == "loky":
+            raise ValueError("cluster: an address needs backend: dask or ray, got loky")
+        return self
+
+    @classmethod
+    def read(cls, source: str | Path | Mapping[str, Any]) -> Sweep:
+        """A sweep from a YAML file, or from what such a file holds.
+
+        Raises:
+            ValueError: not YAML, a field that does not exist, or an impossible value; the message names the file.
+        """
+        where = "sweep" if isinstance(source, Mapping) else f"sweep file {source}"
+        fields: Any = source
+        if not isinstance(source, Mapping):
+            try:
+                fields = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError) as error:
+                raise ValueError(f"{where}: {getattr(error, 'strerror', None) or error}") from error
+            except yaml.YAMLError as error:
+                raise ValueError(f"{where}: not a YAML file ({' '.join(str(error).split())})") from error
+        if not isinstance(fields, Mapping):
+            raise ValueError(f"{where}: expected a mapping of fields, got {type(fields).__name__}")
+        try:
+            return cls.model_validate(dict(fields))
+        except ValidationError as error:
+            raise ValueError(f"{where}: {faults(error)}") from error
+
+    def dump(self) -> str:
+        """The sweep as YAML, all fields resolved; `read` takes it."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+
+    @property
+    def values(self) -> list[Values]:
+        """What varies, at each point, in the order of the results."""
+        products = itertools.product(*self.grid.values())
+        combined = [dict(zip(self.grid, values, strict=True)) for values in products]
+        return [{**point, **values} for point in self.points or [{}] for values in combined]
+
+    def resolve(self) -> list[tuple[Settings, Hardware]]:
+        """The settings and the hardware of each point of `values`.
+
+        Raises:
+            ValueError: an impossible point; the message says which.
+        """
+        chips: dict[str, Hardware] = {}
+        return [self._point(number, values, chips) for number, values in enumerate(self.values, start=1)]
+
+    def _point(self, number: int, values: Values, chips: dict[str, Hardware]) -> tuple[Settings, Hardware]:
+        changed = {name: value for name, value in values.items() if not is_hardware(name)}
+        fields = {name: value for name, value in values.items() if is_hardware(name)}
+        try:
+            settings = Settings.model_validate({name: getattr(self, name) for name in Settings.model_fields} | changed)
+            return settings, _hardware(settings.hardware, fields, chips)
+        except ValueError as error:
+            text = faults(error) if isinstance(error, ValidationError) else str(error)
+            raise ValueError(f"point {number} ({describe(values)}): {text}") from error
+
+
+def is_hardware(name: str) -> bool:
+    """Whether a name of a grid is a field of the hardware."""
+    return "." in name or name == "time_s"
+
+
+def describe(values: Values) -> str:
+    """The values of a point, for messages."""
+    return ", ".join(f"{name}: {value}" for name, value in values.items()) or "no grid"
+
+
+def _hardware(name: str, fields: Values, known: dict[str, Hardware]) -> Hardware:
+    """Hardware by name with fields replaced; `known` keeps what was resolved before."""
+    from ..inputs import find_hardware
+
+    if name not in known:
+        known[name] = find_hardware(name)
+    if not fields:
+        return known[name]
+    key = f"{name} {fields!r}"
+    if key not in known:
+        known[key] = known[name].replace(fields)
+    return known[key]

@@ -1,0 +1,164 @@
+"""`mho.sweep`: run the tasks of a sweep that are not done yet, on local processes or a cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pandas as pd
+import yaml
+
+from .file import Settings, Sweep, is_hardware
+from .folder import SweepFolder
+from .tasks import Row, Task, groups_of, run_group, tasks_of
+
+Source = str | Path | Mapping[str, Any]
+
+
+def sweep(
+    source: Source,
+    *,
+    out: str | Path,
+    jobs: int = 1,
+    csv: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> pd.DataFrame:
+    """Run a sweep, or what is missing of it.
+
+    Each finished task is written to `out` at once; interrupted or killed, the sweep goes on from there when it is run
+    again. A changed sweep in the same folder reuses what still matches. The results are the same bits whatever `jobs`,
+    the batch size, and the machines that they come from.
+
+    Args:
+        source: a sweep file, or a mapping of what such a file holds: see docs/sweeps.md.
+        out: the run folder: `sweep.yaml` and `hardware.yaml` as resolved, `parts/`, and at the end `results.parquet`.
+        jobs: local processes, or workers of a local cluster; with 1 and no cluster, this process does the work.
+        csv: write `results.csv` too.
+        progress: told how many tasks are done, and how many there are.
+
+    Returns:
+        A row a point, in the order of the sweep: `task_id`, the settings, the fields of the hardware that vary, the
+        columns of the experiment, `mho_version`; last, columns that are no results: their names end in `_meta`.
+
+    Raises:
+        ValueError: a sweep that is impossible (nothing has run then), a task that fails, or a folder in use.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    folder, settings = SweepFolder(out), Sweep.read(source)
+    tasks = tasks_of(settings)
+    with folder.locked():
+        rows = {id: folder.read(id) for id in folder.done() & {task.id for task in tasks}}
+        missing = [task for task in tasks if task.id not in rows]
+        chips = {task.settings.hardware: None for task in tasks}
+        folder.begin(settings.dump(), _hardware_text(list(chips)))
+        progress(len(rows), len(tasks))
+        with closing(_results(groups_of(missing), jobs, settings.backend, settings.cluster)) as results:
+            for found in results:
+                for row in found:
+                    folder.add(row)
+                    rows[row["task_id"]] = row
+                progress(len(rows), len(tasks))
+        names = list(dict.fromkeys(name for values in settings.values for name in values if is_hardware(name)))
+        table = folder.finish([_joined(task, names, rows[task.id]) for task in tasks], csv=csv)
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def planned(source: Source, *, out: str | Path) -> pd.DataFrame:
+    """The tasks of a sweep without running them: `task_id`, the point, and whether it is `done` in the folder."""
+    folder, tasks = SweepFolder(out), tasks_of(Sweep.read(source))
+    done = folder.done()
+    return pd.DataFrame([{"task_id": task.id, "task": task.said, "done": task.id in done} for task in tasks])
+
+
+def _joined(task: Task, names: list[str], row: Row) -> Row:
+    """A row of the table: the settings of the task and the result."""
+    asked = {name: getattr(task.settings, name) for name in Settings.model_fields if name != "batch_size"}
+    tree = task.hardware.model_dump(mode="json")
+    results = {name: value for name, value in row.items() if not name.endswith("_meta")}
+    meta = {name: value for name, value in row.items() if name.endswith("_meta")}
+    version = {"mho_version": metadata.version("mho")}
+    fields = {name: _field(tree, name) for name in names}
+    return {"task_id": task.id, "experiment": task.experiment, **asked, **fields, **results, **version, **meta}
+
+
+def _field(tree: Any, path: str) -> Any:
+    """A field by dotted path; None where this hardware has no such field."""
+    for part in path.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
+
+
+def _hardware_text(names: list[str]) -> str:
+    from ..inputs import find_hardware
+
+    dumps = {name: find_hardware(name).model_dump(mode="json") for name in names}
+    return yaml.safe_dump(dumps, sort_keys=False, allow_unicode=True)
+
+
+def _results(groups: list[list[Task]], jobs: int, backend: str, cluster: str | None) -> Generator[list[Row]]:
+    """The rows of each group as they come."""
+    if not groups:
+        return
+    if backend == "ray":
+        yield from _on_ray(groups, jobs, cluster)
+    elif backend == "dask":
+        with _dask(jobs, cluster) as client, joblib.parallel_config("dask", client=client, n_jobs=-1):
+            yield from _in_parallel(groups, 1, None)
+    elif jobs == 1:
+        for group in groups:
+            yield run_group(group)
+    else:
+        threads = max(1, _cores() // jobs)
+        with joblib.parallel_config("loky", n_jobs=min(jobs, len(groups)), inner_max_num_threads=threads):
+            yield from _in_parallel(groups, threads, os.getpid())
+
+
+def _in_parallel(groups: list[list[Task]], threads: int, owner: int | None) -> Iterator[list[Row]]:
+    parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
+    with closing(parallel(joblib.delayed(run_group)(group, threads, owner) for group in groups)) as results:
+        yield from results
+
+
+@contextmanager
+def _dask(jobs: int, cluster: str | None) -> Iterator[Any]:
+    """A client of the Dask cluster at the address, or of a local one."""
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise ValueError("backend dask needs its packages: pip install 'mho[cluster]'") from error
+    if cluster is not None:
+        with Client(cluster) as client:
+            yield client
+        return
+    local = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
+    with local, Client(local) as client:
+        yield client
+
+
+def _on_ray(groups: list[list[Task]], jobs: int, cluster: str | None) -> Iterator[list[Row]]:
+    """By tasks of Ray's own: its joblib backend gives no result before all are there."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError("backend ray needs its package: pip install 'mho[cluster]'") from error
+    ray.init(address=cluster, **({} if cluster else {"num_cpus": jobs, "include_dashboard": False}))
+    try:
+        work = ray.remote(run_group)
+        pending = [work.remote(group, 1) for group in groups]
+        while pending:
+            (ready, *_), pending = ray.wait(pending)
+            yield ray.get(ready)
+    finally:
+        ray.shutdown()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

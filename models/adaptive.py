@@ -1,0 +1,187 @@
+"""Votes that stop once the lead is safe: a sequential test for the mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from ..mapping.chip import Chip
+from ..mapping.cost import layer_costs
+from .votes import Accuracy, order, prepare, reads_of
+
+CAUTION = 0.25  # votes that each of two classes is credited with before a bet; any value above 0 keeps the guarantee
+AHEAD = 4  # rounds that are simulated at once: what a sample reads after its decision is not counted
+
+
+@dataclass(frozen=True)
+class AdaptiveResult:
+    """What noisy inferences of n samples decided, each sample read until its lead was safe, or k times.
+
+    Attributes:
+        classes: (n,) int64, the winners; for samples that were not safe, those of the k votes of `mho.vote`.
+        counts: (n, classes) int64, inferences for each class.
+        softmax: (n, classes) float32, mean softmax over the inferences.
+        reads: (n,) int64, inferences that each sample took.
+        safe: (n,) bool, whether the test stopped them: then the winner differs from the class that infinitely many
+            inferences would choose with a probability of at most `error`.
+        k: most inferences of a sample.
+        error: that probability, for each sample.
+        rule: hard or soft.
+        copies: number of chips that the inferences were dealt out to.
+    """
+
+    classes: torch.Tensor
+    counts: torch.Tensor
+    softmax: torch.Tensor
+    reads: torch.Tensor
+    safe: torch.Tensor
+    k: int
+    error: float
+    rule: Literal["hard", "soft"]
+    copies: int
+
+    @property
+    def mean_reads(self) -> float:
+        """Inferences of a decision on average: the estimate of their expected number for inputs like these."""
+        return float(self.reads.double().mean())
+
+    @property
+    def capped(self) -> int:
+        """Samples that k inferences did not make safe."""
+        return int((~self.safe).sum())
+
+    def energy_j(self, chip: Chip) -> float:
+        """Energy of a decision of `chip` on average: mean reads times the energy of an inference (`layer_costs`)."""
+        return self.mean_reads * float(layer_costs(chip)["energy_j"].sum())
+
+    def accuracy(self, labels: torch.Tensor, confidence: float = 0.95) -> Accuracy:
+        """Share of samples whose winner is their label (n,), a float with the Wilson interval `.low`, `.high`.
+
+        Raises:
+            ValueError: labels of another length.
+        """
+        return Accuracy.of(self.classes, labels, confidence)
+
+
+def adaptive_vote(
+    chip: Chip,
+    images: torch.Tensor,
+    k: int = 20,
+    *,
+    error: float = 0.01,
+    batch_size: int | None = 250,
+    copies: int = 1,
+    rule: Literal["hard", "soft"] = "hard",
+) -> AdaptiveResult:
+    """Classify samples by noisy inferences that stop when the lead is safe, k at most.
+
+    The inferences of a sample are the first of those that `mho.vote` makes, bit for bit. Only undecided samples are
+    read again. A sample stops
+
+    - safe, when a sequential test has rejected every class but the leader as the one that infinitely many inferences
+      would choose. A true choice is rejected with a probability of at most `error`, however often the test looks;
+    - or when no inference up to k could change the winner of k votes any more.
+
+    The test is a bet on the leader against each other class m (Waudby-Smith and Ramdas 2024): the wealth W_m starts at
+    1 and is multiplied by 1 + b (v_leader - v_m) in each inference, v being 1 for its class and 0 for the others (hard
+    votes) or its softmax (soft), and b in [0, 1] depending on earlier inferences only. While m is the true choice the
+    mean factor is at most 1, so that W_m ever reaches 1 / error with a probability of at most `error` (Ville 1939);
+    then m is rejected. With several copies, bets are placed and decided once a round, an inference of each copy.
+
+    The guarantee takes the inferences of one chip as independent, which its fresh noise is. Errors of programming are
+    part of the true choice: it is this chip's, or these copies'. Noise that lasts from one read to the next (1/f,
+    telegraph) makes neighbouring inferences agree, and the error larger than `error` says.
+
+    Args:
+        chip, images, k, batch_size, copies, rule: as in `mho.vote`.
+        error: accepted probability, for a sample, of stopping safe with another class than the true choice.
+
+    Raises:
+        ValueError: as `mho.vote`, or an error outside 0 to 1.
+    """
+    if not 0 < error < 1:
+        raise ValueError(f"error must be a probability above 0 and below 1, got {error}")
+    chips, size = prepare(chip, images, k, batch_size, copies, rule)
+    parts = [_decide(chips, images[a : a + size], a, k, error, rule) for a in range(0, len(images), size)]
+    ballots, softmax, reads, safe, classes = (torch.cat(part) for part in zip(*parts, strict=True))
+    return AdaptiveResult(classes, ballots, softmax, reads, safe, k, error, rule, copies)
+
+
+def _decide(
+    chips: list[Chip], batch: torch.Tensor, start: int, k: int, error: float, rule: str
+) -> tuple[torch.Tensor, ...]:
+    """Counts, mean softmax, reads, safe and winners of one batch."""
+    tally = Tally(len(batch), k, error, rule, len(chips))
+    for first in range(0, k, AHEAD * len(chips)):
+        stop = min(k, first + AHEAD * len(chips))
+        rows = tally.open.nonzero()[:, 0]
+        if not len(rows):
+            break
+        runs = [list(reads_of(chips, batch[a:b], start + a, range(first, stop))) for a, b in _runs(tally.open)]
+        for read, logits in enumerate(zip(*runs, strict=True), start=first):
+            tally.add(rows, read, torch.cat(logits))
+    return tally.counts, tally.mean, tally.reads, tally.safe, tally.leaders
+
+
+def _runs(mask: torch.Tensor) -> list[tuple[int, int]]:
+    """The stretches of True in a mask: their first index and the one behind their last."""
+    edges = torch.diff(mask.int(), prepend=torch.zeros(1, dtype=torch.int), append=torch.zeros(1, dtype=torch.int))
+    return list(zip((edges == 1).nonzero()[:, 0].tolist(), (edges == -1).nonzero()[:, 0].tolist(), strict=True))
+
+
+class Tally:
+    """Votes and wealth of a batch of samples, which close one by one."""
+
+    def __init__(self, samples: int, k: int, error: float, rule: str, copies: int) -> None:
+        self.k, self.error, self.rule, self.copies = k, error, rule, copies
+        self.open = torch.ones(samples, dtype=torch.bool)
+        self.safe = torch.zeros(samples, dtype=torch.bool)
+        self.reads = torch.zeros(samples, dtype=torch.int64)
+        self.leaders = torch.zeros(samples, dtype=torch.int64)
+        self.counts: torch.Tensor = torch.zeros(0)
+
+    def _begin(self, classes: int) -> None:
+        shape = len(self.open), classes
+        self.counts = torch.zeros(shape, dtype=torch.int64)
+        self.total = torch.zeros(shape, dtype=torch.float64)
+        self.squares = torch.zeros(shape, dtype=torch.float64)
+        self.bets = torch.zeros(shape, dtype=torch.float64)
+        self.wealth = torch.ones(shape, dtype=torch.float64)
+        self.rejected = torch.zeros(shape, dtype=torch.bool)
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """(samples, classes) float32: mean softmax."""
+        return (self.total / self.reads[:, None].clamp(min=1)).float()
+
+    def add(self, rows: torch.Tensor, read: int, logits: torch.Tensor) -> None:
+        """Count inference number `read` of those of the samples `rows` that are open, and close what it decides."""
+        if not len(self.counts):
+            self._begin(logits.shape[1])
+        mine = self.open[rows]
+        rows, logits = rows[mine], logits[mine]
+        softmax = logits.double().softmax(dim=1)
+        votes = torch.nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1])
+        counted = votes.double() if self.rule == "hard" else softmax
+        leading = self.leaders[rows, None]
+        self.wealth[rows] *= 1 + self.bets[rows] * (counted.gather(1, leading) - counted)
+        self.counts[rows] += votes
+        self.total[rows] += softmax
+        self.squares[rows] += counted.square()
+        self.reads[rows] = read + 1
+        if (read + 1) % self.copies and read + 1 < self.k:
+            return  # in the middle of a round
+        counts, total = self.counts[rows], self.total[rows]
+        ranks = order(counts, (total / (read + 1)).float(), self.rule)[:, :2]
+        scores = counts.double() if self.rule == "hard" else total
+        best, second = scores.gather(1, ranks).unbind(dim=1)
+        if (read + 1) % self.copies == 0:
+            self.rejected[rows] |= self.wealth[rows] >= 1 / self.error
+        self.safe[rows] = self.rejected[rows].scatter(1, ranks[:, :1], True).all(dim=1)
+        self.open[rows] = ~self.safe[rows] & (best - second <= self.k - 1 - read) & (read + 1 < self.k)
+        self.leaders[rows] = ranks[:, 0]
+        squares = self.squares[rows]
+        spread = squares.gather(1, ranks[:, :1]) + squares + 2 * CAUTION
+        self.bets[rows] = ((best[:, None] - scores) / spread).clamp(max=1)  # near the best for bets of small gain

@@ -1,0 +1,328 @@
+"""Sweeps: what identifies a task, what is refused, and that results are the same bits however they came about."""
+
+import importlib
+import multiprocessing
+import random
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from helpers import hardware
+from sweeps_model import net, write_files, write_sweep
+
+import mho
+from mho.cli import app, run
+from mho.models.votes import Accuracy, vote
+from mho.sweeps.file import Sweep
+from mho.sweeps.folder import SweepFolder
+from mho.sweeps.run import planned
+from mho.sweeps.tasks import groups_of, tasks_of
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def fields(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A sweep of 24 tasks."""
+    return write_files(tmp_path_factory.mktemp("files"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(fields: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """What it ends with in one process."""
+    return mho.sweep(fields, out=tmp_path_factory.mktemp("undisturbed"))
+
+
+def results(table: pd.DataFrame) -> pd.DataFrame:
+    return table[[name for name in table if not name.endswith("_meta")]]
+
+
+def ids(fields: dict[str, Any], **changes: Any) -> list[str]:
+    return [task.id for task in tasks_of(Sweep.read({**fields, **changes}))]
+
+
+def one(fields: dict[str, Any], **changes: Any) -> str:
+    return ids(fields, **{"grid": {}, "votes": 3, **changes})[0]
+
+
+def test_a_row_is_what_map_and_vote_give(fields: dict[str, Any], undisturbed: pd.DataFrame) -> None:
+    images, labels = mho.inputs.find_inputs(fields["data"])
+    row = undisturbed.iloc[5]
+    assert (row["sensing.v_read"], row["seed"], row["votes"]) == (0.05, 1, 4)
+    chip = mho.map(
+        net(), mho.Hardware.load(fields["hardware"]).replace({"sensing.v_read": 0.05}), calibrate=images[:20], seed=1
+    )
+    curve = vote(chip, images[:50], 4).accuracy_over_votes(labels[:50])
+    assert (row["accuracy_1"], row["accuracy"], row["low"], row["high"]) == (
+        curve[0],
+        curve[3],
+        curve[3].low,
+        curve[3].high,
+    )
+    fresh = mho.map(net(), chip.hardware, calibrate=images[:20], seed=1)
+    counts = [layer.matrix.counts for layer in fresh.layers.values()]
+    for count in counts:
+        count.__init__()  # type: ignore[misc]  # without those of the calibration
+    fresh(images[:50])
+    assert row["dac_clipped"] == sum(c.inputs_clipped for c in counts) / sum(c.inputs for c in counts)
+    assert row["adc_clipped"] == sum(c.readings_clipped for c in counts) / sum(c.readings for c in counts)
+    energy = mho.mapping.cost.layer_costs(chip)
+    assert row["array_energy_j"] == pytest.approx(energy["energy_array_j"].sum(), rel=1e-12)
+    assert row["decision_energy_j"] == pytest.approx(4 * energy["energy_j"].sum(), rel=1e-12)
+
+
+def test_rows_stand_in_the_order_of_the_sweep(fields: dict[str, Any], undisturbed: pd.DataFrame) -> None:
+    grid = fields["grid"]
+    asked = [(v, s, k) for v in (0.05, 0.1) for s in grid["seed"] for k in grid["votes"]]
+    assert list(zip(*(undisturbed[name] for name in ("sensing.v_read", "seed", "votes")), strict=True)) == asked
+    assert undisturbed.columns[0] == "task_id"
+    assert undisturbed["task_id"].is_unique
+    assert undisturbed["accuracy"].nunique() > 5  # the noise tells
+
+
+def test_shared_reads_give_what_tasks_alone_give(
+    fields: dict[str, Any], undisturbed: pd.DataFrame, tmp_path: Path
+) -> None:
+    few = {**fields, "grid": {"sensing.v_read": 0.05, "seed": 0, "votes": [2]}}
+    alone = mho.sweep(few, out=tmp_path / "alone")
+    pd.testing.assert_frame_equal(results(alone), results(undisturbed.iloc[[3]]).reset_index(drop=True))
+    assert len(groups_of(tasks_of(Sweep.read(fields)))) == 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"votes": 4},
+        {"copies": 2},
+        {"rule": "soft"},
+        {"seed": 1},
+        {"images": 51},
+        {"calibrate": 21},
+        {"target_width": 0.1},
+        {"model": "sweeps_model:random_net"},
+        {"hardware": "reram"},
+        {"grid": {"adc.bits": 7}},
+        {"grid": {"cost.adc_rate": 1e8}},
+        {"grid": {"time_s": 1.0}},
+    ],
+)
+def test_what_changes_a_result_changes_the_id(fields: dict[str, Any], change: dict[str, Any]) -> None:
+    assert one(fields, **change) != one(fields)
+
+
+def test_what_changes_no_result_keeps_the_id(fields: dict[str, Any], tmp_path: Path) -> None:
+    chip = mho.Hardware.load(fields["hardware"])
+    said = {"name": "other", "description": "words", "sources": {"cell.g_min": "a book"}}
+    chip.replace(said).save(tmp_path / "other.yaml")
+    changes: list[dict[str, Any]] = [
+        {"hardware": str(tmp_path / "other.yaml")},
+        {"batch_size": 7},
+        {"backend": "dask"},
+        {"grid": {"votes": [3]}},
+        {"points": [{"sensing.v_read": "200 mV"}]},
+    ]
+    assert {one(fields, **change) for change in changes} == {one(fields)}
+
+
+def test_contents_count_not_names(fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "copy.npz").write_bytes(Path(fields["data"]).read_bytes())
+    assert one(fields, data=str(tmp_path / "copy.npz")) == one(fields)
+    torch.save(net().state_dict(), tmp_path / "weights.pt")
+    assert one(fields, weights=str(tmp_path / "weights.pt")) == one(fields)
+    other = net()
+    other[0].bias.data[0] += 1e-3  # type: ignore[index, operator, union-attr]
+    torch.save(other.state_dict(), tmp_path / "weights.pt")
+    assert one(fields, weights=str(tmp_path / "weights.pt")) != one(fields)
+    experiments = importlib.import_module("mho.sweeps.experiments").EXPERIMENTS
+    before = one(fields)
+    monkeypatch.setitem(experiments, "accuracy", experiments["accuracy"]._replace(version=99))
+    assert one(fields) != before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"imagse": 3}, "Sweep has no field imagse; its fields are model, "),
+        ({"experiment": "speed"}, "experiment must be one of accuracy, got 'speed'"),
+        ({"images": 0}, "sweep: images = 0: Input should be greater than or equal to 1"),
+        ({"images": 401}, r"images must be at most 400, the pictures of .*, got 401"),
+        ({"rule": "loud"}, "rule = 'loud': Input should be 'hard' or 'soft'"),
+        ({"cluster": "tcp://127.0.0.1:1"}, "cluster: an address needs backend: dask or ray, got loky"),
+        ({"grid": {"vote": [1]}}, "grid: there is no setting 'vote'; settings are model, "),
+        ({"grid": {"votes": []}}, "grid: votes must have at least one value, got none"),
+        ({"grid": [1]}, "grid: expected names and lists of values"),
+        ({"points": [{"votes": 1}]}, r"points\[0\]: 'votes' stands in grid too; say it once"),
+        ({"grid": {"seed": [0, 1], "adc.bit": [6]}}, r"point 1 \(seed: 0, adc.bit: 6\): .*Adc has no field bit;"),
+        ({"grid": {"adcs.bits": [6]}}, r"point 1 \(adcs.bits: 6\): hardware has no field 'adcs.bits'"),
+        ({"grid": {"votes": [4, 2], "copies": [3]}}, r"point 2 \(votes: 2, copies: 3\): copies must be at most votes"),
+        ({"grid": {"hardware": ["reram"], "sensing.v_read": [0.1, 9]}}, r"point 2 .*v_read must be at most cell.v_max"),
+        ({"grid": {"seed": [1, 2, 1]}}, r"point 3 \(seed: 1\): is the same task as point 1 \(seed: 1\); leave one out"),
+        ({"grid": {"batch_size": [1, 2]}}, "is the same task as point 1"),
+        ({"model": "mnist_cnn"}, "weights: mnist_cnn needs some"),
+        ({"model": "mnist_cnn", "weights": "sigma"}, "weights of mnist_cnn must be one of add-sigma-0.5, "),
+        ({"model": "cnn"}, "model must be one of mnist_cnn"),
+    ],
+)
+def test_the_impossible_is_refused_before_anything_runs(
+    fields: dict[str, Any], tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        mho.sweep({**fields, **change}, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("[1", "not a YAML file"), ("- 1", "expected a mapping of fields, got list")]
+)
+def test_a_file_that_is_no_sweep(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "sweep.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        mho.sweep(tmp_path / "sweep.yaml", out=tmp_path / "run")
+    with pytest.raises(ValueError, match="No such file"):
+        mho.sweep(tmp_path / "none.yaml", out=tmp_path / "run")
+
+
+def test_points_and_grid_combine(fields: dict[str, Any]) -> None:
+    points = [{"sensing.v_read": 0.1, "votes": 4}, {"adc.bits": 6}]
+    values = Sweep.read({**fields, "points": points, "grid": {"seed": [0, 1]}}).values
+    assert values == [{**point, "seed": seed} for point in points for seed in (0, 1)]
+
+
+def test_a_changed_sweep_reuses_what_matches(fields: dict[str, Any], tmp_path: Path) -> None:
+    first = {**fields, "grid": {"seed": [0, 1], "votes": [1, 2]}}
+    mho.sweep(first, out=tmp_path)
+    before = {path: path.read_bytes() for path in (tmp_path / "parts").iterdir()}
+    told: list[tuple[int, int]] = []
+    changed = {**fields, "grid": {"votes": [2, 5], "seed": [1, 2]}}
+    table = mho.sweep(changed, out=tmp_path, progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 4), (3, 4), (4, 4)]
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert list(table["votes"]) == [2, 2, 5, 5]
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "results.parquet"), table)
+    again = Sweep.read(tmp_path / "sweep.yaml")
+    assert again == Sweep.read(changed)
+
+
+def test_an_interrupted_sweep_goes_on(fields: dict[str, Any], undisturbed: pd.DataFrame, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done >= 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mho.sweep(fields, out=tmp_path, progress=stop)
+    assert planned(fields, out=tmp_path)["done"].sum() == 12
+    assert not (tmp_path / "results.parquet").exists()
+    (tmp_path / "parts" / ".half.1.part").write_bytes(b"PAR1")
+    pd.testing.assert_frame_equal(results(mho.sweep(fields, out=tmp_path)), results(undisturbed))
+    assert not list((tmp_path / "parts").glob(".*"))
+
+
+def test_two_processes_give_the_same_bits(
+    fields: dict[str, Any], undisturbed: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    table = mho.sweep({**fields, "batch_size": 17}, out=tmp_path, jobs=2)
+    pd.testing.assert_frame_equal(results(table), results(undisturbed))
+    assert multiprocessing.current_process().pid not in set(table["pid_meta"])
+
+
+def test_a_dask_cluster_gives_the_same_bits(
+    fields: dict[str, Any], undisturbed: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs="ERROR"
+    ) as cluster:
+        table = mho.sweep({**fields, "backend": "dask", "cluster": cluster.scheduler_address}, out=tmp_path)
+    pd.testing.assert_frame_equal(results(table), results(undisturbed))
+    assert len(set(table["pid_meta"])) == 2
+
+
+def test_killed_three_times_and_finished(
+    fields: dict[str, Any], undisturbed: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(HERE.parent / "benchmarks")
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    kill = importlib.import_module("kill_sweep")
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
+    rng, whole = random.Random(2), kill.results_of(undisturbed)
+    found = kill.kill_and_finish(path, tmp_path / "run", whole, kills=3, jobs=1, rng=rng, spread=0.05)
+    assert (found.kills, found.lost, found.repeated) == (3, 0, 0)
+    assert found.finished >= 1
+    assert found.equal
+    assert not kill.results_of(undisturbed.assign(accuracy=0.5)).equals(kill.results_of(undisturbed))
+
+
+def test_a_folder_has_one_sweep_at_a_time(fields: dict[str, Any], tmp_path: Path) -> None:
+    with (
+        SweepFolder(tmp_path).locked(),
+        pytest.raises(ValueError, match=r"is in use by another sweep \(process \d+ on"),
+    ):
+        mho.sweep(fields, out=tmp_path)
+
+
+def test_other_folders_and_damaged_parts_are_refused(fields: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is no folder of a sweep"):
+        mho.sweep(fields, out=tmp_path)
+    few = {**fields, "grid": {}}
+    table = mho.sweep(few, out=tmp_path / "run")
+    part = tmp_path / "run" / "parts" / f"{table['task_id'][0]}.parquet"
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"\.parquet: damaged .*; delete it"):
+        mho.sweep(few, out=tmp_path / "run")
+
+
+def test_a_target_width_takes_as_many_pictures_as_it_needs(fields: dict[str, Any], tmp_path: Path) -> None:
+    wide = {**fields, "grid": {"sensing.v_read": 0.05, "votes": [1, 9], "target_width": [0.2, 0.1, 1e-3]}}
+    table = mho.sweep({**wide, "images": 20}, out=tmp_path)
+    images, labels = mho.inputs.find_inputs(fields["data"])
+    for row in table.itertuples():
+        assert row.pictures in (20, 40, 80, 160, 320, 400)
+        assert row.width <= row.target_width or row.pictures == 400
+        chip = mho.map(net(), hardware(output_noise__sigma_add=0.3, sensing__v_read=0.05), calibrate=images[:20])
+        curve = [
+            Accuracy(int((vote(chip, images[:n], row.votes).classes == labels[:n]).sum()), n)
+            for n in (20, 40, 80, 160, 320, 400)
+        ]
+        found = next((a for a in curve if a.high - a.low <= row.target_width), curve[-1])
+        assert (row.accuracy, row.pictures, row.low) == (found, found.n, found.low)
+    assert table["pictures"].nunique() > 2
+
+
+def test_a_model_that_is_another_each_time_is_refused(fields: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"point 1 \(seed: 0\): model .* has other weights each time it is made"):
+        mho.sweep({**fields, "model": "sweeps_model:random_net", "grid": {"seed": [0]}}, out=tmp_path)
+
+
+def test_converters_without_bits_have_no_cost(fields: dict[str, Any], tmp_path: Path) -> None:
+    points = [{"adc.bits": None, "adc.full_scale": None}, {"adc.bits": 8}]
+    table = mho.sweep({**fields, "grid": {"votes": 2}, "points": points}, out=tmp_path, csv=True)
+    assert list(table["decision_energy_j"].isna()) == [True, False]
+    assert list(table["adc.bits"].isna()) == [True, False]
+    assert list(table["adc_clipped"].isna()) == [True, False]
+    assert len(pd.read_csv(tmp_path / "results.csv")) == 2
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(HERE)
+    path = str(write_sweep(tmp_path, grid={"votes": [1, 2]}))
+    out = tmp_path / "run"
+    assert run(app, ["sweep", path, "--out", str(out), "--dry-run"]) == 0
+    assert not out.exists()
+    assert "2 tasks, 0 of them done" in capsys.readouterr().out
+    assert run(app, ["sweep", path, "--out", str(out), "--csv"]) == 0
+    assert "2 results in" in capsys.readouterr().out
+    assert run(app, ["sweep", path, "--out", str(out), "--dry-run"]) == 0
+    listed = capsys.readouterr().out
+    assert "2 tasks, 2 of them done" in listed
+    assert "point 2 (votes: 2)" in listed
+    assert {p.name for p in out.iterdir()} == {
+        ".lock", "hardware.yaml", "parts", "results.csv", "results.parquet", "sweep.yaml",
+    }  # fmt: skip
+    assert set(yaml.safe_load((out / "hardware.yaml").read_text())) == {str(tmp_path / "chip.yaml")}
