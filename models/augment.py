@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional
 
@@ -55,4 +57,9 @@ def _turns(like: torch.Tensor, turn: float, stretch: float) -> torch.Tensor:
     return torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
 
 
-AUGMENTATIONS = {"none": torch.clone, "jitter": jitter, "wobble": wobble, "crop-flip": crop_flip}
+AUGMENTATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "none": torch.clone,
+    "jitter": jitter,
+    "wobble": wobble,
+    "crop-flip": crop_flip,
+}

@@ -68,12 +68,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands, as told to the caller after each batch; `accuracy` is set after each epoch."""
+    """Where a training stands, as told to the caller after each batch; `accuracy` is set after each epoch.
+
+    `loss` is the batch's, on the device of the training: who reads it waits until the device has come so far.
+    """
 
     epoch: int
     step: int
     steps: int
-    loss: float
+    loss: torch.Tensor
     accuracy: float | None
 
 
@@ -100,8 +103,8 @@ def train(
         out: run folder: `settings.yaml`, `checkpoint.pt`, `log.yaml` (test accuracy and seconds so far, each epoch).
         tell: called after each batch.
         save_every_s: seconds between checkpoints, beside the one after each epoch.
-        device: where to train; the data go there too. On CUDA, pictures are worked off in bfloat16 where that is safe
-            (torch.autocast).
+        device: where to train; the data go there too. On CUDA the network is compiled, and pictures are worked off in
+            bfloat16 where that is safe (torch.autocast).
 
     Raises:
         ValueError: `out` holds a run with other settings, something else, or a checkpoint that cannot be used.
@@ -116,9 +119,10 @@ def train(
         run.resume(out / CHECKPOINT)
         saved = time.monotonic()
         for epoch in range(run.epoch, recipe.epochs):
-            order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(recipe.seed * 1000 + epoch))
+            shuffle = torch.Generator().manual_seed(recipe.seed * 1000 + epoch)
+            order = torch.randperm(len(inputs), generator=shuffle).to(device)
             for step in range(run.step, steps):
-                chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size].to(device)
+                chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
                 run.learn(inputs[chosen], labels[chosen])
                 run.epoch, run.step = epoch, step + 1
                 tell(Progress(epoch, step, steps, run.loss, None))
@@ -139,8 +143,10 @@ class _Run:
     """The state of a training: all that a checkpoint holds."""
 
     def __init__(self, net: nn.Module, recipe: Recipe, steps: int, device: torch.device) -> None:
-        self.recipe, self.device, self.epoch, self.step, self.loss = recipe, device, 0, 0, math.nan
+        self.recipe, self.device, self.epoch, self.step = recipe, device, 0, 0
+        self.loss = torch.tensor(math.nan)
         self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.forward = torch.compile(self.net) if device.type == "cuda" else self.net
         self.average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay), use_buffers=True)
         self.optimizer = _optimizer(self.net, recipe)
         self.schedule = _schedule(self.optimizer, recipe, steps)
@@ -159,7 +165,7 @@ class _Run:
         if pictures:
             batch = batch.to(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=pictures and self.device.type == "cuda"):
-            logits = self.net(batch)
+            logits = self.forward(batch)
         loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad()
         loss.backward()
@@ -170,7 +176,7 @@ class _Run:
             self.schedule.step()
         if self.recipe.average_decay:
             self.average.update_parameters(self.net)
-        self.loss = float(loss.detach())
+        self.loss = loss.detach()
 
     def result(self) -> nn.Module:
         """The trained network so far."""
@@ -186,7 +192,7 @@ class _Run:
             "random": [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in _gpus(self.device))],
             "epoch": self.epoch,
             "step": self.step,
-            "loss": self.loss,
+            "loss": float(self.loss),
             "log": self.log,
             "seconds": self.spent(),
         }
@@ -207,7 +213,7 @@ class _Run:
             for gpu, random in zip(_gpus(self.device), state["random"][1:], strict=True):
                 torch.cuda.set_rng_state(random.cpu(), gpu)
             self.epoch, self.step, self.log, self.before = state["epoch"], state["step"], state["log"], state["seconds"]
-            self.loss = state.get("loss", math.nan)
+            self.loss = torch.tensor(state["loss"])
         except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path}: damaged, or of another network; delete its folder to train anew") from error
 

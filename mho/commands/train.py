@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from ..models.networks import Network
     from ..models.train import Recipe
 
+SHOW_EVERY = 10  # batches
+
 
 def train(
     network: str = typer.Argument(..., help="mnist-cnn, stroke-lstm or densenet40."),
@@ -46,10 +48,12 @@ def train(
     name = f"{'add-' if noise == 'add' else ''}sigma-{sigma_train}"
     out = out or Path("runs/train") / network / name
     build = lambda: chosen.build(sigma_train=sigma_train, noise=recipe.noise)  # noqa: E731
-    (*data, source), (*test, _) = chosen.load("train"), chosen.load("test")
+    inputs, labels, source = chosen.load("train")
+    test_inputs, test_labels, _ = chosen.load("test")
+    test = (test_inputs, test_labels)
     recipe = replace(recipe, data=source)
-    with _progress(recipe.epochs * -(-len(data[0]) // recipe.batch_size)) as tell:
-        net = run(build, data, test, recipe, out, tell, device=device)
+    with _progress(recipe.epochs * -(-len(inputs) // recipe.batch_size)) as tell:
+        net = run(build, (inputs, labels), test, recipe, out, tell, device=device)
     made = _made(network, recipe, protocol, device, out)
     made["test_accuracy"] = evaluate(net, *test)
     save_weights(net, out, name, made)
@@ -95,7 +99,8 @@ def _progress(total: int) -> Any:
 
             def tell(now: Any) -> None:
                 done = now.epoch * now.steps + now.step + 1
-                progress.update(task, completed=done, description=f"epoch {now.epoch + 1}, loss {now.loss:.3f}")
+                if done % SHOW_EVERY == 0 or now.accuracy is not None:
+                    progress.update(task, completed=done, description=f"epoch {now.epoch + 1}, loss {now.loss:.3f}")
                 if now.accuracy is not None:
                     progress.console.print(f"epoch {now.epoch + 1}: test accuracy {now.accuracy:.2%}")
 
