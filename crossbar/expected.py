@@ -14,6 +14,7 @@ from .hardware import Hardware
 from .kernels.plain import gather
 from .matrix import TiledMatrix
 from .programming import read_shares
+from .slow_noise import shared_on_average
 
 Array = np.ndarray[Any, Any]
 GRID = 513  # targets between which the expectations of a cell are interpolated
@@ -81,8 +82,8 @@ class Errors:
         product: the exact outputs before the bias, y with it.
         mean: the outputs to expect before the bias.
         frozen: mean squared error that is the same in all reads, apart from the `gain`.
-        slow: what successive reads share of the noise of cells.
-        fresh: what is drawn in each read.
+        slow: what the reads of a series share of the noise of cells, on average over all pairs of them.
+        fresh: what differs from read to read.
     """
 
     product: Array
@@ -108,12 +109,12 @@ def gain_of(product: Array, mean: Array) -> float:
     return float((product * mean).sum()) / power if power else 1.0
 
 
-def expected_errors(matrix: TiledMatrix, x: Array) -> Errors:
-    """The errors to expect of reads of x (samples, depth, height, width, channels), as `TiledMatrix.read` takes it.
+def expected_errors(matrix: TiledMatrix, x: Array, reads: int) -> Errors:
+    """The errors to expect of a series of reads of x (samples, depth, height, width, channels): `TiledMatrix.read`.
 
     Clipping is left out. Cells are taken as independent of each other, and currents as spread over many levels.
     """
-    groups = [_group_errors(matrix, x, g) for g in range(matrix.plan.groups)]
+    groups = [_group_errors(matrix, x, g, reads) for g in range(matrix.plan.groups)]
     product, y, mean = (np.concatenate([getattr(g, name) for g in groups], axis=1) for name in ("product", "y", "mean"))
     joined = Errors(product, y, mean)
     for part in ("frozen", "slow", "fresh"):
@@ -128,7 +129,7 @@ def expected_errors(matrix: TiledMatrix, x: Array) -> Errors:
     return joined
 
 
-def _group_errors(matrix: TiledMatrix, x: Array, group: int) -> Errors:
+def _group_errors(matrix: TiledMatrix, x: Array, group: int, reads: int) -> Errors:
     hardware, plan, drive = matrix.hardware, matrix.plan, matrix.drive
     assert drive is not None
     sensing, cell = hardware.sensing, hardware.cell
@@ -148,6 +149,9 @@ def _group_errors(matrix: TiledMatrix, x: Array, group: int) -> Errors:
     encoding, cells = Encoding.of(weights.astype(np.float32), plan, cell), Cells.of(hardware)
     scale = matrix.programmed[group].planes.scale.astype(np.float64)
     shares = [read_shares(hardware, part) for part in cell.read_noise.parts]
+    lasting = [shared_on_average(share, reads) for share in shares]
+    alone = [share[0] for share in shares]  # drawn anew in each pulse; what lasts longer is the same in all of a read
+    passing = [1 - a - b for a, b in zip(alone, lasting, strict=True)]
     c0, c2 = sensing.white_cell_coefficients()
     step = np.zeros(plan.tile.slices)
     if hardware.adc.bits is not None:
@@ -165,10 +169,10 @@ def _group_errors(matrix: TiledMatrix, x: Array, group: int) -> Errors:
             g, var = cells.at(cells.mean, pair), cells.at(cells.variance, pair).sum(axis=0)
             noise = [cells.at(read, pair).sum(axis=0) for read in cells.read]
             signed, total = (signs * g).sum(axis=0), g.sum(axis=0)
-            lasting = np.sum(
-                [np.zeros_like(total), *((1 - w[0]) * n for w, n in zip(shares, noise, strict=True))], axis=0
-            )
-            renewed = np.sum([np.zeros_like(total), *(w[0] * n for w, n in zip(shares, noise, strict=True))], axis=0)
+
+            def noise_of(parts: list[float], noise: list[Array] = noise, like: Array = total) -> Array:
+                return np.sum([np.zeros_like(like), *(p * n for p, n in zip(parts, noise, strict=True))], axis=0)
+
             unit = scale[s, t, : plan.outputs] / cell.g_max  # output per siemens at full voltage
 
             def columns(values: Array, sign: int = 1, unit: Array = unit) -> Array:
@@ -181,11 +185,12 @@ def _group_errors(matrix: TiledMatrix, x: Array, group: int) -> Errors:
             part = volts[:, a:b]
             mean += columns(part @ signed) - part.sum(axis=1, keepdims=True) * encoding.pedestal * unit
             spread += columns(part**2 @ var, -1)
-            slow += columns(part**2 @ lasting, -1)
+            slow += columns(part**2 @ noise_of(lasting), -1)
+            readings += columns(part**2 @ noise_of(passing), -1)
             for q, weight in enumerate(pulse_weights):
                 v, w2 = pulses[q][:, a:b], weight**2
                 current = v @ signed
-                cell_part = v**2 @ renewed
+                cell_part = v**2 @ noise_of(alone)
                 white_part = (c0 * total.sum(axis=0)) / sensing.v_read**2 + c2 * (v**2 @ total)
                 floor = encoding.polarities * sensing.column_variance / sensing.v_read**2
                 gain_part = (sensing.gain_noise * current) ** 2

@@ -46,6 +46,14 @@ def variance_of_mean(shares: Array, reads: int) -> float:
     return float((reads + 2 * ((reads - distance) * common).sum()) / reads**2)
 
 
+def shared_on_average(shares: Array, reads: int) -> float:
+    """Mean correlation of a cell's noise between two different reads of a series of so many, at least 2.
+
+    The rest of the variance is what the reads of the series show as their variance about their mean.
+    """
+    return (reads * variance_of_mean(shares, reads) - 1) / (reads - 1)
+
+
 def perturbed(mean: Array, std: Array, shares: Array, read: int, first_row: int, plane: int, key: Key) -> Array:
     """Conductances (rows, columns) float32 of one read: `mean` plus the slow part of noise of the given std.
 

@@ -35,8 +35,8 @@ class Reduction:
 
     Attributes:
         table: a row per layer and part of the error. Parts: `frozen` is the same in all reads of the chip (programming,
-            drift, converters), `slow` is what successive reads share of the noise of the cells, `fresh` is drawn in
-            each read, and `total` is what one read sees. Columns: `sigma_add` (in the layer's own units) and
+            drift, converters), `slow` is what the reads of a series share of the noise of the cells, `fresh` differs
+            from read to read, and `total` is what one read sees. Columns: `sigma_add` (in the layer's own units) and
             `sigma_mult`, fitted to the measured E[error^2 | y] = sigma_add^2 + sigma_mult^2 y^2 over real inputs;
             `misfit`, the root mean square relative deviation of the mean squared errors from that, over bins of
             equally many outputs by |y|; `holds`, whether that is at most 25 %; `rms`, of the error; `gain`, by which
@@ -79,7 +79,9 @@ class Reduction:
 
         layers = {name: noise(name) for name in self.chip.layers}
         hardware = Hardware.paper().replace({"name": f"{self.chip.hardware.name}, reduced", "layers": layers})
-        return self.chip.remade(hardware, matrix)
+        model = self.chip.remade(hardware, matrix)
+        model.seed, model.copy_index = seed, 0
+        return model
 
     def __str__(self) -> str:
         shown = self.table.copy()
@@ -98,7 +100,8 @@ def reduce(chip: Chip, images: torch.Tensor, *, reads: int = 8) -> Reduction:
     Args:
         chip: the mapped network.
         images: (n, ...) real inputs of the network; some dozens do. Up to 2,048 rows of each layer's matrix are read.
-        reads: noisy reads of each input, 2 or more.
+        reads: noisy reads of each input in a series, 2 or more. Where noise lasts for some reads, this is the series
+            for which slow and fresh parts are told apart: take the number of votes.
 
     Raises:
         ValueError: no images, or fewer than 2 reads.
@@ -116,7 +119,7 @@ def reduce(chip: Chip, images: torch.Tensor, *, reads: int = 8) -> Reduction:
         if not survey.inputs[name]:
             raise MappingError(f"reduce: the images never reach layer {name!r}")
         x = _few_rows(layer.matrix, survey.inputs[name])
-        expected = expected_errors(layer.matrix, x)
+        expected = expected_errors(layer.matrix, x, reads)
         measured, gain = _measure(layer.matrix, x, expected, reads)
         predicted = {part: expected.total(part) for part in PARTS}
         predicted["total"] = sum(predicted.values()) + np.square((expected.gain - 1) * expected.product)
@@ -176,10 +179,11 @@ def _fit(y: Array, squared: Array) -> dict[str, Any]:
     rms = float(np.sqrt(max(squared.mean(), 0)))
     if rms <= NOTHING * float(np.sqrt(power.mean())):
         return {"sigma_add": 0.0, "sigma_mult": 0.0, "misfit": 0.0, "holds": True, "rms": rms}
-    level, solution = np.maximum(mean, 0.05 * mean.mean()), np.zeros(2)
+    least = 0.05 * mean.mean()
+    level, solution = np.maximum(mean, least), np.zeros(2)
     for _ in range(5):
         solution, _ = nnls(np.stack([np.ones_like(power), power], axis=1) / level[:, None], mean / level)
-        level = solution[0] + solution[1] * power
+        level = np.maximum(solution[0] + solution[1] * power, least)
     misfit = float(np.sqrt(np.square(mean / level - 1).mean()))
     add, mult = np.sqrt(solution)
     return {"sigma_add": float(add), "sigma_mult": float(mult), "misfit": misfit, "holds": misfit <= HOLDS, "rms": rms}

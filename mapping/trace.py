@@ -81,12 +81,12 @@ class Recorder(TorchFunctionMode):
     work is divided.
     """
 
-    def __init__(self, layers: Mapping[str, TileLayer], inputs: tuple[torch.Tensor, ...], samples: int) -> None:
+    def __init__(self, layers: Mapping[str, TileLayer], inputs: tuple[Any, ...], samples: int) -> None:
         super().__init__()
         self.calls: list[Call] = []
         self.layers, self.samples = layers, samples
         self.makers: Any = WeakTensorKeyDictionary()  # the calls that a tensor comes from
-        for tensor in inputs:
+        for tensor in tree_leaves(inputs):
             self.makers[tensor] = frozenset({INPUT})
         self.inside = False
         self.hooks: list[Any] = []

@@ -17,6 +17,9 @@ MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of red, 
 class Normalise(nn.Module):
     """Pictures (n, 3, h, w) in [0, 1] to mean 0 and deviation 1 over CIFAR-10's training set."""
 
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(MEAN).reshape(3, 1, 1), persistent=False)

@@ -146,7 +146,7 @@ class _Run:
         self.recipe, self.device, self.epoch, self.step = recipe, device, 0, 0
         self.loss = torch.tensor(math.nan)
         self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.forward = torch.compile(self.net) if device.type == "cuda" else self.net
+        self.compiled = torch.compile(self.net, mode="reduce-overhead") if device.type == "cuda" else self.net
         self.average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay), use_buffers=True)
         self.optimizer = _optimizer(self.net, recipe)
         self.schedule = _schedule(self.optimizer, recipe, steps)
@@ -161,11 +161,12 @@ class _Run:
         """One step."""
         self.net.train()
         batch = AUGMENTATIONS[self.recipe.augment](inputs)
+        net = self.compiled if len(batch) == self.recipe.batch_size else self.net  # a new length is compiled anew
         pictures = batch.ndim == 4
         if pictures:
             batch = batch.to(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=pictures and self.device.type == "cuda"):
-            logits = self.forward(batch)
+            logits = net(batch)
         loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad()
         loss.backward()

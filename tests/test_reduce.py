@@ -19,7 +19,7 @@ def parts(chip, n=64, reads=16):
 
 def test_the_papers_own_noise_is_found():
     chip = mho.map(small_cnn(), mho.Hardware.paper(sigma_add=0.05, sigma_mult=0.2), seed=1)
-    table = parts(chip)
+    table = parts(chip, n=1024)
     for layer in chip.layers:
         fresh = table.loc[layer, "fresh"]
         assert fresh["sigma_add"] == pytest.approx(0.05, rel=0.2)
@@ -30,6 +30,7 @@ def test_the_papers_own_noise_is_found():
         assert table.loc[layer, "frozen"]["rms"] < 0.05 * fresh["rms"]
 
 
+CHIPS = 12  # the frozen error of one small chip says little
 SLOW = {"kind": "relative", "fraction": 0.05, "memory": {"kind": "telegraph", "tau": "1 us"}}
 
 
@@ -41,11 +42,11 @@ SLOW = {"kind": "relative", "fraction": 0.05, "memory": {"kind": "telegraph", "t
         {"cell__read_noise": SLOW, "sensing__read_interval": "0.2 us"},
         {"tile__slices": 2, "cell__levels": 16, "dac__bits_per_pulse": 2, "sensing__amplifier_noise": "100 pA/rtHz"},
         {"tile__encoding": "offset", "tile__bias": "array", "adc__bits": 6},
-        {"tile__encoding": "differential_two_sided", "cell__stuck": {"at_g_min": 0.01, "at_g_max": 0.01}},
+        {"tile__encoding": "differential_two_sided", "cell__stuck": {"at_g_min": 0.05, "at_g_max": 0.05}},
     ],
 )
 def test_physics_predicts_what_is_measured(fields):
-    chips = [mho.map(small_cnn(), hardware(**fields), calibrate=pictures(64), seed=seed) for seed in range(3)]
+    chips = [mho.map(small_cnn(), hardware(**fields), calibrate=pictures(64), seed=seed) for seed in range(CHIPS)]
     tables = [parts(chip) for chip in chips]
     for layer in chips[0].layers:
         for part in PARTS:

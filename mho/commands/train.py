@@ -29,9 +29,10 @@ def train(
 ) -> None:
     """Train a network and write its weights; an interrupted run goes on where it was."""
     import torch
+    import yaml
 
     from ..models.networks import NETWORKS
-    from ..models.train import evaluate
+    from ..models.train import LOG, evaluate
     from ..models.train import train as run
     from ..models.weights import load_saved, save_weights
 
@@ -52,9 +53,10 @@ def train(
     test_inputs, test_labels, _ = chosen.load("test")
     test = (test_inputs, test_labels)
     recipe = replace(recipe, data=source)
+    made = _made(network, recipe, protocol, device)
     with _progress(recipe.epochs * -(-len(inputs) // recipe.batch_size)) as tell:
         net = run(build, (inputs, labels), test, recipe, out, tell, device=device)
-    made = _made(network, recipe, protocol, device, out)
+    made["seconds"] = yaml.safe_load((out / LOG).read_text(encoding="utf-8"))[-1]["seconds"]
     made["test_accuracy"] = evaluate(net, *test)
     save_weights(net, out, name, made)
     made["test_accuracy_as_stored"] = evaluate(load_saved(build(), out / f"{name}.safetensors").to(device), *test)
@@ -109,19 +111,17 @@ def _progress(total: int) -> Any:
     return bar()
 
 
-def _made(network: str, recipe: Recipe, protocol: str, device: str, out: Path) -> dict[str, Any]:
-    """How weights were made: command, settings, versions, machine, date, time taken."""
+def _made(network: str, recipe: Recipe, protocol: str, device: str) -> dict[str, Any]:
+    """How weights are made: command, settings, versions, machine, date."""
     import os
     import platform
     from dataclasses import asdict
     from datetime import date
 
     import torch
-    import yaml
 
     from .. import __version__
 
-    log = yaml.safe_load((out / "log.yaml").read_text(encoding="utf-8"))
     return {
         "network": network,
         "command": f"mho train {network} --sigma-train {recipe.sigma_train} --noise {recipe.noise} --seed {recipe.seed}"
@@ -129,9 +129,12 @@ def _made(network: str, recipe: Recipe, protocol: str, device: str, out: Path) -
         f" --threads {torch.get_num_threads()} --device {device}",
         "recipe": asdict(recipe),
         "versions": {"mho": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "machine": {
+            "processor": torch.cuda.get_device_name(device) if device != "cpu" else _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
         "date": date.today().isoformat(),
-        "seconds": log[-1]["seconds"],
     }
 
 
