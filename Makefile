@@ -13,7 +13,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 READY := .venv/.ready
 TYPED := build/typed
-BENCHMARKS = $(filter-out benchmarks/timing.py benchmarks/latency_figures.py,$(sort $(wildcard benchmarks/*.py)))
+BENCHMARKS = $(filter-out benchmarks/timing.py benchmarks/latency_figures.py benchmarks/voltage_figures.py,$(sort $(wildcard benchmarks/*.py)))
 
 .PHONY: demo test lint bench clean
 

@@ -15,6 +15,7 @@ from sweeps_model import net, write_files, write_sweep
 
 import mho
 from mho.cli import app, run
+from mho.models.adaptive import adaptive_vote
 from mho.models.votes import Accuracy, vote
 from mho.sweeps.file import Sweep
 from mho.sweeps.folder import SweepFolder
@@ -72,6 +73,25 @@ def test_a_row_is_what_map_and_vote_give(fields: dict[str, Any], undisturbed: pd
     energy = mho.mapping.cost.layer_costs(chip)
     assert row["array_energy_j"] == pytest.approx(energy["energy_array_j"].sum(), rel=1e-12)
     assert row["decision_energy_j"] == pytest.approx(4 * energy["energy_j"].sum(), rel=1e-12)
+
+
+def test_voting_gives_what_the_votes_give(fields: dict[str, Any], tmp_path: Path) -> None:
+    images, labels = mho.inputs.find_inputs(fields["data"])
+    asked = {**fields, "experiment": "voting", "grid": {"votes": 12, "copies": [1, 2]}, "batch_size": 20}
+    table = mho.sweep(asked, out=tmp_path / "voting")
+    chip = mho.map(net(), mho.Hardware.load(fields["hardware"]), calibrate=images[:20], seed=0)
+    for copies, row in zip((1, 2), table.to_dict("records"), strict=True):
+        voted = vote(chip, images[:50], 12, copies=copies)
+        stopped = adaptive_vote(chip, images[:50], 12, copies=copies)
+        assert (row["voted"], row["adaptive"]) == (voted.accuracy(labels[:50]), stopped.accuracy(labels[:50]))
+        assert (row["single"], row["single_low"]) == (
+            voted.accuracy_over_votes(labels[:50])[0],
+            voted.accuracy_over_votes(labels[:50])[0].low,
+        )
+        assert (row["mean_reads"], row["capped"]) == (stopped.mean_reads, stopped.capped)
+        assert row["adaptive_energy_j"] == pytest.approx(stopped.energy_j(chip), rel=1e-12)
+    with pytest.raises(ValueError, match=r"target_width must be null for experiment voting, got 0\.1"):
+        mho.sweep({**asked, "target_width": 0.1}, out=tmp_path / "width")
 
 
 def test_rows_stand_in_the_order_of_the_sweep(fields: dict[str, Any], undisturbed: pd.DataFrame) -> None:
@@ -146,7 +166,7 @@ def test_contents_count_not_names(fields: dict[str, Any], tmp_path: Path, monkey
     ("change", "message"),
     [
         ({"imagse": 3}, "Sweep has no field imagse; its fields are model, "),
-        ({"experiment": "speed"}, "experiment must be one of accuracy, got 'speed'"),
+        ({"experiment": "speed"}, "experiment must be one of accuracy, voting, got 'speed'"),
         ({"images": 0}, "sweep: images = 0: Input should be greater than or equal to 1"),
         ({"images": 401}, r"images must be at most 400, the pictures of .*, got 401"),
         ({"rule": "loud"}, "rule = 'loud': Input should be 'hard' or 'soft'"),

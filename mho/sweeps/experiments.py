@@ -15,9 +15,11 @@ import torch
 
 from ..mapping.chip import Chip
 from ..mapping.cost import layer_costs
-from ..models.votes import Accuracy, vote
+from ..models.adaptive import Tally
+from ..models.votes import Accuracy, order, prepare, reads_of, vote
 from .file import Settings
 
+ERROR = 0.01  # accepted by the adaptive votes, for a picture
 Columns = dict[str, float | int | str | bool]
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -94,9 +96,7 @@ def accuracy(bench: Bench, settings: Settings) -> Columns:
         first, found = Accuracy(int(right[0]), stop), Accuracy(int(right[-1]), stop)
         if settings.target_width is not None and found.high - found.low <= settings.target_width:
             break
-    layers = bench.chip.layers.values()
-    priced = all(None not in (layer.hardware.dac.bits, layer.hardware.adc.bits) for layer in layers)
-    energy = float(layer_costs(bench.chip)["energy_j"].sum()) if priced else np.nan
+    energy = _energy(bench.chip)
     return {
         "pictures": found.n,
         "accuracy": float(found),
@@ -106,9 +106,63 @@ def accuracy(bench: Bench, settings: Settings) -> Columns:
         "accuracy_1": float(first),
         "dac_clipped": conversions[1] / conversions[0] if conversions[0] else np.nan,
         "adc_clipped": conversions[3] / conversions[2] if conversions[2] else np.nan,
+        **energy,
+        "decision_energy_j": settings.votes * energy["inference_energy_j"],
+    }
+
+
+def voting(bench: Bench, settings: Settings) -> Columns:
+    """One inference, all votes, and votes that stop once the lead is safe, decided from the same inferences.
+
+    Columns: `pictures` used; `single`, `voted` and `adaptive`, the accuracy after one inference, after all votes, and
+    of `mho.models.adaptive` with at most as many and an error of 1 %, each with its 95 % Wilson interval `..._low`,
+    `..._high`; `mean_reads` of the adaptive votes, and `capped`, pictures that all votes did not make safe; energies as
+    in `accuracy`, `adaptive_energy_j` of a decision of adaptive votes.
+
+    Raises:
+        ValueError: a target width, which it does not know.
+    """
+    if settings.target_width is not None:
+        raise ValueError(f"target_width must be null for experiment voting, got {settings.target_width}")
+    k, rule = settings.votes, settings.rule
+    images, labels = bench.images[: settings.images], bench.labels[: settings.images]
+    chips, size = prepare(bench.chip, images, k, settings.batch_size, settings.copies, rule)
+    right, reads, capped = np.zeros(3, np.int64), 0, 0
+    for start in range(0, len(images), size):
+        truth = labels[start : start + size]
+        logits = list(reads_of(chips, images[start : start + size], start, range(k)))
+        stopping = Tally(len(truth), k, ERROR, rule, settings.copies)
+        for read, found in enumerate(logits):
+            stopping.add(torch.arange(len(truth)), read, found)
+        votes = torch.stack(logits)
+        chosen = votes.argmax(dim=2)
+        counts = torch.nn.functional.one_hot(chosen, votes.shape[2]).sum(dim=0)
+        voted = order(counts, votes.double().softmax(dim=2).mean(dim=0).float(), rule)[:, 0]
+        right += [int((classes == truth).sum()) for classes in (chosen[0], voted, stopping.leaders)]
+        reads += int(stopping.reads.sum())
+        capped += int((~stopping.safe).sum())
+    columns: Columns = {"pictures": len(images)}
+    for name, count in zip(("single", "voted", "adaptive"), right, strict=True):
+        accuracy = Accuracy(int(count), len(images))
+        columns |= {name: float(accuracy), f"{name}_low": accuracy.low, f"{name}_high": accuracy.high}
+    energy, mean_reads = _energy(bench.chip), reads / len(images)
+    return {
+        **columns,
+        "mean_reads": mean_reads,
+        "capped": capped,
+        **energy,
+        "decision_energy_j": k * energy["inference_energy_j"],
+        "adaptive_energy_j": mean_reads * energy["inference_energy_j"],
+    }
+
+
+def _energy(chip: Chip) -> dict[str, float]:
+    """Of one inference of one picture: of the arrays, and all of it."""
+    layers = chip.layers.values()
+    priced = all(None not in (layer.hardware.dac.bits, layer.hardware.adc.bits) for layer in layers)
+    return {
         "array_energy_j": sum((layer.array_energy_j or 0.0) * (layer.positions or 0) for layer in layers),
-        "inference_energy_j": energy,
-        "decision_energy_j": settings.votes * energy,
+        "inference_energy_j": float(layer_costs(chip)["energy_j"].sum()) if priced else np.nan,
     }
 
 
@@ -126,4 +180,4 @@ class Experiment(NamedTuple):
     version: int
 
 
-EXPERIMENTS = {"accuracy": Experiment(accuracy, version=1)}
+EXPERIMENTS = {"accuracy": Experiment(accuracy, version=1), "voting": Experiment(voting, version=1)}
