@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from mho.mapping.cost import COMPONENTS
 
@@ -33,7 +34,7 @@ def latency(table: pd.DataFrame) -> Figure:
     for axis, (_, mine) in axes:
         for i, (preset, rows) in enumerate(mine.groupby("preset", sort=False)):
             for style, way in (("--o", "sequential"), ("-o", "pipelined"), (":o", "copies")):
-                axis.plot(rows["votes"], 1e6 * rows[f"{way}_s"], f"C{i}{style}", label=f"{preset}, {way}")
+                axis.plot(rows["votes"], 1e6 * rows[f"{way}_s"], f"C{i}{style}", label=f"{preset}, {way}", **_size(i))
         _log_log(axis, "votes K", "latency of a decision (us)")
     return figure
 
@@ -43,7 +44,7 @@ def overhead(table: pd.DataFrame) -> Figure:
     figure, axes = _axes_by(table, "network")
     for axis, (_, mine) in axes:
         for i, (preset, rows) in enumerate(mine.groupby("preset", sort=False)):
-            axis.plot(rows["votes"], rows["overhead"], f"C{i}-o", label=preset)
+            axis.plot(rows["votes"], rows["overhead"], f"C{i}-o", label=preset, **_size(i))
         rows = mine.drop_duplicates("votes")
         axis.plot(rows["votes"], rows["votes"] / rows["layers"], "k--", label="K / L")
         _log_log(axis, "votes K", "latency overhead")
@@ -72,8 +73,9 @@ def power(table: pd.DataFrame, rate: float) -> Figure:
     figure, axes = _axes_by(table, "network")
     for axis, (_, mine) in axes:
         for i, (preset, rows) in enumerate(mine.groupby("preset", sort=False)):
-            axis.plot(rows["votes"], 1e3 * rows["power_at_rate_w"], f"C{i}-o", label=f"{preset}, {rate:g} decisions/s")
-            axis.plot(rows["votes"], 1e3 * rows["power_full_w"], f"C{i}--", label=f"{preset}, full pipeline")
+            held, full = f"{preset}, {rate:g} decisions/s", f"{preset}, full pipeline"
+            axis.plot(rows["votes"], 1e3 * rows["power_at_rate_w"], f"C{i}-o", label=held, **_size(i))
+            axis.plot(rows["votes"], 1e3 * rows["power_full_w"], f"C{i}--", label=full, **_size(i))
         _log_log(axis, "votes K", "power (mW)")
     return figure
 
@@ -83,8 +85,8 @@ def voltage(table: pd.DataFrame) -> Figure:
     figure, axes = _axes_by(table, "network")
     for axis, (_, mine) in axes:
         for i, (preset, rows) in enumerate(mine.groupby("preset", sort=False)):
-            axis.plot(rows["v_read"], 1e3 * rows["power_array_w"], f"C{i}-o", label=f"{preset}, array")
-            axis.plot(rows["v_read"], 1e3 * rows["power_rest_w"], f"C{i}--", label=f"{preset}, the rest")
+            axis.plot(rows["v_read"], 1e3 * rows["power_array_w"], f"C{i}-o", label=f"{preset}, array", **_size(i))
+            axis.plot(rows["v_read"], 1e3 * rows["power_rest_w"], f"C{i}--", label=f"{preset}, the rest", **_size(i))
         _log_log(axis, "read voltage (V)", "power, full pipeline (mW)")
     return figure
 
@@ -98,9 +100,15 @@ def _axes_by(table: pd.DataFrame, column: str) -> tuple[Figure, zip[tuple[Axes, 
     return figure, zip(axes, groups, strict=True)
 
 
+def _size(i: int) -> dict[str, float]:
+    """Of the line of the i-th preset: those drawn later are thinner, so that equal ones show."""
+    return {"linewidth": 4 - 1.3 * i, "markersize": 8 - 2 * i}
+
+
 def _log_log(axis: Axes, x: str, y: str) -> None:
     axis.set_xscale("log")
     axis.set_yscale("log")
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel(x)
     axis.set_ylabel(y)
     axis.legend(fontsize="x-small")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import latency_figures as figures
+import numpy as np
 import pandas as pd
 import torch
 import yaml
@@ -28,24 +29,51 @@ from mho.mapping.balance import ways
 from mho.mapping.closed_forms import interleaved, overhead, sequential
 from mho.mapping.cost import COMPONENTS, layer_costs
 from mho.mapping.decision import decision
+from mho.models import densenet
+from mho.models.data import strokes
 
 CONFIG = "latency_power.yaml"
 GANTT_VOTES = 4
-CALIBRATION = 64
+CALIBRATION, PHOTOS = 64, 8  # inputs
+PRINTED = 10  # layers, the slowest
 VOLTAGES = (0.25, 0.5, 1.0)  # of the preset's own
 
 
 class Network(NamedTuple):
-    """A trained network and the inputs it is calibrated with."""
+    """A network and the inputs it is calibrated with."""
 
     make: Callable[[], torch.nn.Module]
     inputs: Callable[[], torch.Tensor]
 
 
+def _digits() -> torch.Tensor:
+    return mho.models.data.mnist("test")[0][:CALIBRATION]
+
+
+def _strokes() -> torch.Tensor:
+    return torch.from_numpy(np.stack([strokes.sequence(strokes.points_of(image[0])) for image in _digits()]))
+
+
+def _photos() -> torch.Tensor:
+    """Pictures of CIFAR-10, or, where the data folder has none, random ones of the same mean and deviation."""
+    try:
+        return mho.models.data.cifar10("test")[0][:PHOTOS]
+    except FileNotFoundError:
+        print("no CIFAR-10 in the data folder: DenseNet-40 is calibrated with random pictures")
+        mean, deviation = (torch.tensor(values).reshape(3, 1, 1) for values in (densenet.MEAN, densenet.DEVIATION))
+        noise = torch.randn(PHOTOS, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        return (mean + deviation * noise).clamp(0, 1)
+
+
+def _untrained_densenet() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return mho.models.densenet40()
+
+
 NETWORKS = {
-    "mnist_cnn": Network(
-        lambda: mho.models.mnist_cnn(weights="sigma-0.5"), lambda: mho.models.data.mnist("test")[0][:CALIBRATION]
-    ),
+    "mnist_cnn": Network(lambda: mho.models.mnist_cnn(weights="sigma-0.5"), _digits),
+    "stroke_lstm": Network(lambda: mho.models.stroke_lstm(weights="sigma-0.0"), _strokes),
+    "densenet40": Network(_untrained_densenet, _photos),
 }
 
 
@@ -163,7 +191,11 @@ def chip_part(options: argparse.Namespace, folder: Path, show: Show) -> None:
                 "voltage": voltage_table(name, preset, chip),
             }
             for kind, table in found.items():
-                show(f"{name} on {preset}: {TITLES[kind].format(**vars(options))}", table, COLUMNS[kind])
+                title = f"{name} on {preset}: {TITLES[kind].format(**vars(options))}"
+                if len(table) > PRINTED:
+                    title += f"; the slowest {PRINTED} of {len(table)}"
+                shown = table.nlargest(PRINTED, "stage_time_s") if len(table) > PRINTED else table
+                show(title, shown, COLUMNS[kind])
                 tables[kind].append(_named(table, network=name, preset=preset))
             chip.hardware.save(folder / f"hardware-{preset}.yaml")
             _gantt(chip, folder / f"gantt_{name}_{preset}")

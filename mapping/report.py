@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .chip import Chip
     from .layers import TileLayer
 
+NAMED = 3  # modules of one type and reason that the text names
+
 
 @dataclass(frozen=True)
 class Report:
@@ -60,9 +62,10 @@ class Report:
         lines = [f"chip: {self.title}", shown.to_string(index=False)]
         lines.append(f"total: {int(self.table['tiles'].sum())} tiles, {cells:,} cells in use")
         if len(self.digital):
-            lines.append(
-                "not on tiles: " + "; ".join(f"{d.name} ({d.type}): {d.reason}" for d in self.digital.itertuples())
-            )
+            lines.append("not on tiles:")
+            for (kind, reason), rows in self.digital.groupby(["type", "reason"], sort=False):
+                more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+                lines.append(f"  {', '.join(rows['name'][:NAMED])}{more} ({kind}): {reason}")
         return "\n".join(lines)
 
 

@@ -66,7 +66,12 @@ NETWORKS = {
         densenet40,
         _cifar,
         ours=Recipe(
-            epochs=60, learning_rate=0.2, weight_decay=5e-4, optimizer="sgd", augment="crop-flip", label_smoothing=0.05
+            epochs=60,
+            learning_rate=0.2,
+            weight_decay=5e-4,
+            optimizer="sgd",
+            augment="crop-flip",
+            label_smoothing=0.05,
         ),
         paper=replace(  # section 3.2.2; rate, schedule and weight decay are those of Huang et al. (2017), section 4.2
             PAPER, epochs=300, learning_rate=0.1, weight_decay=1e-4, optimizer="sgd", schedule="steps"
