@@ -53,6 +53,7 @@ setup(
         # setuptools: the tests build a wheel, and `make lint` lays the package out under its import names
         "test": [
             "dask[distributed]>=2024.8",
+            "foolbox>=3.3.4",
             "hypothesis>=6.100",
             "mypy>=1.11",
             "pandas-stubs>=2.2",

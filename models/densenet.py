@@ -1,4 +1,4 @@
-"""The DenseNet for CIFAR-10 of Qin and Vucinic: Huang et al. (2017), without bottleneck and compression."""
+"""The DenseNets for CIFAR-10 of Qin and Vucinic: Huang et al. (2017), without bottleneck and compression."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from .noise import Kind, Noise
-from .weights import load_named
+from .weights import kind_of, load_named
 
 FIRST = 16  # channels before the first block
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of red, green, blue in the training set
@@ -44,13 +44,23 @@ class DenseLayer(nn.Module):
         return torch.cat([x, self.noise(self.conv(self.relu(self.norm(x))))], 1)
 
 
-def densenet40(
+def densenet40(weights: str | None = None, *, sigma_train: float = 0.0, noise: Kind = "mult") -> nn.Sequential:
+    """The `densenet` of depth 40 and growth 12: section 3.2.2 of the paper."""
+    return densenet(weights, depth=40, sigma_train=sigma_train, noise=noise)
+
+
+def densenet100(weights: str | None = None, *, sigma_train: float = 0.0, noise: Kind = "mult") -> nn.Sequential:
+    """The `densenet` of depth 100 and growth 12: section 4 of the paper."""
+    return densenet(weights, depth=100, sigma_train=sigma_train, noise=noise)
+
+
+def densenet(
     weights: str | None = None,
     *,
+    depth: int,
+    growth: int = 12,
     sigma_train: float = 0.0,
     noise: Kind = "mult",
-    depth: int = 40,
-    growth: int = 12,
 ) -> nn.Sequential:
     """A DenseNet of three dense blocks, with noise after each convolution and after the last layer.
 
@@ -61,10 +71,10 @@ def densenet40(
     Args:
         weights: name of committed weights, `sigma-S` (multiplicative) or `add-sigma-S` (additive) for the sigma they
             were trained with; None for random ones.
+        depth: layers with weights: 4 and a multiple of 3.
+        growth: channels that a layer adds.
         sigma_train: standard deviation of the noise in training. In inference it is 0 (`set_inference_noise` sets it).
         noise: its kind, `mult` or `add`. Committed weights bring their own.
-        depth: layers with weights: 4 and a multiple of 3. Committed weights are those of 40.
-        growth: channels that a layer adds.
 
     Raises:
         ValueError: no committed weights of that name (the message lists them), a noise that is none, or a depth that
@@ -76,7 +86,7 @@ def densenet40(
     if growth < 1:
         raise ValueError(f"growth must be at least 1, got {growth}")
     if weights is not None:
-        noise = "add" if weights.startswith("add-") else "mult"
+        noise = kind_of(weights)
     channels = FIRST
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["normalise"] = Normalise()
@@ -102,4 +112,4 @@ def densenet40(
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
-    return net if weights is None else load_named(net, "densenet40", weights)
+    return net if weights is None else load_named(net, f"densenet{depth}", weights)

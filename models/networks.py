@@ -1,4 +1,4 @@
-"""What `mho train` can train: for each network its data and the two recipes, ours and the paper's."""
+"""What `mho train` can train: for each network its data and its recipes, ours and the paper's."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from . import data
-from .cnn import mnist_cnn
+from .attacks import TABLE_10, Adversary, Pgd
+from .cnn import mnist_cnn, mnist_cnn4
 from .data import strokes
-from .densenet import densenet40
+from .densenet import densenet40, densenet100
 from .lstm import stroke_lstm
 from .train import Recipe
 
@@ -22,13 +23,18 @@ Samples = tuple[torch.Tensor, torch.Tensor, str]
 class Network:
     """A network (`build(sigma_train=..., noise=...)`), its data and recipes (noise and seed are for the user to set).
 
-    `load("train")` or `load("test")` gives inputs, labels and where they are from.
+    `load("train")` or `load("test")` gives inputs, labels and where they are from. `adversarial` and
+    `paper_adversarial` are the recipes of adversarial training, `attack` what its result has to resist; None where the
+    paper has none.
     """
 
     build: Callable[..., nn.Module]
     load: Callable[[str], Samples]
     ours: Recipe
     paper: Recipe
+    adversarial: Recipe | None = None
+    paper_adversarial: Recipe | None = None
+    attack: Pgd | None = None
 
 
 def _mnist(split: str) -> Samples:
@@ -54,27 +60,49 @@ PAPER = Recipe(  # sections 3.2.1 and 3.2.3
     label_smoothing=0.0,
     average_decay=0.0,
 )
+DENSENET = Recipe(
+    epochs=60, learning_rate=0.2, weight_decay=5e-4, optimizer="sgd", augment="crop-flip", label_smoothing=0.05
+)
+PAPER_DENSENET = replace(  # section 3.2.2; rate, schedule and weight decay are those of Huang et al. (2017), 4.2
+    PAPER, epochs=300, learning_rate=0.1, weight_decay=1e-4, optimizer="sgd", schedule="steps"
+)
+MNIST_ADVERSARIAL = Recipe(
+    epochs=6,
+    batch_size=64,
+    weight_decay=0.0,
+    augment="none",
+    label_smoothing=0.0,
+    adversary=Adversary(epsilon=0.3, step=0.05, first=1, last=4),
+)
+
+
+def _mnist_cnn(build: Callable[..., nn.Module], ours: Recipe, adversarial: Recipe) -> Network:
+    attack = TABLE_10["mnist"]
+    paper = replace(PAPER, adversary=_as(attack))
+    return Network(build, _mnist, ours, PAPER, adversarial, paper, attack)
+
+
+def _densenet(build: Callable[..., nn.Module]) -> Network:
+    attack = TABLE_10["cifar10"]
+    ours = replace(DENSENET, label_smoothing=0.0, adversary=replace(_as(attack), first=1))
+    paper = replace(PAPER_DENSENET, adversary=_as(attack))
+    return Network(build, _cifar, DENSENET, PAPER_DENSENET, ours, paper, attack)
+
+
+def _as(attack: Pgd) -> Adversary:
+    """Adversarial training on an attack from the first epoch: section 4, which names the attacks of Table 10 only."""
+    return Adversary(attack.epsilon, attack.step, attack.iterations, attack.iterations)
+
+
 NETWORKS = {
-    "mnist-cnn": Network(mnist_cnn, _mnist, ours=Recipe(), paper=PAPER),
+    "mnist-cnn": _mnist_cnn(mnist_cnn, Recipe(), MNIST_ADVERSARIAL),
+    "mnist-cnn4": _mnist_cnn(mnist_cnn4, Recipe(learning_rate=1e-3), replace(MNIST_ADVERSARIAL, learning_rate=2e-3)),
     "stroke-lstm": Network(
         stroke_lstm,
         _strokes,
         ours=Recipe(epochs=40, learning_rate=4e-3, weight_decay=0.01, augment="wobble", label_smoothing=0.0, clip=1.0),
         paper=PAPER,
     ),
-    "densenet40": Network(
-        densenet40,
-        _cifar,
-        ours=Recipe(
-            epochs=60,
-            learning_rate=0.2,
-            weight_decay=5e-4,
-            optimizer="sgd",
-            augment="crop-flip",
-            label_smoothing=0.05,
-        ),
-        paper=replace(  # section 3.2.2; rate, schedule and weight decay are those of Huang et al. (2017), section 4.2
-            PAPER, epochs=300, learning_rate=0.1, weight_decay=1e-4, optimizer="sgd", schedule="steps"
-        ),
-    ),
+    "densenet40": _densenet(densenet40),
+    "densenet100": _densenet(densenet100),
 }

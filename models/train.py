@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from .attacks import Adversary, perturbed
 from .augment import AUGMENTATIONS
 from .files import whole
 
@@ -39,6 +40,7 @@ class Recipe:
         augment: a name in `AUGMENTATIONS`.
         average_decay: of the moving average, a step; 0 for none.
         clip: the largest norm of the gradient, 0 for any.
+        adversary: moves the first half of each batch, so that the network learns to resist it; None for no such attack.
         data: what is learnt from; a run on other data is another run.
     """
 
@@ -55,6 +57,7 @@ class Recipe:
     label_smoothing: float = 0.05
     average_decay: float = 0.998
     clip: float = 0.0
+    adversary: Adversary | None = None
     data: str = ""
 
     def __post_init__(self) -> None:
@@ -123,7 +126,7 @@ def train(
             order = torch.randperm(len(inputs), generator=shuffle).to(device)
             for step in range(run.step, steps):
                 chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-                run.learn(inputs[chosen], labels[chosen])
+                run.learn(inputs[chosen], labels[chosen], epoch)
                 run.epoch, run.step = epoch, step + 1
                 tell(Progress(epoch, step, steps, run.loss, None))
                 if time.monotonic() - saved > save_every_s:
@@ -157,15 +160,18 @@ class _Run:
         """Seconds of training so far, earlier sessions included."""
         return self.before + time.monotonic() - self.began
 
-    def learn(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
-        """One step."""
+    def learn(self, inputs: torch.Tensor, labels: torch.Tensor, epoch: int) -> None:
+        """One step in this epoch."""
         self.net.train()
         batch = AUGMENTATIONS[self.recipe.augment](inputs)
-        net = self.compiled if len(batch) == self.recipe.batch_size else self.net  # a new length is compiled anew
+        net: Any = self.compiled if len(batch) == self.recipe.batch_size else self.net  # a new length is compiled anew
         pictures = batch.ndim == 4
         if pictures:
             batch = batch.to(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=pictures and self.device.type == "cuda"):
+            if self.recipe.adversary is not None:
+                half, attack = len(batch) // 2, self.recipe.adversary.in_epoch(epoch, self.recipe.epochs)
+                batch[:half] = perturbed(net, batch[:half], labels[:half], attack)
             logits = net(batch)
         loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad()
@@ -262,7 +268,7 @@ def _claim(out: Path, recipe: Recipe) -> None:
             found = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError):
             found = None
-        found = found if isinstance(found, dict) else {}
+        found = {"adversary": None, **(found if isinstance(found, dict) else {})}  # older runs do not name it
         if found != wanted:
             changed = ", ".join(key for key in wanted | found if found.get(key) != wanted.get(key))
             raise ValueError(f"out: {out} holds a run with other settings ({changed}); choose another folder")

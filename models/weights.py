@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from .files import whole
+from .noise import Kind
 
 Net = TypeVar("Net", bound=nn.Module)
 FOLDER = Path(str(files(__package__))) / "weights"
@@ -21,6 +22,11 @@ FOLDER = Path(str(files(__package__))) / "weights"
 def names(network: str) -> list[str]:
     """Names of the committed weights of a network."""
     return sorted(path.stem for path in (FOLDER / network).glob("*.safetensors"))
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of noise that committed weights of this name were trained with."""
+    return "add" if "add-" in name else "mult"
 
 
 def load_named(model: Net, network: str, name: str) -> Net:

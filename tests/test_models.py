@@ -12,8 +12,10 @@ from scipy import stats
 from torch import nn
 
 import mho
-from mho.models import mnist_cnn, weights
+from mho.models import densenet40, densenet100, mnist_cnn, mnist_cnn4, weights
+from mho.models.attacks import TABLE_10, pgd
 from mho.models.data import mnist
+from mho.models.densenet import densenet
 from mho.models.noise import Noise, normal_like, set_inference_noise
 from mho.models.train import evaluate
 
@@ -126,6 +128,40 @@ def test_training_with_noise_shows_under_noise() -> None:
         torch.manual_seed(0)
         errors.append(1 - evaluate(net, images, labels))
     assert errors[1] < errors[0] / 2
+
+
+def test_the_network_of_madry() -> None:
+    net = mnist_cnn4(sigma_train=0.3).eval()
+    shapes = []
+    for layer in net:
+        layer.register_forward_hook(lambda module, _, out: shapes.append((type(module).__name__, tuple(out.shape[1:]))))
+    net(torch.zeros(2, 1, 28, 28))
+    matrices = [shape for kind, shape in shapes if kind in ("Conv2d", "Linear")]
+    assert matrices == [(32, 28, 28), (64, 14, 14), (1024,), (10,)]
+    assert [kind for kind, _ in shapes[:4]] == ["Conv2d", "Noise", "ReLU", "MaxPool2d"]
+    assert [m.sigma_train for m in net if isinstance(m, Noise)] == [0.3] * 4
+    assert mnist_cnn4(noise="add").noise1.kind == "add"
+
+
+@pytest.mark.parametrize(("build", "depth", "millions"), [(densenet40, 40, 1.0), (densenet100, 100, 7.0)])
+def test_the_densenets(build: Any, depth: int, millions: float) -> None:
+    """Their parameters are those of Huang et al. (2017), Table 2."""
+    net = build()
+    assert sum(isinstance(m, nn.Conv2d | nn.Linear) for m in net.modules()) == depth
+    assert sum(isinstance(m, Noise) for m in net.modules()) == depth
+    assert round(sum(p.numel() for p in net.parameters()) / 1e6, 1) == millions
+    with pytest.raises(ValueError, match=rf"weights of densenet{depth} must be one of"):
+        build("sigma-9")
+
+
+def test_a_small_densenet_is_attacked() -> None:
+    torch.manual_seed(0)
+    net = densenet(depth=7, growth=4)
+    images = torch.rand(4, 3, 32, 32)
+    labels = net.eval()(images).argmax(1)
+    found = pgd(net, images, labels, TABLE_10["cifar10"])
+    assert float(found.distance(images, math.inf).max()) <= 8 / 256 + 1e-7
+    assert bool(found.fooled.any())
 
 
 def test_saved_weights_come_back(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from torch import nn
 
 import mho
 from mho.cli import app, run
+from mho.models.attacks import TABLE_10, Adversary, Pgd, pgd
 from mho.models.augment import jitter
-from mho.models.cnn import mnist_cnn
+from mho.models.cnn import mnist_cnn, mnist_cnn4
 from mho.models.data import mnist, mnist_images
-from mho.models.networks import PAPER
+from mho.models.networks import NETWORKS, PAPER
 from mho.models.noise import Noise
 from mho.models.train import Recipe, evaluate, train
 from mho.models.weights import load_saved
@@ -140,9 +141,10 @@ def test_resumed_without_its_random_state_a_run_differs(whole, tmp_path, monkeyp
         {"clip": 0.1},
         {"weight_decay": 0.0},
         {"augment": "none"},
+        {"adversary": Adversary(epsilon=0.1, step=0.05, first=1, last=2)},
         asdict(replace(PAPER, sigma_train=0.2, seed=3, batch_size=50)),
     ],
-    ids=["no average", "fixed rate", "steps", "momentum", "clipped", "plain Adam", "no jitter", "paper"],
+    ids=["no average", "fixed rate", "steps", "momentum", "clipped", "plain Adam", "no jitter", "adversarial", "paper"],
 )
 def test_every_recipe_resumes(tmp_path, fields):
     recipe = replace(RECIPE, **{**fields, "epochs": 2})
@@ -150,6 +152,27 @@ def test_every_recipe_resumes(tmp_path, fields):
     with pytest.raises(KeyboardInterrupt):
         run_small(tmp_path / "cut", recipe, tell=interrupt_after(STEPS + 2), save_every_s=0)
     assert torch.equal(weights(run_small(tmp_path / "cut", recipe)), weights(whole))
+
+
+def test_adversarial_training_makes_robust(tmp_path):
+    adversary = Adversary(epsilon=0.1, step=0.05, first=1, last=3)
+    recipe = replace(RECIPE, epochs=15, augment="none", average_decay=0.0, learning_rate=0.01)
+    plain = run_small(tmp_path / "plain", recipe)
+    robust = run_small(tmp_path / "robust", replace(recipe, adversary=adversary))
+    attack = Pgd(epsilon=0.1, step=0.03, iterations=5, restarts=1)
+    fooled = [int(pgd(net, *TEST, attack).fooled.sum()) for net in (plain, robust)]
+    assert fooled[0] - fooled[1] > 5 * (fooled[1] * (1 - fooled[1] / len(TEST[1]))) ** 0.5
+
+
+def test_older_runs_go_on(whole, tmp_path):
+    """Their settings do not name the adversary."""
+    with pytest.raises(KeyboardInterrupt):
+        run_small(tmp_path / "run", tell=interrupt_after(2), save_every_s=0)
+    path = tmp_path / "run" / "settings.yaml"
+    settings = yaml.safe_load(path.read_text())
+    del settings["adversary"]
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    assert torch.equal(weights(run_small(tmp_path / "run")), weights(whole[0]))
 
 
 def test_between_checkpoints_work_is_repeated(whole, tmp_path):
@@ -349,10 +372,37 @@ def test_the_command_follows_the_papers_protocol(tiny_mnist, capsys):
     assert "holds a run with other settings" in capsys.readouterr().err
 
 
+def test_the_command_trains_against_an_attack(tiny_mnist, capsys, monkeypatch):
+    monkeypatch.setattr("mho.commands.train.ATTACKED", 20)
+    out = tiny_mnist / "work" / "runs" / "train" / "mnist-cnn4" / "adv-sigma-0.0"
+    arguments = ("--adversarial", "--epochs", "1", "--batch-size", "30")
+    assert run(app, ["train", "mnist-cnn4", "--threads", "1", *arguments]) == 0
+    made = yaml.safe_load((out / "adv-sigma-0.0.yaml").read_text())
+    assert made["recipe"] == asdict(replace(NETWORKS["mnist-cnn4"].adversarial, epochs=1, batch_size=30, data="MNIST"))
+    assert "--adversarial" in made["command"]
+    net = load_saved(mnist_cnn4(), out / "adv-sigma-0.0.safetensors")
+    found = pgd(net, IMAGES[-100:][:20], LABELS[-100:][:20], replace(TABLE_10["mnist"], restarts=1))
+    assert made["attacked"]["images"] == 20
+    assert made["attacked"]["accuracy"] == pytest.approx(1 - float(found.fooled.float().mean()))
+    assert run(app, ["train", "stroke-lstm", "--adversarial"]) == 2
+    assert "network 'stroke-lstm' has no adversarial training" in capsys.readouterr().err
+
+
+def test_the_paper_trains_on_the_attacks_of_its_table_10():
+    for name, attack in (("mnist-cnn", "mnist"), ("mnist-cnn4", "mnist"), ("densenet40", "cifar10")):
+        recipe, attack = NETWORKS[name].paper_adversarial, TABLE_10[attack]
+        assert replace(recipe, adversary=None) == NETWORKS[name].paper
+        for epoch in (0, 50, recipe.epochs - 1):
+            assert recipe.adversary.in_epoch(epoch, recipe.epochs) == replace(attack, restarts=1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mnist"], "network must be one of mnist-cnn, stroke-lstm, densenet40, got 'mnist'"),
+        (
+            ["mnist"],
+            "network must be one of mnist-cnn, mnist-cnn4, stroke-lstm, densenet40, densenet100, got 'mnist'",
+        ),
         (["mnist-cnn", "--noise", "pink"], "noise must be 'mult' or 'add', got 'pink'"),
         (["mnist-cnn", "--sigma-train", "-0.5"], "sigma_train must be at least 0 and finite, got -0.5"),
         (["mnist-cnn", "--sigma-train", "nan"], "sigma_train must be at least 0 and finite, got nan"),

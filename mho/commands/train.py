@@ -9,20 +9,25 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import typer
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
     from ..models.networks import Network
     from ..models.train import Recipe
 
 SHOW_EVERY = 10  # batches
+ATTACKED = 1000  # test pictures
 
 
 def train(
-    network: str = typer.Argument(..., help="mnist-cnn, stroke-lstm or densenet40."),
+    network: str = typer.Argument(..., help="mnist-cnn, mnist-cnn4, stroke-lstm, densenet40 or densenet100."),
     sigma_train: float = typer.Option(0.0, help="Standard deviation of the noise in training."),
     noise: str = typer.Option("mult", help="mult or add."),
     epochs: int | None = typer.Option(None, min=1, help="Passes over the training set, instead of the protocol's."),
     batch_size: int | None = typer.Option(None, min=2, help="Samples a step, instead of the protocol's."),
     seed: int = typer.Option(0, help="Of weights, order and noise."),
     protocol: str = typer.Option("ours", help="ours, or paper: its optimiser, batches and epochs."),
+    adversarial: bool = typer.Option(False, "--adversarial", help="Half of each batch is moved by an attack."),
     threads: int | None = typer.Option(None, min=1, help="Threads of PyTorch."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
     out: Path | None = typer.Option(None, help="Run folder; one that was interrupted goes on. Default: runs/train/..."),
@@ -45,8 +50,8 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     chosen = NETWORKS[network]
-    recipe = _recipe(chosen, sigma_train, noise, epochs, batch_size, seed, protocol)
-    name = f"{'add-' if noise == 'add' else ''}sigma-{sigma_train}"
+    recipe = _recipe(network, chosen, sigma_train, noise, epochs, batch_size, seed, protocol, adversarial)
+    name = f"{'adv-' if adversarial else ''}{'add-' if noise == 'add' else ''}sigma-{sigma_train}"
     out = out or Path("runs/train") / network / name
     build = lambda: chosen.build(sigma_train=sigma_train, noise=recipe.noise)  # noqa: E731
     inputs, labels, source = chosen.load("train")
@@ -59,12 +64,28 @@ def train(
     made["seconds"] = yaml.safe_load((out / LOG).read_text(encoding="utf-8"))[-1]["seconds"]
     made["test_accuracy"] = evaluate(net, *test)
     save_weights(net, out, name, made)
-    made["test_accuracy_as_stored"] = evaluate(load_saved(build(), out / f"{name}.safetensors").to(device), *test)
+    stored = load_saved(build(), out / f"{name}.safetensors").to(device)
+    made["test_accuracy_as_stored"] = evaluate(stored, *test)
+    if adversarial:
+        made["attacked"] = _attacked(stored, chosen, *test)
     save_weights(net, out, name, made)
     print(f"test accuracy {made['test_accuracy_as_stored']:.2%}; weights in {out / name}.safetensors")
 
 
+def _attacked(net: nn.Module, network: Network, inputs: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
+    """Accuracy of a network on pictures made on itself, by one start of the attack that it should resist."""
+    from dataclasses import asdict
+
+    from ..models.attacks import pgd
+
+    assert network.attack is not None
+    attack = replace(network.attack, restarts=1)
+    found = pgd(net, inputs[:ATTACKED], labels[:ATTACKED], attack)
+    return {**asdict(attack), "images": len(found.fooled), "accuracy": 1 - float(found.fooled.float().mean())}
+
+
 def _recipe(
+    name: str,
     network: Network,
     sigma_train: float,
     noise: str,
@@ -72,12 +93,17 @@ def _recipe(
     batch_size: int | None,
     seed: int,
     protocol: str,
+    adversarial: bool,
 ) -> Recipe:
     from ..models.noise import Noise
 
     if protocol not in ("ours", "paper"):
         raise ValueError(f"protocol must be 'ours' or 'paper', got {protocol!r}")
-    recipe = network.paper if protocol == "paper" else network.ours
+    recipe: Recipe | None = network.paper if protocol == "paper" else network.ours
+    if adversarial:
+        recipe = network.paper_adversarial if protocol == "paper" else network.adversarial
+    if recipe is None:
+        raise ValueError(f"network {name!r} has no adversarial training")
     return replace(
         recipe,
         sigma_train=sigma_train,
@@ -126,6 +152,7 @@ def _made(network: str, recipe: Recipe, protocol: str, device: str) -> dict[str,
         "network": network,
         "command": f"mho train {network} --sigma-train {recipe.sigma_train} --noise {recipe.noise} --seed {recipe.seed}"
         f" --epochs {recipe.epochs} --batch-size {recipe.batch_size} --protocol {protocol}"
+        f"{' --adversarial' if recipe.adversary else ''}"
         f" --threads {torch.get_num_threads()} --device {device}",
         "recipe": asdict(recipe),
         "versions": {"mho": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
