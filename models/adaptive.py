@@ -48,6 +48,11 @@ class AdaptiveResult:
         return float(self.reads.double().mean())
 
     @property
+    def rounds(self) -> torch.Tensor:
+        """(n,) int64, rounds that each sample took: in a round each copy makes an inference, all at the same time."""
+        return -(-self.reads // self.copies)
+
+    @property
     def capped(self) -> int:
         """Samples that k inferences did not make safe."""
         return int((~self.safe).sum())
@@ -74,6 +79,7 @@ def adaptive_vote(
     batch_size: int | None = 250,
     copies: int = 1,
     rule: Literal["hard", "soft"] = "hard",
+    first_sample: int = 0,
 ) -> AdaptiveResult:
     """Classify samples by noisy inferences that stop when the lead is safe, k at most.
 
@@ -95,7 +101,7 @@ def adaptive_vote(
     telegraph) makes neighbouring inferences agree, and the error larger than `error` says.
 
     Args:
-        chip, images, k, batch_size, copies, rule: as in `mho.vote`.
+        chip, images, k, batch_size, copies, rule, first_sample: as in `mho.vote`.
         error: accepted probability, for a sample, of stopping safe with another class than the true choice.
 
     Raises:
@@ -104,7 +110,8 @@ def adaptive_vote(
     if not 0 < error < 1:
         raise ValueError(f"error must be a probability above 0 and below 1, got {error}")
     chips, size = prepare(chip, images, k, batch_size, copies, rule)
-    parts = [_decide(chips, images[a : a + size], a, k, error, rule) for a in range(0, len(images), size)]
+    starts = range(0, len(images), size)
+    parts = [_decide(chips, images[a : a + size], first_sample + a, k, error, rule) for a in starts]
     ballots, softmax, reads, safe, classes = (torch.cat(part) for part in zip(*parts, strict=True))
     return AdaptiveResult(classes, ballots, softmax, reads, safe, k, error, rule, copies)
 
@@ -184,4 +191,4 @@ class Tally:
         self.leaders[rows] = ranks[:, 0]
         squares = self.squares[rows]
         spread = squares.gather(1, ranks[:, :1]) + squares + 2 * CAUTION
-        self.bets[rows] = ((best[:, None] - scores) / spread).clamp(max=1)  # near the best for bets of small gain
+        self.bets[rows] = ((best[:, None] - scores) / spread).clamp(0, 1)  # near the best for bets of small gain

@@ -143,6 +143,8 @@ def test_a_chip_gives_the_same_bits_in_any_batch():
         again = mho.adaptive_vote(chip, x, 20, error=0.05, batch_size=size)
         assert torch.equal(again.softmax, result.softmax)
         assert torch.equal(again.reads, result.reads)
+    parts = [mho.adaptive_vote(chip, x[a:b], 20, error=0.05, first_sample=a) for a, b in ((0, 13), (13, 40))]
+    assert torch.equal(torch.cat([part.softmax for part in parts]), result.softmax)
     energy = result.energy_j(chip) / layer_costs(chip)["energy_j"].sum()
     assert energy == pytest.approx(result.mean_reads)
     labels = winners.classes

@@ -15,6 +15,7 @@ from sweeps_model import net, write_files, write_sweep
 
 import mho
 from mho.cli import app, run
+from mho.mapping.decision import decision
 from mho.models.adaptive import adaptive_vote
 from mho.models.votes import Accuracy, vote
 from mho.sweeps.file import Sweep
@@ -72,7 +73,39 @@ def test_a_row_is_what_map_and_vote_give(fields: dict[str, Any], undisturbed: pd
     assert row["adc_clipped"] == sum(c.readings_clipped for c in counts) / sum(c.readings for c in counts)
     energy = mho.mapping.cost.layer_costs(chip)
     assert row["array_energy_j"] == pytest.approx(energy["energy_array_j"].sum(), rel=1e-12)
-    assert row["decision_energy_j"] == pytest.approx(4 * energy["energy_j"].sum(), rel=1e-12)
+    assert row["inference_energy_j"] == pytest.approx(energy["energy_j"].sum(), rel=1e-12)
+    cost = decision(chip, 4)
+    assert row["decision_energy_j"] == pytest.approx(cost.work_j, rel=1e-12)
+    assert row["total_energy_j"] == pytest.approx(cost.energy_j, rel=1e-12)
+    assert (row["latency_s"], row["area_m2"], row["mean_reads"]) == (cost.latency_s, cost.area_m2, 4)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_adaptive_votes_are_a_setting(fields: dict[str, Any], tmp_path: Path, copies: int) -> None:
+    grid = {"votes": [8, 20], "vote_error": [None, 0.05]}
+    table = mho.sweep({**fields, "copies": copies, "grid": grid}, out=tmp_path / "run")
+    assert len(groups_of(tasks_of(Sweep.read({**fields, "copies": copies, "grid": grid})))) == 1
+    images, labels = mho.inputs.find_inputs(fields["data"])
+    chip = mho.map(net(), mho.Hardware.load(fields["hardware"]), calibrate=images[:20])
+    one, whole = decision(chip, copies, copies=copies), decision(chip, 20, copies=copies)
+    found = mho.adaptive_vote(chip, images[:50], 20, error=0.05, copies=copies)
+    fixed, row = table.iloc[2], table.iloc[3]
+    assert (row["accuracy"], row["mean_reads"]) == (found.accuracy(labels[:50]), found.mean_reads)
+    rounds = float(found.rounds.double().mean())
+    assert row["latency_s"] == pytest.approx(rounds * one.latency_s, rel=1e-12)
+    leaked = one.leakage_w * one.interval_s * rounds
+    assert row["decision_energy_j"] == pytest.approx(found.energy_j(chip), rel=1e-12)
+    assert row["total_energy_j"] == pytest.approx(found.energy_j(chip) + leaked, rel=1e-12)
+    assert fixed["total_energy_j"] == pytest.approx(whole.energy_j, rel=1e-12)
+    assert row["total_energy_j"] < fixed["total_energy_j"]
+    assert row["accuracy_1"] == fixed["accuracy_1"]
+    wide = mho.sweep(
+        {**fields, "images": 25, "copies": copies, "votes": 20, "vote_error": 0.05, "target_width": 0.001, "grid": {}},
+        out=tmp_path / "wide",
+    )
+    every = mho.adaptive_vote(chip, images, 20, error=0.05, copies=copies)
+    assert (wide["pictures"][0], wide["accuracy"][0]) == (400, every.accuracy(labels))
+    assert wide["mean_reads"][0] == every.mean_reads
 
 
 def test_voting_gives_what_the_votes_give(fields: dict[str, Any], tmp_path: Path) -> None:
@@ -118,6 +151,7 @@ def test_shared_reads_give_what_tasks_alone_give(
         {"votes": 4},
         {"copies": 2},
         {"rule": "soft"},
+        {"vote_error": 0.1},
         {"seed": 1},
         {"images": 51},
         {"calibrate": 21},

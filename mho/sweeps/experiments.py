@@ -15,11 +15,13 @@ import torch
 
 from ..mapping.chip import Chip
 from ..mapping.cost import layer_costs
-from ..models.adaptive import Tally
+from ..mapping.decision import decision
+from ..models.adaptive import Tally, adaptive_vote
 from ..models.votes import Accuracy, order, prepare, reads_of, vote
 from .file import Settings
 
-ERROR = 0.01  # accepted by the adaptive votes, for a picture
+ERROR = 0.01  # accepted by the adaptive votes of `voting` for a picture, unless the settings say
+COSTS = ("decision_energy_j", "total_energy_j", "latency_s", "area_m2")
 Columns = dict[str, float | int | str | bool]
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -46,6 +48,18 @@ class Bench:
         if found is None or len(found) < settings.votes:
             found = self._kept[key] = self._vote(start, stop, settings, settings.votes)
         return found[: settings.votes]
+
+    def decided(self, start: int, stop: int, settings: Settings) -> Counts:
+        """Right answers to pictures start to stop, the inferences that they took, and the rounds of inferences."""
+        votes, copies, error, n = settings.votes, settings.copies, settings.vote_error, stop - start
+        if error is None:
+            return np.array([self.right(start, stop, settings)[-1], n * votes, n * -(-votes // copies)])
+        images, labels = self.images[start:stop], self.labels[start:stop]
+        size, rule = settings.batch_size, settings.rule
+        found = adaptive_vote(
+            self.chip, images, votes, error=error, batch_size=size, copies=copies, rule=rule, first_sample=start
+        )
+        return np.array([int((found.classes == labels).sum()), int(found.reads.sum()), int(found.rounds.sum())])
 
     def clipped(self, start: int, stop: int, settings: Settings) -> Counts:
         """Inputs, inputs clipped, readings, readings clipped in the first inference of pictures start to stop."""
@@ -80,22 +94,25 @@ class Bench:
 
 
 def accuracy(bench: Bench, settings: Settings) -> Columns:
-    """Accuracy after all votes and after one, clipping and energy.
+    """Accuracy after all votes and after one, clipping, energy and cost.
 
     Columns: `pictures` used; `accuracy` after all votes with its 95 % Wilson interval `low`, `high` and the interval's
-    `width`; `accuracy_1` after one; `dac_clipped`, `adc_clipped`, shares of the conversions of the first inference
-    that were clipped (NaN where nothing is converted); `array_energy_j` of one inference of one picture;
-    `inference_energy_j`, all of `layer_costs`, and `decision_energy_j`, that of all votes (NaN where a converter has no
-    bits, and so no cost).
+    `width`; `accuracy_1` after one; `mean_reads`, inferences of a decision on average (the votes, unless adaptive);
+    `dac_clipped`, `adc_clipped`, shares of the conversions of the first inference that were clipped (NaN where nothing
+    is converted); `array_energy_j` of one inference of one picture, `inference_energy_j`, all of `layer_costs` (NaN
+    where a converter has no bits, and so no cost); and the columns of `_costs`.
     """
-    right, conversions = np.zeros(settings.votes, np.int64), np.zeros(4, np.int64)
-    found = first = Accuracy(0, 1)
+    spent, conversions = np.zeros(3, np.int64), np.zeros(4, np.int64)
+    once = settings.model_copy(update={"votes": 1, "copies": 1, "vote_error": None})
+    right_1, found = 0, Accuracy(0, 1)
     for start, stop in _blocks(settings, len(bench.images)):
         conversions += bench.clipped(start, stop, settings)
-        right += bench.right(start, stop, settings)
-        first, found = Accuracy(int(right[0]), stop), Accuracy(int(right[-1]), stop)
+        right_1 += int(bench.right(start, stop, once)[0])
+        spent += bench.decided(start, stop, settings)
+        found = Accuracy(int(spent[0]), stop)
         if settings.target_width is not None and found.high - found.low <= settings.target_width:
             break
+    mean_reads, mean_rounds = (float(total / found.n) for total in spent[1:])
     energy = _energy(bench.chip)
     return {
         "pictures": found.n,
@@ -103,11 +120,12 @@ def accuracy(bench: Bench, settings: Settings) -> Columns:
         "low": found.low,
         "high": found.high,
         "width": found.high - found.low,
-        "accuracy_1": float(first),
+        "accuracy_1": right_1 / found.n,
+        "mean_reads": mean_reads,
         "dac_clipped": conversions[1] / conversions[0] if conversions[0] else np.nan,
         "adc_clipped": conversions[3] / conversions[2] if conversions[2] else np.nan,
         **energy,
-        "decision_energy_j": settings.votes * energy["inference_energy_j"],
+        **_costs(bench.chip, settings, energy["inference_energy_j"], mean_reads, mean_rounds),
     }
 
 
@@ -115,7 +133,7 @@ def voting(bench: Bench, settings: Settings) -> Columns:
     """One inference, all votes, and votes that stop once the lead is safe, decided from the same inferences.
 
     Columns: `pictures` used; `single`, `voted` and `adaptive`, the accuracy after one inference, after all votes, and
-    of `mho.models.adaptive` with at most as many and an error of 1 %, each with its 95 % Wilson interval `..._low`,
+    of `mho.models.adaptive` with at most as many and the error `vote_error` or 1 %, each with its 95 % Wilson interval `..._low`,
     `..._high`; `mean_reads` of the adaptive votes, and `capped`, pictures that all votes did not make safe; energies as
     in `accuracy`, `adaptive_energy_j` of a decision of adaptive votes.
 
@@ -131,7 +149,7 @@ def voting(bench: Bench, settings: Settings) -> Columns:
     for start in range(0, len(images), size):
         truth = labels[start : start + size]
         logits = list(reads_of(chips, images[start : start + size], start, range(k)))
-        stopping = Tally(len(truth), k, ERROR, rule, settings.copies)
+        stopping = Tally(len(truth), k, settings.vote_error or ERROR, rule, settings.copies)
         for read, found in enumerate(logits):
             stopping.add(torch.arange(len(truth)), read, found)
         votes = torch.stack(logits)
@@ -166,6 +184,29 @@ def _energy(chip: Chip) -> dict[str, float]:
     }
 
 
+def _costs(chip: Chip, settings: Settings, energy: float, mean_reads: float, mean_rounds: float) -> Columns:
+    """What a decision costs (`mho.mapping.decision`), NaN where a converter has no bits, and so no cost.
+
+    `decision_energy_j` of all its inferences, and `total_energy_j` with the leakage of its share of the time of a full
+    pipeline; `latency_s` from the input to the decision in an empty pipeline; `area_m2` of all copies. Adaptive votes
+    start a round when the one before is decided, which takes longer than rounds that follow one another through the
+    pipeline; meanwhile other inputs fill it.
+    """
+    if np.isnan(energy):
+        return dict.fromkeys(COSTS, np.nan)
+    copies = settings.copies
+    a_round = decision(chip, copies, copies=copies)
+    latency = mean_rounds * a_round.latency_s
+    if settings.vote_error is None:
+        latency = decision(chip, settings.votes, copies=copies).latency_s
+    return {
+        "decision_energy_j": mean_reads * energy,
+        "total_energy_j": mean_reads * energy + mean_rounds * a_round.leakage_w * a_round.interval_s,
+        "latency_s": latency,
+        "area_m2": a_round.area_m2,
+    }
+
+
 def _blocks(settings: Settings, available: int) -> Iterator[tuple[int, int]]:
     """First and last picture of what is read at once; with a target width, each block doubles the pictures so far."""
     start, stop = 0, settings.images
@@ -180,4 +221,4 @@ class Experiment(NamedTuple):
     version: int
 
 
-EXPERIMENTS = {"accuracy": Experiment(accuracy, version=1), "voting": Experiment(voting, version=1)}
+EXPERIMENTS = {"accuracy": Experiment(accuracy, version=2), "voting": Experiment(voting, version=1)}

@@ -27,6 +27,8 @@ class Shared(Config):
     calibrate: how many of them, from the first, set the converters' ranges.
     hardware: a preset, or a YAML file.
     votes, copies, rule: as in `mho.vote`.
+    vote_error: null for that many votes; a probability for adaptive votes, at most that many: the `error` of
+        `mho.adaptive_vote`.
     seed: which chip.
     batch_size: pictures worked off together; does not change the result.
     target_width: widest 95 % interval of the accuracy; pictures are doubled until it is reached or there are no more.
@@ -41,6 +43,7 @@ class Shared(Config):
     votes: Count = 1
     copies: Count = 1
     rule: Literal["hard", "soft"] = "hard"
+    vote_error: Annotated[float, Field(gt=0, lt=1)] | None = None
     seed: int = 0
     batch_size: Count = 250
     target_width: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -30,7 +30,17 @@ from .file import Settings, Sweep, describe
 Row = dict[str, Any]
 
 UNSEEN = {"name", "description", "sources"}  # fields of the hardware that change no result
-IDENTIFYING = ("images", "calibrate", "votes", "copies", "rule", "seed", "target_width")  # model, data: by content
+IDENTIFYING = (  # model, data: by content
+    "images",
+    "calibrate",
+    "votes",
+    "copies",
+    "rule",
+    "vote_error",
+    "seed",
+    "target_width",
+)
+VOTING = ("votes", "vote_error")  # tasks that differ in these alone share a chip and its inferences
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class Task:
 
     id: hash of all that changes its result.
     said: the point in words, for messages.
-    chip: hash of all that tasks have in common that differ in votes alone.
+    chip: hash of all that tasks have in common that differ in `VOTING` alone.
     network, pictures: hashes of the contents of the model and of the data.
     """
 
@@ -98,13 +108,13 @@ def tasks_of(sweep: Sweep) -> list[Task]:
         found = _digest([common, what])
         if found in tasks:
             raise ValueError(f"{said}: is the same task as {tasks[found].said}; leave one out")
-        chip = _digest([common, settings.batch_size, {name: v for name, v in what.items() if name != "votes"}])
+        chip = _digest([common, settings.batch_size, {name: v for name, v in what.items() if name not in VOTING}])
         tasks[found] = Task(found, said, chip, sweep.experiment, settings, hardware, networks[key], pictures)
     return list(tasks.values())
 
 
 def groups_of(tasks: Iterable[Task]) -> list[list[Task]]:
-    """The tasks that one worker does together: those that differ in votes alone, most votes first."""
+    """The tasks that one worker does together: those that differ in `VOTING` alone, most votes first."""
     groups: dict[str, list[Task]] = {}
     for task in tasks:
         groups.setdefault(task.chip, []).append(task)
