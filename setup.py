@@ -50,12 +50,14 @@ setup(
     ],
     extras_require={
         "cluster": ["dask[distributed]>=2024.8", "ray>=2.10"],
+        "search": ["optuna>=4"],
         # setuptools: the tests build a wheel, and `make lint` lays the package out under its import names
         "test": [
             "dask[distributed]>=2024.8",
             "foolbox>=3.3.4",
             "hypothesis>=6.100",
             "mypy>=1.11",
+            "optuna>=4",
             "pandas-stubs>=2.2",
             "pytest>=8",
             "ruff>=0.6",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .mapping.store import load
     from .models.adaptive import AdaptiveResult, adaptive_vote
     from .models.votes import VoteResult, vote
+    from .sweeps.optimize import optimize
+    from .sweeps.optimum import Optimum
     from .sweeps.run import sweep
 
     __version__: str
@@ -26,6 +28,7 @@ __all__ = [
     "AdaptiveResult",
     "Chip",
     "Hardware",
+    "Optimum",
     "Reduction",
     "Schedule",
     "VoteResult",
@@ -37,6 +40,7 @@ __all__ = [
     "map",
     "mapping",
     "models",
+    "optimize",
     "reduce",
     "schedule",
     "sweep",
@@ -48,12 +52,14 @@ _HOMES = {
     "AdaptiveResult": ".models.adaptive",
     "Chip": ".mapping.chip",
     "Hardware": ".crossbar.hardware",
+    "Optimum": ".sweeps.optimum",
     "Reduction": ".mapping.reduce",
     "Schedule": ".mapping.schedule",
     "VoteResult": ".models.votes",
     "adaptive_vote": ".models.adaptive",
     "load": ".mapping.store",
     "map": ".mapping.convert",
+    "optimize": ".sweeps.optimize",
     "reduce": ".mapping.reduce",
     "schedule": ".mapping.schedule",
     "sweep": ".sweeps.run",

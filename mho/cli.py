@@ -14,6 +14,7 @@ import typer
 from .commands.demo import demo
 from .commands.devices import devices
 from .commands.map import map
+from .commands.optimize import optimize
 from .commands.schedule import schedule
 from .commands.sweep import sweep
 from .commands.train import train
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "devices": devices,
     "map": map,
+    "optimize": optimize,
     "schedule": schedule,
     "sweep": sweep,
     "train": train,

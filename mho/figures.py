@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -67,6 +68,33 @@ def layer_errors(table: pd.DataFrame) -> Figure:
         ax.set(title=f"weights {weights}", xlabel="layer")
     axes[0].set_ylabel("error of the output, relative (RMS)")
     axes[-1].legend()
+    return figure
+
+
+def fronts(
+    trials: pd.DataFrame, costs: Mapping[str, str], target: float, *, bottom: float = 0.0, best: int | None = None
+) -> Figure:
+    """Accuracy over cost with 95 % bars, a panel per cost: the points of a search, their front, the target dashed.
+
+    `trials` has trial, accuracy, low, high, and for each of the `costs` (names and axis labels) its column and
+    front_<cost>; `best` is the trial with a star.
+    """
+    figure, axes = _figure(len(costs), sharey=True)
+    for ax, (cost, label) in zip(axes, costs.items(), strict=True):
+        spread = (trials["accuracy"] - trials["low"], trials["high"] - trials["accuracy"])
+        bars = [(100 * side).clip(lower=0) for side in spread]
+        ax.errorbar(trials[cost], 100 * trials["accuracy"], bars, fmt=".", color="#bbbbbb", elinewidth=0.6, zorder=1)
+        front = trials[trials[f"front_{cost}"]].sort_values(cost)
+        ax.step(front[cost], 100 * front["accuracy"], where="post", color="#4c72b0", marker=".", label="front")
+        ax.axhline(100 * target, color="black", linestyle="--", linewidth=1, label="target")
+        chosen = trials[trials["trial"] == best]
+        if len(chosen):
+            ax.plot(
+                chosen[cost], 100 * chosen["accuracy"], "*", color="#c44e52", markersize=12, label="cheapest", zorder=3
+            )
+        ax.set(xlabel=label, xscale="log", ylim=(100 * bottom, None))
+    axes[0].set_ylabel("accuracy (%)")
+    axes[-1].legend(loc="lower right")
     return figure
 
 

@@ -16,14 +16,8 @@ def sweep(
 ) -> None:
     """Run an experiment over grids of settings; run it again after Ctrl-C or a crash, and it goes on."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+
+    from .progress import shown
 
     console = Console()
     with console.status("loading PyTorch and the sweep ..."):
@@ -37,14 +31,6 @@ def sweep(
             )
         console.print(f"{len(tasks)} tasks, {int(tasks['done'].sum())} of them done", highlight=False)
         return
-    columns = (TextColumn("tasks"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
-        table = run(
-            file,
-            out=out,
-            jobs=jobs,
-            csv=csv,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with shown("tasks", console) as progress:
+        table = run(file, out=out, jobs=jobs, csv=csv, progress=progress)
     console.print(f"{len(table)} results in {out / 'results.parquet'}", soft_wrap=True, highlight=False)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -15,6 +15,7 @@ from ..devices.config import Config, faults
 
 Count = Annotated[int, Field(ge=1)]
 Values = dict[str, Any]
+S = TypeVar("S", bound="Study")
 
 
 class Shared(Config):
@@ -59,57 +60,43 @@ class Settings(Shared):
         return self
 
 
-class Sweep(Shared):
-    """A sweep file: an experiment, the settings that its points share, and what varies.
+class Study(Shared):
+    """What the files of sweeps and searches have in common.
 
-    grid: names and their values (one, or a list); the points are all combinations, the last name varies fastest.
-    points: a list of explicit points, each some names and values; each is combined with the whole grid.
+    grid: names and their values (one, or a list), in all combinations, the last name varying fastest.
     backend, cluster: what runs the tasks: processes of this machine (loky), or the Dask or Ray cluster at an address
-        (null: one that is started here and ended with the sweep).
+        (null: one that is started here and ended with the study).
 
-    In `grid` and `points`, names with a dot, and `time_s`, are fields of the hardware; the others are settings.
+    Names with a dot, and `time_s`, are fields of the hardware; the others are settings.
     """
+
+    kind: ClassVar[str]
 
     experiment: str
     grid: dict[str, list[Any]] = Field(default_factory=dict)
-    points: Annotated[list[Values], Field(min_length=1)] | None = None
     backend: Literal["loky", "dask", "ray"] = "loky"
     cluster: str | None = None
 
     @field_validator("grid", mode="before")
     @classmethod
     def _lists(cls, grid: Any) -> Any:
-        if not isinstance(grid, Mapping):
-            raise ValueError("expected names and lists of values")
-        lists = {str(name): values if isinstance(values, list) else [values] for name, values in grid.items()}
-        empty = [name for name, values in lists.items() if not values]
-        if empty:
-            raise ValueError(f"{empty[0]} must have at least one value, got none")
-        return lists
+        return lists(grid)
 
     @model_validator(mode="after")
-    def _known(self) -> Sweep:
-        for where, names in (("grid", self.grid), *((f"points[{i}]", p) for i, p in enumerate(self.points or []))):
-            for name in names:
-                if name not in Settings.model_fields and not is_hardware(name):
-                    raise ValueError(
-                        f"{where}: there is no setting {name!r}; settings are {', '.join(Settings.model_fields)}, and "
-                        "fields of the hardware are given by dotted path, as sensing.v_read"
-                    )
-                if where != "grid" and name in self.grid:
-                    raise ValueError(f"{where}: {name!r} stands in grid too; say it once")
+    def _placed(self) -> Study:
+        check_names("grid", self.grid)
         if self.cluster is not None and self.backend == "loky":
             raise ValueError("cluster: an address needs backend: dask or ray, got loky")
         return self
 
     @classmethod
-    def read(cls, source: str | Path | Mapping[str, Any]) -> Sweep:
-        """A sweep from a YAML file, or from what such a file holds.
+    def read(cls: type[S], source: str | Path | Mapping[str, Any]) -> S:
+        """A study from a YAML file, or from what such a file holds.
 
         Raises:
             ValueError: not YAML, a field that does not exist, or an impossible value; the message names the file.
         """
-        where = "sweep" if isinstance(source, Mapping) else f"sweep file {source}"
+        where = cls.kind if isinstance(source, Mapping) else f"{cls.kind} file {source}"
         fields: Any = source
         if not isinstance(source, Mapping):
             try:
@@ -126,8 +113,25 @@ class Sweep(Shared):
             raise ValueError(f"{where}: {faults(error)}") from error
 
     def dump(self) -> str:
-        """The sweep as YAML, all fields resolved; `read` takes it."""
+        """The study as YAML, all fields resolved; `read` takes it."""
         return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+
+
+class Sweep(Study):
+    """A sweep file: an experiment, the settings that its points share, and what varies.
+
+    points: a list of explicit points, each some names and values; each is combined with the whole grid.
+    """
+
+    kind = "sweep"
+
+    points: Annotated[list[Values], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> Sweep:
+        for i, names in enumerate(self.points or []):
+            check_names(f"points[{i}]", names, taken=self.grid)
+        return self
 
     @property
     def values(self) -> list[Values]:
@@ -156,6 +160,33 @@ class Sweep(Shared):
             raise ValueError(f"point {number} ({describe(values)}): {text}") from error
 
 
+def lists(grid: Any) -> dict[str, list[Any]]:
+    """Names and their values as lists.
+
+    Raises:
+        ValueError: something else, or a name without values.
+    """
+    if not isinstance(grid, Mapping):
+        raise ValueError("expected names and lists of values")
+    found = {str(name): values if isinstance(values, list) else [values] for name, values in grid.items()}
+    empty = [name for name, values in found.items() if not values]
+    if empty:
+        raise ValueError(f"{empty[0]} must have at least one value, got none")
+    return found
+
+
+def check_names(where: str, names: Iterable[str], taken: Iterable[str] = ()) -> None:
+    """Raises ValueError for a name that is no setting and no field of the hardware, or that the grid has too."""
+    for name in names:
+        if name not in Settings.model_fields and not is_hardware(name):
+            raise ValueError(
+                f"{where}: there is no setting {name!r}; settings are {', '.join(Settings.model_fields)}, and "
+                "fields of the hardware are given by dotted path, as sensing.v_read"
+            )
+        if name in taken:
+            raise ValueError(f"{where}: {name!r} stands in grid too; say it once")
+
+
 def is_hardware(name: str) -> bool:
     """Whether a name of a grid is a field of the hardware."""
     return "." in name or name == "time_s"
@@ -164,6 +195,16 @@ def is_hardware(name: str) -> bool:
 def describe(values: Values) -> str:
     """The values of a point, for messages."""
     return ", ".join(f"{name}: {value}" for name, value in values.items()) or "no grid"
+
+
+def field_of(settings: Settings, hardware: Hardware, name: str) -> Any:
+    """A setting or a field of the hardware by its name, as YAML and tables have it; None where there is none."""
+    if not is_hardware(name):
+        return getattr(settings, name)
+    tree: Any = hardware.model_dump(mode="json")
+    for part in name.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
 
 
 def _hardware(name: str, fields: Values, known: dict[str, Hardware]) -> Hardware:

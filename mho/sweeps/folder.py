@@ -1,4 +1,4 @@
-"""The folder of a sweep: its settings, a small Parquet file for each finished task, and at the end the table."""
+"""The folder of a sweep or search: its settings, a small Parquet file for each finished task, at the end the tables."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ import pyarrow.parquet as pq
 
 from ..models.files import whole
 
-MARK, HARDWARE, PARTS, TABLE, TEXT, LOCK = (
-    "sweep.yaml",
-    "hardware.yaml",
-    "parts",
-    "results.parquet",
-    "results.csv",
-    ".lock",
-)
+
+def csv_of(table: str) -> str:
+    """Name of the same table as CSV."""
+    return table.replace(".parquet", ".csv")
+
+
+MARK, SEARCH_MARK, HARDWARE, PARTS, LOCK = "sweep.yaml", "search.yaml", "hardware.yaml", "parts", ".lock"
+TABLE, TRIALS, CONFIRMED = "results.parquet", "trials.parquet", "confirmed.parquet"
+REPORT, FIGURE = "report.txt", "front.png"
+MADE = (*(name for table in (TABLE, TRIALS, CONFIRMED) for name in (table, csv_of(table))), REPORT, FIGURE)
 
 Row = Mapping[str, Any]
 
 
 class SweepFolder:
-    """What a sweep leaves behind. A task is done when its part is there; parts are whole or not there.
+    """What a sweep or a search leaves behind. A task is done when its part is there; parts are whole or not there.
 
     Raises:
-        ValueError: the path is neither new, empty nor the folder of a sweep.
+        ValueError: the path is neither new, empty nor such a folder.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -43,7 +45,7 @@ class SweepFolder:
     def _ours(self) -> bool:
         """Whether it has the mark, or only what is written before it."""
         names = {name for name in _names(self.path) if not _is_half(name)}
-        return MARK in names or names <= {LOCK, PARTS, HARDWARE}
+        return bool(names & {MARK, SEARCH_MARK}) or names <= {LOCK, PARTS, HARDWARE}
 
     def done(self) -> set[str]:
         """Ids of the finished tasks."""
@@ -76,12 +78,12 @@ class SweepFolder:
                         (folder / name).unlink()
             yield
 
-    def begin(self, sweep: str, hardware: str) -> None:
-        """Write the settings. A table of earlier ones goes; its parts stay."""
-        for name in (TABLE, TEXT):
+    def begin(self, mark: str, study: str, hardware: str) -> None:
+        """Write the settings, those of the study as `mark`. Tables of earlier ones go; their parts stay."""
+        for name in MADE:
             (self.path / name).unlink(missing_ok=True)
         _write(self.path / HARDWARE, hardware.encode())
-        _write(self.path / MARK, sweep.encode())
+        _write(self.path / mark, study.encode())
 
     def add(self, row: Row) -> None:
         """Write the part of a finished task; on return it is on the disk."""
@@ -102,15 +104,19 @@ class SweepFolder:
             raise ValueError(f"{path}: damaged ({' '.join(str(error).split())[:100]}); delete it") from error
         return dict(row)
 
-    def finish(self, rows: Sequence[Row], *, csv: bool) -> pa.Table:
+    def finish(self, name: str, rows: Sequence[Row], *, csv: bool) -> pa.Table:
         """Write the table of all rows, in their order."""
-        table = pa.table({name: _column([row.get(name) for row in rows]) for name in rows[0]})
+        table = pa.table({column: _column([row.get(column) for row in rows]) for column in rows[0]})
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink)
-        _write(self.path / TABLE, sink.getvalue())
+        _write(self.path / name, sink.getvalue())
         if csv:
-            _write(self.path / TEXT, table.to_pandas().to_csv(index=False).encode())
+            _write(self.path / csv_of(name), table.to_pandas().to_csv(index=False).encode())
         return table
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write another file that is whole or not there."""
+        _write(self.path / name, content)
 
 
 def _column(values: list[Any]) -> pa.Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -13,8 +13,8 @@ import joblib
 import pandas as pd
 import yaml
 
-from .file import Settings, Sweep, is_hardware
-from .folder import SweepFolder
+from .file import Settings, Study, Sweep, field_of, is_hardware
+from .folder import MARK, TABLE, SweepFolder
 from .tasks import Row, Task, groups_of, run_group, tasks_of
 
 Source = str | Path | Mapping[str, Any]
@@ -53,21 +53,32 @@ def sweep(
     folder, settings = SweepFolder(out), Sweep.read(source)
     tasks = tasks_of(settings)
     with folder.locked():
-        rows = {id: folder.read(id) for id in folder.done() & {task.id for task in tasks}}
-        missing = [task for task in tasks if task.id not in rows]
-        chips = {task.settings.hardware: None for task in tasks}
-        folder.begin(settings.dump(), _hardware_text(list(chips)))
-        progress(len(rows), len(tasks))
-        with closing(_results(groups_of(missing), jobs, settings.backend, settings.cluster)) as results:
-            for found in results:
-                for row in found:
-                    folder.add(row)
-                    rows[row["task_id"]] = row
-                progress(len(rows), len(tasks))
+        folder.begin(MARK, settings.dump(), hardware_text(task.settings.hardware for task in tasks))
+        rows = measure(tasks, folder, settings, jobs, progress)
         names = list(dict.fromkeys(name for values in settings.values for name in values if is_hardware(name)))
-        table = folder.finish([_joined(task, names, rows[task.id]) for task in tasks], csv=csv)
+        table = folder.finish(TABLE, [joined(task, names, rows[task.id]) for task in tasks], csv=csv)
     frame: pd.DataFrame = table.to_pandas()
     return frame
+
+
+def measure(
+    tasks: list[Task],
+    folder: SweepFolder,
+    study: Study,
+    jobs: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Row]:
+    """The rows of tasks by id: of those that the folder has, and of the others, which are done and added to it."""
+    rows = {id: folder.read(id) for id in folder.done() & {task.id for task in tasks}}
+    missing = [task for task in tasks if task.id not in rows]
+    progress(len(rows), len(tasks))
+    with closing(_results(groups_of(missing), jobs, study.backend, study.cluster)) as results:
+        for found in results:
+            for row in found:
+                folder.add(row)
+                rows[row["task_id"]] = row
+            progress(len(rows), len(tasks))
+    return rows
 
 
 def planned(source: Source, *, out: str | Path) -> pd.DataFrame:
@@ -77,28 +88,21 @@ def planned(source: Source, *, out: str | Path) -> pd.DataFrame:
     return pd.DataFrame([{"task_id": task.id, "task": task.said, "done": task.id in done} for task in tasks])
 
 
-def _joined(task: Task, names: list[str], row: Row) -> Row:
-    """A row of the table: the settings of the task and the result."""
+def joined(task: Task, names: list[str], row: Row) -> Row:
+    """A row of the table: the settings of the task, the named fields of its hardware, and the result."""
     asked = {name: getattr(task.settings, name) for name in Settings.model_fields if name != "batch_size"}
-    tree = task.hardware.model_dump(mode="json")
     results = {name: value for name, value in row.items() if not name.endswith("_meta")}
     meta = {name: value for name, value in row.items() if name.endswith("_meta")}
     version = {"mho_version": metadata.version("mho")}
-    fields = {name: _field(tree, name) for name in names}
+    fields = {name: field_of(task.settings, task.hardware, name) for name in names}
     return {"task_id": task.id, "experiment": task.experiment, **asked, **fields, **results, **version, **meta}
 
 
-def _field(tree: Any, path: str) -> Any:
-    """A field by dotted path; None where this hardware has no such field."""
-    for part in path.split("."):
-        tree = tree.get(part) if isinstance(tree, dict) else None
-    return tree
-
-
-def _hardware_text(names: list[str]) -> str:
+def hardware_text(names: Iterable[str]) -> str:
+    """Hardware that a study names, resolved, as YAML."""
     from ..inputs import find_hardware
 
-    dumps = {name: find_hardware(name).model_dump(mode="json") for name in names}
+    dumps = {name: find_hardware(name).model_dump(mode="json") for name in dict.fromkeys(names)}
     return yaml.safe_dump(dumps, sort_keys=False, allow_unicode=True)
 
 
