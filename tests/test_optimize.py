@@ -209,14 +209,6 @@ def test_what_a_sweep_has_measured_is_not_measured_again(
     assert 2 < len(found.trials) <= 4
 
 
-def test_the_floor_keeps_the_search_above_it(fields: dict[str, Any], folder: Path) -> None:
-    def above(floor: float) -> int:
-        trials = mho.optimize({**fields, "trials": 60, "confirm": {}, "floor": floor, "target": 0.9}, out=folder).trials
-        return int((trials["accuracy"] > 0.85).sum())
-
-    assert above(0.85) > above(0.0) + 5
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
