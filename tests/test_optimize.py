@@ -73,7 +73,7 @@ def test_a_trial_is_what_a_sweep_gives(fields: dict[str, Any], undisturbed: mho.
     asked = {name: None if point[name] != point[name] else point[name] for name in names}
     row = mho.sweep({**shared, **rest, "points": [asked]}, out=tmp_path).iloc[0]
     assert row["task_id"] == point["task_ids"]
-    for name in ("accuracy", "low", "high", "mean_reads", "decision_energy_j", "latency_s", "area_m2"):
+    for name in ("accuracy", "low", "high", "mean_reads", "total_energy_j", "latency_s", "area_m2"):
         assert row[name] == point[name]
 
 
@@ -104,7 +104,7 @@ def test_the_cheapest_reaches_the_target_twice(fields: dict[str, Any], undisturb
     best, trials, confirmed = undisturbed.best, undisturbed.trials, undisturbed.confirmed
     assert best is not None
     assert best["low"] >= 0.6
-    reach = trials[trials["low"] >= 0.6].sort_values("decision_energy_j")
+    reach = trials[trials["low"] >= 0.6].sort_values("total_energy_j")
     assert list(confirmed["trial"]) == list(reach["trial"][: len(confirmed)])
     assert list(confirmed["reaches"]) == [False] * (len(confirmed) - 1) + [True]
     results = pd.read_parquet(folder / "results.parquet").set_index("task_id")
@@ -134,7 +134,7 @@ def test_without_confirmation_the_report_says_so(fields: dict[str, Any], folder:
     found = mho.optimize({**fields, "confirm": {}}, out=folder)
     reach = found.trials[found.trials["reaches"]]
     assert found.best is not None
-    assert found.best["decision_energy_j"] == reach["decision_energy_j"].min()
+    assert found.best["total_energy_j"] == reach["total_energy_j"].min()
     assert "on the pictures and chips that it was chosen on" in str(found)
 
 
@@ -161,7 +161,7 @@ def test_two_processes_give_the_same_bits(
 def test_another_seed_chooses_otherwise(fields: dict[str, Any], undisturbed: mho.Optimum, folder: Path) -> None:
     first = mho.optimize({**fields, "trials": 10, "confirm": {}}, out=folder).trials
     pd.testing.assert_frame_equal(
-        first.drop(columns=["front_decision_energy_j", "front_latency_s"]),
+        first.drop(columns=["front_total_energy_j", "front_latency_s"]),
         undisturbed.trials.iloc[: len(first)][[name for name in first if not name.startswith("front_")]],
     )
     other = mho.optimize({**fields, "trials": 10, "confirm": {}, "search_seed": 1}, out=folder).trials
@@ -215,7 +215,7 @@ def test_what_a_sweep_has_measured_is_not_measured_again(
         ({"target": 1.5}, "search: target = 1.5: Input should be less than 1"),
         ({"target": None}, "search: target"),
         ({"floor": 0.7}, "floor must be below target = 0.6, got 0.7"),
-        ({"costs": ["speed"]}, "costs.0 = 'speed': Input should be 'decision_energy_j', 'latency_s' or 'area_m2'"),
+        ({"costs": ["speed"]}, "costs.0 = 'speed': Input should be 'total_energy_j', 'latency_s' or 'area_m2'"),
         ({"costs": ["latency_s", "latency_s"]}, "costs: each once, got latency_s, latency_s"),
         ({"points": []}, "Search has no field points; its fields are model, "),
         ({"search": {}}, "search: expected names and lists of values, or ranges"),
@@ -254,7 +254,7 @@ def test_a_missing_optuna_is_named(fields: dict[str, Any], tmp_path: Path, monke
 
 def test_converters_without_bits_have_no_cost(fields: dict[str, Any], tmp_path: Path) -> None:
     free = {"search": {"adc.bits": [None]}, "grid": {"adc.full_scale": [None]}, "trials": 2, "population": 2}
-    with pytest.raises(ValueError, match=r"adc.bits: None: has no decision_energy_j, as a converter has no bits; set"):
+    with pytest.raises(ValueError, match=r"adc.bits: None: has no total_energy_j, as a converter has no bits; set"):
         mho.optimize({**fields, **free}, out=tmp_path)
 
 
@@ -263,7 +263,7 @@ def test_fronts_of_other_costs(undisturbed: mho.Optimum, fields: dict[str, Any])
     assert latency["latency_s"].is_monotonic_increasing
     assert latency["accuracy"].is_monotonic_increasing
     assert latency["accuracy"].iloc[-1] == undisturbed.trials["accuracy"].max()
-    with pytest.raises(ValueError, match="cost must be one of decision_energy_j, latency_s, got 'area_m2'"):
+    with pytest.raises(ValueError, match="cost must be one of total_energy_j, latency_s, got 'area_m2'"):
         undisturbed.front("area_m2")
     assert Search.read(yaml.safe_load(undisturbed.search.dump())) == undisturbed.search
 
