@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
+from .commands.attack import attack
 from .commands.demo import demo
 from .commands.devices import devices
 from .commands.map import map
@@ -21,6 +22,7 @@ from .commands.train import train
 from .commands.vote import vote
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "attack": attack,
     "demo": demo,
     "devices": devices,
     "map": map,
