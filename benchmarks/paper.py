@@ -1,0 +1,166 @@
+"""The paper's Tables 2 to 9 and Figures 2 to 11 from the trained networks that come with Mho, beside its own numbers.
+
+    python benchmarks/paper.py [--table 2] [--figure 11] [--out runs/paper] [--runs 20] [--images 10000] [--device cuda]
+
+Without --table and --figure it makes all of them; with --page the page docs/paper.md too. What is measured is kept in
+the folder, cell by cell: a run that was interrupted goes on. On two cores all of it takes hours, the first time.
+
+A quick look at every pair of sigma_train and sigma_val (--quick samples) draws the curves and finds the best
+sigma_train; the cells that a table states are measured with all --images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+import torch
+from paper_cells import Measurement, test_set, trained
+from paper_figures import FIGURES, learning_curves
+from paper_tables import PAPER, TABLES, Grid, markdown, table
+
+import mho
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE, RESULTS, IMAGES = ROOT / "docs" / "paper.md", ROOT / "docs" / "results" / "paper", ROOT / "docs" / "images"
+CURVES = RESULTS / "curves.csv"
+
+
+def numbers(known: Sequence[int]) -> Callable[[str], list[int]]:
+    """A parser of comma separated numbers of those that are known."""
+
+    def parse(text: str) -> list[int]:
+        found = [int(part) for part in text.split(",") if part.strip().isdigit()]
+        if not found or len(found) != text.count(",") + 1 or not set(found) <= set(known):
+            raise argparse.ArgumentTypeError(f"numbers of {', '.join(map(str, known))}, got {text!r}")
+        return found
+
+    return parse
+
+
+def available(number: int) -> str:
+    """Why a table cannot be made now, or nothing."""
+    entry = PAPER[number]
+    entry = PAPER[entry["of"]] if "of" in entry else entry
+    if number == 4:
+        return ""
+    if not trained(entry["network"], entry["noise"]):
+        return f"no trained weights of {entry['network']} yet"
+    try:
+        test_set(entry["network"])
+    except FileNotFoundError as error:
+        return str(error)
+    return ""
+
+
+def page(grid: Grid, tables: dict[int, pd.DataFrame], missing: dict[int, str], figures: list[int]) -> str:
+    """The text of docs/paper.md."""
+    versions = f"mho {mho.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+    full, quick = grid.full, grid.quick
+    lines = [
+        "# The paper's tables and figures",
+        "",
+        "Qin and Vucinic, *Noisy Computations during Inference: Harmful or Helpful?* (2018), with its numbers beside",
+        "ours. This page is written by",
+        "",
+        "```sh",
+        f"python benchmarks/paper.py --page --runs {full.runs} --images {full.images} --quick {quick.images}",
+        "```",
+        "",
+        f"from the weights in `models/weights/` ({versions}; {date.today().isoformat()}). Beside each file of weights",
+        "stands how it was trained: command, seed, time, machine. `docs/results/paper/` has the tables too.",
+        "",
+        f"Accuracies are per cent of the first {full.images:,} test samples, the mean of {full.runs} inferences with",
+        "noise; ± is half the 95 % Wilson interval for that many samples, which is larger than the spread from",
+        f"inference to inference. Curves are drawn from {quick.images:,} samples, which also choose the best",
+        "sigma_train of a column. Noise falls on every output of every matrix product.",
+        "",
+    ]
+    for number in TABLES:
+        lines += [f"## Table {number}: {PAPER[number]['title']}", ""]
+        if number in tables:
+            lines += [markdown(number, tables[number]), ""]
+            entry = PAPER[number]
+            entry = PAPER[entry["of"]] if "of" in entry else entry
+            if number != 4:
+                there = [name.rpartition("-")[2] for name in trained(entry["network"], entry["noise"])]
+                source = test_set(entry["network"])[2]
+                lines += [f"Trained so far: sigma_train {', '.join(there)}. Data: {source}.", ""]
+        else:
+            lines += [f"Not made: {missing[number]}.", ""]
+    lines += ["## Figures", ""]
+    for number in figures:
+        lines += [f"![Figure {number}](images/paper_figure_{number}.png)", "", f"Figure {number}.", ""]
+    absent = [str(number) for number in range(2, 12) if number not in figures]
+    if absent:
+        lines += [f"Not drawn, since what they show is not trained yet: Figure {', '.join(absent)}.", ""]
+    return "\n".join(lines)
+
+
+def drawable(number: int) -> bool:
+    """Whether there is something to draw a figure from."""
+    if number == 3:
+        return CURVES.is_file()
+    needs = {2: 2, 4: 2, 5: 2, 6: 5, 7: 6, 8: 2, 9: 5, 10: 6, 11: 2}
+    return not available(needs[number])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--table", type=numbers(TABLES), help="numbers of tables, separated by commas")
+    parser.add_argument("--figure", type=numbers(range(2, 12)), help="numbers of figures, separated by commas")
+    parser.add_argument("--out", type=Path, default=Path("runs/paper"), help="folder for tables, figures and cells")
+    parser.add_argument("--runs", type=int, default=20, help="inferences of each sample, and votes")
+    parser.add_argument("--images", type=int, default=10_000, help="samples of the cells that a table states")
+    parser.add_argument("--quick", type=int, default=1000, help="samples of the quick look")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--page", action="store_true", help="write docs/paper.md and its tables and pictures too")
+    options = parser.parse_args(arguments)
+    for name in ("runs", "images", "quick"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
+    everything = options.table is None and options.figure is None
+    wanted = list(TABLES) if everything else options.table or []
+    drawn = list(range(2, 12)) if everything else options.figure or []
+    if options.page and not everything:
+        parser.error("--page needs all tables and figures, leave --table and --figure out")
+    out: Path = options.out
+    cells = out / "cells"
+    grid = Grid(
+        Measurement(options.runs, options.quick, options.device, cells),
+        Measurement(options.runs, options.images, options.device, cells),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    missing = {number: why for number in wanted if (why := available(number))}
+    tables = {}
+    for number in wanted:
+        print(f"\nTable {number}: {PAPER[number]['title']}")
+        if number in missing:
+            print(f"not made: {missing[number]}")
+            continue
+        tables[number] = table(grid, number)
+        tables[number].to_csv(out / f"table_{number}.csv", index=False)
+        tables[number].to_parquet(out / f"table_{number}.parquet", index=False)
+        print(markdown(number, tables[number]))
+    figures = [number for number in drawn if drawable(number)]
+    for number in figures:
+        figure = learning_curves(pd.read_csv(CURVES)) if number == 3 else FIGURES[number](grid)
+        figure.savefig(out / f"figure_{number}.png", dpi=100)
+        print(f"figure {number}: {out / f'figure_{number}.png'}")
+    if options.page:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        for number, found in tables.items():
+            found.to_csv(RESULTS / f"table_{number}.csv", index=False)
+        for number in figures:
+            (IMAGES / f"paper_figure_{number}.png").write_bytes((out / f"figure_{number}.png").read_bytes())
+        PAGE.write_text(page(grid, tables, missing, figures), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""What `paper.py` measures: noisy inference of one trained network at one noise, kept in a file once it is done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mho import models
+from mho.models.adaptive import Tally
+from mho.models.networks import NETWORKS
+from mho.models.noise import set_inference_noise
+from mho.models.votes import Accuracy, order
+from mho.models.weights import FOLDER, kind_of, names
+
+VERSION = 1  # of the measurement: another one measures anew
+BATCH = 500
+ERROR = 0.01  # accepted by the adaptive vote, for a sample
+DATA = {"mnist_cnn": "mnist-cnn", "stroke_lstm": "stroke-lstm", "densenet40": "densenet40"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Trained weights of a network under an inference noise of standard deviation `sigma_val`."""
+
+    network: str
+    weights: str
+    sigma_val: float
+
+    @property
+    def noise(self) -> str:
+        return kind_of(self.weights)
+
+    @property
+    def sigma_train(self) -> float:
+        return float(self.weights.rpartition("-")[2])
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How cells are measured: inferences of each sample, number of samples (the first of the test set), where, and the
+    folder that keeps what is done.
+    """
+
+    runs: int
+    images: int
+    device: str
+    folder: Path
+
+    def cell(self, cell: Cell, tell: Callable[[str], None] = print) -> pd.DataFrame:
+        """A row for each number of votes k from 1 to `runs` (without noise one run says all).
+
+        Columns: those of the cell, `noise`, `sigma_train`, `images`, `k`; `single`, the accuracy of inference number k
+        by itself; `hard` and `soft`, of the first k inferences by the most votes and by the mean softmax, with the 95 %
+        Wilson interval `low`, `high` of `hard`; `adaptive` and `reads`, accuracy and mean inferences of the vote that
+        stops once the lead is safe, at most `runs`.
+        """
+        runs = self.runs if cell.sigma_val else 1
+        weights = (FOLDER / cell.network / f"{cell.weights}.safetensors").read_bytes()
+        told = f"{VERSION} {runs} {self.images} {sha256(weights).hexdigest()}"
+        path = (
+            self.folder / f"{cell.network}-{cell.weights}-at-{cell.sigma_val}-{sha256(told.encode()).hexdigest()[:12]}"
+        )
+        path = path.with_name(path.name + ".parquet")
+        if not path.is_file():
+            tell(f"{cell.network} {cell.weights} at {cell.sigma_val}: {runs} runs of {self.images}")
+            table = pd.DataFrame(self._measure(cell, runs))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(".part")
+            table.to_parquet(part, index=False)
+            os.replace(part, path)
+        return pd.read_parquet(path)
+
+    def _measure(self, cell: Cell, runs: int) -> list[dict[str, Any]]:
+        net = getattr(models, cell.network)(weights=cell.weights).to(self.device)
+        set_inference_noise(net, cell.sigma_val)
+        inputs, labels, _ = test_set(cell.network)
+        inputs, labels = inputs[: self.images], labels[: self.images]
+        right = np.zeros((3, runs), np.int64)
+        stopped, reads = 0, 0
+        with torch.random.fork_rng(), torch.inference_mode():
+            for start in range(0, len(inputs), BATCH):
+                truth, batch = labels[start : start + BATCH], inputs[start : start + BATCH].to(self.device)
+                torch.manual_seed(start)
+                tally = Tally(len(truth), runs, ERROR, "hard", 1)
+                counts, total = torch.zeros(len(truth), 10, dtype=torch.int64), torch.zeros(len(truth), 10).double()
+                for run in range(runs):
+                    logits = net(batch).float().cpu()
+                    tally.add(torch.arange(len(truth)), run, logits)
+                    chosen = logits.argmax(dim=1)
+                    counts[torch.arange(len(truth)), chosen] += 1
+                    total += logits.double().softmax(dim=1)
+                    mean = (total / (run + 1)).float()
+                    classes = chosen, order(counts, mean, "hard")[:, 0], order(counts, mean, "soft")[:, 0]
+                    right[:, run] += [int((c == truth).sum()) for c in classes]
+                stopped += int((tally.leaders == truth).sum())
+                reads += int(tally.reads.sum())
+        rows = []
+        for k in range(1, runs + 1):
+            single, hard, soft = (int(count) for count in right[:, k - 1])
+            voted = Accuracy(hard, len(inputs))
+            rows.append(
+                {"network": cell.network, "noise": cell.noise, "sigma_train": cell.sigma_train}
+                | {"sigma_val": cell.sigma_val, "images": len(inputs), "k": k, "single": single / len(inputs)}
+                | {"hard": float(voted), "low": voted.low, "high": voted.high, "soft": soft / len(inputs)}
+                | {"adaptive": stopped / len(inputs), "reads": reads / len(inputs)}
+            )
+        return rows
+
+
+@lru_cache(maxsize=1)
+def test_set(network: str) -> tuple[torch.Tensor, torch.Tensor, str]:
+    """Inputs, labels and source of the test set of a network."""
+    return NETWORKS[DATA[network]].load("test")
+
+
+def trained(network: str, noise: str) -> list[str]:
+    """Names of the weights of a network that were trained with a kind of noise, the least first.
+
+    Those of adversarial training are no part of it.
+    """
+    prefix = "add-sigma-" if noise == "add" else "sigma-"
+    return sorted((n for n in names(network) if n.startswith(prefix)), key=lambda name: float(name.rpartition("-")[2]))
+
+
+def rms_weight(network: str, weights: str) -> float:
+    """Root mean square of all entries of matrices and kernels."""
+    net = getattr(models, network)(weights=weights)
+    values = torch.cat([parameter.detach().flatten() for parameter in net.parameters() if parameter.ndim > 1])
+    return float(values.double().square().mean().sqrt())
+
+
+def softmax_of_one(network: str, weights: str, sigma_val: float, index: int, runs: int) -> np.ndarray[Any, Any]:
+    """(runs, 10): softmax outputs of noisy inferences of one test sample."""
+    net = getattr(models, network)(weights=weights)
+    set_inference_noise(net, sigma_val)
+    sample = test_set(network)[0][index : index + 1]
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(index)
+        parts = [net(sample.expand(min(BATCH, runs - a), *sample.shape[1:])) for a in range(0, runs, BATCH)]
+        return torch.cat(parts).softmax(dim=1).numpy()

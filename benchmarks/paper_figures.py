@@ -1,0 +1,101 @@
+"""The figures of the paper, drawn from cells, logs and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from paper_cells import Cell, softmax_of_one, test_set, trained
+from paper_tables import FINE, PAPER, SIGMA_VAL, Grid
+
+SHOWN_RUNS = 10_000
+OUTPUT_BINS = 50
+
+
+def errors(grid: Grid, panels: list[tuple[str, str, bool]]) -> Figure:
+    """Error rate over sigma_val, a curve per sigma_train: Figures 2, 6 to 10. A panel is (network, noise, voted)."""
+    figure = Figure(figsize=(5.5 * len(panels), 4.2), layout="constrained")
+    for axis, (network, noise, voted) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+        for i, weights in enumerate(trained(network, noise)):
+            cells = [grid.quick.cell(Cell(network, weights, sigma)) for sigma in FINE]
+            right = [float(cell["hard"].iloc[-1] if voted else cell["single"].mean()) for cell in cells]
+            label = f"sigma_train {weights.rpartition('-')[2]}"
+            axis.plot(FINE, [max(1 - r, 0.5 / grid.quick.images) for r in right], f"C{i % 10}.-", label=label)
+        axis.set_yscale("log")
+        axis.set_xlabel("sigma_val")
+        axis.set_ylabel("error rate")
+        kind = "multiplicative" if noise == "mult" else "additive"
+        runs = f"{grid.quick.runs} votes" if voted else "one inference"
+        axis.set_title(f"{network}, {kind} noise, {runs}", fontsize="medium")
+        if axis.lines:
+            axis.legend(fontsize="x-small")
+    return figure
+
+
+def learning_curves(table: pd.DataFrame) -> Figure:
+    """Figure 3: accuracy and loss on the test set over minibatches, a curve per sigma_train."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    for axis, column in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        for i, (sigma, rows) in enumerate(table.groupby("sigma_train")):
+            axis.plot(rows["minibatch"], rows[column], f"C{i % 10}", label=f"sigma_train {sigma:.1f}")
+        axis.set_xlabel("minibatches of 32")
+        axis.set_ylabel(f"test {column}")
+        axis.legend(fontsize="x-small")
+    return figure
+
+
+def outputs(weights: str) -> Figure:
+    """Figures 4 and 5: distributions of the softmax outputs of one picture of a 6 over 10,000 noisy inferences."""
+    index = int((test_set("mnist_cnn")[1] == 6).nonzero()[0])
+    figure = Figure(figsize=(12, 6.5), layout="constrained")
+    edges = np.linspace(0, 1, OUTPUT_BINS + 1)
+    for axis, sigma in zip(figure.subplots(2, 3).flat, SIGMA_VAL, strict=True):
+        found = softmax_of_one("mnist_cnn", weights, sigma, index, SHOWN_RUNS)
+        for digit in range(10):
+            share = np.histogram(found[:, digit], edges)[0] / len(found)
+            axis.stairs(np.maximum(share, 0.5 / SHOWN_RUNS), edges, baseline=None, color=f"C{digit}", label=str(digit))
+        axis.set_yscale("log")
+        right = float((found.argmax(axis=1) == 6).mean())
+        axis.set_title(f"sigma_val {sigma:.1f}: {right:.1%} of inferences say 6", fontsize="medium")
+        axis.set_xlabel("softmax output")
+    figure.axes[0].legend(title="output", fontsize="x-small", ncols=2)
+    return figure
+
+
+def votes(grid: Grid, tables: list[int]) -> Figure:
+    """Figure 11: accuracy over the number of votes, the best weights for each sigma_val."""
+    figure = Figure(figsize=(5.5 * len(tables), 4.2), layout="constrained")
+    for axis, number in zip(np.atleast_1d(figure.subplots(1, len(tables))), tables, strict=True):
+        network, noise = PAPER[number]["network"], PAPER[number]["noise"]
+        for i, sigma in enumerate(SIGMA_VAL[1:]):
+            if trained(network, noise):
+                weights = grid.best(network, noise, sigma, voted=True)
+                _over_votes(axis, grid.full.cell(Cell(network, weights, sigma)), i, f"sigma_val {sigma}, {weights}")
+        axis.set_xlabel("votes")
+        axis.set_ylabel("accuracy (%)")
+        axis.set_title(network, fontsize="medium")
+        if axis.lines:
+            axis.legend(fontsize="x-small")
+    return figure
+
+
+def _over_votes(axis: Axes, cell: pd.DataFrame, i: int, label: str) -> None:
+    axis.plot(cell["k"], 100 * cell["hard"], f"C{i}.-", label=label)
+    axis.plot(cell["k"], 100 * cell["soft"], f"C{i}:")
+    axis.fill_between(cell["k"], 100 * cell["low"], 100 * cell["high"], color=f"C{i}", alpha=0.15, linewidth=0)
+
+
+FIGURES: dict[int, Callable[[Grid], Figure]] = {
+    2: lambda grid: errors(grid, [("mnist_cnn", "mult", False), ("mnist_cnn", "add", False)]),
+    4: lambda grid: outputs("sigma-0.0"),
+    5: lambda grid: outputs("sigma-1.0"),
+    6: lambda grid: errors(grid, [("densenet40", "mult", False)]),
+    7: lambda grid: errors(grid, [("stroke_lstm", "mult", False)]),
+    8: lambda grid: errors(grid, [("mnist_cnn", "mult", False), ("mnist_cnn", "mult", True)]),
+    9: lambda grid: errors(grid, [("densenet40", "mult", False), ("densenet40", "mult", True)]),
+    10: lambda grid: errors(grid, [("stroke_lstm", "mult", False), ("stroke_lstm", "mult", True)]),
+    11: lambda grid: votes(grid, [2, 5]),
+}

@@ -1,0 +1,152 @@
+"""The tables of the paper beside ours, from the cells that `paper_cells.py` measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from paper_cells import Cell, Measurement, rms_weight, trained
+
+PAPER: dict[Any, Any] = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text(encoding="utf-8"))
+SIGMA_VAL: list[float] = PAPER["sigma_val"]
+TABLES, ACCURACIES = (2, 3, 4, 5, 6, 7, 8, 9), (2, 3, 5, 6)
+FINE = [round(0.1 * i, 1) for i in range(11)]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where cells come from: `quick` for all pairs of sigma_train and sigma_val, `full` for those a table states."""
+
+    quick: Measurement
+    full: Measurement
+
+    def screen(self, network: str, noise: str, sigma_val: float) -> pd.DataFrame:
+        """The quick cells of all trained weights at one noise: a row per number of votes of each."""
+        cells = [self.quick.cell(Cell(network, weights, sigma_val)) for weights in trained(network, noise)]
+        return pd.concat(cells, ignore_index=True)
+
+    def best(self, network: str, noise: str, sigma_val: float, voted: bool) -> str:
+        """The weights that do best at one noise, alone or in all votes, as the quick cells have it."""
+        found: dict[str, float] = {}
+        for weights in trained(network, noise):
+            cell = self.quick.cell(Cell(network, weights, sigma_val))
+            found[weights] = float(cell["hard"].iloc[-1] if voted else cell["single"].mean())
+        return max(found, key=lambda weights: found[weights])
+
+
+def accuracies(grid: Grid, number: int) -> pd.DataFrame:
+    """Tables 2, 3, 5 and 6: a row per sigma_val, accuracies in per cent.
+
+    `clean` and `best` are means over all inferences, `..._std` their standard deviation from one inference to the
+    next, `..._half` half the 95 % Wilson interval for the number of samples, `by` the sigma_train of the best.
+    """
+    paper = PAPER[number]
+    network, noise = paper["network"], paper["noise"]
+    there = trained(network, noise)
+    clean = next((name for name in there if name.endswith("sigma-0.0")), None)
+    rows = []
+    for place, sigma_val in enumerate(SIGMA_VAL):
+        row: dict[str, Any] = {"table": number, "sigma_val": sigma_val}
+        row |= {
+            "paper_clean": paper["clean"][place],
+            "paper_best": paper["best"][place],
+            "paper_by": paper["by"][place],
+        }
+        chosen = {"clean": clean, "best": grid.best(network, noise, sigma_val, voted=False) if there else None}
+        for name, weights in chosen.items():
+            row |= _single(grid, network, weights, sigma_val, name)
+        row["by"] = float("nan") if chosen["best"] is None else Cell(network, chosen["best"], sigma_val).sigma_train
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _single(grid: Grid, network: str, weights: str | None, sigma_val: float, name: str) -> dict[str, float]:
+    if weights is None:
+        return dict.fromkeys((name, f"{name}_std", f"{name}_half"), float("nan"))
+    cell = grid.full.cell(Cell(network, weights, sigma_val))
+    one = cell.iloc[0]
+    spread = float(cell["single"].std()) if len(cell) > 1 else 0.0
+    half = float(one["high"] - one["low"]) / 2
+    return {name: 100 * float(cell["single"].mean()), f"{name}_std": 100 * spread, f"{name}_half": 100 * half}
+
+
+def voting(grid: Grid, number: int) -> pd.DataFrame:
+    """Tables 7 to 9: a row per sigma_val, accuracies in per cent of the vote of all inferences.
+
+    `voted` is the hard vote with its interval `low`, `high`, `soft` and `adaptive` the other two, `reads` the mean
+    inferences of the latter; `by` the sigma_train.
+    """
+    paper = PAPER[number]
+    network, noise = PAPER[paper["of"]]["network"], PAPER[paper["of"]]["noise"]
+    rows = []
+    for place, sigma_val in enumerate(SIGMA_VAL):
+        row: dict[str, Any] = {"table": number, "sigma_val": sigma_val}
+        row |= {"paper_voted": paper["best"][place], "paper_by": paper["by"][place]}
+        if trained(network, noise):
+            weights = grid.best(network, noise, sigma_val, voted=True)
+            last = grid.full.cell(Cell(network, weights, sigma_val)).iloc[-1]
+            row |= {"voted": 100 * last["hard"], "low": 100 * last["low"], "high": 100 * last["high"]}
+            row |= {"soft": 100 * last["soft"], "adaptive": 100 * last["adaptive"], "reads": last["reads"]}
+            row["by"] = last["sigma_train"]
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def weights_table() -> pd.DataFrame:
+    """Table 4: root mean square of all weights of the networks that were trained with multiplicative noise."""
+    ours = {float(name.rpartition("-")[2]): rms_weight("mnist_cnn", name) for name in trained("mnist_cnn", "mult")}
+    paper = PAPER[4]
+    return pd.DataFrame(
+        [
+            {"table": 4, "sigma_train": sigma, "paper_rms": rms, "rms": ours.get(sigma, float("nan"))}
+            for sigma, rms in zip(paper["sigma_train"], paper["rms_weight"], strict=True)
+        ]
+    )
+
+
+def table(grid: Grid, number: int) -> pd.DataFrame:
+    """One of Tables 2 to 9."""
+    if number == 4:
+        return weights_table()
+    return accuracies(grid, number) if number in ACCURACIES else voting(grid, number)
+
+
+def markdown(number: int, found: pd.DataFrame) -> str:
+    """A table of the paper with ours below each of its lines."""
+    if number == 4:
+        lines = [("sigma_train", [f"{s:.1f}" for s in found["sigma_train"]])]
+        lines += [(who, [_number(v, 3) for v in found[col]]) for who, col in (("paper", "paper_rms"), ("Mho", "rms"))]
+    elif number in ACCURACIES:
+        lines = [("sigma_val", [f"{s:.1f}" for s in found["sigma_val"]])]
+        lines += [("trained without noise, paper", [_number(v, 1) for v in found["paper_clean"]])]
+        lines += [("trained without noise, Mho", _with_half(found, "clean"))]
+        lines += [("best, paper", [_number(v, 1) for v in found["paper_best"]])]
+        lines += [("best, Mho", _with_half(found, "best"))]
+        lines += [("sigma_train of the best, paper", [_number(v, 1) for v in found["paper_by"]])]
+        lines += [("sigma_train of the best, Mho", [_number(v, 1) for v in found["by"]])]
+    else:
+        lines = [("sigma_val", [f"{s:.1f}" for s in found["sigma_val"]])]
+        lines += [("hard vote, paper", [_number(v, 1) for v in found["paper_voted"]])]
+        if "voted" in found:
+            hard = [f"{v:.2f} ({a:.2f} to {b:.2f})" for v, a, b in found[["voted", "low", "high"]].to_numpy()]
+            lines += [("hard vote, Mho", hard), ("soft vote, Mho", [_number(v, 2) for v in found["soft"]])]
+            lines += [("adaptive vote, Mho", [_number(v, 2) for v in found["adaptive"]])]
+            lines += [("its mean number of inferences", [_number(v, 1) for v in found["reads"]])]
+            lines += [("sigma_train, Mho", [_number(v, 1) for v in found["by"]])]
+        lines += [("sigma_train, paper", [_number(v, 1) for v in found["paper_by"]])]
+    rows = [f"| {name} | {' | '.join(values)} |" for name, values in lines]
+    return "\n".join([rows[0], "|---" * (len(lines[0][1]) + 1) + "|", *rows[1:]])
+
+
+def _with_half(found: pd.DataFrame, name: str) -> list[str]:
+    return [
+        "not trained" if value != value else f"{value:.2f} ± {half:.2f}"
+        for value, half in found[[name, f"{name}_half"]].to_numpy()
+    ]
+
+
+def _number(value: float, digits: int) -> str:
+    return "not trained" if value != value else f"{value:.{digits}f}"

@@ -1,0 +1,76 @@
+"""`benchmarks/paper.py`: cells measured once, tables beside the paper's, its figures, what is not trained said so."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+TINY = ["--runs", "2", "--images", "24", "--quick", "12"]
+
+
+@pytest.fixture
+def paper(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script, with two trained networks and few noises."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    cells, tables, figures = (importlib.import_module(f"paper_{part}") for part in ("cells", "tables", "figures"))
+    found = {"mult": ["sigma-0.0", "sigma-0.5"], "add": ["add-sigma-0.5"]}
+    script = importlib.import_module("paper")
+    for module in (cells, tables, figures, script):
+        known = lambda network, noise: found[noise] if network == "mnist_cnn" else []  # noqa: E731
+        monkeypatch.setattr(module, "trained", known)
+    monkeypatch.setattr(figures, "FINE", [0.0, 0.4])
+    monkeypatch.setattr(figures, "SHOWN_RUNS", 20)
+    return script
+
+
+def test_tables_and_figures(paper: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "paper")]
+    assert paper.main([*out, *TINY, "--table", "2,3,4,6,7", "--figure", "2,5,11"]) == 0
+    said = capsys.readouterr().out
+    assert "| trained without noise, paper | 99.5 | 99.3 | 93.5 | 65.7 | 38.8 | 21.1 |" in said
+    assert "not made: no trained weights of stroke_lstm yet" in said
+    table = pd.read_parquet(tmp_path / "paper" / "table_2.parquet")
+    assert list(table["sigma_val"]) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert table["best"].between(0, 100).all()
+    assert set(table["by"]) <= {0.0, 0.5}
+    additive = pd.read_csv(tmp_path / "paper" / "table_3.csv")
+    assert additive["clean"].isna().all()
+    rms = pd.read_csv(tmp_path / "paper" / "table_4.csv").set_index("sigma_train")["rms"]
+    assert rms.notna().sum() == 2
+    for number in (2, 5, 11):
+        assert (tmp_path / "paper" / f"figure_{number}.png").stat().st_size > 10_000
+    assert paper.main([*out, *TINY, "--table", "2,7"]) == 0
+    assert "runs of" not in capsys.readouterr().out  # nothing is measured twice
+
+
+def test_a_vote_of_one_is_the_inference(paper: ModuleType, tmp_path: Path) -> None:
+    cells = importlib.import_module("paper_cells")
+    table = cells.Measurement(3, 40, "cpu", tmp_path).cell(cells.Cell("mnist_cnn", "sigma-0.5", 0.6))
+    assert list(table["k"]) == [1, 2, 3]
+    first = table.iloc[0]
+    assert first["single"] == first["hard"] == first["soft"]
+    clean = cells.Measurement(3, 40, "cpu", tmp_path).cell(cells.Cell("mnist_cnn", "sigma-0.5", 0.0))
+    assert len(clean) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--table", "10"], "numbers of 2, 3, 4, 5, 6, 7, 8, 9, got '10'"),
+        (["--figure", "x"], "numbers of 2, 3"),
+        (["--runs", "0"], "--runs must be at least 1, got 0"),
+        (["--page", "--table", "2"], "--page needs all tables and figures"),
+    ],
+)
+def test_bad_input(
+    paper: ModuleType, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit):
+        paper.main([*arguments, "--out", str(tmp_path / "paper")])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "paper").exists()
