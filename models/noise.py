@@ -37,6 +37,31 @@ class Noise(nn.Module):
         return f"{self.kind}, sigma_train={self.sigma_train}, sigma_val={self.sigma_val}"
 
 
+class ChipNoise(nn.Module):
+    """In training, the noise of one layer of a chip: y = x (1 + mult z) + add rms(x) z', z, z' ~ N(0, 1) per element.
+
+    `add` is a share of the root mean square of the layer's outputs, of which each batch is a sample: on a chip the
+    weights fill the range of the conductances and ranges are calibrated, so larger signals have larger noise.
+    In evaluation it returns its input.
+    """
+
+    def __init__(self, add: float, mult: float) -> None:
+        super().__init__()
+        for name, value in (("add", add), ("mult", mult)):
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+        self.add, self.mult = add, mult
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return x
+        rms = x.detach().square().mean().sqrt()
+        return x * normal_like(x).mul_(self.mult).add_(1) + normal_like(x) * (self.add * rms)
+
+    def extra_repr(self) -> str:
+        return f"add={self.add}, mult={self.mult}"
+
+
 def normal_like(x: torch.Tensor) -> torch.Tensor:
     """Standard normals of the shape and layout of x, drawn flat: torch fills channels-last tensors 8 times slower."""
     flat = torch.randn(x.numel(), dtype=x.dtype, device=x.device)

@@ -42,6 +42,7 @@ class Recipe:
         clip: the largest norm of the gradient, 0 for any.
         adversary: moves the first half of each batch, so that the network learns to resist it; None for no such attack.
         data: what is learnt from; a run on other data is another run.
+        like: the chip whose noise is injected, layer by layer, instead of `sigma_train`; none where empty.
     """
 
     sigma_train: float = 0.0
@@ -59,6 +60,7 @@ class Recipe:
     clip: float = 0.0
     adversary: Adversary | None = None
     data: str = ""
+    like: str = ""
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 2)):  # batch norm has no variance of one sample

@@ -18,8 +18,9 @@ from mho.models.attacks import TABLE_10, Adversary, Pgd, pgd
 from mho.models.augment import jitter
 from mho.models.cnn import mnist_cnn, mnist_cnn4
 from mho.models.data import mnist, mnist_images
+from mho.models.like import Share, with_noise
 from mho.models.networks import NETWORKS, PAPER
-from mho.models.noise import Noise
+from mho.models.noise import ChipNoise, Noise
 from mho.models.train import Recipe, evaluate, train
 from mho.models.weights import load_saved
 
@@ -356,6 +357,39 @@ def test_the_command_trains_and_writes_weights(tiny_mnist, capsys):
     assert (out / "checkpoint.pt").read_bytes() == checkpoint
     again = load_file(out / "sigma-0.25.safetensors")
     assert all(torch.equal(value, again[key]) for key, value in state.items())
+
+
+def test_the_noise_of_a_chip_is_injected(tiny_mnist, capsys):
+    """`--like` measures each layer on a chip and trains with that noise; the file says what was measured."""
+    noisy = mho.Hardware.preset("reram").replace({"name": "noisy", "sensing.amplifier_noise": "2 pA/rtHz"})
+    noisy.save(tiny_mnist / "work" / "noisy.yaml")
+    out = tiny_mnist / "work" / "runs" / "train" / "mnist-cnn" / "like-noisy"
+    assert command("--like", "noisy.yaml", "--epochs", "1", "--batch-size", "30") == 0
+    made = yaml.safe_load((out / "like-noisy.yaml").read_text())
+    name, _, layers = made["recipe"]["like"].partition(": ")
+    assert name == "noisy"
+    assert [words.split()[0] for words in layers.split(", ")] == ["conv1", "conv2", "conv3", "conv4", "fc1", "fc2"]
+    assert "--like noisy.yaml --start sigma-0.0" in made["command"]
+    load_saved(mnist_cnn(), out / "like-noisy.safetensors")
+    capsys.readouterr()
+    assert command("--like", "noisy.yaml", "--sigma-train", "0.5") == 2
+    assert "sigma_train must be 0 with like, which brings the noise, got 0.5" in capsys.readouterr().err
+
+
+def test_noise_of_a_chip_follows_the_signal():
+    torch.manual_seed(0)
+    x = 3 * torch.randn(200_000)
+    noise = ChipNoise(add=0.1, mult=0.2)
+    error = noise(x) - x
+    rms = float(x.square().mean().sqrt())
+    for chosen in (x.abs() < 0.5, x.abs() > 4):
+        expected = (0.1 * rms) ** 2 + 0.2**2 * float(x[chosen].square().mean())
+        assert float(error[chosen].square().mean()) == pytest.approx(expected, rel=5 * (2 / int(chosen.sum())) ** 0.5)
+    assert torch.equal(noise.eval()(x), x)
+    with pytest.raises(ValueError, match="mult must be at least 0 and finite, got -1"):
+        ChipNoise(0.1, -1)
+    with pytest.raises(ValueError, match="the network has 6 noise layers, but 1 layers are on tiles"):
+        with_noise(mnist_cnn(), [Share("conv1", 0.1, 0.1)])
 
 
 def test_the_command_follows_the_papers_protocol(tiny_mnist, capsys):

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 SHOW_EVERY = 10  # batches
 ATTACKED = 1000  # test pictures
+CALIBRATION = 512  # training inputs
 
 
 def train(
     network: str = typer.Argument(..., help="mnist-cnn, mnist-cnn4, stroke-lstm, densenet40 or densenet100."),
     sigma_train: float = typer.Option(0.0, help="Standard deviation of the noise in training."),
     noise: str = typer.Option("mult", help="mult or add."),
+    like: str | None = typer.Option(None, help="A hardware file or preset: the noise of its chip, layer by layer."),
+    start: str = typer.Option("sigma-0.0", help="Weights of the network that --like puts on a chip to measure it."),
     epochs: int | None = typer.Option(None, min=1, help="Passes over the training set, instead of the protocol's."),
     batch_size: int | None = typer.Option(None, min=2, help="Samples a step, instead of the protocol's."),
     seed: int = typer.Option(0, help="Of weights, order and noise."),
@@ -36,6 +39,8 @@ def train(
     import torch
     import yaml
 
+    from ..inputs import find_hardware
+    from ..models.like import noise_of_chip, with_noise
     from ..models.networks import NETWORKS
     from ..models.train import LOG, evaluate
     from ..models.train import train as run
@@ -52,13 +57,22 @@ def train(
     chosen = NETWORKS[network]
     recipe = _recipe(network, chosen, sigma_train, noise, epochs, batch_size, seed, protocol, adversarial)
     name = f"{'adv-' if adversarial else ''}{'add-' if noise == 'add' else ''}sigma-{sigma_train}"
-    out = out or Path("runs/train") / network / name
     build = lambda: chosen.build(sigma_train=sigma_train, noise=recipe.noise)  # noqa: E731
     inputs, labels, source = chosen.load("train")
+    if like is not None:
+        if sigma_train:
+            raise ValueError(f"sigma_train must be 0 with like, which brings the noise, got {sigma_train}")
+        hardware = find_hardware(like)
+        shares = noise_of_chip(chosen.build(weights=start), hardware, inputs[:CALIBRATION], seed)
+        name = f"{'adv-' if adversarial else ''}like-{hardware.name}"
+        recipe = replace(recipe, like=f"{hardware.name}: " + ", ".join(map(str, shares)))
+        build = lambda: with_noise(chosen.build(), shares)  # noqa: E731
+    out = out or Path("runs/train") / network / name
     test_inputs, test_labels, _ = chosen.load("test")
     test = (test_inputs, test_labels)
     recipe = replace(recipe, data=source)
-    made = _made(network, recipe, protocol, device)
+    injected = f"--sigma-train {sigma_train} --noise {noise}" if like is None else f"--like {like} --start {start}"
+    made = _made(network, injected, recipe, protocol, device)
     with _progress(recipe.epochs * -(-len(inputs) // recipe.batch_size)) as tell:
         net = run(build, (inputs, labels), test, recipe, out, tell, device=device)
     made["seconds"] = yaml.safe_load((out / LOG).read_text(encoding="utf-8"))[-1]["seconds"]
@@ -137,7 +151,7 @@ def _progress(total: int) -> Any:
     return bar()
 
 
-def _made(network: str, recipe: Recipe, protocol: str, device: str) -> dict[str, Any]:
+def _made(network: str, injected: str, recipe: Recipe, protocol: str, device: str) -> dict[str, Any]:
     """How weights are made: command, settings, versions, machine, date."""
     import os
     import platform
@@ -150,7 +164,7 @@ def _made(network: str, recipe: Recipe, protocol: str, device: str) -> dict[str,
 
     return {
         "network": network,
-        "command": f"mho train {network} --sigma-train {recipe.sigma_train} --noise {recipe.noise} --seed {recipe.seed}"
+        "command": f"mho train {network} {injected} --seed {recipe.seed}"
         f" --epochs {recipe.epochs} --batch-size {recipe.batch_size} --protocol {protocol}"
         f"{' --adversarial' if recipe.adversary else ''}"
         f" --threads {torch.get_num_threads()} --device {device}",

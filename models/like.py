@@ -1,0 +1,57 @@
+"""Training for a chip: the noise that its layers have, measured, in place of a sigma that is guessed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ..crossbar.hardware import Hardware
+from ..mapping.convert import map as map_model
+from ..mapping.reduce import reduce
+from .noise import ChipNoise, Noise
+
+MEASURED = 128  # inputs that the noise is measured with; all of them calibrate
+
+
+class Share(NamedTuple):
+    """Noise of a layer: additive, as a share of the root mean square of its outputs, and multiplicative."""
+
+    layer: str
+    add: float
+    mult: float
+
+    def __str__(self) -> str:
+        return f"{self.layer} {self.add:.4f} {self.mult:.4f}"
+
+
+def noise_of_chip(net: nn.Module, hardware: Hardware, inputs: torch.Tensor, seed: int = 0) -> list[Share]:
+    """The noise of each layer of a network on a chip, frozen, slow and fresh together: see `mho.reduce`.
+
+    Args:
+        net: trained; its layers in the order in which they are called.
+        hardware: of the chip.
+        inputs: (n, ...) real ones, some hundred.
+        seed: of the chip.
+    """
+    chip = map_model(net, hardware, calibrate=inputs, seed=seed)
+    table = reduce(chip, inputs[:MEASURED]).table
+    total = table[table["part"] == "total"].set_index("layer")
+    add, mult = total["sigma_add"] / total["y_rms"], total["sigma_mult"]
+    return [Share(name, float(add[name]), float(mult[name])) for name in chip.layers]
+
+
+def with_noise(net: nn.Module, shares: list[Share]) -> nn.Module:
+    """The network, whose noise layers are replaced in their order by those of a chip.
+
+    Raises:
+        ValueError: another number of noise layers.
+    """
+    places = [name for name, module in net.named_modules() if isinstance(module, Noise)]
+    if len(places) != len(shares):
+        raise ValueError(f"the network has {len(places)} noise layers, but {len(shares)} layers are on tiles")
+    for name, share in zip(places, shares, strict=True):
+        parent, _, child = name.rpartition(".")
+        setattr(net.get_submodule(parent), child, ChipNoise(share.add, share.mult))
+    return net
