@@ -22,7 +22,9 @@ import pandas as pd
 import torch
 from paper_cells import Measurement, test_set, trained
 from paper_figures import FIGURES, learning_curves
-from paper_tables import PAPER, TABLES, Grid, markdown, table
+from paper_tables import ACCURACIES, PAPER, TABLES, Grid, markdown, table
+from paper_train import learning_curves as trained_curves
+from paper_train import train_missing
 
 import mho
 
@@ -119,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=10_000, help="samples of the cells that a table states")
     parser.add_argument("--quick", type=int, default=1000, help="samples of the quick look")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--train", action="store_true", help="train what is missing first: hours to days on a CPU")
     parser.add_argument("--page", action="store_true", help="write docs/paper.md and its tables and pictures too")
     options = parser.parse_args(arguments)
     for name in ("runs", "images", "quick"):
@@ -136,6 +139,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Measurement(options.runs, options.images, options.device, cells),
     )
     out.mkdir(parents=True, exist_ok=True)
+    if options.train:
+        for number in sorted({PAPER[n].get("of", n) for n in wanted} & set(ACCURACIES)):
+            train_missing(number, out / "train", options.device)
+        if 3 in drawn:
+            RESULTS.mkdir(parents=True, exist_ok=True)
+            trained_curves(out / "train", options.device).to_csv(CURVES, index=False)
     missing = {number: why for number in wanted if (why := available(number))}
     tables = {}
     for number in wanted:

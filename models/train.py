@@ -105,7 +105,8 @@ def train(
         build: makes the untrained network; called with the seed set.
         data, test: inputs (n, ...) and labels (n,).
         recipe: the settings.
-        out: run folder: `settings.yaml`, `checkpoint.pt`, `log.yaml` (test accuracy and seconds so far, each epoch).
+        out: run folder: `settings.yaml`, `checkpoint.pt`, `log.yaml` (test accuracy, test loss and seconds so far of
+            each epoch).
         tell: called after each batch.
         save_every_s: seconds between checkpoints, beside the one after each epoch.
         device: where to train; the data go there too. On CUDA the network is compiled, and pictures are worked off in
@@ -135,8 +136,9 @@ def train(
                     run.save(out / CHECKPOINT)
                     saved = time.monotonic()
             run.epoch, run.step = epoch + 1, 0
-            accuracy = evaluate(run.result(), *test)
-            run.log.append({"epoch": epoch, "test_accuracy": accuracy, "seconds": round(run.spent(), 1)})
+            accuracy, loss = scores(run.result(), *test)
+            spent = round(run.spent(), 1)
+            run.log.append({"epoch": epoch, "test_accuracy": accuracy, "test_loss": loss, "seconds": spent})
             _write_yaml(out / LOG, run.log)
             run.save(out / CHECKPOINT)
             saved = time.monotonic()
@@ -250,16 +252,22 @@ def _gpus(device: torch.device) -> list[torch.device]:
     return [device] if device.type == "cuda" else []
 
 
-@torch.no_grad()
 def evaluate(net: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, batch_size: int = 500) -> float:
     """Share of inputs that a network classifies right, on the device of its parameters."""
+    return scores(net, inputs, labels, batch_size)[0]
+
+
+@torch.no_grad()
+def scores(net: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, batch_size: int = 500) -> tuple[float, float]:
+    """Accuracy and mean cross-entropy."""
     net.eval()
     device = next((parameter.device for parameter in net.parameters()), inputs.device)
-    right = sum(
-        int((net(x.to(device)).argmax(1).cpu() == y.cpu()).sum())
-        for x, y in zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
-    )
-    return right / len(inputs)
+    right, loss = 0, 0.0
+    for x, y in zip(inputs.split(batch_size), labels.split(batch_size), strict=True):
+        logits = net(x.to(device)).cpu()
+        right += int((logits.argmax(1) == y.cpu()).sum())
+        loss += float(functional.cross_entropy(logits, y.cpu(), reduction="sum"))
+    return right / len(inputs), loss / len(inputs)
 
 
 def _claim(out: Path, recipe: Recipe) -> None:

@@ -117,7 +117,7 @@ def test_interrupted_between_the_last_checkpoint_and_the_evaluation(whole, tmp_p
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mho.models.train.evaluate", interrupt)
+        patch.setattr("mho.models.train.scores", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_small(tmp_path / "run", save_every_s=0)
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == STEPS

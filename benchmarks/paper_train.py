@@ -1,0 +1,60 @@
+"""What `paper.py --train` trains: the networks that a table or figure needs and that are not there yet."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from paper_cells import DATA
+from paper_tables import FINE, PAPER
+
+from mho.models.weights import FOLDER
+
+WANTED = {
+    2: FINE,
+    3: [0.0, 0.4, 0.5, 0.6, 0.9, 1.0],
+    5: [0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0],
+    6: [0.0, 0.3, 0.4, 0.6, 0.7, 0.8, 1.0],
+}
+CURVES = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+CURVE_EPOCHS, CURVE_BATCHES = 14, 1875  # the first 25,000 minibatches of 32
+
+
+def train_missing(number: int, runs: Path, device: str) -> None:
+    """Train the networks of Table 2, 3, 5 or 6 that are not there, and put them beside those that are."""
+    network, noise = PAPER[number]["network"], PAPER[number]["noise"]
+    for sigma in WANTED[number]:
+        name = f"{'add-' if noise == 'add' else ''}sigma-{sigma}"
+        if (FOLDER / network / f"{name}.safetensors").is_file():
+            continue
+        out = runs / network / name
+        _train(DATA[network], out, device, "--noise", noise, "--sigma-train", str(sigma))
+        (FOLDER / network).mkdir(exist_ok=True)
+        for kind in ("safetensors", "yaml"):
+            shutil.copy(out / f"{name}.{kind}", FOLDER / network)
+
+
+def learning_curves(runs: Path, device: str) -> pd.DataFrame:
+    """Figure 3: test accuracy and loss after each epoch of the paper's protocol, trained where they are not there.
+
+    Columns: sigma_train, minibatch, accuracy, loss.
+    """
+    rows = []
+    for sigma in CURVES:
+        out = runs / "curves" / f"sigma-{sigma}"
+        protocol = ("--protocol", "paper", "--epochs", str(CURVE_EPOCHS))
+        _train("mnist-cnn", out, device, "--sigma-train", str(sigma), *protocol)
+        for epoch in yaml.safe_load((out / "log.yaml").read_text(encoding="utf-8")):
+            batches = (epoch["epoch"] + 1) * CURVE_BATCHES
+            rows.append((sigma, batches, epoch["test_accuracy"], epoch["test_loss"]))
+    return pd.DataFrame(rows, columns=["sigma_train", "minibatch", "accuracy", "loss"])
+
+
+def _train(network: str, out: Path, device: str, *options: str) -> None:
+    command = ["train", network, "--out", str(out), "--device", device, *options]
+    print(f"mho {' '.join(command)}", flush=True)
+    subprocess.run([sys.executable, "-m", "mho", *command], check=True)
