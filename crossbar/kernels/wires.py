@@ -213,3 +213,39 @@ def solve(g, wires, pivots, drive, tolerance, most, nodes, work):  # type: ignor
     move(alpha, 0.0, z, p, w)
     solve_bit_lines(g, w, ib, sb, u, b)
     return done
+
+
+@kernel(error_model="numpy")
+def resistances(g, wire, z):  # type: ignore[no-untyped-def]
+    """z (lines, nodes): from a node of a line to 0 V, by way of its wires (nodes + 1,) and all cells g but its own."""
+    lines, nodes = g.shape
+    for i in range(lines):
+        x = wire[0]
+        for j in range(nodes):
+            z[i, j] = x
+            x += g[i, j]
+            x *= wire[j + 1] / (x + wire[j + 1])
+        x = wire[nodes]
+        for j in range(nodes - 1, -1, -1):
+            z[i, j] = 1.0 / (z[i, j] + x)
+            x += g[i, j]
+            x *= wire[j] / (x + wire[j])
+
+
+@kernel(error_model="numpy")
+def own_voltages(g, z, wire, out):  # type: ignore[no-untyped-def]
+    """Voltages across the cells g of lines whose ends are at 1 V, behind each cell a resistance z to 0 V."""
+    lines, nodes = g.shape
+    pivots = np.empty(nodes)
+    for i in range(lines):
+        x, current = wire[0], wire[0]
+        for j in range(nodes):
+            x += g[i, j] / (1.0 + g[i, j] * z[i, j])
+            pivots[j] = 1.0 / (x + wire[j + 1])
+            out[i, j] = current
+            x *= pivots[j] * wire[j + 1]
+            current *= pivots[j] * wire[j + 1]
+        voltage = 1.0
+        for j in range(nodes - 1, -1, -1):
+            voltage = pivots[j] * (out[i, j] + wire[j + 1] * voltage)
+            out[i, j] = voltage / (1.0 + g[i, j] * z[i, j])

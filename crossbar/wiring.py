@@ -1,0 +1,160 @@
+"""The wires of tiles: which cells share lines, and what of their conductance and noise reaches the outputs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from .kernels.wires import own_voltages, resistances
+from .wires import Lines, Network
+
+Array = np.ndarray[Any, Any]
+LEAST = 1e-6  # ohms that stand for 0 where noise is concerned
+MEAN_TOLERANCE = 1e-6  # of the voltages at the mean input, relative
+
+
+class Wires(Lines):
+    """The wires of a tile: resistances and ends as in `Lines`, and where the cells are.
+
+    The word and bit lines in use are those next to the drivers and sense amplifiers; the rest of a tile is not
+    connected. `pairs`: where the two cells of a differential pair are. `adjacent`: on bit lines side by side; `apart`:
+    all bit lines of first cells, then all of second ones; `shared`: on one bit line and two word lines side by side,
+    driven with opposite voltages, so that currents cancel where they arise. Bit lines of the slices of an output are
+    side by side, reference columns are the farthest from the drivers.
+
+    `order`: `natural`, or `conductance`: word lines with the largest conductance times input next to the sense
+    amplifiers, outputs with the largest conductance next to the drivers.
+    """
+
+    pairs: Literal["adjacent", "apart", "shared"] = "adjacent"
+    order: Literal["natural", "conductance"] = "natural"
+
+    @property
+    def ideal(self) -> bool:
+        """Whether nothing has resistance."""
+        return not (self.r_word_line or self.r_bit_line or self.r_driver or self.r_sense)
+
+    def axes(self, polarities: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of cells (slices, polarities, rows, columns): those that make up the word lines, and the bit lines."""
+        if self.pairs == "shared" and polarities > 1:
+            return (2, 1), (3, 0)
+        return (2,), ((1, 3, 0) if self.pairs == "apart" else (3, 0, 1))
+
+
+class Moments(NamedTuple):
+    """Mean and mean square of the voltages of word lines, (rows,) in units of v_read, over pulses and inputs."""
+
+    mean: Array
+    square: Array
+
+    @classmethod
+    def of(cls, volts: Array) -> Moments:
+        """Of voltages (..., rows)."""
+        flat = volts.reshape(-1, volts.shape[-1]).astype(np.float64)
+        return cls(flat.mean(axis=0), np.square(flat).mean(axis=0))
+
+    @classmethod
+    def uniform(cls, rows: int, signed: bool) -> Moments:
+        """Of inputs spread evenly over their range."""
+        return cls(np.full(rows, 0.0 if signed else 0.5), np.full(rows, 1 / 3))
+
+    def take(self, rows: Any) -> Moments:
+        """Of some of the word lines."""
+        return Moments(self.mean[rows], self.square[rows])
+
+
+class Reach(NamedTuple):
+    """What the cells (slices, polarities, rows, columns) of a tile amount to at its outputs.
+
+    Attributes:
+        conductance: (slices, polarities, rows, columns) effective, in siemens.
+        noise: the same shape: what a variance of a cell's conductance becomes as one that the cell's input acts on.
+        rest: the same shape: what it becomes as a variance of the current, in units of v_read^2, whatever the input.
+        thermal: (slices, columns) siemens whose thermal noise reaches the sense amplifiers.
+        supplied: (slices, rows) siemens: currents of the drivers at their mean square voltages.
+    """
+
+    conductance: Array
+    noise: Array
+    rest: Array
+    thermal: Array
+    supplied: Array
+
+
+def placed(targets: Array, wires: Wires, moments: Moments, references: int) -> tuple[Array, Array]:
+    """The word lines and the columns in the order of their places in a tile.
+
+    The cells shall have the conductances `targets` (slices, polarities, rows, columns); the last columns of them, so
+    many, are `references`, which stay where they are.
+    """
+    rows, columns = np.arange(targets.shape[2]), np.arange(targets.shape[3])
+    if wires.order == "natural":
+        return rows, columns
+    current = targets.sum(axis=(0, 1)) * np.sqrt(moments.square)[:, None]
+    outputs = len(columns) - references
+    by_size = np.argsort(-current.sum(axis=0)[:outputs], kind="stable")
+    return np.argsort(current.sum(axis=1), kind="stable"), np.concatenate([by_size, columns[outputs:]])
+
+
+def reach(g: Array, wires: Wires, moments: Moments) -> Reach:
+    """The wires of one tile with cells g (slices, polarities, rows, columns) in siemens, solved.
+
+    Conductances are exact. Noise is to first order: a change of a cell's conductance by d changes the current of its
+    bit line by d a u, where u is the voltage across the cell, and a the voltage across it for 1 V at the sense
+    amplifier and 0 V at the drivers (the adjoint solution; Tellegen's theorem). Bit lines of other cells get the rest,
+    which is neglected. u is taken as its value at the mean input plus what the cell's own input adds.
+    """
+    polarities = g.shape[1]
+    rows, columns = wires.axes(polarities)
+    order = (*rows, *columns)
+    shape = tuple(g.shape[axis] for axis in order)
+    flat = int(np.prod(shape[: len(rows)])), -1
+
+    def arrange(values: Array) -> Array:
+        return np.ascontiguousarray(values.transpose(order).reshape(flat), dtype=np.float64)
+
+    def restore(values: Array) -> Array:
+        return values.reshape(shape).transpose(np.argsort(order))
+
+    signs = np.tile([1.0, -1.0], len(moments.mean)) if len(rows) > 1 else np.ones(len(moments.mean))
+    mean, square = (np.repeat(part, len(signs) // len(part))[:, None] for part in moments)
+    mean = mean * signs[:, None]
+    cells = arrange(g)
+    network = Network(cells, wires)
+    word, bit = network.solve(mean[:, 0], tolerance=MEAN_TOLERANCE)
+    own, adjoint = _own_voltages(cells, wires)
+
+    at_mean = word - bit
+    offset = at_mean - own * mean  # what the other inputs add, at their mean
+    power = np.square(offset) + 2 * own * offset * mean + np.square(own) * square
+    driven = square > 0
+    share = np.square(own) + np.divide(2 * own * offset * mean, square, where=driven, out=np.zeros_like(own))
+    share = np.maximum(share, 0)
+    supplied = np.divide(mean * at_mean - mean**2 * own, square, where=driven, out=np.zeros_like(own)) + own
+    carried = np.square(adjoint)
+    return Reach(
+        restore(network.effective),
+        restore(carried * share),
+        restore(carried * np.maximum(power - share * square, 0)),
+        restore(cells * adjoint).sum(axis=(1, 2)),
+        restore(cells * supplied).sum(axis=(1, 3)),
+    )
+
+
+def _own_voltages(cells: Array, wires: Wires) -> tuple[Array, Array]:
+    """Voltages across the cells for 1 V at their own word line, and at their own bit line, everything else at 0 V.
+
+    Other lines answer to first order, each by the resistance between the cell and 0 V.
+    """
+    least = {name: max(getattr(wires, name), LEAST) for name in ("r_word_line", "r_bit_line")}
+    lines = Lines(**{**wires.model_dump(exclude={"pairs", "order"}), **least})
+    word, bit = lines.word_line(cells.shape[1]), lines.bit_line(cells.shape[0])
+    turned = np.ascontiguousarray(cells.T)
+    across = np.empty_like(cells), np.empty_like(turned)
+    resistances(cells, word, across[0])
+    resistances(turned, bit, across[1])
+    own, adjoint = np.empty_like(cells), np.empty_like(turned)
+    own_voltages(cells, np.ascontiguousarray(across[1].T), word, own)
+    own_voltages(turned, np.ascontiguousarray(across[0].T), bit, adjoint)
+    return own, adjoint.T
