@@ -64,6 +64,14 @@ class Encoding:
         """Outputs, then reference columns."""
         return self.plan.outputs + (self.plan.column_tiles if self.plan.tile.reference_columns else 0)
 
+    @property
+    def column_tiles(self) -> list[Array]:
+        """The columns of each column tile: its outputs, and its reference column if it has one."""
+        plan = self.plan
+        starts = range(0, plan.outputs, plan.tile.outputs)
+        tiles = [np.arange(start, min(start + plan.tile.outputs, plan.outputs)) for start in starts]
+        return [np.append(tile, plan.outputs + c) for c, tile in enumerate(tiles)] if self.reference.size else tiles
+
     def targets(self, weights: Array, row_tile: int) -> Array:
         """Conductances (slices, polarities, rows, columns) in siemens, float32, for some rows of the weights.
 

@@ -15,6 +15,7 @@ from .kernels.plain import gather
 from .matrix import TiledMatrix
 from .programming import read_shares
 from .slow_noise import shared_on_average
+from .wiring import Moments, Reach, reach_row_tile
 
 Array = np.ndarray[Any, Any]
 GRID = 513  # targets between which the expectations of a cell are interpolated
@@ -148,6 +149,8 @@ def _group_errors(matrix: TiledMatrix, x: Array, group: int, reads: int) -> Erro
 
     encoding, cells = Encoding.of(weights.astype(np.float32), plan, cell), Cells.of(hardware)
     scale = matrix.programmed[group].planes.scale.astype(np.float64)
+    moments = Moments(*matrix.moments[:, group]) if matrix.moments is not None else None
+    moments = moments or Moments.uniform(plan.rows, drive.signed)
     shares = [read_shares(hardware, part) for part in cell.read_noise.parts]
     lasting = [shared_on_average(share, reads) for share in shares]
     alone = [share[0] for share in shares]  # drawn anew in each pulse; what lasts longer is the same in all of a read
@@ -163,15 +166,20 @@ def _group_errors(matrix: TiledMatrix, x: Array, group: int, reads: int) -> Erro
     supplied = np.zeros((drive.pulses, *product.shape))
     for t, (a, b) in enumerate(pairwise(plan.edges)):
         targets = encoding.targets(weights[a:b].astype(np.float32), t)
+        g = cells.at(cells.mean, targets)
+        seen = reach_row_tile(g, targets, encoding, hardware.wires, moments.take(slice(a, b)))
         for s in range(plan.tile.slices):
             pair = targets[s]
             signs = np.array([1.0, -1.0])[: len(pair), None, None]
-            g, var = cells.at(cells.mean, pair), cells.at(cells.variance, pair).sum(axis=0)
-            noise = [cells.at(read, pair).sum(axis=0) for read in cells.read]
-            signed, total = (signs * g).sum(axis=0), g.sum(axis=0)
+            signed = (signs * seen.conductance[s]).sum(axis=0)
+            noise = [cells.at(read, pair) for read in cells.read]
 
-            def noise_of(parts: list[float], noise: list[Array] = noise, like: Array = total) -> Array:
+            def noise_of(parts: list[float], noise: list[Array] = noise, like: Array = pair) -> Array:
                 return np.sum([np.zeros_like(like), *(p * n for p, n in zip(parts, noise, strict=True))], axis=0)
+
+            def makes(variance: Array, v: Array, seen: Reach = seen, s: int = s) -> Array:
+                """(rows, columns): variance of the current that one of the cells' conductances makes at voltages v."""
+                return v**2 @ (variance * seen.noise[s]).sum(axis=0) + (variance * seen.rest[s]).sum(axis=(0, 1))
 
             unit = scale[s, t, : plan.outputs] / cell.g_max  # output per siemens at full voltage
 
@@ -184,14 +192,14 @@ def _group_errors(matrix: TiledMatrix, x: Array, group: int, reads: int) -> Erro
 
             part = volts[:, a:b]
             mean += columns(part @ signed) - part.sum(axis=1, keepdims=True) * encoding.pedestal * unit
-            spread += columns(part**2 @ var, -1)
-            slow += columns(part**2 @ noise_of(lasting), -1)
-            readings += columns(part**2 @ noise_of(passing), -1)
+            spread += columns(makes(cells.at(cells.variance, pair), part), -1)
+            slow += columns(makes(noise_of(lasting), part), -1)
+            readings += columns(makes(noise_of(passing), part), -1)
             for q, weight in enumerate(pulse_weights):
                 v, w2 = pulses[q][:, a:b], weight**2
                 current = v @ signed
-                cell_part = v**2 @ noise_of(alone)
-                white_part = (c0 * total.sum(axis=0)) / sensing.v_read**2 + c2 * (v**2 @ total)
+                cell_part = makes(noise_of(alone), v)
+                white_part = c0 * seen.thermal[s] / sensing.v_read**2 + c2 * makes(g[s], v)
                 floor = encoding.polarities * sensing.column_variance / sensing.v_read**2
                 gain_part = (sensing.gain_noise * current) ** 2
                 readings += w2 * columns(cell_part, -1)

@@ -1,4 +1,4 @@
-"""The whole of a hardware configuration: cell, sensing, tile, converters, noise, cost, seeds."""
+"""The whole of a hardware configuration: cell, sensing, tile, converters, noise, wires, cost, seeds."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..devices.sensing import Sensing
 from ..devices.units import Second
 from .converters import Adc, Dac
 from .cost import Cost
+from .lines import Wires
 from .tile import Tile
 
 PRESET_FOLDER = resources.files(__package__.replace("crossbar", "devices")).joinpath("presets")
@@ -60,6 +61,7 @@ class Hardware(Config):
     dac: Dac = Dac()
     adc: Adc = Adc()
     output_noise: OutputNoise = OutputNoise()
+    wires: Wires = Wires()
     cost: Cost = Cost()
     time_s: Annotated[Second, Field(ge=0)] = Field(0.0, description="time from programming to reading")
     seeds: Seeds = Seeds()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Literal
 
 import numpy as np
 
-from .converters import Drive, digits
+from .converters import Drive, digits, input_codes
 from .hardware import Hardware
 from .kernels.convert import (
     BLOCK,
@@ -19,6 +19,7 @@ from .kernels.convert import (
     make_codes_parallel,
 )
 from .kernels.panel import ROWS
+from .kernels.plain import gather
 from .kernels.read import (
     CHUNK,
     Circuit,
@@ -34,10 +35,12 @@ from .keys import Key, Purpose, stream_key
 from .programming import Programmed, halves_squares, largest_factors, program
 from .threads import available, pool_of
 from .tile import Plan
+from .wiring import Moments
 
 Array = np.ndarray[Any, Any]
 CALIBRATION_ROWS = 16384
 CALIBRATION_VALUES = 4_000_000
+SURVEYED_ROWS = 4096  # that the moments of the inputs are taken over
 WORTH_A_THREAD = 6_000_000  # products of a read; below, starting other threads takes longer than they save
 CACHE = 192 * 1024  # bytes of scratch that stay in the second-level cache
 READING = 64  # products that take as long as the noise and conversion of one reading
@@ -67,6 +70,9 @@ class TiledMatrix:
         name, seed, copy: what the chip's random numbers are keyed with.
         full_scale: (slices,) full scale of the ADCs in units of v_read g_max; empty until known.
         array_energy_j: mean energy of the array for one read of the matrix, over the calibration batch, in joules.
+        moments: (2, groups, rows) mean and mean square of the word lines' voltages, in units of v_read, that wires are
+            solved for; None for inputs spread evenly over their range.
+        tell: called when the wires of a tile are solved.
     """
 
     weights: Array
@@ -81,6 +87,8 @@ class TiledMatrix:
     drive: Drive | None = None
     full_scale: Array = field(default_factory=lambda: np.empty(0))
     array_energy_j: float | None = None
+    moments: Array | None = None
+    tell: Callable[[], None] | None = None
     programmed: list[Programmed] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)  # what reads would make anew each time
@@ -110,7 +118,9 @@ class TiledMatrix:
             if self.bias_on_array:
                 assert self.bias is not None
                 rows = np.concatenate([weights, self.bias[g : g + 1] / np.float32(self.drive.limit)])
-            programmed = program(rows, self.plan, self.hardware, self.drive, seed, self.name, g, self.copy)
+            stream = seed, self.name, g, self.copy
+            moments = None if self.moments is None else Moments(*self.moments[:, g])
+            programmed = program(rows, self.plan, self.hardware, self.drive, stream, moments=moments, tell=self.tell)
             if self.bias is not None and not self.bias_on_array:
                 planes = programmed.planes._replace(bias=self.bias[g].astype(np.float32))
                 programmed = replace(programmed, planes=planes)
@@ -360,7 +370,10 @@ class TiledMatrix:
         limit = dac.range if dac.range != "calibrated" else percentile_of(dac.percentile, *inputs)
         if limit == 0:
             raise ValueError(f"layer {self.name!r}: calibration inputs are all zero; no DAC range can be set from them")
-        self.set_drive(limit, signed=any(bool((x < 0).any()) for x in inputs))
+        signed = any(bool((x < 0).any()) for x in inputs)
+        self.drive = Drive.of(dac, limit, signed)
+        self.moments = None if self.hardware.wires.ideal else self._moments(inputs)
+        self.program()
         batches = [self.input_codes(x) for x in _joined(inputs)]
         self.counts = Counts()
         surveys = [self._survey(codes, keep=adc.full_scale == "calibrated") for codes in batches]
@@ -371,6 +384,22 @@ class TiledMatrix:
             scale = np.array([percentile_of(adc.percentile, *currents) for currents in slices])
             self.full_scale = np.where(scale == 0, 1.0, scale) * (adc.calibrated_at or sensing.v_read) / sensing.v_read
             self._kept = {}
+
+    def _moments(self, inputs: tuple[Array, ...]) -> Array:
+        """(2, groups, rows) mean and mean square of the word lines' voltages over some rows of the inputs."""
+        assert self.drive is not None
+        found = []
+        for g in range(self.plan.groups):
+            patches = []
+            for x in inputs:
+                samples = max(1, SURVEYED_ROWS // prod(self.positions(x.shape[1:4])))
+                some = x[:: max(1, len(x) // samples)][:samples]
+                patches.append(gather(some.astype(np.float64), self.geometry(x.shape, g))[:SURVEYED_ROWS])
+            codes = input_codes(np.concatenate(patches), self.drive)
+            if self.bias_on_array:
+                codes = np.append(codes, np.full((len(codes), 1), self.drive.full_code), axis=1)
+            found.append(Moments.of(digits(codes, self.drive) if self.drive.rounds else codes / self.drive.full_code))
+        return np.stack(found, axis=1)
 
     def _survey(self, codes: Array, *, keep: bool) -> tuple[float, list[Array]]:
         """Mean array energy of a read, and noiseless currents per slice, over rows spread evenly through `codes`."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
 
 from ..devices.read_noise import Source
 from .converters import Drive
@@ -15,20 +15,17 @@ from .encoding import Encoding
 from .hardware import Hardware
 from .kernels.panel import PANEL, pack_rows, unpack
 from .kernels.philox import GROUP
-from .kernels.program import add_cells, fill_rows, peak_and_total
+from .kernels.program import peak_and_total
 from .kernels.read import Planes
-from .keys import Key, stream_key
+from .keys import Key
+from .row_tile import Draw, RowTile, through_wires
 from .slow_noise import block_shares, perturbed
 from .tile import Plan
+from .wiring import Moments
 
 Array = np.ndarray[Any, Any]
 INT16_MAX, INT32_MAX = 2**15 - 1, 2**31 - 1
 LARGEST_CODE = 255  # input codes up to 8 bits are worked off in integers
-BINS = 125
-HISTOGRAM_TOP = 1.25
-
-
-BLOCK = 1 << 15  # cells programmed together, so that all steps find them in the cache
 
 
 @dataclass(frozen=True)
@@ -108,44 +105,30 @@ class Programmed:
         return self.planes._replace(mean=mean, mean_unit=unit)
 
 
-def settle(targets: Array, first_row: int, hardware: Hardware, seed: int, layer: str, *place: int) -> Array:
-    """Conductances of cells programmed to `targets` (rows, columns) siemens float32, `hardware.time_s` seconds later.
-
-    Programming error, then drift, then stuck cells; never negative. The same seed and place give the same cells;
-    `first_row` is the word line of the first row.
-    """
-
-    def normal(purpose: Any) -> Array:
-        out = np.empty(targets.shape, dtype=np.float32)
-        fill_rows(out, np.uint64(first_row), 0, 0, stream_key(seed, purpose, layer, *place))
-        return out
-
-    g, cell, temperature = targets, hardware.cell, hardware.sensing.temperature
-    if cell.programming.kind != "none":
-        error = normal("program")
-        error *= cell.programming.std(g, temperature=temperature)
-        error += g
-        g = np.maximum(error, 0, out=error)
-    if hardware.time_s > 0 and cell.drift.kind != "none":
-        g = np.maximum(cell.drift.apply(g, hardware.time_s, normal("drift"), temperature=temperature), 0)
-    low, high = cell.stuck.at_g_min, cell.stuck.at_g_max
-    if low + high > 0:
-        u = ndtr(normal("stuck"))
-        g = np.where(u < low, cell.g_min, np.where(u >= 1 - high, cell.g_max, g))
-    return g.astype(np.float32, copy=False)
-
-
 def program(
-    weights: Array, plan: Plan, hardware: Hardware, drive: Drive, seed: int, layer: str, *place: int
+    weights: Array,
+    plan: Plan,
+    hardware: Hardware,
+    drive: Drive,
+    stream: tuple[Any, ...],
+    *,
+    moments: Moments | None = None,
+    tell: Callable[[], None] | None = None,
 ) -> Programmed:
     """Program weights (rows, outputs) into the tiles of one chip, for inputs of a `drive`.
 
     Each slice and polarity is a set of cells of its own. Currents come out in units of v_read g_max, so conductances
     are kept in units of g_max and variances of current in (v_read g_max)^2. Where codes have at most 8 bits all numbers
-    of the planes are int16 (`largest_factors`), else float32. There is no digital bias.
+    of the planes are int16 (`largest_factors`), else float32. There is no digital bias. Where wires have resistance,
+    conductances and noise are those that reach the outputs.
+
+    Args:
+        stream: (seed, layer, place): keys of the cells.
+        moments: of the inputs, for the wires; None for inputs spread evenly over their range.
+        tell: called when the wires of a tile are solved.
 
     Raises:
-        ValueError: weights that the encoding cannot hold.
+        ValueError: weights that the encoding cannot hold, or wires that cannot be solved.
     """
     sensing, unit, slices = hardware.sensing, hardware.cell.g_max, plan.tile.slices
     encoding = Encoding.of(weights, plan, hardware.cell)
@@ -154,43 +137,28 @@ def program(
     mean, variance = (empty_panels((slices, plan.rows, columns), largest[0] is not None) for _ in range(2))
     units = np.ones((2, slices, plan.row_tiles), dtype=np.float32)
     uniform = np.zeros((slices, plan.row_tiles), dtype=np.float32)
-    floor = np.full((slices, plan.row_tiles, columns), encoding.polarities * sensing.column_variance)
-    row_conductance = np.zeros((slices, plan.rows))
-    histogram = np.zeros(BINS, dtype=np.int64)
-    read = {"v_read": sensing.v_read, "t_read": sensing.t_read, "temperature": sensing.temperature}
-    parts = hardware.cell.read_noise.parts
-    slow_shares = np.array([read_shares(hardware, part) for part in parts])
+    floor = np.empty((slices, plan.row_tiles, columns))
+    row_conductance = np.empty((slices, plan.rows))
+    slow_shares = np.array([read_shares(hardware, part) for part in hardware.cell.read_noise.parts])
     shared = sensing.read_interval is not None and bool((slow_shares[:, 0] < 1).any())
-    slow_std = np.zeros((len(parts) if shared else 0, slices, plan.rows, columns), dtype=np.float32)
-    c0, c2 = sensing.white_cell_coefficients()
-    bins_per_siemens = BINS / (HISTOGRAM_TOP * unit)
-    at_once = max(1, BLOCK // columns)
-    for t, (first, last) in enumerate(pairwise(edges)):
-        signed = np.zeros((slices, last - first, columns), dtype=np.float32)
-        spread, in_columns = np.zeros_like(signed), np.zeros((slices, columns))
-        for a in range(first, last, at_once):
-            b = min(last, a + at_once)
-            targets = encoding.targets(weights[a:b], t)
-            for s, polarity in product(range(slices), range(encoding.polarities)):
-                cells = targets[s, polarity]
-                g = settle(cells, a, hardware, seed, layer, *place, s, polarity)
-                std = hardware.cell.read_noise.std(g, time_s=hardware.time_s, **read)
-                if shared:
-                    fresh = np.zeros_like(g)
-                    for p, part in enumerate(parts):
-                        square = (part.std(g, time_s=hardware.time_s, **read) / np.float32(unit)) ** 2
-                        slow_std[p, s, a:b] += square
-                        fresh += slow_shares[p, 0].astype(np.float32) * square
-                    std = np.sqrt(fresh) * np.float32(unit)
-                units_of_cells = np.array([-unit if polarity else unit, c2 / unit**2, bins_per_siemens], np.float32)
-                rows = slice(a - first, b - first)
-                add_cells(g, std, tuple(units_of_cells), signed[s, rows], spread[s, rows], in_columns[s], histogram)
-                row_conductance[s, a:b] += g.sum(axis=1)
-        floor[:, t] += c0 * in_columns
+    slow_shares = slow_shares[: None if shared else 0]
+    slow_std = np.empty((len(slow_shares), slices, plan.rows, columns), dtype=np.float32)
+    c0, _ = sensing.white_cell_coefficients()
+    draw, wired = Draw(encoding, hardware, slow_shares, stream), not hardware.wires.ideal
+    tiles: Iterator[RowTile] = (draw.row_tile(weights[a:b], t, keep=wired) for t, (a, b) in enumerate(pairwise(edges)))
+    if wired:
+        moments = moments or Moments.uniform(plan.rows, drive.signed)
+        tiles = through_wires(list(tiles), weights, draw, moments, tell)
+    for t, tile in enumerate(tiles):
+        rows = slice(edges[t], edges[t + 1])
+        slow_std[:, :, rows] = np.sqrt(tile.slow)
+        row_conductance[:, rows] = tile.supplied
+        white = encoding.polarities * sensing.column_variance + c0 * tile.thermal
+        floor[:, t] = white / (sensing.v_read * unit) ** 2 + tile.floor
         for s in range(slices):
-            units[0, s, t] = pack_tile(signed[s], first, largest[0], mean[s])
-            units[1, s, t] = pack_tile(spread[s], first, largest[1], variance[s])
-            low, high = float(spread[s].min()), float(spread[s].max())
+            units[0, s, t] = pack_tile(tile.signed[s], edges[t], largest[0], mean[s])
+            units[1, s, t] = pack_tile(tile.spread[s], edges[t], largest[1], variance[s])
+            low, high = float(tile.spread[s].min()), float(tile.spread[s].max())
             uniform[s, t] = high if high - low <= 1e-6 * high else np.nan
     integers = largest[0] is not None
     if integers and halves_squares(drive.largest_digit):
@@ -202,15 +170,14 @@ def program(
         mean_unit=units[0],
         variance_unit=units[1],
         uniform=uniform if alike and uniform.any() else np.empty((0, 0), np.float32),
-        floor=pad(floor / (sensing.v_read * unit) ** 2),
+        floor=pad(floor),
         scale=pad(encoding.scale * unit * drive.limit),
         edges=np.array([*edges[:-1], plan.rows + plan.rows % 2 if integers else plan.rows], dtype=np.int64),
         reference=encoding.reference,
         bias=np.zeros(plan.outputs, dtype=np.float32),
     )
-    np.sqrt(slow_std, out=slow_std)
     pedestal = encoding.pedestal / unit
-    return Programmed(planes, row_conductance, histogram, slow_std, slow_shares[: len(slow_std)], drive.limit, pedestal)
+    return Programmed(planes, row_conductance, draw.histogram, slow_std, slow_shares, drive.limit, pedestal)
 
 
 def read_shares(hardware: Hardware, source: Source) -> Array:

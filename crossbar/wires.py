@@ -10,56 +10,19 @@ effective conductances G_eff that do not depend on V.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import Field
 
-from ..devices.config import Config
-from ..devices.units import Ohm
 from .kernels.dissect import effective
 from .kernels.wires import factor_bit_lines, factor_word_lines, solve, solve_bit_lines
+from .lines import Lines
 
 Array = np.ndarray[Any, Any]
-Resistance = Annotated[Ohm, Field(ge=0)]
 
 TOLERANCE = 1e-12  # of a solution by iterations, relative
 MANY = 16  # inputs from which on forming G_eff is less work than solving for each
 STEEP = 1000.0  # loss r mean(g) n^2 / 2 along a line from which on small currents need G_eff
-
-
-class Lines(Config):
-    """Resistances in ohms, and which ends of the lines are connected. A line without resistance is a single node."""
-
-    r_word_line: Resistance = Field(0.0, description="of a word line, from cell to cell")
-    r_bit_line: Resistance = Field(0.0, description="of a bit line, from cell to cell")
-    r_driver: Resistance = Field(0.0, description="of a driver, beside the segment that connects it")
-    r_sense: Resistance = Field(0.0, description="of a sense amplifier's input, beside the segment that connects it")
-    drivers: Literal["left", "both"] = Field("left", description="ends of a word line that are driven")
-    sense: Literal["bottom", "both"] = Field("bottom", description="ends of a bit line that are sensed, and added up")
-
-    @property
-    def swapped(self) -> Lines:
-        """With word and bit lines exchanged."""
-        return Lines(
-            r_word_line=self.r_bit_line,
-            r_bit_line=self.r_word_line,
-            r_driver=self.r_sense,
-            r_sense=self.r_driver,
-            drivers="left" if self.sense == "bottom" else "both",
-            sense="bottom" if self.drivers == "left" else "both",
-        )
-
-    def word_line(self, columns: int) -> Array:
-        """Conductances (columns + 1,) of the segments of a word line, from the left on; 0 where it ends."""
-        wire = np.full(columns + 1, 1 / self.r_word_line)
-        wire[0] = 1 / (self.r_word_line + self.r_driver)
-        wire[-1] = wire[0] if self.drivers == "both" else 0.0
-        return wire
-
-    def bit_line(self, rows: int) -> Array:
-        """Conductances (rows + 1,) of the segments of a bit line, from the top on; 0 where it ends."""
-        return self.swapped.word_line(rows)[::-1].copy()
 
 
 class Solution(NamedTuple):
@@ -115,9 +78,7 @@ def effective_conductance(g: Array, *, r_word_line: float, r_bit_line: float, **
     return Network(g, Lines(r_word_line=r_word_line, r_bit_line=r_bit_line, **ends)).effective
 
 
-def noise_variance(
-    g: Array, variance: Array, v: Array, *, r_word_line: float, r_bit_line: float, **ends: Any
-) -> Array:
+def noise_variance(g: Array, variance: Array, v: Array, *, r_word_line: float, r_bit_line: float, **ends: Any) -> Array:
     """Variances (n,) of the currents, in A^2, that independent noise of the cells makes for voltages v (m,).
 
     To first order in the noise, whose `variance` (m, n) is in S^2: var I_k = sum_ij variance_ij u_ij^2 a_ij^2 with the

@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .encoding import Encoding
 from .kernels.wires import own_voltages, resistances
-from .wires import Lines, Network
+from .lines import Lines, Wires
+from .wires import Network
 
 Array = np.ndarray[Any, Any]
 LEAST = 1e-6  # ohms that stand for 0 where noise is concerned
 MEAN_TOLERANCE = 1e-6  # of the voltages at the mean input, relative
-
-
-class Wires(Lines):
-    """The wires of a tile: resistances and ends as in `Lines`, and where the cells are.
-
-    The word and bit lines in use are those next to the drivers and sense amplifiers; the rest of a tile is not
-    connected. `pairs`: where the two cells of a differential pair are. `adjacent`: on bit lines side by side; `apart`:
-    all bit lines of first cells, then all of second ones; `shared`: on one bit line and two word lines side by side,
-    driven with opposite voltages, so that currents cancel where they arise. Bit lines of the slices of an output are
-    side by side, reference columns are the farthest from the drivers.
-
-    `order`: `natural`, or `conductance`: word lines with the largest conductance times input next to the sense
-    amplifiers, outputs with the largest conductance next to the drivers.
-    """
-
-    pairs: Literal["adjacent", "apart", "shared"] = "adjacent"
-    order: Literal["natural", "conductance"] = "natural"
-
-    @property
-    def ideal(self) -> bool:
-        """Whether nothing has resistance."""
-        return not (self.r_word_line or self.r_bit_line or self.r_driver or self.r_sense)
-
-    def axes(self, polarities: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Of cells (slices, polarities, rows, columns): those that make up the word lines, and the bit lines."""
-        if self.pairs == "shared" and polarities > 1:
-            return (2, 1), (3, 0)
-        return (2,), ((1, 3, 0) if self.pairs == "apart" else (3, 0, 1))
 
 
 class Moments(NamedTuple):
@@ -97,8 +71,10 @@ def placed(targets: Array, wires: Wires, moments: Moments, references: int) -> t
     return np.argsort(current.sum(axis=1), kind="stable"), np.concatenate([by_size, columns[outputs:]])
 
 
-def reach(g: Array, wires: Wires, moments: Moments) -> Reach:
+def reach(g: Array, wires: Wires, moments: Moments, places: tuple[Array, Array] | None = None) -> Reach:
     """The wires of one tile with cells g (slices, polarities, rows, columns) in siemens, solved.
+
+    `places` are the word lines and the columns in their order on the tile, see `placed`; None for the given order.
 
     Conductances are exact. Noise is to first order: a change of a cell's conductance by d changes the current of its
     bit line by d a u, where u is the voltage across the cell, and a the voltage across it for 1 V at the sense
@@ -111,12 +87,17 @@ def reach(g: Array, wires: Wires, moments: Moments) -> Reach:
     shape = tuple(g.shape[axis] for axis in order)
     flat = int(np.prod(shape[: len(rows)])), -1
 
+    lines, bits = places or tuple(np.arange(size) for size in g.shape[2:])
+    back = np.argsort(lines)[:, None], np.argsort(bits)
+
     def arrange(values: Array) -> Array:
-        return np.ascontiguousarray(values.transpose(order).reshape(flat), dtype=np.float64)
+        placed_ = values[..., lines[:, None], bits]
+        return np.ascontiguousarray(placed_.transpose(order).reshape(flat), dtype=np.float64)
 
     def restore(values: Array) -> Array:
-        return values.reshape(shape).transpose(np.argsort(order))
+        return values.reshape(shape).transpose(np.argsort(order))[:, :, back[0], back[1]]
 
+    moments = moments.take(lines)
     signs = np.tile([1.0, -1.0], len(moments.mean)) if len(rows) > 1 else np.ones(len(moments.mean))
     mean, square = (np.repeat(part, len(signs) // len(part))[:, None] for part in moments)
     mean = mean * signs[:, None]
@@ -140,6 +121,19 @@ def reach(g: Array, wires: Wires, moments: Moments) -> Reach:
         restore(cells * adjoint).sum(axis=(1, 2)),
         restore(cells * supplied).sum(axis=(1, 3)),
     )
+
+
+def reach_row_tile(g: Array, targets: Array, encoding: Encoding, wires: Wires, moments: Moments) -> Reach:
+    """`reach` of all column tiles of a row tile, one beside the other."""
+    if wires.ideal:
+        return Reach(g, np.ones_like(g), np.zeros_like(g), g.sum(axis=(1, 2)), g.sum(axis=(1, 3)))
+    found = []
+    for columns in encoding.column_tiles:
+        places = placed(targets[..., columns], wires, moments, encoding.plan.tile.reference_columns > 0)
+        found.append(reach(g[..., columns], wires, moments, places))
+    back = np.argsort(np.concatenate(encoding.column_tiles))
+    wide = [np.concatenate([getattr(part, name) for part in found], axis=-1)[..., back] for name in Reach._fields[:4]]
+    return Reach(wide[0], wide[1], wide[2], wide[3], np.sum([part.supplied for part in found], axis=0))
 
 
 def _own_voltages(cells: Array, wires: Wires) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..crossbar.programming import BINS, HISTOGRAM_TOP
+from ..crossbar.row_tile import BINS, HISTOGRAM_TOP
 
 if TYPE_CHECKING:
     from .chip import Chip

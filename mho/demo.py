@@ -18,7 +18,7 @@ from torch import nn
 
 from . import figures
 from .crossbar.hardware import Hardware
-from .crossbar.programming import BINS, HISTOGRAM_TOP
+from .crossbar.row_tile import BINS, HISTOGRAM_TOP
 from .mapping.chip import Chip
 from .mapping.convert import map as map_model
 from .mapping.report import Report

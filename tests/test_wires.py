@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from mho.crossbar import wires
 from mho.crossbar.kernels import dissect, plain_wires
 from mho.crossbar.kernels import wires as kernels
-from mho.crossbar.wires import Lines, Network, effective_conductance, read
+from mho.crossbar.lines import Lines
+from mho.crossbar.wires import Network, effective_conductance, read
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "wires.npz")
 CASES = sorted({name.rsplit("_", 1)[0] for name in GOLDEN if name.endswith("_g")})

@@ -1,0 +1,189 @@
+"""The cells of a row tile: drawn one by one, with their errors, and what they amount to at the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import numba
+import numpy as np
+from scipy.special import ndtr
+
+from .encoding import Encoding
+from .hardware import Hardware
+from .kernels.program import add_cells, fill_rows
+from .keys import stream_key
+from .threads import available
+from .wiring import Moments, Reach, placed, reach
+
+Array = np.ndarray[Any, Any]
+BINS = 125  # of the histogram of conductances
+HISTOGRAM_TOP = 1.25  # g_max at its end
+
+BLOCK = 1 << 15  # cells programmed together, so that all steps find them in the cache
+
+
+@dataclass
+class RowTile:
+    """What the cells of one row tile amount to. Arrays are per slice, for the word lines and columns of the tile.
+
+    Attributes:
+        signed: (slices, rows, columns) float32 conductances of an output in units of g_max, those of a pair subtracted.
+        spread: the same shape: their variance in each read, in units of g_max^2.
+        slow: (parts, slices, rows, columns): variances, by source, that reads share in part.
+        floor: (slices, columns) variance of the currents whatever the input, in units of (v_read g_max)^2.
+        thermal: (slices, columns) siemens that make thermal noise.
+        supplied: (slices, rows) siemens that the drivers feed.
+        cells: g (slices, polarities, rows, columns) in siemens and their variances (1 + parts, ...) in units of
+            g_max^2, kept where wires have resistance.
+    """
+
+    signed: Array
+    spread: Array
+    slow: Array
+    floor: Array
+    thermal: Array
+    supplied: Array
+    cells: tuple[Array, Array] | None = None
+
+    @classmethod
+    def empty(cls, slices: int, rows: int, columns: int, parts: int) -> RowTile:
+        signed, spread = (np.zeros((slices, rows, columns), dtype=np.float32) for _ in range(2))
+        slow = np.zeros((parts, slices, rows, columns), dtype=np.float32)
+        floor, thermal = (np.zeros((slices, columns)) for _ in range(2))
+        return cls(signed, spread, slow, floor, thermal, np.zeros((slices, rows)))
+
+
+@dataclass
+class Draw:
+    """Draws the cells of a matrix. The same `stream` (seed, layer, place) gives the same cells.
+
+    `shares` (parts, components) are those of the sources of read noise that reads share, no part where they share none.
+    `histogram` counts cells by conductance.
+    """
+
+    encoding: Encoding
+    hardware: Hardware
+    shares: Array
+    stream: tuple[Any, ...]
+    histogram: Array = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
+
+    def row_tile(self, weights: Array, t: int, *, keep: bool) -> RowTile:
+        """The cells that stand for weights (rows, outputs) of row tile t; `keep` those of `RowTile.cells`."""
+        encoding, columns = self.encoding, self.encoding.columns
+        plan, sensing, unit = encoding.plan, self.hardware.sensing, self.hardware.cell.g_max
+        first, rows, slices = plan.edges[t], len(weights), plan.tile.slices
+        tile = RowTile.empty(slices, rows, columns, len(self.shares))
+        _, c2 = sensing.white_cell_coefficients()
+        if keep:
+            shape = (slices, encoding.polarities, rows, columns)
+            tile.cells = np.empty(shape, np.float32), np.empty((1 + len(self.shares), *shape), np.float32)
+        at_once = max(1, BLOCK // columns)
+        for a in range(0, rows, at_once):
+            some = slice(a, min(rows, a + at_once))
+            targets = encoding.targets(weights[some], t)
+            for s, polarity in product(range(slices), range(encoding.polarities)):
+                g = self.settle(targets[s, polarity], first + a, s, polarity)
+                std, slow = self.noise(g)
+                units = np.array([-unit if polarity else unit, c2 / unit**2, BINS / (HISTOGRAM_TOP * unit)], np.float32)
+                sums = tile.signed[s, some], tile.spread[s, some], tile.thermal[s], self.histogram
+                add_cells(g, std, tuple(units), *sums)
+                tile.slow[:, s, some] += slow
+                tile.supplied[s, some] += g.sum(axis=1)
+                if tile.cells is not None:
+                    tile.cells[0][s, polarity, some] = g
+                    tile.cells[1][0, s, polarity, some] = (std / np.float32(unit)) ** 2 + units[1] * g
+                    tile.cells[1][1:, s, polarity, some] = slow
+        return tile
+
+    def noise(self, g: Array) -> tuple[Array, Array]:
+        """Standard deviation of the read noise that is new in each read, in siemens, and (parts, ...) slow variances.
+
+        The latter are in units of g_max^2, and whole: what of them is new in each read is part of the former too.
+        """
+        hardware, unit = self.hardware, np.float32(self.hardware.cell.g_max)
+        sensing, noise = hardware.sensing, hardware.cell.read_noise
+        read = {"v_read": sensing.v_read, "t_read": sensing.t_read, "temperature": sensing.temperature}
+        slow = np.zeros((len(self.shares), *g.shape), dtype=np.float32)
+        if not len(slow):
+            return noise.std(g, time_s=hardware.time_s, **read), slow
+        fresh = np.zeros_like(g)
+        for p, part in enumerate(noise.parts):
+            slow[p] = (part.std(g, time_s=hardware.time_s, **read) / unit) ** 2
+            fresh += self.shares[p, 0].astype(np.float32) * slow[p]
+        return np.sqrt(fresh) * unit, slow
+
+    def settle(self, targets: Array, first_row: int, *place: int) -> Array:
+        """Conductances of cells programmed to `targets` (rows, columns) siemens float32, after `hardware.time_s`.
+
+        Programming error, then drift, then stuck cells; never negative. `first_row` is the word line of the first row.
+        """
+        hardware, (seed, layer, *where) = self.hardware, self.stream
+
+        def normal(purpose: Any) -> Array:
+            out = np.empty(targets.shape, dtype=np.float32)
+            fill_rows(out, np.uint64(first_row), 0, 0, stream_key(seed, purpose, layer, *where, *place))
+            return out
+
+        g, cell, temperature = targets, hardware.cell, hardware.sensing.temperature
+        if cell.programming.kind != "none":
+            error = normal("program")
+            error *= cell.programming.std(g, temperature=temperature)
+            error += g
+            g = np.maximum(error, 0, out=error)
+        if hardware.time_s > 0 and cell.drift.kind != "none":
+            g = np.maximum(cell.drift.apply(g, hardware.time_s, normal("drift"), temperature=temperature), 0)
+        low, high = cell.stuck.at_g_min, cell.stuck.at_g_max
+        if low + high > 0:
+            u = ndtr(normal("stuck"))
+            g = np.where(u < low, cell.g_min, np.where(u >= 1 - high, cell.g_max, g))
+        return g.astype(np.float32, copy=False)
+
+
+def through_wires(
+    tiles: list[RowTile], weights: Array, draw: Draw, moments: Moments, tell: Callable[[], None] | None
+) -> Iterator[RowTile]:
+    """The row tiles of a matrix whose cells were kept, in order, as they are through their wires.
+
+    The tiles are solved in parallel; `tell` is called for each that is done.
+    """
+    encoding, wires = draw.encoding, draw.hardware.wires
+    plan = encoding.plan
+
+    def solved(t: int, columns: Array) -> Reach:
+        cells, rows = tiles[t].cells, slice(plan.edges[t], plan.edges[t + 1])
+        assert cells is not None
+        g, mine = cells[0][..., columns], moments.take(rows)
+        shown = g if wires.order == "natural" else encoding.targets(weights[rows], t)[..., columns]
+        return reach(g, wires, mine, placed(shown, wires, mine, plan.tile.reference_columns > 0))
+
+    with ThreadPoolExecutor(available(numba.config.NUMBA_NUM_THREADS)) as pool:
+        jobs = [
+            [(columns, pool.submit(solved, t, columns)) for columns in encoding.column_tiles] for t in range(len(tiles))
+        ]
+        for tile, parts in zip(tiles, jobs, strict=True):
+            for columns, job in parts:
+                _see(tile, columns, job.result(), draw)
+                if tell is not None:
+                    tell()
+            tile.cells = None
+            yield tile
+
+
+def _see(tile: RowTile, columns: Array, found: Reach, draw: Draw) -> None:
+    """Replace what the cells of a tile amount to by what they do through its wires."""
+    assert tile.cells is not None
+    unit, variances = draw.hardware.cell.g_max, tile.cells[1][..., columns]
+    signs = np.array([1.0, -1.0])[: draw.encoding.polarities, None, None] / unit
+    tile.signed[..., columns] = (signs * found.conductance).sum(axis=1)
+    tile.spread[..., columns] = (variances[0] * found.noise).sum(axis=1)
+    tile.slow[..., columns] = (variances[1:] * found.noise).sum(axis=2)
+    lasting = np.tensordot(1 - draw.shares[:, 0], variances[1:], axes=1) if len(draw.shares) else 0.0
+    tile.floor[:, columns] = ((variances[0] + lasting) * found.rest).sum(axis=(1, 2))
+    tile.thermal[:, columns] = found.thermal
+    if columns[0] == 0:
+        tile.supplied[:] = 0.0
+    tile.supplied += found.supplied
