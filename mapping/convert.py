@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 
 import torch
@@ -25,6 +26,7 @@ def map(
     calibrate: torch.Tensor | None = None,
     seed: int = 0,
     exclude: Iterable[str] = (),
+    progress: Callable[[int, int], None] | None = None,
 ) -> Chip:
     """Map a trained model onto the tiles of one chip.
 
@@ -39,6 +41,7 @@ def map(
             them to calibration.
         seed: which chip. The same seed gives the same programmed conductances and the same noise in each read.
         exclude: names, or patterns of shell wildcards, of layers that stay digital.
+        progress: told how many of the tiles with resistive wires are solved, and how many there are.
 
     Raises:
         MappingError: a pattern that matches no layer, nothing to map, weights that are all zero, NaN or infinite, or
@@ -87,7 +90,13 @@ def map(
         raise MappingError(f"model has no layer to map: {why}")
     digital += _digital(model, {d.name for d in digital}, norms.reasons)
     chip = Chip(model, hardware, mapped, tuple(digital), seed)
+    wired = [layer.matrix for layer in mapped.values() if not layer.hardware.wires.ideal]
+    solved, tiles = itertools.count(1), sum(matrix.plan.tiles for matrix in wired)
+    for matrix in wired:
+        matrix.tell = None if progress is None else lambda: progress(next(solved), tiles)
     chip.prepare(calibrate)
+    for matrix in wired:
+        matrix.tell = None
     return chip
 
 

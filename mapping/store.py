@@ -186,6 +186,8 @@ def _arrays(layer: TileLayer) -> dict[str, Any]:
     arrays = {"weights": layer.matrix.weights, "full_scale": layer.matrix.full_scale}
     if layer.matrix.bias is not None:
         arrays["bias"] = layer.matrix.bias
+    if layer.matrix.moments is not None:
+        arrays["moments"] = layer.matrix.moments
     for g, programmed in enumerate(layer.matrix.programmed):
         for key, array in programmed.planes._asdict().items():
             arrays[f"{g}.{key}"] = array
@@ -211,6 +213,9 @@ def _layer(
     matrix = layer.matrix
     matrix.drive = Drive(**described["drive"])
     matrix.array_energy_j = described["array_energy_j"]
+    matrix.moments = arrays.get("moments")
+    if matrix.moments is not None and matrix.moments.shape != (2, spec.groups, matrix.plan.rows):
+        raise CheckpointError(f"layer {name!r}: moments of shape {matrix.moments.shape} do not fit its word lines")
     matrix.program()  # what was kept replaces it, and must have its layout, which the kernels trust
     if hardware.adc.bits is not None:
         matrix.full_scale = arrays["full_scale"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import hardware, ideal
+import torch
+from helpers import hardware, ideal, pictures, relative_error, small_cnn
 
+import mho
 from mho.crossbar.expected import expected_errors
 from mho.crossbar.lines import Wires
 from mho.crossbar.matrix import TiledMatrix
@@ -201,3 +203,31 @@ def test_expected_errors_know_the_wires():
     assert expected.total("fresh").mean() == pytest.approx(fresh, rel=0.05)
     frozen = np.square(reads.mean(axis=0) - gain * expected.product).mean() - fresh / 24
     assert expected.total("frozen").mean() == pytest.approx(frozen, rel=0.15)
+
+
+def test_chips_with_wires(tmp_path):
+    """Progress, replicas, threads, a saved chip: the same bits as ever."""
+    told: list[tuple[int, int]] = []
+    hw = hardware(wires={"r_word_line": 30.0, "r_bit_line": 30.0})
+    chip = mho.map(small_cnn(), hw, calibrate=pictures(40), progress=lambda *at: told.append(at))
+    tiles = sum(layer.plan.tiles for layer in chip.layers.values())
+    assert told == [(k, tiles) for k in range(1, tiles + 1)]
+    without = mho.map(small_cnn(), hardware(), calibrate=pictures(40), progress=lambda *at: told.append(at))
+    assert len(told) == tiles
+    exact = small_cnn()(pictures())
+    first = chip(pictures())
+    assert relative_error(first, exact) > 1.5 * relative_error(without(pictures()), exact)
+    chip.save(tmp_path / "chip")
+    loaded = mho.load(tmp_path / "chip")
+    assert torch.equal(loaded(pictures()), first)
+    assert torch.equal(loaded.replica(1)(pictures()), chip.replica(1)(pictures()))
+    assert (loaded.layers["0"].matrix.moments == chip.layers["0"].matrix.moments).all()
+
+
+def test_layers_may_have_wires_of_their_own():
+    wires = {"r_word_line": "30 ohm", "r_bit_line": "30 ohm"}
+    some = mho.map(small_cnn(), hardware(layers={"7": {"wires": wires}}), calibrate=pictures(40))
+    assert some.layers["0"].hardware.wires.ideal
+    assert some.layers["7"].hardware.wires.r_bit_line == 30
+    with pytest.raises(ValueError, match=r"(?s)wires\.r_bit_line.*ohms"):
+        hardware(wires={"r_bit_line": "30 V"})

@@ -22,6 +22,8 @@ def map(
     out: Path | None = typer.Option(None, help="Folder to save the mapped chip in."),
 ) -> None:
     """Map a trained checkpoint onto virtual tiles, print the report and, with --out, save the chip."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     from ..inputs import find_hardware, find_inputs
     from ..mapping.checkpoint import build_model, load_weights
     from ..mapping.convert import map as map_model
@@ -30,9 +32,17 @@ def map(
     if out is not None:
         check_target(out)
     network = load_weights(build_model(model), checkpoint)
-    chip = map_model(
-        network, find_hardware(hardware), calibrate=find_inputs(calibrate)[0][:images], seed=seed, exclude=exclude
-    )
+    columns = (TextColumn("wires of tiles"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task("", visible=False)
+        chip = map_model(
+            network,
+            find_hardware(hardware),
+            calibrate=find_inputs(calibrate)[0][:images],
+            seed=seed,
+            exclude=exclude,
+            progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+        )
     if out is not None:
         chip.save(out)
     print(chip.report())
