@@ -25,7 +25,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(BENCHMARKS)
     module = importlib.import_module("attacks")
     small = {"SIGMAS": (0.0, 0.3), "PAPER": {"mnist": (97.4, 97.7)}, "CHUNK": 5, "WHITE_BOX": 6, "SAMPLES": 2}
-    small |= {"CHIPS": 2, "CHIP_IMAGES": 6, "CALIBRATE": 6, "EXAMPLES": 4}
+    small |= {"CHIPS": 2, "CHIP_IMAGES": 6, "CHIP_ATTACKED": 4, "CALIBRATE": 6, "EXAMPLES": 4}
     small["TABLE_10"] = {"mnist": Pgd(epsilon=0.1, step=0.03, iterations=3, restarts=2)}
     small["PAIRS"] = {"mnist": module.Pair("mnist-cnn", "mnist-cnn", "sigma-0.5")}
     reram = {"reram": module.mho.Hardware.preset("reram")}
@@ -54,6 +54,7 @@ def test_tables_and_figures_are_written(
     np.testing.assert_allclose(table["single_gain"], gains, atol=1e-6)
     assert white_box[["sigma", "noise"]].values.tolist() == [[0.0, "ignored"], [0.3, "ignored"], [0.3, "averaged"]]
     assert chips["errors"].tolist() == ["frozen", "fresh", "both"]
+    assert chips["attacked"].isna().tolist() == [True, True, False]
     assert table_pictures(script, out) == ["0-5.npz", "10-12.npz", "5-10.npz"]
 
     monkeypatch.setattr(script, "pgd", None)  # what was made is not made again
