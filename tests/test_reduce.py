@@ -98,3 +98,20 @@ def test_noise_dithers_a_quantiser():
         left = np.square(error).mean() - noise**2 / 400
         assert left * 12 == pytest.approx(float(undithered_share(np.array(noise))), abs=0.03)
     assert undithered_share(np.zeros(1)) == 1
+
+
+def test_outputs_of_unequal_noise_do_not_hold():
+    """Weights of one output are 10 times as large, and with a scale of its own its noise is too."""
+    net = torch.nn.Sequential(torch.nn.Linear(64, 16)).eval()
+    with torch.no_grad():
+        net[0].weight[0] *= 10
+    for scale, expected in (("tile", True), ("column", False)):
+        loud = hardware(
+            tile__scale=scale,
+            sensing__amplifier_noise="2 nA/rtHz",
+            cell__programming={"kind": "none"},
+            cell__read_noise={"kind": "none"},
+        )
+        x = torch.rand(256, 64, generator=torch.Generator().manual_seed(2))
+        reduced = reduce(mho.map(net, loud, calibrate=x, seed=0), x)
+        assert (reduced.holds(), reduced.holds(20)) == (expected, expected), str(reduced)

@@ -127,6 +127,23 @@ def test_voting_gives_what_the_votes_give(fields: dict[str, Any], tmp_path: Path
         mho.sweep({**asked, "target_width": 0.1}, out=tmp_path / "width")
 
 
+def test_a_reduction_is_beside_its_chip(fields: dict[str, Any], tmp_path: Path) -> None:
+    images, labels = mho.inputs.find_inputs(fields["data"])
+    row = mho.sweep({**fields, "experiment": "reduction", "grid": {"votes": 5}}, out=tmp_path / "out").iloc[0]
+    chip = mho.map(net(), mho.Hardware.load(fields["hardware"]), calibrate=images[:20], seed=0)
+    reduced = mho.reduce(chip, images[:20])
+    for name, found in (("chip", chip), ("model", reduced.model())):
+        curve = vote(found, images[:50], 5).accuracy_over_votes(labels[:50])
+        assert (row[f"{name}_single"], row[f"{name}_voted"], row[f"{name}_voted_low"]) == (
+            curve[0],
+            curve[4],
+            curve[4].low,
+        )
+    assert (row["holds"], row["holds_voted"]) == (reduced.holds(), reduced.holds(5))
+    assert row["layer"] in chip.layers
+    assert 0 < row["frozen"] < 0.2
+
+
 def test_rows_stand_in_the_order_of_the_sweep(fields: dict[str, Any], undisturbed: pd.DataFrame) -> None:
     grid = fields["grid"]
     asked = [(v, s, k) for v in (0.05, 0.1) for s in grid["seed"] for k in grid["votes"]]
@@ -200,7 +217,7 @@ def test_contents_count_not_names(fields: dict[str, Any], tmp_path: Path, monkey
     ("change", "message"),
     [
         ({"imagse": 3}, "Sweep has no field imagse; its fields are model, "),
-        ({"experiment": "speed"}, "experiment must be one of accuracy, voting, got 'speed'"),
+        ({"experiment": "speed"}, "experiment must be one of accuracy, voting, reduction, got 'speed'"),
         ({"images": 0}, "sweep: images = 0: Input should be greater than or equal to 1"),
         ({"images": 401}, r"images must be at most 400, the pictures of .*, got 401"),
         ({"rule": "loud"}, "rule = 'loud': Input should be 'hard' or 'soft'"),

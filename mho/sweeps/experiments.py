@@ -16,11 +16,13 @@ import torch
 from ..mapping.chip import Chip
 from ..mapping.cost import layer_costs
 from ..mapping.decision import decision
+from ..mapping.reduce import reduce
 from ..models.adaptive import Tally, adaptive_vote
 from ..models.votes import Accuracy, order, prepare, reads_of, vote
 from .file import Settings
 
 ERROR = 0.01  # accepted by the adaptive votes of `voting` for a picture, unless the settings say
+READS = 8  # at least, of a reduction
 COSTS = ("decision_energy_j", "total_energy_j", "latency_s", "area_m2")
 Columns = dict[str, float | int | str | bool]
 Counts = np.ndarray[Any, np.dtype[np.int64]]
@@ -174,6 +176,32 @@ def voting(bench: Bench, settings: Settings) -> Columns:
     }
 
 
+def reduction(bench: Bench, settings: Settings) -> Columns:
+    """The chip beside its reduction to the paper's noise model (`mho.reduce`), one inference and all votes of each.
+
+    Columns: `pictures` used; `chip_single`, `chip_voted`, `model_single`, `model_voted`, the accuracies with 95 %
+    Wilson intervals `..._low`, `..._high`; `holds` and `holds_voted`, whether the fits claim to hold; the `misfit` of
+    one read in the layer where it is largest, and that `layer`; `frozen`, the largest share of what stays the same from
+    read to read in the squared error of a layer.
+    """
+    votes, images, labels = settings.votes, bench.images[: settings.images], bench.labels[: settings.images]
+    reduced = reduce(bench.chip, bench.images[: settings.calibrate], reads=max(votes, READS))
+    columns: Columns = {"pictures": len(images)}
+    for name, chip in (("chip", bench.chip), ("model", reduced.model(settings.seed))):
+        curve = vote(chip, images, votes, batch_size=settings.batch_size, rule=settings.rule).accuracy_over_votes(
+            labels
+        )
+        for way, found in (("single", curve[0]), ("voted", curve[-1])):
+            columns |= {f"{name}_{way}": float(found)}
+            columns |= {f"{name}_{way}_low": found.low, f"{name}_{way}_high": found.high}
+    table = reduced.table.set_index(["part", "layer"])
+    misfit = table.loc["total", ["misfit", "misfit_outputs"]].max(axis=1)
+    power = table["rms"] ** 2
+    share = (power["frozen"] + power["slow"]) / power["total"].where(power["total"] > 0, 1)
+    claims = {"holds": reduced.holds(), "holds_voted": reduced.holds(votes)}
+    return {**columns, **claims, "misfit": misfit.max(), "layer": str(misfit.idxmax()), "frozen": share.max()}
+
+
 def _energy(chip: Chip) -> dict[str, float]:
     """Of one inference of one picture: of the arrays, and all of it."""
     layers = chip.layers.values()
@@ -221,4 +249,8 @@ class Experiment(NamedTuple):
     version: int
 
 
-EXPERIMENTS = {"accuracy": Experiment(accuracy, version=2), "voting": Experiment(voting, version=1)}
+EXPERIMENTS = {
+    "accuracy": Experiment(accuracy, version=2),
+    "voting": Experiment(voting, version=1),
+    "reduction": Experiment(reduction, version=1),
+}
