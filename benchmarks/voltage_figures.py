@@ -1,4 +1,4 @@
-"""The figures of `noise_vs_voltage.py`, drawn from its tables only."""
+"""The figures of `noise_vs_voltage.py` and `votes_or_volts.py`, drawn from their tables only."""
 
 from __future__ import annotations
 
@@ -94,6 +94,41 @@ def pareto(table: pd.DataFrame, votes: int) -> Figure:
     return figure
 
 
+def votes_or_volts(tables: dict[str, pd.DataFrame]) -> Figure:
+    """Accuracy over the energy of the arrays, variance over reads with memory, and the mode beside the mean."""
+    figure = Figure(figsize=(15, 4.2), layout="constrained")
+    energy, memory, majority = figure.subplots(1, 3)
+    volts = tables["volts"]
+    single = volts[volts["votes"] == 1].sort_values("array_energy_j")
+    energy.plot(
+        single["array_energy_j"], 100 * single["accuracy"], "-o", color="black", label="single reads, more volts"
+    )
+    for i, (v, rows) in enumerate(volts[volts["rule"] == "hard"].groupby("sensing.v_read")):
+        if (rows["votes"] > 1).any():
+            energy.plot(rows["array_energy_j"], 100 * rows["accuracy"], f"C{i}--s", label=f"votes at {1e3 * v:.2f} mV")
+    energy.set(title="White noise: votes or volts", xlabel="energy of the arrays in a decision", ylabel="accuracy (%)")
+    energy.set_xscale("log")
+    energy.xaxis.set_major_formatter(FuncFormatter(_joules))
+    energy.xaxis.set_minor_formatter(NullFormatter())
+    for apart, rows in tables["memory"].groupby("back_to_back"):
+        name, colour = ("back to back", "C1") if apart else ("far apart", "C0")
+        memory.plot(rows["reads"], rows["predicted"], color=colour, label=f"{name}, predicted")
+        memory.plot(rows["reads"], rows["measured"], "o", color=colour, label=f"{name}, read")
+    memory.set(title="PCM after one hour", xlabel="reads", ylabel="variance of their mean, of one read = 1")
+    memory.set_xscale("log")
+    memory.set_yscale("log")
+    for i, rule in enumerate(("mode", "mean")):
+        table = tables["majority"]
+        majority.plot(table["reads"], 100 * table[f"predicted_{rule}"], color=f"C{i}", label=f"{rule}, predicted")
+        majority.plot(table["reads"], 100 * table[rule], "o", color=f"C{i}", label=f"{rule}, read")
+    majority.set(title="Near a threshold", xlabel="reads", ylabel="right decisions (%)")
+    majority.set_xscale("log")
+    for axis in (energy, memory, majority):
+        axis.grid(alpha=0.25)
+        axis.legend(fontsize="small")
+    return figure
+
+
 def _ways(votes: int) -> list[tuple[str, str]]:
     return [(label.format(votes), colour) for label, colour in WAYS.values()]
 
@@ -121,7 +156,7 @@ def _noise(axis: Axes, table: pd.DataFrame) -> None:
 def _decibels(axis: Axes) -> None:
     """The signal-to-noise ratio on the right."""
     ratio = axis.secondary_yaxis("right")
-    ratio.yaxis.set_major_formatter(FuncFormatter(lambda noise, _: f"{-20 * np.log10(noise):.0f}"))
+    ratio.yaxis.set_major_formatter(FuncFormatter(lambda noise, _: f"{0 - 20 * np.log10(noise):.0f}"))
     ratio.yaxis.set_minor_formatter(NullFormatter())
     ratio.set_ylabel("signal to noise (dB)")
 
