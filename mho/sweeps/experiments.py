@@ -195,7 +195,8 @@ def reduction(bench: Bench, settings: Settings) -> Columns:
             columns |= {f"{name}_{way}": float(found)}
             columns |= {f"{name}_{way}_low": found.low, f"{name}_{way}_high": found.high}
     table = reduced.table.set_index(["part", "layer"])
-    misfit = table.loc["total", ["misfit", "misfit_outputs"]].max(axis=1)
+    total = table.loc["total"]
+    misfit = total["misfit"].combine(total["misfit_outputs"], max)
     power = table["rms"] ** 2
     share = (power["frozen"] + power["slow"]) / power["total"].where(power["total"] > 0, 1)
     claims = {"holds": reduced.holds(), "holds_voted": reduced.holds(votes)}
