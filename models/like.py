@@ -7,12 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..crossbar.hardware import Hardware
-from ..mapping.convert import map as map_model
+from ..mapping.chip import Chip
 from ..mapping.reduce import reduce
 from .noise import ChipNoise, Noise
 
-MEASURED = 128  # inputs that the noise is measured with; all of them calibrate
+MEASURED = 128  # inputs
 
 
 class Share(NamedTuple):
@@ -26,16 +25,11 @@ class Share(NamedTuple):
         return f"{self.layer} {self.add:.4f} {self.mult:.4f}"
 
 
-def noise_of_chip(net: nn.Module, hardware: Hardware, inputs: torch.Tensor, seed: int = 0) -> list[Share]:
-    """The noise of each layer of a network on a chip, frozen, slow and fresh together: see `mho.reduce`.
+def noise_of_chip(chip: Chip, inputs: torch.Tensor) -> list[Share]:
+    """The noise of each layer of a trained network on a chip, frozen, slow and fresh together: see `mho.reduce`.
 
-    Args:
-        net: trained; its layers in the order in which they are called.
-        hardware: of the chip.
-        inputs: (n, ...) real ones, some hundred.
-        seed: of the chip.
+    inputs: (n, ...) real ones, of which the first 128 are read.
     """
-    chip = map_model(net, hardware, calibrate=inputs, seed=seed)
     table = reduce(chip, inputs[:MEASURED]).table
     total = table[table["part"] == "total"].set_index("layer")
     add, mult = total["sigma_add"] / total["y_rms"], total["sigma_mult"]

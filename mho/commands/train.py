@@ -40,6 +40,7 @@ def train(
     import yaml
 
     from ..inputs import find_hardware
+    from ..mapping.convert import map as map_model
     from ..models.like import noise_of_chip, with_noise
     from ..models.networks import NETWORKS
     from ..models.train import LOG, evaluate
@@ -63,7 +64,8 @@ def train(
         if sigma_train:
             raise ValueError(f"sigma_train must be 0 with like, which brings the noise, got {sigma_train}")
         hardware = find_hardware(like)
-        shares = noise_of_chip(chosen.build(weights=start), hardware, inputs[:CALIBRATION], seed)
+        chip = map_model(chosen.build(weights=start), hardware, calibrate=inputs[:CALIBRATION], seed=seed)
+        shares = noise_of_chip(chip, inputs)
         name = f"{'adv-' if adversarial else ''}like-{hardware.name}"
         recipe = replace(recipe, like=f"{hardware.name}: " + ", ".join(map(str, shares)))
         build = lambda: with_noise(chosen.build(), shares)  # noqa: E731
