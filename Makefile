@@ -14,7 +14,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 TYPED := build/typed
 # all scripts but what they import, and paper.py, which takes hours
-BENCHMARKS = $(filter-out benchmarks/timing.py benchmarks/%_figures.py benchmarks/paper%.py,$(sort $(wildcard benchmarks/*.py)))
+BENCHMARKS = $(filter-out benchmarks/timing.py benchmarks/%_figures.py benchmarks/paper%.py benchmarks/attacks_cifar.py,$(sort $(wildcard benchmarks/*.py)))
 
 .PHONY: demo test lint bench clean
 

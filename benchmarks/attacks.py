@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import attack_figures as figures
 import numpy as np
@@ -34,10 +35,10 @@ from torch import nn
 import mho
 from mho.models.attacks import TABLE_10, Adversarial, StraightThrough, pgd
 from mho.models.files import whole
-from mho.models.networks import NETWORKS
 from mho.models.noise import set_inference_noise
 from mho.models.votes import VoteResult, vote
 
+WEIGHTS = "adv-sigma-0.0"
 SIGMAS = (0.0, 0.1, 0.2, 0.3, 0.4)
 PAPER = {  # Table 11, per cent
     "mnist": (97.40, 97.79, 97.90, 97.71, 97.00),
@@ -55,20 +56,18 @@ Tell = Callable[[str, int, int], None]
 Share = np.ndarray[Any, Any]  # of right inferences, for each picture
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """The networks of an experiment: pictures are made on the one and tried on the other (section 4, item 3)."""
 
-    attacked: str
-    defended: str
-    weights: str = "adv-sigma-0.0"
-
-    def build(self, name: str) -> nn.Module:
-        """One of the two, with its weights."""
-        return NETWORKS[name].build(self.weights)
+    attacked: Callable[[], nn.Module]
+    defended: Callable[[], nn.Module]
 
 
-PAIRS = {"mnist": Pair("mnist-cnn4", "mnist-cnn"), "cifar10": Pair("densenet40", "densenet100")}
+PAIRS = {
+    "mnist": Pair(partial(mho.models.mnist_cnn4, WEIGHTS), partial(mho.models.mnist_cnn, WEIGHTS)),
+    "cifar10": Pair(partial(mho.models.densenet40, WEIGHTS), partial(mho.models.densenet100, WEIGHTS)),
+}
+LOAD = {"mnist": mho.models.data.mnist, "cifar10": mho.models.data.cifar10}
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Settings:
         return PAIRS[self.data]
 
     def load(self) -> tuple[torch.Tensor, torch.Tensor]:
-        images, labels, _ = NETWORKS[self.pair.defended].load("test")
+        images, labels = LOAD[self.data]("test")
         return images[: self.images], labels[: self.images]
 
 
@@ -102,8 +101,8 @@ def table_10() -> pd.DataFrame:
 def transferred(settings: Settings, tell: Tell = silent) -> Adversarial:
     """The pictures made on the attacked network, by the attack of Table 10; those in files are read."""
     images, labels = settings.load()
-    net, attack = settings.pair.build(settings.pair.attacked), TABLE_10[settings.data]
-    known = json.dumps([asdict(attack), settings.seed, settings.pair.attacked]).encode()
+    net, attack = settings.pair.attacked(), TABLE_10[settings.data]
+    known = json.dumps([asdict(attack), settings.seed]).encode()
     weights = b"".join(value.numpy().tobytes() for value in net.state_dict().values())
     folder = settings.out / "pictures" / blake2b(known + weights, digest_size=6).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +159,7 @@ def table_11(settings: Settings, tell: Tell = silent) -> pd.DataFrame:
     `runs` inferences of each.
     """
     originals, labels = settings.load()
-    net = settings.pair.build(settings.pair.defended)
+    net = settings.pair.defended()
     adversarial = transferred(settings, tell).images
     rows: list[dict[str, Any]] = []
     base: dict[str, Share] = {}
@@ -183,7 +182,7 @@ def white_box(settings: Settings, tell: Tell = silent) -> pd.DataFrame:
     of the sigma in question (expectation over transformation, Athalye et al. 2018). One start each, else Table 10.
     """
     images, labels = (part[:WHITE_BOX] for part in settings.load())
-    net = settings.pair.build(settings.pair.defended)
+    net = settings.pair.defended()
     attack = replace(TABLE_10[settings.data], restarts=1)
     rows: list[dict[str, Any]] = []
     ignoring = pgd(net, images, labels, attack, seed=settings.seed).images
@@ -225,7 +224,7 @@ def chips(settings: Settings, tell: Tell = silent) -> pd.DataFrame:
     """
     images, labels = (part[:CHIP_IMAGES] for part in settings.load())
     adversarial = transferred(settings).images[:CHIP_IMAGES]
-    net = settings.pair.build(settings.pair.defended)
+    net = settings.pair.defended()
     digital = float(shares(noisy(net, 0.0, adversarial, settings), labels).mean())
     rows: list[dict[str, Any]] = []
     kinds = hardware()
@@ -276,9 +275,7 @@ def write(settings: Settings, folder: Path, tell: Tell = silent) -> dict[str, pd
     adversarial = transferred(settings).images
     shown = {}
     for name, images in (("original", originals[:EXAMPLES]), ("attacked", adversarial[:EXAMPLES])):
-        exact, votes = (
-            noisy(settings.pair.build(settings.pair.defended), sigma, images, settings) for sigma in (0.0, 0.2)
-        )
+        exact, votes = (noisy(settings.pair.defended(), sigma, images, settings) for sigma in (0.0, 0.2))
         shown[name] = images, exact.classes, shares(votes, labels[:EXAMPLES])
     figures.examples(shown, labels[:EXAMPLES]).savefig(folder / "adversarial_examples.png", dpi=110)
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from scipy import stats
 
+from mho.models import mnist_cnn
 from mho.models.attacks import Pgd
 from mho.models.networks import NETWORKS
 
@@ -27,7 +29,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     small = {"SIGMAS": (0.0, 0.3), "PAPER": {"mnist": (97.4, 97.7)}, "CHUNK": 5, "WHITE_BOX": 6, "SAMPLES": 2}
     small |= {"CHIPS": 2, "CHIP_IMAGES": 6, "CHIP_ATTACKED": 4, "CALIBRATE": 6, "EXAMPLES": 4}
     small["TABLE_10"] = {"mnist": Pgd(epsilon=0.1, step=0.03, iterations=3, restarts=2)}
-    small["PAIRS"] = {"mnist": module.Pair("mnist-cnn", "mnist-cnn", "sigma-0.5")}
+    small["PAIRS"] = {"mnist": module.Pair(*[lambda: mnist_cnn("sigma-0.5")] * 2)}
     reram = {"reram": module.mho.Hardware.preset("reram")}
     for name, value in (small | {"hardware": lambda: reram}).items():
         monkeypatch.setattr(module, name, value)
@@ -72,8 +74,7 @@ def test_files_hold_the_pictures_of_one_attack(script: ModuleType, tmp_path: Pat
     settings = script.Settings(images=7, runs=2, out=tmp_path)
     found = script.transferred(settings)
     images, labels = settings.load()
-    net = settings.pair.build("mnist-cnn")
-    whole = script.pgd(net, images, labels, script.TABLE_10["mnist"], seed=0)
+    whole = script.pgd(mnist_cnn("sigma-0.5"), images, labels, script.TABLE_10["mnist"], seed=0)
     assert torch.equal(found.images, whole.images)
     assert torch.equal(script.transferred(settings).images, whole.images)
     other = script.transferred(script.Settings(images=7, runs=2, out=tmp_path, seed=1))
@@ -83,20 +84,35 @@ def test_files_hold_the_pictures_of_one_attack(script: ModuleType, tmp_path: Pat
 def test_missing_weights_get_one_line(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(script.PAIRS, "mnist", script.Pair("mnist-cnn4", "mnist-cnn", "none"))
+    monkeypatch.setitem(script.PAIRS, "mnist", script.Pair(*[lambda: mnist_cnn("none")] * 2))
     assert script.main(["--images", "2", "--out", str(tmp_path)]) == 2
     assert "error: weights of mnist_cnn must be one of" in capsys.readouterr().err
 
 
-def test_the_networks_of_the_paper(script: ModuleType) -> None:
+def test_the_networks_and_attacks_of_the_paper(script: ModuleType) -> None:
     module = importlib.reload(script)
-    assert {
-        "mnist": module.Pair("mnist-cnn4", "mnist-cnn", "adv-sigma-0.0"),
-        "cifar10": module.Pair("densenet40", "densenet100", "adv-sigma-0.0"),
-    } == module.PAIRS
-    for name, pair in module.PAIRS.items():
-        assert NETWORKS[pair.attacked].attack == NETWORKS[pair.defended].attack == module.TABLE_10[name]
-    assert module.table_10().loc[1, ["iterations", "restarts"]].tolist() == [7, 10]
+    names = {data: [f"{build.func.__name__} {build.args[0]}" for build in pair] for data, pair in module.PAIRS.items()}
+    assert names == {
+        "mnist": ["mnist_cnn4 adv-sigma-0.0", "mnist_cnn adv-sigma-0.0"],
+        "cifar10": ["densenet40 adv-sigma-0.0", "densenet100 adv-sigma-0.0"],
+    }
+    assert module.table_10().loc[1, ["data", "iterations", "restarts"]].tolist() == ["cifar10", 7, 10]
+
+
+def test_the_small_densenets(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    importlib.reload(script)
+    cifar = importlib.import_module("attacks_cifar")
+    torch.manual_seed(0)
+    data = torch.rand(24, 3, 32, 32), torch.arange(24) % 10
+    known = replace(NETWORKS["densenet40"], load=lambda split: (*data, "noise"))
+    monkeypatch.setitem(NETWORKS, "densenet40", known)
+    monkeypatch.setitem(script.LOAD, "cifar10", lambda split: data)
+    monkeypatch.setitem(script.TABLE_10, "cifar10", Pgd(8 / 256, 2 / 256, 2, 2))
+    asked = ["--train", "20", "--epochs", "1", "--images", "4", "--runs", "2", "--out", str(tmp_path / "out")]
+    assert cifar.main(asked) == 0
+    table = pd.read_csv(tmp_path / "out" / "table_11.csv")
+    assert table["n"].tolist() == [4] * 5
+    assert table["paper"].iloc[0] == 0.6652
 
 
 def test_the_paired_test_is_that_of_scipy_and_its_interval_covers(script: ModuleType) -> None:
