@@ -24,6 +24,7 @@ class Encoding:
         scale: (slices, row tiles, outputs) float64: weight units of one siemens of (signed) conductance.
         reference: (outputs,) column whose reading is taken off each output's; empty without reference columns.
         pedestal: siemens that every cell has too much, taken off digitally.
+        adjusted: targets of each row tile that stand in for those that follow from the weights.
     """
 
     plan: Plan
@@ -32,6 +33,7 @@ class Encoding:
     scale: Array
     reference: Array
     pedestal: float
+    adjusted: tuple[Array, ...] | None = None
 
     @classmethod
     def of(cls, weights: Array, plan: Plan, cell: Cell) -> Encoding:
@@ -72,11 +74,17 @@ class Encoding:
         tiles = [np.arange(start, min(start + plan.tile.outputs, plan.outputs)) for start in starts]
         return [np.append(tile, plan.outputs + c) for c, tile in enumerate(tiles)] if self.reference.size else tiles
 
-    def targets(self, weights: Array, row_tile: int) -> Array:
-        """Conductances (slices, polarities, rows, columns) in siemens, float32, for some rows of the weights.
+    def targets(self, weights: Array, row_tile: int, some: slice = slice(None)) -> Array:
+        """Conductances (slices, polarities, rows, columns) in siemens, float32, for the weights of one row tile.
 
-        They are of one row tile. The middle of the range stands in the reference columns.
+        `some` takes some of its rows. The middle of the range stands in the reference columns.
         """
+        if self.adjusted is not None:
+            return self.adjusted[row_tile][:, :, some]
+        return self.plain_targets(weights[some], row_tile)
+
+    def plain_targets(self, weights: Array, row_tile: int) -> Array:
+        """As `targets`, for some rows, and without what they were adjusted by."""
         tile, cell = self.plan.tile, self.cell
         kind = np.float32 if cell.levels is None else np.float64  # levels are rounded to as exactly as can be
         u = weights.astype(kind, copy=False) / self.maxima[row_tile].astype(kind)

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from .converters import digits, input_codes
-from .encoding import Encoding
 from .hardware import Hardware
 from .kernels.plain import gather
 from .matrix import TiledMatrix
 from .programming import read_shares
 from .slow_noise import shared_on_average
-from .wiring import Moments, Reach, reach_row_tile
+from .wiring import Reach, reach_row_tile
 
 Array = np.ndarray[Any, Any]
 GRID = 513  # targets between which the expectations of a cell are interpolated
@@ -147,10 +146,8 @@ def _group_errors(matrix: TiledMatrix, x: Array, group: int, reads: int) -> Erro
     base = 2**drive.digit_bits - 1 if drive.pulses > 1 else drive.full_code
     pulse_weights = [base * 2.0 ** (drive.digit_bits * q) / drive.full_code for q in range(drive.pulses)]
 
-    encoding, cells = Encoding.of(weights.astype(np.float32), plan, cell), Cells.of(hardware)
+    encoding, cells, moments = matrix.encodings[group], Cells.of(hardware), matrix.moments_of(group)
     scale = matrix.programmed[group].planes.scale.astype(np.float64)
-    moments = Moments(*matrix.moments[:, group]) if matrix.moments is not None else None
-    moments = moments or Moments.uniform(plan.rows, drive.signed)
     shares = [read_shares(hardware, part) for part in cell.read_noise.parts]
     lasting = [shared_on_average(share, reads) for share in shares]
     alone = [share[0] for share in shares]  # drawn anew in each pulse; what lasts longer is the same in all of a read
@@ -165,9 +162,10 @@ def _group_errors(matrix: TiledMatrix, x: Array, group: int, reads: int) -> Erro
     mean, spread, slow, readings, white, amplifier, quantised, undithered, gain = (zero.copy() for _ in range(9))
     supplied = np.zeros((drive.pulses, *product.shape))
     for t, (a, b) in enumerate(pairwise(plan.edges)):
-        targets = encoding.targets(weights[a:b].astype(np.float32), t)
-        g = cells.at(cells.mean, targets)
-        seen = reach_row_tile(g, targets, encoding, hardware.wires, moments.take(slice(a, b)))
+        held = weights[a:b].astype(np.float32)
+        targets = encoding.targets(held, t)
+        g, plain = cells.at(cells.mean, targets), encoding.plain_targets(held, t)
+        seen = reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b)))
         for s in range(plan.tile.slices):
             pair = targets[s]
             signs = np.array([1.0, -1.0])[: len(pair), None, None]

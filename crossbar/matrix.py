@@ -9,7 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .converters import Drive, digits, input_codes
+from .calibration import calibrate
+from .compensation import Compensate, compensated
+from .converters import Drive
+from .encoding import Encoding
 from .hardware import Hardware
 from .kernels.convert import (
     BLOCK,
@@ -19,15 +22,12 @@ from .kernels.convert import (
     make_codes_parallel,
 )
 from .kernels.panel import ROWS
-from .kernels.plain import gather
 from .kernels.read import (
     CHUNK,
     Circuit,
     Deal,
     Geometry,
     Planes,
-    make_scratch,
-    read_currents,
     read_matrix,
     read_matrix_parallel,
 )
@@ -38,9 +38,6 @@ from .tile import Plan
 from .wiring import Moments
 
 Array = np.ndarray[Any, Any]
-CALIBRATION_ROWS = 16384
-CALIBRATION_VALUES = 4_000_000
-SURVEYED_ROWS = 4096  # that the moments of the inputs are taken over
 WORTH_A_THREAD = 6_000_000  # products of a read; below, starting other threads takes longer than they save
 CACHE = 192 * 1024  # bytes of scratch that stay in the second-level cache
 READING = 64  # products that take as long as the noise and conversion of one reading
@@ -72,6 +69,10 @@ class TiledMatrix:
         array_energy_j: mean energy of the array for one read of the matrix, over the calibration batch, in joules.
         moments: (2, groups, rows) mean and mean square of the word lines' voltages, in units of v_read, that wires are
             solved for; None for inputs spread evenly over their range.
+        compensate: what is done about the loss in wires: gains of the columns, measured on each chip, or conductances
+            chosen with the loss in mind.
+        gains: of each group, see `Programmed`; empty until measured.
+        encodings: of each group; they are those of all copies.
         tell: called when the wires of a tile are solved.
     """
 
@@ -88,6 +89,9 @@ class TiledMatrix:
     full_scale: Array = field(default_factory=lambda: np.empty(0))
     array_energy_j: float | None = None
     moments: Array | None = None
+    compensate: Compensate | None = None
+    gains: list[Array] = field(default_factory=list)
+    encodings: list[Encoding] = field(default_factory=list)
     tell: Callable[[], None] | None = None
     programmed: list[Programmed] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
@@ -106,6 +110,7 @@ class TiledMatrix:
     def set_drive(self, limit: float | None, signed: bool) -> None:
         """Fix the range of the inputs and program the cells: a bias on the array depends on it."""
         self.drive = Drive.of(self.hardware.dac, limit, signed)
+        self.gains, self.encodings = [], []
         self.program()
 
     def program(self) -> None:
@@ -113,26 +118,53 @@ class TiledMatrix:
         assert self.drive is not None
         seed = self.seed if self.hardware.seeds.program is None else self.hardware.seeds.program
         self.programmed, self._kept = [], {}
-        for g, weights in enumerate(self.weights):
-            rows = weights
-            if self.bias_on_array:
-                assert self.bias is not None
-                rows = np.concatenate([weights, self.bias[g : g + 1] / np.float32(self.drive.limit)])
+        designed = bool(self.encodings)
+        for g in range(self.plan.groups):
+            rows, moments = self.rows_of(g), self.moments_of(g)
+            if not designed:
+                self.encodings.append(self._encode(rows, moments))
+            gains: Array | None = np.ones((self.plan.tile.slices, self.plan.row_tiles, self.plan.outputs))
+            if self.compensate == "gain":
+                gains = self.gains[g] if self.gains else None
             stream = seed, self.name, g, self.copy
-            moments = None if self.moments is None else Moments(*self.moments[:, g])
-            programmed = program(rows, self.plan, self.hardware, self.drive, stream, moments=moments, tell=self.tell)
+            encoding = self.encodings[g]
+            programmed = program(
+                rows, encoding, self.hardware, self.drive, stream, moments, gains=gains, tell=self.tell
+            )
             if self.bias is not None and not self.bias_on_array:
                 planes = programmed.planes._replace(bias=self.bias[g].astype(np.float32))
                 programmed = replace(programmed, planes=planes)
             self.programmed.append(programmed)
+        self.gains = [p.gains for p in self.programmed]
         if self.hardware.adc.full_scale not in (None, "calibrated"):
             sensing, cell = self.hardware.sensing, self.hardware.cell
             relative = float(self.hardware.adc.full_scale) / (sensing.v_read * cell.g_max)
             self.full_scale = np.full(self.plan.tile.slices, relative)
 
+    def rows_of(self, group: int) -> Array:
+        """(rows, outputs) weights of a group's word lines, those of a bias on the array included."""
+        if not self.bias_on_array:
+            return self.weights[group]
+        assert self.bias is not None
+        assert self.drive is not None
+        return np.concatenate([self.weights[group], self.bias[group : group + 1] / np.float32(self.drive.limit)])
+
+    def moments_of(self, group: int) -> Moments:
+        """Of the voltages of a group's word lines."""
+        assert self.drive is not None
+        if self.moments is None:
+            return Moments.uniform(self.plan.rows, self.drive.signed)
+        return Moments(*self.moments[:, group])
+
+    def _encode(self, weights: Array, moments: Moments) -> Encoding:
+        encoding = Encoding.of(weights, self.plan, self.hardware.cell)
+        if self.compensate != "program":
+            return encoding
+        return compensated(encoding, weights, self.hardware.wires, moments, self.tell)
+
     def replica(self, copy: int) -> TiledMatrix:
         """Another copy of the chip: the same weights and ranges, programmed anew."""
-        other = replace(self, copy=copy, counts=Counts(), programmed=[], _kept={})
+        other = replace(self, copy=copy, counts=Counts(), gains=[], programmed=[], _kept={})
         other.program()
         return other
 
@@ -356,93 +388,17 @@ class TiledMatrix:
         chunk = -(-rows // chunks)
         return max(ROWS, chunk + -chunk % ROWS)
 
-    def calibrate(self, *inputs: Array) -> None:
-        """Set what is calibrated from inputs (as in `read`): DAC range, then the cells, then the ADC's full scale.
+    def forget(self) -> None:
+        """Count conversions from now on, and make anew what reads keep."""
+        self.counts, self._kept = Counts(), {}
 
-        `inputs` are those of all calls of one inference; the ranges cover them all.
+    def calibrate(self, *inputs: Array) -> None:
+        """Set what is calibrated from inputs (as in `read`), those of all calls of one inference, and program.
 
         Raises:
             ValueError: inputs that are not finite, or all zero where a range is to be set.
         """
-        dac, adc, sensing = self.hardware.dac, self.hardware.adc, self.hardware.sensing
-        if not all(np.isfinite(x).all() for x in inputs):
-            raise ValueError(f"layer {self.name!r}: calibration inputs must be finite, got NaN or infinity")
-        limit = dac.range if dac.range != "calibrated" else percentile_of(dac.percentile, *inputs)
-        if limit == 0:
-            raise ValueError(f"layer {self.name!r}: calibration inputs are all zero; no DAC range can be set from them")
-        signed = any(bool((x < 0).any()) for x in inputs)
-        self.drive = Drive.of(dac, limit, signed)
-        self.moments = None if self.hardware.wires.ideal else self._moments(inputs)
-        self.program()
-        batches = [self.input_codes(x) for x in _joined(inputs)]
-        self.counts = Counts()
-        surveys = [self._survey(codes, keep=adc.full_scale == "calibrated") for codes in batches]
-        rows = [codes.shape[0] * prod(self.positions(codes.shape[1:4])) for codes in batches]
-        self.array_energy_j = float(np.average([energy for energy, _ in surveys], weights=rows))
-        if adc.full_scale == "calibrated":
-            slices = zip(*(currents for _, currents in surveys), strict=True)
-            scale = np.array([percentile_of(adc.percentile, *currents) for currents in slices])
-            self.full_scale = np.where(scale == 0, 1.0, scale) * (adc.calibrated_at or sensing.v_read) / sensing.v_read
-            self._kept = {}
-
-    def _moments(self, inputs: tuple[Array, ...]) -> Array:
-        """(2, groups, rows) mean and mean square of the word lines' voltages over some rows of the inputs."""
-        assert self.drive is not None
-        found = []
-        for g in range(self.plan.groups):
-            patches = []
-            for x in inputs:
-                samples = max(1, SURVEYED_ROWS // prod(self.positions(x.shape[1:4])))
-                some = x[:: max(1, len(x) // samples)][:samples]
-                patches.append(gather(some.astype(np.float64), self.geometry(x.shape, g))[:SURVEYED_ROWS])
-            codes = input_codes(np.concatenate(patches), self.drive)
-            if self.bias_on_array:
-                codes = np.append(codes, np.full((len(codes), 1), self.drive.full_code), axis=1)
-            found.append(Moments.of(digits(codes, self.drive) if self.drive.rounds else codes / self.drive.full_code))
-        return np.stack(found, axis=1)
-
-    def _survey(self, codes: Array, *, keep: bool) -> tuple[float, list[Array]]:
-        """Mean array energy of a read, and noiseless currents per slice, over rows spread evenly through `codes`."""
-        assert self.drive is not None
-        circuit = self.circuit(noisy=False)
-        plan, slices = self.plan, self.plan.tile.slices
-        rows = codes.shape[0] * prod(self.positions(codes.shape[1:4]))
-        columns = plan.outputs + (plan.column_tiles if plan.tile.reference_columns else 0)
-        per_row = circuit.pulses * slices * plan.row_tiles * columns * plan.groups
-        limit = max(CHUNK, min(rows, CALIBRATION_ROWS, CALIBRATION_VALUES // per_row))
-        starts = np.linspace(0, rows - min(CHUNK, rows), max(1, limit // CHUNK)).astype(int)
-        currents: list[list[Array]] = [[] for _ in range(slices)]
-        power = 0.0
-        size = min(CHUNK, rows)
-        for g, programmed in enumerate(self.programmed):
-            geometry = self.geometry(codes.shape, g)
-            work = make_scratch(codes, programmed.planes, circuit, size)
-            for start in starts:
-                out = np.empty((circuit.pulses, slices, plan.row_tiles, size, columns), dtype=np.float32)
-                read_currents(codes, geometry, programmed.planes, circuit, start, work, out)
-                chunk = work.codes[:, : plan.rows]
-                volts = digits(chunk, self.drive) if self.drive.rounds else chunk[None]
-                power += float((np.square(volts).mean(axis=1).sum(axis=0) * programmed.row_conductance).sum())
-                if keep:
-                    for s in range(slices):
-                        currents[s].append(out[:, s].reshape(-1))
-        sensing = self.hardware.sensing
-        energy = power / len(starts) * sensing.v_read**2 * sensing.t_read
-        return energy, [np.concatenate(c) for c in currents] if keep else []
-
-
-def percentile_of(percentile: float, *values: Array) -> float:
-    """The percentile of |value| over all values."""
-    flat = values[0] if len(values) == 1 else np.concatenate([v.reshape(-1) for v in values])
-    return float(np.percentile(np.abs(flat), percentile))
-
-
-def _joined(inputs: tuple[Array, ...]) -> list[Array]:
-    """Inputs of the same shape one after the other, so that there is one array for each shape."""
-    by_shape: dict[tuple[int, ...], list[Array]] = {}
-    for x in inputs:
-        by_shape.setdefault(x.shape[1:], []).append(x)
-    return [np.concatenate(same) if len(same) > 1 else same[0] for same in by_shape.values()]
+        calibrate(self, inputs)
 
 
 def _is_noisy(planes: Planes) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..devices.read_noise import Source
+from .compensation import gains_of
 from .converters import Drive
 from .encoding import Encoding
 from .hardware import Hardware
@@ -43,6 +44,7 @@ class Programmed:
         slow_shares: (parts, components) float64, see `slow_noise.block_shares`.
         limit: input that the scale of the planes is for.
         pedestal: conductance, in units of g_max, that all cells have and no weight.
+        gains: (slices, row tiles, outputs) that are part of the scale of the planes, beside that of the encoding.
     """
 
     planes: Planes
@@ -52,6 +54,7 @@ class Programmed:
     slow_shares: Array
     limit: float
     pedestal: float
+    gains: Array
 
     @property
     def weights(self) -> Array:
@@ -107,12 +110,13 @@ class Programmed:
 
 def program(
     weights: Array,
-    plan: Plan,
+    encoding: Encoding,
     hardware: Hardware,
     drive: Drive,
     stream: tuple[Any, ...],
+    moments: Moments,
     *,
-    moments: Moments | None = None,
+    gains: Array | None = None,
     tell: Callable[[], None] | None = None,
 ) -> Programmed:
     """Program weights (rows, outputs) into the tiles of one chip, for inputs of a `drive`.
@@ -123,15 +127,17 @@ def program(
     conductances and noise are those that reach the outputs.
 
     Args:
+        encoding: of these weights.
         stream: (seed, layer, place): keys of the cells.
-        moments: of the inputs, for the wires; None for inputs spread evenly over their range.
+        moments: of the inputs.
+        gains: (slices, row tiles, outputs) that readings are multiplied by; None to measure them, see `gains_of`.
         tell: called when the wires of a tile are solved.
 
     Raises:
-        ValueError: weights that the encoding cannot hold, or wires that cannot be solved.
+        ValueError: wires that cannot be solved.
     """
+    plan = encoding.plan
     sensing, unit, slices = hardware.sensing, hardware.cell.g_max, plan.tile.slices
-    encoding = Encoding.of(weights, plan, hardware.cell)
     edges, columns = plan.edges, encoding.columns
     largest = largest_factors(plan, drive)
     mean, variance = (empty_panels((slices, plan.rows, columns), largest[0] is not None) for _ in range(2))
@@ -147,10 +153,14 @@ def program(
     draw, wired = Draw(encoding, hardware, slow_shares, stream), not hardware.wires.ideal
     tiles: Iterator[RowTile] = (draw.row_tile(weights[a:b], t, keep=wired) for t, (a, b) in enumerate(pairwise(edges)))
     if wired:
-        moments = moments or Moments.uniform(plan.rows, drive.signed)
         tiles = through_wires(list(tiles), weights, draw, moments, tell)
+    measured = np.ones((slices, plan.row_tiles, plan.outputs)) if gains is None else gains
     for t, tile in enumerate(tiles):
         rows = slice(edges[t], edges[t + 1])
+        if gains is None:
+            measured[:, t] = gains_of(
+                encoding.targets(weights[rows], t), tile.signed * unit, encoding, moments.take(rows)
+            )
         slow_std[:, :, rows] = np.sqrt(tile.slow)
         row_conductance[:, rows] = tile.supplied
         white = encoding.polarities * sensing.column_variance + c0 * tile.thermal
@@ -171,13 +181,13 @@ def program(
         variance_unit=units[1],
         uniform=uniform if alike and uniform.any() else np.empty((0, 0), np.float32),
         floor=pad(floor),
-        scale=pad(encoding.scale * unit * drive.limit),
+        scale=pad(encoding.scale * measured * unit * drive.limit),
         edges=np.array([*edges[:-1], plan.rows + plan.rows % 2 if integers else plan.rows], dtype=np.int64),
         reference=encoding.reference,
         bias=np.zeros(plan.outputs, dtype=np.float32),
     )
     pedestal = encoding.pedestal / unit
-    return Programmed(planes, row_conductance, draw.histogram, slow_std, slow_shares, drive.limit, pedestal)
+    return Programmed(planes, row_conductance, draw.histogram, slow_std, slow_shares, drive.limit, pedestal, measured)
 
 
 def read_shares(hardware: Hardware, source: Source) -> Array:

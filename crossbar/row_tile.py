@@ -84,7 +84,7 @@ class Draw:
         at_once = max(1, BLOCK // columns)
         for a in range(0, rows, at_once):
             some = slice(a, min(rows, a + at_once))
-            targets = encoding.targets(weights[some], t)
+            targets = encoding.targets(weights, t, some)
             for s, polarity in product(range(slices), range(encoding.polarities)):
                 g = self.settle(targets[s, polarity], first + a, s, polarity)
                 std, slow = self.noise(g)
@@ -157,7 +157,7 @@ def through_wires(
         cells, rows = tiles[t].cells, slice(plan.edges[t], plan.edges[t + 1])
         assert cells is not None
         g, mine = cells[0][..., columns], moments.take(rows)
-        shown = g if wires.order == "natural" else encoding.targets(weights[rows], t)[..., columns]
+        shown = g if wires.order == "natural" else encoding.plain_targets(weights[rows], t)[..., columns]
         return reach(g, wires, mine, placed(shown, wires, mine, plan.tile.reference_columns > 0))
 
     with ThreadPoolExecutor(available(numba.config.NUMBA_NUM_THREADS)) as pool:

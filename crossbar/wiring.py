@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +58,55 @@ class Reach(NamedTuple):
     supplied: Array
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Where the cells (slices, polarities, rows, columns) of a tile are in its array of word and bit lines.
+
+    Attributes:
+        shape: of the axes in their `order`, those of the word lines first.
+        order: of the axes of the cells.
+        lines: how many axes make up the word lines.
+        places: word lines and columns in the order of their places.
+    """
+
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+    lines: int
+    places: tuple[Array, Array]
+
+    @classmethod
+    def of(cls, g: Array, wires: Wires, places: tuple[Array, Array] | None = None) -> Layout:
+        """The layout of cells g; without `places`, in the given order."""
+        word, bit = wires.axes(g.shape[1])
+        order = (*word, *bit)
+        natural = np.arange(g.shape[2]), np.arange(g.shape[3])
+        return cls(tuple(g.shape[axis] for axis in order), order, len(word), places or natural)
+
+    def arrange(self, g: Array) -> Array:
+        """(word lines, bit lines) float64."""
+        rows, columns = self.places
+        cells = g[..., rows[:, None], columns].transpose(self.order)
+        return np.ascontiguousarray(cells.reshape(prod(self.shape[: self.lines]), -1), dtype=np.float64)
+
+    def restore(self, values: Array) -> Array:
+        """From (word lines, bit lines) back to (slices, polarities, rows, columns)."""
+        rows, columns = (np.argsort(place) for place in self.places)
+        return values.reshape(self.shape).transpose(np.argsort(self.order))[..., rows[:, None], columns]
+
+    def word_lines(self, moments: Moments) -> tuple[Array, Array]:
+        """Mean and mean square of the voltage of each word line."""
+        mean, square = moments.take(self.places[0])
+        if self.lines == 1:
+            return mean, square
+        return np.stack([mean, -mean], axis=1).reshape(-1), np.repeat(square, 2)
+
+
+def effective_cells(g: Array, wires: Wires, places: tuple[Array, Array] | None = None) -> Array:
+    """Effective conductances of the cells (slices, polarities, rows, columns) of a tile, in the same shape."""
+    layout = Layout.of(g, wires, places)
+    return layout.restore(Network(layout.arrange(g), wires).effective)
+
+
 def placed(targets: Array, wires: Wires, moments: Moments, references: int) -> tuple[Array, Array]:
     """The word lines and the columns in the order of their places in a tile.
 
@@ -81,31 +132,14 @@ def reach(g: Array, wires: Wires, moments: Moments, places: tuple[Array, Array] 
     amplifier and 0 V at the drivers (the adjoint solution; Tellegen's theorem). Bit lines of other cells get the rest,
     which is neglected. u is taken as its value at the mean input plus what the cell's own input adds.
     """
-    polarities = g.shape[1]
-    rows, columns = wires.axes(polarities)
-    order = (*rows, *columns)
-    shape = tuple(g.shape[axis] for axis in order)
-    flat = int(np.prod(shape[: len(rows)])), -1
-
-    lines, bits = places or tuple(np.arange(size) for size in g.shape[2:])
-    back = np.argsort(lines)[:, None], np.argsort(bits)
-
-    def arrange(values: Array) -> Array:
-        placed_ = values[..., lines[:, None], bits]
-        return np.ascontiguousarray(placed_.transpose(order).reshape(flat), dtype=np.float64)
-
-    def restore(values: Array) -> Array:
-        return values.reshape(shape).transpose(np.argsort(order))[:, :, back[0], back[1]]
-
-    moments = moments.take(lines)
-    signs = np.tile([1.0, -1.0], len(moments.mean)) if len(rows) > 1 else np.ones(len(moments.mean))
-    mean, square = (np.repeat(part, len(signs) // len(part))[:, None] for part in moments)
-    mean = mean * signs[:, None]
-    cells = arrange(g)
+    layout = Layout.of(g, wires, places)
+    mean, square = layout.word_lines(moments)
+    cells = layout.arrange(g)
     network = Network(cells, wires)
-    word, bit = network.solve(mean[:, 0], tolerance=MEAN_TOLERANCE)
+    word, bit = network.solve(mean, tolerance=MEAN_TOLERANCE)
     own, adjoint = _own_voltages(cells, wires)
 
+    mean, square = mean[:, None], square[:, None]
     at_mean = word - bit
     offset = at_mean - own * mean  # what the other inputs add, at their mean
     power = np.square(offset) + 2 * own * offset * mean + np.square(own) * square
@@ -115,16 +149,16 @@ def reach(g: Array, wires: Wires, moments: Moments, places: tuple[Array, Array] 
     supplied = np.divide(mean * at_mean - mean**2 * own, square, where=driven, out=np.zeros_like(own)) + own
     carried = np.square(adjoint)
     return Reach(
-        restore(network.effective),
-        restore(carried * share),
-        restore(carried * np.maximum(power - share * square, 0)),
-        restore(cells * adjoint).sum(axis=(1, 2)),
-        restore(cells * supplied).sum(axis=(1, 3)),
+        layout.restore(network.effective),
+        layout.restore(carried * share),
+        layout.restore(carried * np.maximum(power - share * square, 0)),
+        layout.restore(cells * adjoint).sum(axis=(1, 2)),
+        layout.restore(cells * supplied).sum(axis=(1, 3)),
     )
 
 
 def reach_row_tile(g: Array, targets: Array, encoding: Encoding, wires: Wires, moments: Moments) -> Reach:
-    """`reach` of all column tiles of a row tile, one beside the other."""
+    """`reach` of all column tiles of a row tile, one beside the other; `targets` are the plain ones."""
     if wires.ideal:
         return Reach(g, np.ones_like(g), np.zeros_like(g), g.sum(axis=(1, 2)), g.sum(axis=(1, 3)))
     found = []

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
+from ..crossbar.compensation import Compensate
 from ..crossbar.hardware import Hardware
 from .chip import Chip, Digital
 from .errors import MappingError
@@ -26,6 +27,7 @@ def map(
     calibrate: torch.Tensor | None = None,
     seed: int = 0,
     exclude: Iterable[str] = (),
+    compensate: Compensate | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Chip:
     """Map a trained model onto the tiles of one chip.
@@ -41,6 +43,9 @@ def map(
             them to calibration.
         seed: which chip. The same seed gives the same programmed conductances and the same noise in each read.
         exclude: names, or patterns of shell wildcards, of layers that stay digital.
+        compensate: what is done about the loss in wires with resistance. `gain`: the readings of each column of a tile
+            are multiplied by a number, measured on each chip. `program`: cells are programmed to conductances that are
+            right once the wires have taken their part.
         progress: told how many of the tiles with resistive wires are solved, and how many there are.
 
     Raises:
@@ -91,8 +96,14 @@ def map(
     digital += _digital(model, {d.name for d in digital}, norms.reasons)
     chip = Chip(model, hardware, mapped, tuple(digital), seed)
     wired = [layer.matrix for layer in mapped.values() if not layer.hardware.wires.ideal]
-    solved, tiles = itertools.count(1), sum(matrix.plan.tiles for matrix in wired)
+    if compensate not in (None, "gain", "program"):
+        raise MappingError(f"compensate must be 'gain', 'program' or None, got {compensate!r}")
+    if compensate and not wired:
+        raise MappingError(f"compensate is {compensate!r}, and no layer has wires with resistance: see hardware.wires")
+    solved = itertools.count(1)
+    tiles = sum(matrix.plan.tiles for matrix in wired) * (2 if compensate == "program" else 1)
     for matrix in wired:
+        matrix.compensate = compensate
         matrix.tell = None if progress is None else lambda: progress(next(solved), tiles)
     chip.prepare(calibrate)
     for matrix in wired:

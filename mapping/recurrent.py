@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from ..crossbar.matrix import percentile_of
+from ..crossbar.calibration import percentile_of
 from .layers import TileLayer
 from .modules import names_of, replaced
 

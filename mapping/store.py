@@ -178,6 +178,7 @@ def _describe(layer: TileLayer) -> dict[str, Any]:
         "spec": spec,
         "drive": asdict(matrix.drive),
         "array_energy_j": matrix.array_energy_j,
+        "compensate": matrix.compensate,
         "positions": layer.positions,
     }
 
@@ -213,6 +214,7 @@ def _layer(
     matrix = layer.matrix
     matrix.drive = Drive(**described["drive"])
     matrix.array_energy_j = described["array_energy_j"]
+    matrix.compensate = described.get("compensate")
     matrix.moments = arrays.get("moments")
     if matrix.moments is not None and matrix.moments.shape != (2, spec.groups, matrix.plan.rows):
         raise CheckpointError(f"layer {name!r}: moments of shape {matrix.moments.shape} do not fit its word lines")

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 
 import typer
+
+
+class Compensation(str, Enum):
+    gain = "gain"
+    program = "program"
 
 
 def map(
@@ -19,6 +25,9 @@ def map(
     images: int = typer.Option(256, min=1, help="How many of them."),
     seed: int = typer.Option(0, help="Which chip."),
     exclude: list[str] = typer.Option([], help="Name or pattern of layers that stay digital; may be given again."),
+    compensate: Compensation | None = typer.Option(
+        None, help="What is done about the loss in wires: gains of columns, or cells programmed with it in mind."
+    ),
     out: Path | None = typer.Option(None, help="Folder to save the mapped chip in."),
 ) -> None:
     """Map a trained checkpoint onto virtual tiles, print the report and, with --out, save the chip."""
@@ -41,6 +50,7 @@ def map(
             calibrate=find_inputs(calibrate)[0][:images],
             seed=seed,
             exclude=exclude,
+            compensate=None if compensate is None else compensate.value,
             progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         )
     if out is not None:

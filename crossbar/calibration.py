@@ -1,0 +1,113 @@
+"""Ranges of the converters, and what is known of the inputs, from a batch of them."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .converters import Drive, digits, input_codes
+from .kernels.plain import gather
+from .kernels.read import CHUNK, make_scratch, read_currents
+from .wiring import Moments
+
+if TYPE_CHECKING:
+    from .matrix import TiledMatrix
+
+Array = np.ndarray[Any, Any]
+CALIBRATION_ROWS = 16384
+CALIBRATION_VALUES = 4_000_000
+SURVEYED_ROWS = 4096  # that the moments of the inputs are taken over
+
+
+def calibrate(matrix: TiledMatrix, inputs: tuple[Array, ...]) -> None:
+    """Set what is calibrated from inputs (as in `read`): DAC range, then the cells, then the ADC's full scale.
+
+    `inputs` are those of all calls of one inference; the ranges cover them all.
+
+    Raises:
+        ValueError: inputs that are not finite, or all zero where a range is to be set.
+    """
+    dac, adc, sensing = matrix.hardware.dac, matrix.hardware.adc, matrix.hardware.sensing
+    if not all(np.isfinite(x).all() for x in inputs):
+        raise ValueError(f"layer {matrix.name!r}: calibration inputs must be finite, got NaN or infinity")
+    limit = dac.range if dac.range != "calibrated" else percentile_of(dac.percentile, *inputs)
+    if limit == 0:
+        raise ValueError(f"layer {matrix.name!r}: calibration inputs are all zero; no DAC range can be set from them")
+    signed = any(bool((x < 0).any()) for x in inputs)
+    matrix.drive = Drive.of(dac, limit, signed)
+    if matrix.compensate is not None or not matrix.hardware.wires.ideal:
+        matrix.moments = _moments(matrix, inputs)
+    matrix.set_drive(limit, signed)
+    batches = [matrix.input_codes(x) for x in _joined(inputs)]
+    matrix.forget()
+    surveys = [_survey(matrix, codes, keep=adc.full_scale == "calibrated") for codes in batches]
+    rows = [codes.shape[0] * prod(matrix.positions(codes.shape[1:4])) for codes in batches]
+    matrix.array_energy_j = float(np.average([energy for energy, _ in surveys], weights=rows))
+    if adc.full_scale == "calibrated":
+        slices = zip(*(currents for _, currents in surveys), strict=True)
+        scale = np.array([percentile_of(adc.percentile, *currents) for currents in slices])
+        matrix.full_scale = np.where(scale == 0, 1.0, scale) * (adc.calibrated_at or sensing.v_read) / sensing.v_read
+        matrix.forget()
+
+
+def _moments(matrix: TiledMatrix, inputs: tuple[Array, ...]) -> Array:
+    """(2, groups, rows) mean and mean square of the word lines' voltages over some rows of the inputs."""
+    assert matrix.drive is not None
+    found = []
+    for g in range(matrix.plan.groups):
+        patches = []
+        for x in inputs:
+            samples = max(1, SURVEYED_ROWS // prod(matrix.positions(x.shape[1:4])))
+            some = x[:: max(1, len(x) // samples)][:samples]
+            patches.append(gather(some.astype(np.float64), matrix.geometry(x.shape, g))[:SURVEYED_ROWS])
+        codes = input_codes(np.concatenate(patches), matrix.drive)
+        if matrix.bias_on_array:
+            codes = np.append(codes, np.full((len(codes), 1), matrix.drive.full_code), axis=1)
+        found.append(Moments.of(digits(codes, matrix.drive) if matrix.drive.rounds else codes / matrix.drive.full_code))
+    return np.stack(found, axis=1)
+
+
+def _survey(matrix: TiledMatrix, codes: Array, *, keep: bool) -> tuple[float, list[Array]]:
+    """Mean array energy of a read, and noiseless currents per slice, over rows spread evenly through `codes`."""
+    assert matrix.drive is not None
+    circuit = matrix.circuit(noisy=False)
+    plan, slices = matrix.plan, matrix.plan.tile.slices
+    rows = codes.shape[0] * prod(matrix.positions(codes.shape[1:4]))
+    columns = plan.outputs + (plan.column_tiles if plan.tile.reference_columns else 0)
+    per_row = circuit.pulses * slices * plan.row_tiles * columns * plan.groups
+    limit = max(CHUNK, min(rows, CALIBRATION_ROWS, CALIBRATION_VALUES // per_row))
+    starts = np.linspace(0, rows - min(CHUNK, rows), max(1, limit // CHUNK)).astype(int)
+    currents: list[list[Array]] = [[] for _ in range(slices)]
+    power = 0.0
+    size = min(CHUNK, rows)
+    for g, programmed in enumerate(matrix.programmed):
+        geometry = matrix.geometry(codes.shape, g)
+        work = make_scratch(codes, programmed.planes, circuit, size)
+        for start in starts:
+            out = np.empty((circuit.pulses, slices, plan.row_tiles, size, columns), dtype=np.float32)
+            read_currents(codes, geometry, programmed.planes, circuit, start, work, out)
+            chunk = work.codes[:, : plan.rows]
+            volts = digits(chunk, matrix.drive) if matrix.drive.rounds else chunk[None]
+            power += float((np.square(volts).mean(axis=1).sum(axis=0) * programmed.row_conductance).sum())
+            if keep:
+                for s in range(slices):
+                    currents[s].append(out[:, s].reshape(-1))
+    sensing = matrix.hardware.sensing
+    energy = power / len(starts) * sensing.v_read**2 * sensing.t_read
+    return energy, [np.concatenate(c) for c in currents] if keep else []
+
+
+def percentile_of(percentile: float, *values: Array) -> float:
+    """The percentile of |value| over all values."""
+    flat = values[0] if len(values) == 1 else np.concatenate([v.reshape(-1) for v in values])
+    return float(np.percentile(np.abs(flat), percentile))
+
+
+def _joined(inputs: tuple[Array, ...]) -> list[Array]:
+    """Inputs of the same shape one after the other, so that there is one array for each shape."""
+    by_shape: dict[tuple[int, ...], list[Array]] = {}
+    for x in inputs:
+        by_shape.setdefault(x.shape[1:], []).append(x)
+    return [np.concatenate(same) if len(same) > 1 else same[0] for same in by_shape.values()]
