@@ -22,6 +22,7 @@ from mho.sweeps.optimum import front_of
 from mho.sweeps.search import Search
 
 HERE = Path(__file__).parent
+pytest.importorskip("optuna")
 
 
 @pytest.fixture(scope="module")
