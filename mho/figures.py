@@ -71,13 +71,11 @@ def layer_errors(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def fronts(
-    trials: pd.DataFrame, costs: Mapping[str, str], target: float, *, bottom: float = 0.0, best: int | None = None
-) -> Figure:
+def fronts(trials: pd.DataFrame, costs: Mapping[str, str], target: float, best: int | None) -> Figure:
     """Accuracy over cost with 95 % bars, a panel per cost: the points of a search, their front, the target dashed.
 
     `trials` has trial, accuracy, low, high, and for each of the `costs` (names and axis labels) its column and
-    front_<cost>; `best` is the trial with a star.
+    front_<cost>; `best` is the trial with a star. Points with five times the errors of the target are off the picture.
     """
     figure, axes = _figure(len(costs), sharey=True)
     for ax, (cost, label) in zip(axes, costs.items(), strict=True):
@@ -92,7 +90,7 @@ def fronts(
             ax.plot(
                 chosen[cost], 100 * chosen["accuracy"], "*", color="#c44e52", markersize=12, label="cheapest", zorder=3
             )
-        ax.set(xlabel=label, xscale="log", ylim=(100 * bottom, None))
+        ax.set(xlabel=label, xscale="log", ylim=(100 * max(0.0, 5 * target - 4), 100.5))
     axes[0].set_ylabel("accuracy (%)")
     axes[-1].legend(loc="lower right")
     return figure

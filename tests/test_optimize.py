@@ -215,7 +215,6 @@ def test_what_a_sweep_has_measured_is_not_measured_again(
     [
         ({"target": 1.5}, "search: target = 1.5: Input should be less than 1"),
         ({"target": None}, "search: target"),
-        ({"floor": 0.7}, "floor must be below target = 0.6, got 0.7"),
         ({"costs": ["speed"]}, "costs.0 = 'speed': Input should be 'total_energy_j', 'latency_s' or 'area_m2'"),
         ({"costs": ["latency_s", "latency_s"]}, "costs: each once, got latency_s, latency_s"),
         ({"points": []}, "Search has no field points; its fields are model, "),

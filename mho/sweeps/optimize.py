@@ -68,7 +68,7 @@ def optimize(
             rows = bench.measure(asked, partial(_tell, progress, start, search.trials))
             for trial, row in zip(trials, rows, strict=True):
                 costs = [math.log(row[cost]) for cost in search.costs]
-                study.tell(trial, [max(row["accuracy"], search.floor), *costs])
+                study.tell(trial, [row["accuracy"], *costs])
         again = _Bench(search, search.confirm, folder, jobs)
         cheapest = ranked(bench.table(), search.costs)
         for trial in cheapest["trial"][cheapest["reaches"]] if search.confirm else ():

@@ -63,7 +63,7 @@ class Optimum:
 
         costs = {str(name): LABELS[name] for name in self.search.costs}
         best = None if self.best is None else int(self.best["trial"])
-        return fronts(self.trials, costs, self.search.target, bottom=self.search.floor, best=best)
+        return fronts(self.trials, costs, self.search.target, best)
 
     def __str__(self) -> str:
         search, best = self.search, self.best

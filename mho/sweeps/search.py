@@ -30,7 +30,6 @@ class Search(Study):
     grid: what each trial is measured at, as several chips (`seed: [0, 1, 2]`); a trial has the means.
     target: accuracy that is asked for; a point reaches it when the lower end of its 95 % interval does.
     costs: columns to keep small. The first is the one that the cheapest point has least of, the next settle ties.
-    floor: accuracy below which one trial is as good as another, so that the search does not go there.
     trials: how many points are tried; population: how many of them make a generation of NSGA-II.
     search_seed: of the choices.
     confirm: what the cheapest point is measured at once more, as `grid`: other chips, more pictures. If it does not
@@ -42,7 +41,6 @@ class Search(Study):
     search: dict[str, Range | list[Any]]
     target: Annotated[float, Field(gt=0, lt=1)]
     costs: Annotated[tuple[Cost, ...], Field(min_length=1)] = ("total_energy_j", "latency_s")
-    floor: Annotated[float, Field(ge=0, lt=1)] = 0.0
     trials: Count = 200
     population: Annotated[int, Field(ge=2)] = 20
     search_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -78,8 +76,6 @@ class Search(Study):
                 raise ValueError(f"confirm: {name!r} is what the search chooses; leave it out")
         if len(set(self.costs)) < len(self.costs):
             raise ValueError(f"costs: each once, got {', '.join(self.costs)}")
-        if self.floor >= self.target:
-            raise ValueError(f"floor must be below target = {self.target:g}, got {self.floor:g}")
         return self
 
     def sweep(self, points: list[Values], grid: Mapping[str, list[Any]]) -> Sweep:
