@@ -97,7 +97,7 @@ def _attacked(net: nn.Module, network: Network, inputs: torch.Tensor, labels: to
     assert network.attack is not None
     attack = replace(network.attack, restarts=1)
     found = pgd(net, inputs[:ATTACKED], labels[:ATTACKED], attack)
-    return {**asdict(attack), "images": len(found.fooled), "accuracy": 1 - float(found.fooled.float().mean())}
+    return {**asdict(attack), "images": len(found.fooled), "accuracy": 1 - float(found.fooled.double().mean())}
 
 
 def _recipe(
