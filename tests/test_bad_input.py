@@ -115,6 +115,12 @@ def test_map_and_vote(shop, capsys):
     result = mho.vote(chip, images, 7, copies=2)
     assert out.splitlines()[-1] == f"   7 votes  {result.accuracy(torch.from_numpy(shop.labels))}"
     assert [line.split()[0] for line in out.splitlines()[-4:]] == ["1", "2", "5", "7"]
+    assert run(app, ["vote", "out/chip", "--data", "data.npz", "--votes", "30", "--error", "0.05"]) == 0
+    stopped = mho.adaptive_vote(chip, images, 30, error=0.05)
+    assert capsys.readouterr().out.splitlines() == [
+        f"{stopped.mean_reads:.2f} votes on average, 30 at most  {stopped.accuracy(torch.from_numpy(shop.labels))}",
+        f"{stopped.capped} of 20 not safe at an error of 0.05",
+    ]
     direct = mho.map(tiny(), mho.Hardware.load("chip.yaml"), calibrate=images, seed=3)
     assert torch.equal(direct.read(images, read=4), chip.read(images, read=4))
     assert sorted(path.name for path in Path("out").iterdir()) == ["chip"]
@@ -268,6 +274,7 @@ def test_votes_that_cannot_be_counted(shop, refused):
     refused([*vote, "--rule", "loud"], "rule must be 'hard' or 'soft', got 'loud'")
     refused([*vote, "--votes", "2", "--copies", "3"], "copies must be at most k = 2, got 3")
     refused([*vote, "--votes", "0"], "--votes")
+    refused([*vote, "--error", "1"], "error must be a probability above 0 and below 1, got 1.0")
     shop.data(images=shop.images)
     refused(vote, "data data.npz: has no labels")
     shop.data(images=shop.images, labels=shop.labels[:7])
