@@ -84,11 +84,12 @@ def noise_table(images: torch.Tensor) -> pd.DataFrame:
     tables = []
     for preset in PRESETS:
         limit = v_max(preset)
+        own = mho.Hardware.preset(preset).sensing.v_read
         hardware = mho.Hardware.preset(preset).replace({"sensing.v_read": limit})
         columns = columns_of(mho.map(net, hardware, calibrate=images[:CALIBRATE]), LAYER, images[:CALIBRATE])
         noise = hardware.sensing.amplifier_noise * np.sqrt(2)  # two bit lines
         sensing = hardware.sensing.model_copy(update={"amplifier_noise": noise})
-        v = limit * 2.0 ** np.arange(-11, 1.01, 0.25)
+        v = np.union1d(limit * 2.0 ** np.arange(-11, 1.01, 0.25), own)
         for adc in ("fixed", "tracking"):
             bits, tracks = hardware.adc.bits, limit if adc == "tracking" else None
             converter = Converter(bits=bits, full_scale=columns.full_scale, tracks=tracks)
