@@ -52,16 +52,16 @@ class Reduction:
     sources: pd.DataFrame
     chip: Chip
 
-    def holds(self, votes: int = 1) -> bool:
-        """Whether the model claims to predict what one inference gives, or so many votes.
+    @property
+    def holds(self) -> bool:
+        """Whether the model claims to predict the accuracy of its chip.
 
-        For one, `total` has to hold in each layer. Votes average the fresh part, and so each part of more than a tenth
-        of a layer's squared error has to hold by itself, too.
+        For this, `total` has to hold in each layer, and so has each part of more than a tenth of a layer's squared
+        error: votes average the fresh part only, and what is frozen is the same for all inputs of the chip.
         """
         table = self.table
         total = table["layer"].map(table[table["part"] == "total"].set_index("layer")["rms"])
-        decides = (table["part"] == "total") | ((votes > 1) & (table["rms"] ** 2 > MATTERS * total**2))
-        return bool(table.loc[decides, "holds"].all())
+        return bool(table.loc[table["rms"] ** 2 > MATTERS * total**2, "holds"].all())
 
     def model(self, seed: int = 0) -> Chip:
         """The network under the paper's noise model with the measured sigmas: a chip of ideal cells.
