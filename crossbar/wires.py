@@ -10,19 +10,30 @@ effective conductances G_eff that do not depend on V.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ..devices.nonlinearity import Linear
 from .kernels.dissect import effective
-from .kernels.wires import factor_bit_lines, factor_word_lines, solve, solve_bit_lines
+from .kernels.wires import correct, factor_bit_lines, factor_word_lines, solve, solve_bit_lines
 from .lines import Lines
 
 Array = np.ndarray[Any, Any]
 
 TOLERANCE = 1e-12  # of a solution by iterations, relative
 MANY = 16  # inputs from which on forming G_eff is less work than solving for each
+NEWTON_STEPS = 50
+NEWTON_TOLERANCE = 1e-6  # of a step
+NEWTON_CLOSE = 1e-11  # a step that is so small, relative to the inputs, is the last
 STEEP = 1000.0  # loss r mean(g) n^2 / 2 along a line from which on small currents need G_eff
+
+
+class Law(Protocol):
+    """How the current of a cell follows its voltage: see `mho.devices.nonlinearity`."""
+
+    def current(self, v: Array, *, v_read: float) -> Array: ...
+    def slope(self, v: Array, *, v_read: float) -> Array: ...
 
 
 class Solution(NamedTuple):
@@ -34,7 +45,15 @@ class Solution(NamedTuple):
 
 
 def read(
-    g: Array, v: Array, *, r_word_line: float, r_bit_line: float, voltages: bool = False, **ends: Any
+    g: Array,
+    v: Array,
+    *,
+    r_word_line: float,
+    r_bit_line: float,
+    voltages: bool = False,
+    law: Law | None = None,
+    v_read: float = 0.2,
+    **ends: Any,
 ) -> Array | Solution:
     """Currents into the sense amplifiers. Their relative error is below 1e-9 for wires up to 100 ohm and 512 lines.
 
@@ -43,6 +62,9 @@ def read(
         v: (m,) voltages of the drivers, or (m, p) for p inputs.
         r_word_line, r_bit_line, ends: the circuit, as the fields of `Lines`.
         voltages: whether to return a `Solution` with all node voltages, which are exact relative to the largest.
+        law: how the current of a cell follows its voltage, as the `nonlinearity` of a cell; None for Ohm's law. Lines
+            then need resistance.
+        v_read: volts at which the cells have the conductances g.
 
     Returns:
         (n,) amperes, or (n, p).
@@ -59,10 +81,12 @@ def read(
     if not np.isfinite(v).all():
         raise ValueError("v must be finite, got NaN or infinity")
     inputs = [np.ascontiguousarray(x) for x in v.reshape(rows, -1).T]
-    if not voltages and (len(inputs) >= MANY or not network.iterative):
+    law = None if isinstance(law, Linear) else law
+    if law is None and not voltages and (len(inputs) >= MANY or not network.iterative):
         return network.effective.T @ v
-    nodes = [network.solve(x) for x in inputs]
-    currents = np.stack([(network.g * (word - bit)).sum(axis=0) for word, bit in nodes], axis=-1)
+    nodes = [network.solve(x) if law is None else network.solve_nonlinear(x, law, v_read) for x in inputs]
+    across = [word - bit if law is None else law.current(word - bit, v_read=v_read) for word, bit in nodes]
+    currents = np.stack([(network.g * u).sum(axis=0) for u in across], axis=-1)
     currents = currents.reshape(-1, *v.shape[1:])
     if not voltages:
         return currents
@@ -153,6 +177,50 @@ class Network:
                     x = np.linalg.solve(self._loaded, self._driven * v + pushed)
                 word, bit = np.repeat(x[:, None], n, axis=1), self._bit_lines(x, u)
         _check(word, bit)
+        return word, bit
+
+    def solve_nonlinear(self, v: Array, law: Law, v_read: float) -> tuple[Array, Array]:
+        """As `solve`, for cells of this law, by Newton's method: each step is a linear circuit.
+
+        Raises:
+            ValueError: lines without resistance, or no convergence.
+        """
+        lines, (m, n) = self.lines, self.g.shape
+        if not (lines.r_word_line and lines.r_bit_line):
+            raise ValueError("law: cells that are not linear need r_word_line and r_bit_line above 0")
+        sw, sb = lines.word_line(n), lines.bit_line(m)
+        word, bit = self.solve(v)
+        size = np.abs(v).max()
+
+        def left_over(word: Array, bit: Array) -> tuple[Array, Array]:
+            """Currents into the nodes that nothing takes."""
+            cells = self.g * law.current(word - bit, v_read=v_read)
+            along = np.diff(word, axis=1, prepend=v[:, None], append=v[:, None]) * sw
+            down = np.diff(bit, axis=0, prepend=0, append=0) * sb[:, None]
+            return np.diff(along, axis=1) - cells, np.diff(down, axis=0) + cells
+
+        wrong = left_over(word, bit)
+        for _ in range(NEWTON_STEPS):
+            step = Network(self.g * law.slope(word - bit, v_read=v_read), lines)._correction(wrong)
+            before, part = sum(float(np.square(w).sum()) for w in wrong), 1.0
+            while True:
+                new = word + part * step[0], bit + part * step[1]
+                wrong = left_over(*new)
+                if part < 1e-3 or sum(float(np.square(w).sum()) for w in wrong) <= before:
+                    break
+                part /= 2
+            word, bit = new
+            if max(np.abs(s).max() for s in step) <= NEWTON_CLOSE * size:
+                _check(word, bit)
+                return word, bit
+        raise ValueError(f"law: no solution after {NEWTON_STEPS} steps of Newton's method")
+
+    def _correction(self, wrong: tuple[Array, Array]) -> tuple[Array, Array]:
+        """Changes of the node voltages (m, n) that currents into the nodes make."""
+        word, bit, *work = (np.empty_like(self.g) for _ in range(6))
+        (m, n), lines = self.g.shape, self.lines
+        wires, most = (lines.word_line(n), lines.bit_line(m)), 1000 + 10 * sum(self.g.shape)
+        correct(self.g, wires, self.pivots, wrong, NEWTON_TOLERANCE, most, (word, bit), tuple(work))
         return word, bit
 
     @cached_property

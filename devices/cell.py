@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from .config import Config
 from .drift import Drift, NoDrift
+from .nonlinearity import Linear, Nonlinearity
 from .programming import NoProgrammingError, Programming
 from .read_noise import NoReadNoise, ReadNoise
 from .stuck import Stuck
@@ -18,7 +19,8 @@ class Cell(Config):
     """A cell programmed to conductances in [g_min, g_max] siemens: `levels` of them, evenly spaced, or any (None).
 
     `v_max` is the largest voltage it may be read at (None: no limit known): above it a read disturbs the cell, or the
-    data behind its models end.
+    data behind its models end. Cells that are not linear (`nonlinearity`) are for `mho.crossbar.wires.read`; tiles are
+    read with linear ones.
     """
 
     technology: str = "custom"
@@ -29,6 +31,7 @@ class Cell(Config):
     stuck: Stuck = Stuck()
     drift: Drift = NoDrift()
     read_noise: ReadNoise = NoReadNoise()
+    nonlinearity: Nonlinearity = Linear()
     v_max: Annotated[Volt, Field(gt=0)] | None = None
 
     @model_validator(mode="after")

@@ -78,7 +78,12 @@ def map(
         ends = [side.get(name) for side in (norms.behind, norms.before)]
         weight, bias = folded(module, *(None if norm is None else model.get_submodule(norm) for norm in ends))
         _check_weights(name, weight, bias)
-        spec = HANDLERS[type(module)](module)
+        spec, cell = HANDLERS[type(module)](module), hardware.for_layer(*names[name]).cell
+        if cell.nonlinearity.kind != "linear":
+            raise MappingError(
+                f"layer {name!r}: cell.nonlinearity is '{cell.nonlinearity.kind}', and tiles are read with linear "
+                "cells; mho.crossbar.wires.read takes others"
+            )
         try:
             layer = TileLayer(name, spec, matrices(weight, bias, spec), hardware.for_layer(*names[name]), seed)
         except ValueError as error:

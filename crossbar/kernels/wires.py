@@ -177,18 +177,14 @@ def reduce_left_over(alpha, s, g, b, r):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def solve(g, wires, pivots, drive, tolerance, most, nodes, work):  # type: ignore[no-untyped-def]
-    """Node voltages for word lines driven with v (m,) and bit lines held at u (n,); the number of iterations.
+def iterate(g, wires, pivots, tolerance, most, w, b, work):  # type: ignore[no-untyped-def]
+    """Conjugate gradients: add to w what takes away the currents r left over at its nodes; the number of iterations.
 
-    wires = sw, sb; pivots = iw, ib; drive = v, u in volts; nodes = word, bit, which come out; work: four arrays more.
-    Iterations end when the error is the part `tolerance` of that of w = v; -1 if `most` do not get there.
+    wires = sw, sb; pivots = iw, ib; work = r and three arrays more; b is room. Iterations end when the error is the
+    part `tolerance` of what it was; -1 if `most` do not get there.
     """
-    (sw, sb), (iw, ib), (v, u), (w, b) = wires, pivots, drive, nodes
-    r, z, p, s = work  # what is left over, Mw^-1 r, the direction, and Mw p
-    for i in range(g.shape[0]):
-        w[i] = v[i]
-    solve_bit_lines(g, w, ib, sb, u, b)
-    left_over(g, sw, v, w, b, r)
+    (sw, sb), (iw, ib) = wires, pivots
+    r, z, p, s = work  # z = Mw^-1 r, p the direction, s = Mw p
     p[:] = 0.0
     s[:] = 0.0
     sums = np.empty(g.shape[1])
@@ -211,7 +207,42 @@ def solve(g, wires, pivots, drive, tolerance, most, nodes, work):  # type: ignor
         alpha = now / curvature(beta, r, p, g, b, s, sums)
         reduce_left_over(alpha, s, g, b, r)
     move(alpha, 0.0, z, p, w)
+    return done
+
+
+@kernel(error_model="numpy")
+def solve(g, wires, pivots, drive, tolerance, most, nodes, work):  # type: ignore[no-untyped-def]
+    """Node voltages for word lines driven with v (m,) and bit lines held at u (n,); the number of iterations.
+
+    drive = v, u in volts; nodes = word, bit, which come out; work: four arrays. The rest is as in `iterate`, which
+    starts from w = v.
+    """
+    (sw, sb), (_, ib), (v, u), (w, b) = wires, pivots, drive, nodes
+    for i in range(g.shape[0]):
+        w[i] = v[i]
     solve_bit_lines(g, w, ib, sb, u, b)
+    left_over(g, sw, v, w, b, work[0])
+    done = iterate(g, wires, pivots, tolerance, most, w, b, work)
+    solve_bit_lines(g, w, ib, sb, u, b)
+    return done
+
+
+@kernel(error_model="numpy")
+def correct(g, wires, pivots, wrong, tolerance, most, nodes, work):  # type: ignore[no-untyped-def]
+    """Changes of node voltages that currents into the nodes make, wrong = those of word and of bit lines (m, n)."""
+    (_, sb), (_, ib), (w, b) = wires, pivots, nodes
+    m = g.shape[0]
+    into_word, into_bit = wrong
+    w[:] = 0.0
+    for turn in range(2):  # bit lines without, then with the change of the word lines
+        for i in range(m):
+            pass_down(g, w, ib, sb, i, b)
+            b[i] += into_bit[i]
+        for i in range(m - 1, -1, -1):
+            pass_up(ib, sb, i, b)
+        if turn == 0:
+            work[0][:] = into_word + g * b
+            done = iterate(g, wires, pivots, tolerance, most, w, b, work)
     return done
 
 
