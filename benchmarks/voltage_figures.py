@@ -105,9 +105,11 @@ def votes_or_volts(tables: dict[str, pd.DataFrame]) -> Figure:
     )
     for i, (v, rows) in enumerate(volts[volts["rule"] == "hard"].groupby("sensing.v_read")):
         if (rows["votes"] > 1).any():
+            rows = rows.sort_values("votes")
             energy.plot(rows["array_energy_j"], 100 * rows["accuracy"], f"C{i}--s", label=f"votes at {1e3 * v:.2f} mV")
     energy.set(title="White noise: votes or volts", xlabel="energy of the arrays in a decision", ylabel="accuracy (%)")
     energy.set_xscale("log")
+    energy.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     energy.xaxis.set_major_formatter(FuncFormatter(_joules))
     energy.xaxis.set_minor_formatter(NullFormatter())
     for apart, rows in tables["memory"].groupby("back_to_back"):
@@ -195,5 +197,5 @@ def _shade(axis: Axes, table: pd.DataFrame) -> None:
 def _joules(value: float, _: int) -> str:
     for factor, unit in ((1e6, "uJ"), (1e9, "nJ"), (1e12, "pJ"), (1e15, "fJ")):
         if value * factor >= 0.999:
-            return f"{value * factor:.0f} {unit}"
+            return f"{value * factor:.3g} {unit}"
     return f"{value:.0e} J"
