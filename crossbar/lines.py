@@ -45,7 +45,10 @@ class Lines(Config):
 
     def bit_line(self, rows: int) -> Array:
         """Conductances (rows + 1,) of the segments of a bit line, from the top on; 0 where it ends."""
-        return self.swapped.word_line(rows)[::-1].copy()
+        wire = np.full(rows + 1, 1 / self.r_bit_line)
+        wire[-1] = 1 / (self.r_bit_line + self.r_sense)
+        wire[0] = wire[-1] if self.sense == "both" else 0.0
+        return wire
 
 
 class Wires(Lines):

@@ -9,6 +9,7 @@ effective conductances G_eff that do not depend on V.
 
 from __future__ import annotations
 
+import threading
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from ..devices.nonlinearity import Linear
 from .kernels.dissect import effective
-from .kernels.wires import correct, factor_bit_lines, factor_word_lines, solve, solve_bit_lines
+from .kernels.wires import correct, factor_bit_lines, factor_word_lines, solve_bit_lines, solve_inputs
 from .lines import Lines
 
 Array = np.ndarray[Any, Any]
@@ -27,6 +28,9 @@ NEWTON_STEPS = 50
 NEWTON_TOLERANCE = 1e-6  # of a step
 NEWTON_CLOSE = 1e-11  # a step that is so small, relative to the inputs, is the last
 STEEP = 1000.0  # loss r mean(g) n^2 / 2 along a line from which on small currents need G_eff
+
+
+_rooms = threading.local()
 
 
 class Law(Protocol):
@@ -80,18 +84,19 @@ def read(
         raise ValueError(f"v must have shape ({rows},) or ({rows}, p), got {v.shape}")
     if not np.isfinite(v).all():
         raise ValueError("v must be finite, got NaN or infinity")
-    inputs = [np.ascontiguousarray(x) for x in v.reshape(rows, -1).T]
-    law = None if isinstance(law, Linear) else law
-    if law is None and not voltages and (len(inputs) >= MANY or not network.iterative):
-        return network.effective.T @ v
-    nodes = [network.solve(x) if law is None else network.solve_nonlinear(x, law, v_read) for x in inputs]
-    across = [word - bit if law is None else law.current(word - bit, v_read=v_read) for word, bit in nodes]
-    currents = np.stack([(network.g * u).sum(axis=0) for u in across], axis=-1)
-    currents = currents.reshape(-1, *v.shape[1:])
+    inputs = np.ascontiguousarray(v.reshape(rows, -1).T)
+    if law is None or isinstance(law, Linear):
+        if not voltages and (len(inputs) >= MANY or not network.iterative):
+            return network.effective.T @ v
+        word, bit, currents = network.solve_all(inputs, keep=voltages)
+    else:
+        nodes = [network.solve_nonlinear(x, law, v_read) for x in inputs]
+        word, bit = (np.stack(part) for part in zip(*nodes, strict=True))
+        currents = (network.g * law.current(word - bit, v_read=v_read)).sum(axis=1)
     if not voltages:
-        return currents
-    word, bit = (np.stack(part, axis=-1).reshape(*network.g.shape, *v.shape[1:]) for part in zip(*nodes, strict=True))
-    return Solution(currents, word, bit)
+        return currents.T.reshape(-1, *v.shape[1:])
+    word, bit = (np.moveaxis(part, 0, -1).reshape(*network.g.shape, *v.shape[1:]) for part in (word, bit))
+    return Solution(currents.T.reshape(-1, *v.shape[1:]), word, bit)
 
 
 def effective_conductance(g: Array, *, r_word_line: float, r_bit_line: float, **ends: Any) -> Array:
@@ -130,7 +135,8 @@ class Network:
         self.g, self.lines = np.ascontiguousarray(g, dtype=np.float64), lines
         if self.g.ndim != 2 or not self.g.size:
             raise ValueError(f"g must be a matrix (word lines, bit lines), got shape {self.g.shape}")
-        if not (np.isfinite(self.g).all() and (self.g >= 0).all()):
+        self.total = float(self.g.sum())
+        if not (self.g.min() >= 0 and self.total < np.inf):  # neither holds for NaN
             raise ValueError("g must be finite and not negative, in siemens")
 
     @property
@@ -138,7 +144,7 @@ class Network:
         """Whether iterations give all currents to full precision."""
         (m, n), lines = self.g.shape, self.lines
         resistive = lines.r_word_line > 0 and lines.r_bit_line > 0
-        return resistive and float(self.g.mean()) * max(lines.r_word_line * n**2, lines.r_bit_line * m**2) / 2 < STEEP
+        return resistive and self.total * max(lines.r_word_line * n / m, lines.r_bit_line * m / n) / 2 < STEEP
 
     @cached_property
     def effective(self) -> Array:
@@ -158,26 +164,42 @@ class Network:
 
     def solve(self, v: Array, u: Array | None = None, tolerance: float = TOLERANCE) -> tuple[Array, Array]:
         """Node voltages (m, n) of word and bit lines, with drivers at v (m,) and sense amplifiers at u (n,), or 0."""
+        word, bit, _ = self.solve_all(v[None], None if u is None else u[None], tolerance)
+        return word[0], bit[0]
+
+    def solve_all(
+        self, v: Array, u: Array | None = None, tolerance: float = TOLERANCE, *, keep: bool = True
+    ) -> tuple[Array, Array, Array]:
+        """Node voltages (p, m, n) of word and bit lines, and currents (p, n) of the cells of each bit line.
+
+        For drivers at v (p, m) and sense amplifiers at u (p, n), or 0. Without `keep` there are no voltages to use.
+        """
         lines, (m, n) = self.lines, self.g.shape
-        u = np.zeros(n) if u is None else u
-        with np.errstate(all="ignore"):
-            if lines.r_word_line and lines.r_bit_line:
-                word, bit, *work = (np.empty_like(self.g) for _ in range(6))
-                wires = lines.word_line(n), lines.bit_line(m)
-                most = 1000 + 10 * (m + n)
-                done = solve(self.g, wires, self.pivots, (v, u), tolerance, most, (word, bit), tuple(work))
-                if done < 0:
-                    raise ValueError(f"wires: no solution after {most} iterations; their resistances are out of range")
-            elif lines.r_word_line:
-                bit, word = (nodes[::-1, ::-1].T for nodes in self._swapped.solve(u[::-1], v[::-1]))
-            else:
-                x = v
-                if lines.r_driver:
-                    pushed = (self.g * self._bit_lines(np.zeros(m), u)).sum(axis=1)
-                    x = np.linalg.solve(self._loaded, self._driven * v + pushed)
-                word, bit = np.repeat(x[:, None], n, axis=1), self._bit_lines(x, u)
-        _check(word, bit)
-        return word, bit
+        u = np.zeros((len(v), n)) if u is None else u
+        if lines.r_word_line and lines.r_bit_line:
+            room, most = _scratch(m, n), 1000 + 10 * (m + n)
+            currents, nodes = np.empty((len(v), n)), np.empty((2, len(v), m, n)) if keep else room[6:, None]
+            wires = lines.word_line(n), lines.bit_line(m)
+            if solve_inputs(self.g, *wires, v, u, tolerance, most, room, nodes, currents) < 0:
+                raise ValueError(f"wires: no solution after {most} iterations; their resistances are out of range")
+        else:
+            with np.errstate(all="ignore"):
+                nodes = np.stack([self._solve_ideal(*ends) for ends in zip(v, u, strict=True)], axis=1)
+            currents = (self.g * (nodes[0] - nodes[1])).sum(axis=1)
+        _check(currents)
+        return nodes[0], nodes[1], currents
+
+    def _solve_ideal(self, v: Array, u: Array) -> tuple[Array, Array]:
+        """`solve` where word lines, bit lines or both have no resistance."""
+        lines, (m, n) = self.lines, self.g.shape
+        if lines.r_word_line:
+            bit, word = (nodes[::-1, ::-1].T for nodes in self._swapped._solve_ideal(u[::-1], v[::-1]))
+            return word, bit
+        x = v
+        if lines.r_driver:
+            pushed = (self.g * self._bit_lines(np.zeros(m), u)).sum(axis=1)
+            x = np.linalg.solve(self._loaded, self._driven * v + pushed)
+        return np.repeat(x[:, None], n, axis=1), self._bit_lines(x, u)
 
     def solve_nonlinear(self, v: Array, law: Law, v_read: float) -> tuple[Array, Array]:
         """As `solve`, for cells of this law, by Newton's method: each step is a linear circuit.
@@ -262,6 +284,14 @@ class Network:
         else:
             bit[:] = u
         return bit
+
+
+def _scratch(m: int, n: int) -> Array:
+    """(8, m, n) of room, the same for each circuit of this size that a thread solves: new memory takes time."""
+    kept: Array | None = getattr(_rooms, "room", None)
+    if kept is None or kept.shape[1:] != (m, n):
+        kept = _rooms.room = np.empty((8, m, n))
+    return kept
 
 
 def _check(*found: Array) -> None:

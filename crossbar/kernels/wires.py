@@ -228,6 +228,29 @@ def solve(g, wires, pivots, drive, tolerance, most, nodes, work):  # type: ignor
 
 
 @kernel(error_model="numpy")
+def solve_inputs(g, sw, sb, drivers, senses, tolerance, most, room, nodes, currents):  # type: ignore[no-untyped-def]
+    """`solve` for drivers (p, m) and sense amplifiers (p, n), one input after another.
+
+    room (6, m, n); nodes (2, p, m, n) of word and of bit lines, or (2, 1, m, n) for the last input alone; currents
+    (p, n) of the cells of each bit line. Returns the fewest iterations that an input took, -1 if one did not get there.
+    """
+    pivots, work = (room[0], room[1]), (room[2], room[3], room[4], room[5])
+    word, bit = nodes[0], nodes[1]
+    factor_word_lines(g, sw, pivots[0])
+    factor_bit_lines(g, sb, pivots[1])
+    fewest = most
+    for k in range(len(drivers)):
+        w, b = word[k % len(word)], bit[k % len(bit)]
+        done = solve(g, (sw, sb), pivots, (drivers[k], senses[k]), tolerance, most, (w, b), work)
+        fewest = min(fewest, done)
+        currents[k] = 0.0
+        for i in range(g.shape[0]):
+            for j in range(g.shape[1]):
+                currents[k, j] += g[i, j] * (w[i, j] - b[i, j])
+    return fewest
+
+
+@kernel(error_model="numpy")
 def correct(g, wires, pivots, wrong, tolerance, most, nodes, work):  # type: ignore[no-untyped-def]
     """Changes of node voltages that currents into the nodes make, wrong = those of word and of bit lines (m, n)."""
     (_, sb), (_, ib), (w, b) = wires, pivots, nodes
