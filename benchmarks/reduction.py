@@ -29,15 +29,17 @@ import mho
 POINT = 0.01  # of accuracy, that a model may be off
 WAYS = ("single", "voted")
 SHARED = {"tile.scale": "tile"}
-EXACT = {**SHARED, "cell.programming": {"kind": "none"}}
-FIELDS = {"": {}, "tile": SHARED, "tile, exact cells": EXACT}
+EXACT: dict[str, Any] = {"cell.programming": {"kind": "none"}}
+FIELDS = {"": {}, "exact cells": EXACT, "tile": SHARED, "tile, exact cells": {**SHARED, **EXACT}}
 OCTAVES: dict[tuple[str, str, str], tuple[float, ...]] = {  # preset, cells, ADC range: from the largest voltage
     ("reram", "", "tracking"): (-8.5, -8.0),
     ("reram", "", "fixed"): (-5.0, -4.75),
+    ("reram", "exact cells", "tracking"): (-8.5, -8.0),
     ("reram", "tile", "tracking"): (-8.0, -7.5, -7.0),
     ("reram", "tile, exact cells", "tracking"): (-8.0, -7.5),
     ("pcm", "", "tracking"): (-8.5, -8.0),
     ("pcm", "", "fixed"): (-5.0, -4.75),
+    ("pcm", "exact cells", "tracking"): (-8.5, -8.0),
     ("pcm", "tile", "tracking"): (-8.0, -7.5, -7.0),
     ("pcm", "tile, exact cells", "tracking"): (-8.0, -7.5),
     ("nand", "", "tracking"): (-7.0, -6.5),
