@@ -122,8 +122,9 @@ def gains_of(targets: Array, signed: Array, encoding: Encoding, moments: Moments
     outputs, variance = encoding.plan.outputs, moments.square - np.square(moments.mean)
 
     def product(x: Array, y: Array) -> Array:
-        """(slices, outputs): mean of the product of two readings."""
-        return (moments.mean @ x) * (moments.mean @ y) + variance @ (x * y)
+        """(slices, outputs): mean of the product of two readings. Sums in the order of the word lines, unlike BLAS."""
+        mean = moments.mean[:, None]
+        return (mean * x).sum(axis=1) * (mean * y).sum(axis=1) + (variance[:, None] * x * y).sum(axis=1)
 
     def read(g: Array) -> Array:
         g = g.astype(np.float64)
