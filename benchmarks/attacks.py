@@ -175,6 +175,11 @@ def table_11(settings: Settings, tell: Tell = silent) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns of Table 11 that are printed."""
+    return table[["sigma", "paper", "single", "single_gain", "single_p", "voted", "natural"]].round(4)
+
+
 def white_box(settings: Settings, tell: Tell = silent) -> pd.DataFrame:
     """Accuracy against who has the defended network: a row for each sigma and attacker.
 
@@ -320,8 +325,7 @@ def main(arguments: list[str] | None = None) -> int:
     found = record(("mho", "torch", "numba", "numpy"), f"{command} --seed {options.seed}")
     found |= {"threads": torch.get_num_threads(), "seconds": round(time.perf_counter() - began)}
     (settings.out / "run.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    shown = made["table_11"][["sigma", "paper", "single", "single_gain", "single_p", "voted", "natural"]]
-    console.print(shown.to_string(index=False, float_format="{:.4f}".format))
+    console.print(summary(made["table_11"]).to_string(index=False))
     console.print(f"{found['seconds']} s; tables and figures in {settings.out}")
     return 0
 

@@ -1,8 +1,9 @@
-"""The paper's Tables 2 to 9 and Figures 2 to 11 from the trained networks that come with Mho, beside its own numbers.
+"""The paper's Tables 2 to 11 and Figures 2 to 11 from the trained networks that come with Mho, beside its own numbers.
 
     python benchmarks/paper.py [--table 2] [--figure 11] [--out runs/paper] [--runs 20] [--images 10000] [--device cuda]
 
-Without --table and --figure it makes all of them; with --page the page docs/paper.md too. What is measured is kept in
+Without --table and --figure it makes all of them but Tables 10 and 11, whose attacks are those of attacks.py; with
+--page the page docs/paper.md too. What is measured is kept in
 the folder, cell by cell: a run that was interrupted goes on. On two cores all of it takes hours, the first time.
 
 A quick look at every pair of sigma_train and sigma_val (--quick samples) draws the curves and finds the best
@@ -18,6 +19,7 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
+import attacks
 import pandas as pd
 import torch
 from paper_cells import Measurement, test_set, trained
@@ -31,6 +33,7 @@ import mho
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, RESULTS, IMAGES = ROOT / "docs" / "paper.md", ROOT / "docs" / "results" / "paper", ROOT / "docs" / "images"
 CURVES = RESULTS / "curves.csv"
+ATTACKS = {10: "Black-box attacks", 11: "Accuracy under black-box attack over the noise of inference, MNIST"}
 
 
 def numbers(known: Sequence[int]) -> Callable[[str], list[int]]:
@@ -104,6 +107,14 @@ def page(grid: Grid, tables: dict[int, pd.DataFrame], missing: dict[int, str], f
     return "\n".join(lines)
 
 
+def attacked(number: int, options: argparse.Namespace) -> pd.DataFrame:
+    """Table 10, or Table 11 for MNIST; what is printed of it, the rest is in its file."""
+    settings = attacks.Settings("mnist", options.images, options.runs, out=options.out / "attacks")
+    found = attacks.table_10() if number == 10 else attacks.table_11(settings)
+    found.to_csv(options.out / f"table_{number}.csv", index=False)
+    return found if number == 10 else attacks.summary(found)
+
+
 def drawable(number: int) -> bool:
     """Whether there is something to draw a figure from."""
     if number == 3:
@@ -114,7 +125,7 @@ def drawable(number: int) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--table", type=numbers(TABLES), help="numbers of tables, separated by commas")
+    parser.add_argument("--table", type=numbers([*TABLES, *ATTACKS]), help="numbers of tables, separated by commas")
     parser.add_argument("--figure", type=numbers(range(2, 12)), help="numbers of figures, separated by commas")
     parser.add_argument("--out", type=Path, default=Path("runs/paper"), help="folder for tables, figures and cells")
     parser.add_argument("--runs", type=int, default=20, help="inferences of each sample, and votes")
@@ -140,14 +151,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     out.mkdir(parents=True, exist_ok=True)
     if options.train:
-        for number in sorted({PAPER[n].get("of", n) for n in wanted} & set(ACCURACIES)):
+        for number in sorted({PAPER[n].get("of", n) for n in wanted if n in TABLES} & set(ACCURACIES)):
             train_missing(number, out / "train", options.device)
         if 3 in drawn:
             RESULTS.mkdir(parents=True, exist_ok=True)
             trained_curves(out / "train", options.device).to_csv(CURVES, index=False)
-    missing = {number: why for number in wanted if (why := available(number))}
+    missing = {number: why for number in wanted if number in TABLES and (why := available(number))}
     tables = {}
-    for number in wanted:
+    for number in [n for n in wanted if n in ATTACKS]:
+        print(f"\nTable {number}: {ATTACKS[number]}\n{attacked(number, options).to_string(index=False)}")
+    for number in [n for n in wanted if n in TABLES]:
         print(f"\nTable {number}: {PAPER[number]['title']}")
         if number in missing:
             print(f"not made: {missing[number]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -23,6 +24,14 @@ class Lines(Config):
     r_sense: Resistance = Field(0.0, description="of a sense amplifier's input, beside the segment that connects it")
     drivers: Literal["left", "both"] = Field("left", description="ends of a word line that are driven")
     sense: Literal["bottom", "both"] = Field("bottom", description="ends of a bit line that are sensed, and added up")
+
+    @classmethod
+    def cached(cls, **fields: Any) -> Lines:
+        """One made before from the same fields: to check them takes a fifth of the time of a read of 64 x 64 cells."""
+        try:
+            return _made(**fields)
+        except TypeError:  # not hashable: no number, which the check says
+            return cls(**fields)
 
     @property
     def swapped(self) -> Lines:
@@ -49,6 +58,9 @@ class Lines(Config):
         wire[-1] = 1 / (self.r_bit_line + self.r_sense)
         wire[0] = wire[-1] if self.sense == "both" else 0.0
         return wire
+
+
+_made = lru_cache(typed=True)(Lines)
 
 
 class Wires(Lines):

@@ -77,7 +77,7 @@ def read(
         ValueError: shapes that do not fit, conductances that are negative or not finite, impossible resistances, or a
             circuit that has no solution in double precision.
     """
-    network = Network(g, Lines(r_word_line=r_word_line, r_bit_line=r_bit_line, **ends))
+    network = Network(g, Lines.cached(r_word_line=r_word_line, r_bit_line=r_bit_line, **ends))
     v = np.asarray(v, dtype=np.float64)
     rows = network.g.shape[0]
     if v.ndim not in (1, 2) or len(v) != rows:

@@ -18,12 +18,13 @@ def mnist_cnn(weights: str | None = None, *, sigma_train: float = 0.0, noise: Ki
 
     Args:
         weights: name of committed weights, `sigma-S` (multiplicative) or `add-sigma-S` (additive) for the sigma they
-            were trained with, `adv-` before it where that was adversarial; None for random ones.
+            were trained with, `adv-` before it where that was adversarial; or a file of `mho train`; None for random
+            ones.
         sigma_train: standard deviation of the noise in training. In inference it is 0 (`set_inference_noise` sets it).
         noise: its kind, `mult` or `add`. Committed weights bring their own.
 
     Raises:
-        ValueError: no committed weights of that name (the message lists them), or a noise that is none.
+        ValueError: no weights of that name (the message lists them), or a noise that is none.
     """
     kind: Kind = noise if weights is None else kind_of(weights)
     affine = kind == "mult"
@@ -57,7 +58,7 @@ def mnist_cnn4(weights: str | None = None, *, sigma_train: float = 0.0, noise: K
         weights, sigma_train, noise: as of `mnist_cnn`.
 
     Raises:
-        ValueError: no committed weights of that name (the message lists them), or a noise that is none.
+        ValueError: no weights of that name (the message lists them), or a noise that is none.
     """
     kind: Kind = noise if weights is None else kind_of(weights)
     layers: OrderedDict[str, nn.Module] = OrderedDict()

@@ -70,14 +70,14 @@ def densenet(
 
     Args:
         weights: name of committed weights, `sigma-S` (multiplicative) or `add-sigma-S` (additive) for the sigma they
-            were trained with; None for random ones.
+            were trained with, or a file of `mho train`; None for random ones.
         depth: layers with weights: 4 and a multiple of 3.
         growth: channels that a layer adds.
         sigma_train: standard deviation of the noise in training. In inference it is 0 (`set_inference_noise` sets it).
         noise: its kind, `mult` or `add`. Committed weights bring their own.
 
     Raises:
-        ValueError: no committed weights of that name (the message lists them), a noise that is none, or a depth that
+        ValueError: no weights of that name (the message lists them), a noise that is none, or a depth that
             does not come out even.
     """
     per_block, rest = divmod(depth - 4, 3)

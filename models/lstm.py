@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from .noise import Kind, Noise
-from .weights import load_named
+from .weights import kind_of, load_named
 
 STEPS = 50
 HIDDEN = 128
@@ -50,14 +50,14 @@ def stroke_lstm(weights: str | None = None, *, sigma_train: float = 0.0, noise: 
 
     Args:
         weights: name of committed weights, `sigma-S` (multiplicative) or `add-sigma-S` (additive) for the sigma they
-            were trained with; None for random ones.
+            were trained with, or a file of `mho train`; None for random ones.
         sigma_train: standard deviation of the noise in training. In inference it is 0 (`set_inference_noise` sets it).
         noise: its kind, `mult` or `add`. Committed weights bring their own.
 
     Raises:
-        ValueError: no committed weights of that name (the message lists them), or a noise that is none.
+        ValueError: no weights of that name (the message lists them), or a noise that is none.
     """
     if weights is not None:
-        noise = "add" if weights.startswith("add-") else "mult"
+        noise = kind_of(weights)
     net = StrokeLSTM(sigma_train, noise)
     return net if weights is None else load_named(net, "stroke_lstm", weights)

@@ -43,6 +43,7 @@ class Recipe:
         adversary: moves the first half of each batch, so that the network learns to resist it; None for no such attack.
         data: what is learnt from; a run on other data is another run.
         like: the chip whose noise is injected, layer by layer, instead of `sigma_train`; none where empty.
+        start: the weights that the training goes on from; random ones where empty.
     """
 
     sigma_train: float = 0.0
@@ -61,6 +62,7 @@ class Recipe:
     adversary: Adversary | None = None
     data: str = ""
     like: str = ""
+    start: str = ""
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 2)):  # batch norm has no variance of one sample
@@ -115,13 +117,13 @@ def train(
     Raises:
         ValueError: `out` holds a run with other settings, something else, or a checkpoint that cannot be used.
     """
-    _claim(out, recipe)
     device = torch.device(device)
     with torch.random.fork_rng(devices=_gpus(device)):
         torch.manual_seed(recipe.seed)
         inputs, labels = (part.to(device) for part in data)
         steps = math.ceil(len(inputs) / recipe.batch_size)
         run = _Run(build(), recipe, steps, device)
+        _claim(out, recipe)
         run.resume(out / CHECKPOINT)
         saved = time.monotonic()
         for epoch in range(run.epoch, recipe.epochs):
@@ -278,7 +280,7 @@ def _claim(out: Path, recipe: Recipe) -> None:
             found = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError):
             found = None
-        found = {"adversary": None, **(found if isinstance(found, dict) else {})}  # older runs do not name it
+        found = {"adversary": None, "start": "", **(found if isinstance(found, dict) else {})}  # older runs lack them
         if found != wanted:
             changed = ", ".join(key for key in wanted | found if found.get(key) != wanted.get(key))
             raise ValueError(f"out: {out} holds a run with other settings ({changed}); choose another folder")

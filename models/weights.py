@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -17,27 +18,34 @@ from .noise import Kind
 
 Net = TypeVar("Net", bound=nn.Module)
 FOLDER = Path(str(files(__package__))) / "weights"
+SUFFIX = ".safetensors"
 
 
 def names(network: str) -> list[str]:
     """Names of the committed weights of a network."""
-    return sorted(path.stem for path in (FOLDER / network).glob("*.safetensors"))
+    return sorted(path.stem for path in (FOLDER / network).glob(f"*{SUFFIX}"))
 
 
 def kind_of(name: str) -> Kind:
-    """The kind of noise that committed weights of this name were trained with."""
-    return "add" if "add-" in name else "mult"
+    """The kind of noise that weights of this name, or in this file, were trained with."""
+    return "add" if "add-" in Path(name).stem else "mult"
 
 
 def load_named(model: Net, network: str, name: str) -> Net:
-    """Load committed weights into a model of that network, which is returned in evaluation mode.
+    """Load committed weights, or a file of `save_weights`, into a model, which is returned in evaluation mode.
 
     Raises:
-        ValueError: no weights of that name.
+        ValueError: no weights of that name, or a file that cannot be read or is of another network.
     """
+    if Path(name).suffix == SUFFIX:
+        try:
+            return load_saved(model, Path(name))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise ValueError(f"weights: {name} cannot be read as those of {network}: {error}") from error
     if name not in names(network):
-        raise ValueError(f"weights of {network} must be one of {', '.join(names(network)) or '(none)'}, got {name!r}")
-    return load_saved(model, FOLDER / network / f"{name}.safetensors")
+        known = ", ".join(names(network)) or "(none)"
+        raise ValueError(f"weights of {network} must be one of {known}, or a {SUFFIX} file, got {name!r}")
+    return load_saved(model, FOLDER / network / f"{name}{SUFFIX}")
 
 
 def load_saved(model: Net, path: Path) -> Net:
@@ -54,7 +62,7 @@ def save_weights(model: nn.Module, folder: Path, name: str, made: dict[str, Any]
     a batch norm, which may be tiny, stay as they are.
     """
     state = {key: _stored(value).contiguous() for key, value in model.state_dict().items()}
-    with whole(folder / f"{name}.safetensors") as part:
+    with whole(folder / f"{name}{SUFFIX}") as part:
         part.write_bytes(save(state))
     with whole(folder / f"{name}.yaml") as part:
         part.write_text(yaml.safe_dump(made, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -9,6 +9,9 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
+import mho
+from mho.models.attacks import Pgd
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = ["--runs", "2", "--images", "24", "--quick", "12"]
 
@@ -58,10 +61,22 @@ def test_a_vote_of_one_is_the_inference(paper: ModuleType, tmp_path: Path) -> No
     assert len(clean) == 1
 
 
+def test_the_tables_of_attacks(
+    paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = mho.models.mnist_cnn("sigma-0.5")
+    monkeypatch.setitem(paper.attacks.PAIRS, "mnist", paper.attacks.Pair(lambda: net, lambda: net))
+    monkeypatch.setitem(paper.attacks.TABLE_10, "mnist", Pgd(epsilon=0.1, step=0.05, iterations=2, restarts=1))
+    assert paper.main(["--table", "10,11", "--images", "8", "--runs", "2", "--out", str(tmp_path)]) == 0
+    assert "Table 11: Accuracy under black-box attack" in capsys.readouterr().out
+    assert list(pd.read_csv(tmp_path / "table_11.csv")["sigma"]) == [0.0, 0.1, 0.2, 0.3, 0.4]
+    assert list(pd.read_csv(tmp_path / "table_10.csv")["data"]) == ["mnist", "cifar10"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--table", "10"], "numbers of 2, 3, 4, 5, 6, 7, 8, 9, got '10'"),
+        (["--table", "12"], "numbers of 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, got '12'"),
         (["--figure", "x"], "numbers of 2, 3"),
         (["--runs", "0"], "--runs must be at least 1, got 0"),
         (["--page", "--table", "2"], "--page needs all tables and figures"),

@@ -376,6 +376,30 @@ def test_the_noise_of_a_chip_is_injected(tiny_mnist, capsys):
     assert "sigma_train must be 0 with like, which brings the noise, got 0.5" in capsys.readouterr().err
 
 
+def test_training_goes_on_from_weights(tiny_mnist, capsys):
+    """`--start` takes a name or a file; weights that do not fit are refused before anything is written."""
+    settings = ("--sigma-train", "0.1", "--epochs", "1", "--batch-size", "30")
+    assert command(*settings, "--start", "sigma-0.0", "--out", "fine") == 0
+    out = tiny_mnist / "work" / "fine"
+    made = yaml.safe_load((out / "sigma-0.1.yaml").read_text())
+    assert made["recipe"]["start"] == "sigma-0.0"
+    assert "--start sigma-0.0" in made["command"]
+    assert made["test_accuracy"] > 0.9  # which one epoch from random weights does not reach
+    assert command(*settings, "--start", "fine/sigma-0.1.safetensors", "--out", "finer") == 0
+    assert mnist_cnn("finer/sigma-0.1.safetensors").training is False
+    (tiny_mnist / "work" / "bad.safetensors").write_bytes(b"bad")
+    capsys.readouterr()
+    for start, message in (
+        ("add-sigma-0.5", "start: 'add-sigma-0.5' was trained with another kind of noise than 'mult'"),
+        ("nowhere.safetensors", "weights: nowhere.safetensors cannot be read as those of mnist_cnn"),
+        ("bad.safetensors", "weights: bad.safetensors cannot be read as those of mnist_cnn"),
+        ("sigma-7", "or a .safetensors file, got 'sigma-7'"),
+    ):
+        assert command(*settings, "--start", start, "--out", "refused") == 2
+        assert message in capsys.readouterr().err
+        assert not (tiny_mnist / "work" / "refused").exists()
+
+
 def test_noise_of_a_chip_follows_the_signal():
     torch.manual_seed(0)
     x = 3 * torch.randn(200_000)

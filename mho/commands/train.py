@@ -25,7 +25,7 @@ def train(
     sigma_train: float = typer.Option(0.0, help="Standard deviation of the noise in training."),
     noise: str = typer.Option("mult", help="mult or add."),
     like: str | None = typer.Option(None, help="A hardware file or preset: the noise of its chip, layer by layer."),
-    start: str = typer.Option("sigma-0.0", help="Weights of the network that --like puts on a chip to measure it."),
+    start: str = typer.Option("", help="Weights to go on from: a name or a file. With --like: sigma-0.0."),
     epochs: int | None = typer.Option(None, min=1, help="Passes over the training set, instead of the protocol's."),
     batch_size: int | None = typer.Option(None, min=2, help="Samples a step, instead of the protocol's."),
     seed: int = typer.Option(0, help="Of weights, order and noise."),
@@ -45,7 +45,7 @@ def train(
     from ..models.networks import NETWORKS
     from ..models.train import LOG, evaluate
     from ..models.train import train as run
-    from ..models.weights import load_saved, save_weights
+    from ..models.weights import kind_of, load_saved, save_weights
 
     if network not in NETWORKS:
         raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
@@ -58,22 +58,27 @@ def train(
     chosen = NETWORKS[network]
     recipe = _recipe(network, chosen, sigma_train, noise, epochs, batch_size, seed, protocol, adversarial)
     name = f"{'adv-' if adversarial else ''}{'add-' if noise == 'add' else ''}sigma-{sigma_train}"
-    build = lambda: chosen.build(sigma_train=sigma_train, noise=recipe.noise)  # noqa: E731
-    inputs, labels, source = chosen.load("train")
     if like is not None:
         if sigma_train:
             raise ValueError(f"sigma_train must be 0 with like, which brings the noise, got {sigma_train}")
+        start = start or "sigma-0.0"
+    if start and kind_of(start) != noise:
+        raise ValueError(f"start: {start!r} was trained with another kind of noise than {noise!r}")
+    recipe = replace(recipe, start=start)
+    build = lambda: chosen.build(start or None, sigma_train=sigma_train, noise=recipe.noise)  # noqa: E731
+    inputs, labels, source = chosen.load("train")
+    if like is not None:
         hardware = find_hardware(like)
-        chip = map_model(chosen.build(weights=start), hardware, calibrate=inputs[:CALIBRATION], seed=seed)
-        shares = noise_of_chip(chip, inputs)
+        shares = noise_of_chip(map_model(build(), hardware, calibrate=inputs[:CALIBRATION], seed=seed), inputs)
         name = f"{'adv-' if adversarial else ''}like-{hardware.name}"
         recipe = replace(recipe, like=f"{hardware.name}: " + ", ".join(map(str, shares)))
-        build = lambda: with_noise(chosen.build(), shares)  # noqa: E731
+        build = lambda: with_noise(chosen.build(start), shares)  # noqa: E731
     out = out or Path("runs/train") / network / name
     test_inputs, test_labels, _ = chosen.load("test")
     test = (test_inputs, test_labels)
     recipe = replace(recipe, data=source)
-    injected = f"--sigma-train {sigma_train} --noise {noise}" if like is None else f"--like {like} --start {start}"
+    injected = f"--sigma-train {sigma_train} --noise {noise}" if like is None else f"--like {like}"
+    injected += f" --start {start}" if start else ""
     made = _made(network, injected, recipe, protocol, device)
     with _progress(recipe.epochs * -(-len(inputs) // recipe.batch_size)) as tell:
         net = run(build, (inputs, labels), test, recipe, out, tell, device=device)
