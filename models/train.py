@@ -22,6 +22,7 @@ from .files import whole
 
 SAVE_EVERY_S = 120.0
 OPTIMIZERS, SCHEDULES = ("adam", "sgd"), ("one-cycle", "steps", "fixed")
+PRECISIONS = ("float32", "bfloat16")
 CHECKPOINT, SETTINGS, LOG = "checkpoint.pt", "settings.yaml", "log.yaml"
 
 
@@ -44,6 +45,8 @@ class Recipe:
         data: what is learnt from; a run on other data is another run.
         like: the chip whose noise is injected, layer by layer, instead of `sigma_train`; none where empty.
         start: the weights that the training goes on from; random ones where empty.
+        precision: `float32`, or `bfloat16` where that is safe (torch.autocast): half the time for networks of pictures,
+            on GPUs and processors that have instructions for it.
     """
 
     sigma_train: float = 0.0
@@ -63,12 +66,18 @@ class Recipe:
     data: str = ""
     like: str = ""
     start: str = ""
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 2)):  # batch norm has no variance of one sample
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name, known in (("augment", AUGMENTATIONS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        for name, known in (
+            ("augment", AUGMENTATIONS),
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("precision", PRECISIONS),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 
@@ -111,8 +120,7 @@ def train(
             each epoch).
         tell: called after each batch.
         save_every_s: seconds between checkpoints, beside the one after each epoch.
-        device: where to train; the data go there too. On CUDA the network is compiled, and pictures are worked off in
-            bfloat16 where that is safe (torch.autocast).
+        device: where to train; the data go there too. On CUDA the network is compiled.
 
     Raises:
         ValueError: `out` holds a run with other settings, something else, or a checkpoint that cannot be used.
@@ -171,10 +179,9 @@ class _Run:
         self.net.train()
         batch = AUGMENTATIONS[self.recipe.augment](inputs)
         net: Any = self.compiled if len(batch) == self.recipe.batch_size else self.net  # a new length is compiled anew
-        pictures = batch.ndim == 4
-        if pictures:
+        if batch.ndim == 4:
             batch = batch.to(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=pictures and self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             if self.recipe.adversary is not None:
                 half, attack = len(batch) // 2, self.recipe.adversary.in_epoch(epoch, self.recipe.epochs)
                 batch[:half] = perturbed(net, batch[:half], labels[:half], attack)
@@ -280,7 +287,8 @@ def _claim(out: Path, recipe: Recipe) -> None:
             found = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError):
             found = None
-        found = {"adversary": None, "start": "", **(found if isinstance(found, dict) else {})}  # older runs lack them
+        older = {"adversary": None, "start": "", "precision": "float32"}  # fields that runs of before lack
+        found = {**older, **(found if isinstance(found, dict) else {})}
         if found != wanted:
             changed = ", ".join(key for key in wanted | found if found.get(key) != wanted.get(key))
             raise ValueError(f"out: {out} holds a run with other settings ({changed}); choose another folder")

@@ -385,7 +385,9 @@ def test_training_goes_on_from_weights(tiny_mnist, capsys):
     assert made["recipe"]["start"] == "sigma-0.0"
     assert "--start sigma-0.0" in made["command"]
     assert made["test_accuracy"] > 0.9  # which one epoch from random weights does not reach
-    assert command(*settings, "--start", "fine/sigma-0.1.safetensors", "--out", "finer") == 0
+    finer = ("--start", "fine/sigma-0.1.safetensors", "--precision", "bfloat16", "--out", "finer")
+    assert command(*settings, *finer) == 0
+    assert "--precision bfloat16" in (tiny_mnist / "work" / "finer" / "sigma-0.1.yaml").read_text()
     assert mnist_cnn("finer/sigma-0.1.safetensors").training is False
     (tiny_mnist / "work" / "bad.safetensors").write_bytes(b"bad")
     capsys.readouterr()
@@ -465,6 +467,7 @@ def test_the_paper_trains_on_the_attacks_of_its_table_10():
         (["mnist-cnn", "--sigma-train", "-0.5"], "sigma_train must be at least 0 and finite, got -0.5"),
         (["mnist-cnn", "--sigma-train", "nan"], "sigma_train must be at least 0 and finite, got nan"),
         (["mnist-cnn", "--protocol", "theirs"], "protocol must be 'ours' or 'paper', got 'theirs'"),
+        (["mnist-cnn", "--precision", "half"], "precision must be one of float32, bfloat16, got 'half'"),
         (["mnist-cnn", "--device", "tpu"], "device must be 'cpu', 'cuda' or 'cuda:N', got 'tpu'"),
         (["mnist-cnn", "--epochs", "0"], "--epochs"),
         (["mnist-cnn", "--batch-size", "1"], "--batch-size"),

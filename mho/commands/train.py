@@ -31,6 +31,7 @@ def train(
     seed: int = typer.Option(0, help="Of weights, order and noise."),
     protocol: str = typer.Option("ours", help="ours, or paper: its optimiser, batches and epochs."),
     adversarial: bool = typer.Option(False, "--adversarial", help="Half of each batch is moved by an attack."),
+    precision: str = typer.Option("float32", help="float32, or bfloat16 where that is safe."),
     threads: int | None = typer.Option(None, min=1, help="Threads of PyTorch."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
     out: Path | None = typer.Option(None, help="Run folder; one that was interrupted goes on. Default: runs/train/..."),
@@ -64,9 +65,10 @@ def train(
         start = start or "sigma-0.0"
     if start and kind_of(start) != noise:
         raise ValueError(f"start: {start!r} was trained with another kind of noise than {noise!r}")
-    recipe = replace(recipe, start=start)
+    recipe = replace(recipe, start=start, precision=precision)
     build = lambda: chosen.build(start or None, sigma_train=sigma_train, noise=recipe.noise)  # noqa: E731
     inputs, labels, source = chosen.load("train")
+    recipe = replace(recipe, data=source)
     if like is not None:
         hardware = find_hardware(like)
         shares = noise_of_chip(map_model(build(), hardware, calibrate=inputs[:CALIBRATION], seed=seed), inputs)
@@ -76,7 +78,6 @@ def train(
     out = out or Path("runs/train") / network / name
     test_inputs, test_labels, _ = chosen.load("test")
     test = (test_inputs, test_labels)
-    recipe = replace(recipe, data=source)
     injected = f"--sigma-train {sigma_train} --noise {noise}" if like is None else f"--like {like}"
     injected += f" --start {start}" if start else ""
     made = _made(network, injected, recipe, protocol, device)
@@ -174,7 +175,7 @@ def _made(network: str, injected: str, recipe: Recipe, protocol: str, device: st
         "command": f"mho train {network} {injected} --seed {recipe.seed}"
         f" --epochs {recipe.epochs} --batch-size {recipe.batch_size} --protocol {protocol}"
         f"{' --adversarial' if recipe.adversary else ''}"
-        f" --threads {torch.get_num_threads()} --device {device}",
+        f" --precision {recipe.precision} --threads {torch.get_num_threads()} --device {device}",
         "recipe": asdict(recipe),
         "versions": {"mho": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
         "machine": {
