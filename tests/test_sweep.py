@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -254,6 +255,12 @@ def test_a_file_that_is_no_sweep(tmp_path: Path, text: str, message: str) -> Non
         mho.sweep(tmp_path / "sweep.yaml", out=tmp_path / "run")
     with pytest.raises(ValueError, match="No such file"):
         mho.sweep(tmp_path / "none.yaml", out=tmp_path / "run")
+
+
+def test_numbers_of_numpy_are_numbers(fields: dict[str, Any]) -> None:
+    numpy = {"images": np.int64(7), "grid": {"sensing.v_read": np.array([0.1, 0.2]), "seed": range(2)}}
+    plain = {"images": 7, "grid": {"sensing.v_read": [0.1, 0.2], "seed": [0, 1]}}
+    assert Sweep.read({**fields, **numpy}).dump() == Sweep.read({**fields, **plain}).dump()
 
 
 def test_points_and_grid_combine(fields: dict[str, Any]) -> None:

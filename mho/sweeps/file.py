@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
+import numpy as np
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -108,7 +109,7 @@ class Study(Shared):
         if not isinstance(fields, Mapping):
             raise ValueError(f"{where}: expected a mapping of fields, got {type(fields).__name__}")
         try:
-            return cls.model_validate(dict(fields))
+            return cls.model_validate(plain(fields))
         except ValidationError as error:
             raise ValueError(f"{where}: {faults(error)}") from error
 
@@ -158,6 +159,15 @@ class Sweep(Study):
         except ValueError as error:
             text = faults(error) if isinstance(error, ValidationError) else str(error)
             raise ValueError(f"point {number} ({describe(values)}): {text}") from error
+
+
+def plain(value: Any) -> Any:
+    """With lists and Python's numbers in place of NumPy's, tuples and ranges."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: plain(entry) for key, entry in value.items()}
+    return [plain(entry) for entry in value] if isinstance(value, list | tuple | range) else value
 
 
 def lists(grid: Any) -> dict[str, list[Any]]:
