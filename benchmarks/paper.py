@@ -3,8 +3,9 @@
     python benchmarks/paper.py [--table 2] [--figure 11] [--out runs/paper] [--runs 20] [--images 10000] [--device cuda]
 
 Without --table and --figure it makes all of them but Tables 10 and 11, whose attacks are those of attacks.py; with
---page the page docs/paper.md too. What is measured is kept in
-the folder, cell by cell: a run that was interrupted goes on. On two cores all of it takes hours, the first time.
+--page the page docs/paper.md too. --chips measures the networks on physical chips instead, for the page. What is
+measured is kept in the folder, cell by cell: a run that was interrupted goes on. On two cores all of it takes hours,
+the first time.
 
 A quick look at every pair of sigma_train and sigma_val (--quick samples) draws the curves and finds the best
 sigma_train; the cells that a table states are measured with all --images.
@@ -21,18 +22,19 @@ from pathlib import Path
 
 import attacks
 import pandas as pd
+import paper_chips
 import torch
 from paper_cells import Measurement, test_set, trained
 from paper_figures import FIGURES, learning_curves
 from paper_tables import ACCURACIES, PAPER, TABLES, Grid, markdown, table
 from paper_train import learning_curves as trained_curves
-from paper_train import train_missing
+from paper_train import train_like, train_missing
 
 import mho
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, RESULTS, IMAGES = ROOT / "docs" / "paper.md", ROOT / "docs" / "results" / "paper", ROOT / "docs" / "images"
-CURVES = RESULTS / "curves.csv"
+CURVES, CHIPS = RESULTS / "curves.csv", RESULTS / "chips.csv"
 ATTACKS = {10: "Black-box attacks", 11: "Accuracy under black-box attack over the noise of inference, MNIST"}
 
 
@@ -98,6 +100,18 @@ def page(grid: Grid, tables: dict[int, pd.DataFrame], missing: dict[int, str], f
                 lines += [f"Trained so far: sigma_train {', '.join(there)}. Data: {source}.", ""]
         else:
             lines += [f"Not made: {missing[number]}.", ""]
+    if CHIPS.is_file():
+        table = pd.read_csv(CHIPS)
+        n, chips, votes = (int(table[name].iloc[0]) for name in ("images", "chips", "votes"))
+        lines += ["## Beyond the paper: on physical chips", ""]
+        lines += [
+            "`python benchmarks/paper.py --chips`: the presets at their own read voltage, and at one so low that reads"
+        ]
+        lines += [
+            f"are very noisy; {n} test samples on {chips} chips, {votes} votes. Weights `like-...` are trained with"
+        ]
+        lines += ["the noise of that chip, measured layer by layer, the others with a sigma that is guessed.", ""]
+        lines += [paper_chips.markdown(table), ""]
     lines += ["## Figures", ""]
     for number in figures:
         lines += [f"![Figure {number}](images/paper_figure_{number}.png)", "", f"Figure {number}.", ""]
@@ -133,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", type=int, default=1000, help="samples of the quick look")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--train", action="store_true", help="train what is missing first: hours to days on a CPU")
+    parser.add_argument("--chips", action="store_true", help="measure physical chips, with at most 300 samples")
     parser.add_argument("--page", action="store_true", help="write docs/paper.md and its tables and pictures too")
     options = parser.parse_args(arguments)
     for name in ("runs", "images", "quick"):
@@ -150,12 +165,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Measurement(options.runs, options.images, options.device, cells),
     )
     out.mkdir(parents=True, exist_ok=True)
-    if options.train:
+    if options.train and options.chips:
+        train_like(out / "train", options.device)
+    elif options.train:
         for number in sorted({PAPER[n].get("of", n) for n in wanted if n in TABLES} & set(ACCURACIES)):
             train_missing(number, out / "train", options.device)
         if 3 in drawn:
             RESULTS.mkdir(parents=True, exist_ok=True)
             trained_curves(out / "train", options.device).to_csv(CURVES, index=False)
+    if options.chips:
+        found = paper_chips.measure(out / "chips", min(options.images, 300), 3, options.runs, jobs=2)
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        found.to_csv(CHIPS, index=False, float_format="%.6g")
+        print(paper_chips.markdown(found))
+        return 0
     missing = {number: why for number in wanted if number in TABLES and (why := available(number))}
     tables = {}
     for number in [n for n in wanted if n in ATTACKS]:

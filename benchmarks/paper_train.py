@@ -10,8 +10,10 @@ from pathlib import Path
 import pandas as pd
 import yaml
 from paper_cells import DATA
+from paper_chips import LOW_V, like
 from paper_tables import FINE, PAPER
 
+import mho
 from mho.models.weights import FOLDER
 
 WANTED = {
@@ -22,6 +24,7 @@ WANTED = {
 }
 CURVES = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
 CURVE_EPOCHS, CURVE_BATCHES = 14, 1875  # the first 25,000 minibatches of 32
+LIKE_EPOCHS = 8
 
 
 def train_missing(number: int, runs: Path, device: str) -> None:
@@ -33,9 +36,19 @@ def train_missing(number: int, runs: Path, device: str) -> None:
             continue
         out = runs / network / name
         _train(DATA[network], out, device, "--noise", noise, "--sigma-train", str(sigma))
-        (FOLDER / network).mkdir(exist_ok=True)
-        for kind in ("safetensors", "yaml"):
-            shutil.copy(out / f"{name}.{kind}", FOLDER / network)
+        _keep(out, network, name)
+
+
+def train_like(runs: Path, device: str) -> None:
+    """Train the CNN for each preset at its low voltage, where it is not there."""
+    for preset, v in LOW_V.items():
+        if (FOLDER / "mnist_cnn" / f"{like(preset)}.safetensors").is_file():
+            continue
+        out, file = runs / "mnist_cnn" / like(preset), runs / f"{preset}-low.yaml"
+        runs.mkdir(parents=True, exist_ok=True)
+        mho.Hardware.preset(preset).replace({"name": f"{preset}-low", "sensing.v_read": v}).save(file)
+        _train("mnist-cnn", out, device, "--like", str(file), "--start", "sigma-0.5", "--epochs", str(LIKE_EPOCHS))
+        _keep(out, "mnist_cnn", like(preset))
 
 
 def learning_curves(runs: Path, device: str) -> pd.DataFrame:
@@ -52,6 +65,13 @@ def learning_curves(runs: Path, device: str) -> pd.DataFrame:
             batches = (epoch["epoch"] + 1) * CURVE_BATCHES
             rows.append((sigma, batches, epoch["test_accuracy"], epoch["test_loss"]))
     return pd.DataFrame(rows, columns=["sigma_train", "minibatch", "accuracy", "loss"])
+
+
+def _keep(out: Path, network: str, name: str) -> None:
+    """Put trained weights beside those that are there."""
+    (FOLDER / network).mkdir(exist_ok=True)
+    for kind in ("safetensors", "yaml"):
+        shutil.copy(out / f"{name}.{kind}", FOLDER / network)
 
 
 def _train(network: str, out: Path, device: str, *options: str) -> None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from .crossbar.hardware import Hardware
 
+DATA_SETS = {"mnist": "mnist-cnn", "cifar10": "densenet40", "strokes": "stroke-lstm"}  # and a network that reads them
+
 
 def find_hardware(name: str) -> Hardware:
     """A preset by name, or a YAML file by path.
@@ -29,7 +31,7 @@ def find_hardware(name: str) -> Hardware:
 
 
 def find_inputs(name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Inputs, with their labels where these are known: `mnist` (the test pictures), or a `.npy` or `.npz` file.
+    """Inputs, with their labels where these are known: a test set in `DATA_SETS`, or a `.npy` or `.npz` file.
 
     A `.npz` holds `images` and, if you like, `labels`; a `.npy` the inputs alone. Samples come first.
 
@@ -39,13 +41,14 @@ def find_inputs(name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
     import numpy as np
     import torch
 
-    if name == "mnist":
-        from .models.data import mnist
+    if name in DATA_SETS:
+        from .models.networks import NETWORKS
 
-        return mnist("test")
+        inputs, classes, _ = NETWORKS[DATA_SETS[name]].load("test")
+        return inputs, classes
     path = Path(name)
     if path.suffix not in (".npy", ".npz") or not path.is_file():
-        raise ValueError(f"data must be 'mnist' or a .npy or .npz file, got {name!r}")
+        raise ValueError(f"data must be {', '.join(map(repr, DATA_SETS))} or a .npy or .npz file, got {name!r}")
     try:
         with path.open("rb") as file:
             found = np.load(file, allow_pickle=False)
@@ -62,5 +65,5 @@ def find_inputs(name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
         raise ValueError(f"data {path}: images must be samples (n, ...), got shape {images.shape}")
     if labels is not None and labels.shape != images.shape[:1]:
         raise ValueError(f"data {path}: labels must have shape {images.shape[:1]}, got {labels.shape}")
-    inputs = torch.from_numpy(images.astype(np.float32))
-    return inputs, None if labels is None else torch.from_numpy(labels.astype(np.int64))
+    samples = torch.from_numpy(images.astype(np.float32))
+    return samples, None if labels is None else torch.from_numpy(labels.astype(np.int64))

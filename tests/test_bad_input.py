@@ -193,8 +193,9 @@ def test_calibration_of_the_wrong_shape(shop, refused, shape, said):
 
 
 def test_data_that_is_none(shop, refused):
-    refused(shop.map(calibrate="none.npy"), "data must be 'mnist' or a .npy or .npz file, got 'none.npy'")
-    refused(shop.map(calibrate="tiny.py"), "data must be 'mnist' or a .npy or .npz file, got 'tiny.py'")
+    known = "data must be 'mnist', 'cifar10', 'strokes' or a .npy or .npz file"
+    refused(shop.map(calibrate="none.npy"), f"{known}, got 'none.npy'")
+    refused(shop.map(calibrate="tiny.py"), f"{known}, got 'tiny.py'")
     for wrong in (b"", b"hello", Path("data.npz").read_bytes()[:-300], Path("data.npz").read_bytes()[:700]):
         for name in ("wrong.npz", "wrong.npy"):
             Path(name).write_bytes(wrong)

@@ -9,6 +9,7 @@ import io
 import struct
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ import pytest
 import torch
 
 import mho
+from mho.inputs import DATA_SETS, find_inputs
 from mho.models.data import data_folder, mnist, mnist_images
+from mho.models.networks import NETWORKS
 
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 RNG = np.random.default_rng(0)
@@ -238,3 +241,11 @@ def test_a_disk_that_is_full_leaves_no_part_of_a_file(small, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         mnist("train")
     assert files(small) == []
+
+
+def test_test_sets_have_names(monkeypatch):
+    data = torch.rand(3, 50, 2), torch.arange(3)
+    for network in DATA_SETS.values():
+        monkeypatch.setitem(NETWORKS, network, replace(NETWORKS[network], load=lambda split: (*data, split)))
+    for name in ("mnist", "cifar10", "strokes"):
+        assert find_inputs(name) == data

@@ -20,7 +20,7 @@ def map(
     ),
     hardware: str = typer.Option("reram", help="Preset (ideal, reram, pcm, nand) or YAML file."),
     calibrate: str = typer.Option(
-        "mnist", help="Real inputs that set the converters' ranges: 'mnist', .npy or .npz file."
+        "mnist", help="Real inputs that set the converters' ranges: mnist, cifar10, strokes, .npy or .npz file."
     ),
     images: int = typer.Option(256, min=1, help="How many of them."),
     seed: int = typer.Option(0, help="Which chip."),

@@ -10,7 +10,7 @@ import typer
 
 def vote(
     chip: Path = typer.Argument(..., help="Folder of a chip, as `mho map` saves it."),
-    data: str = typer.Option("mnist", help="'mnist' (the test pictures), or an .npz file with images and labels."),
+    data: str = typer.Option("mnist", help="mnist, cifar10, strokes (test sets), or an .npz file."),
     images: int = typer.Option(1000, min=1, help="How many, from the first."),
     votes: int = typer.Option(20, min=1, help="Noisy inferences of each."),
     copies: int = typer.Option(1, min=1, help="Chips that they are dealt out to."),

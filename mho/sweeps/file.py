@@ -24,7 +24,7 @@ class Shared(Config):
 
     model: a network of `mho.models` by name, or package.module:factory.
     weights: committed weights of that network by name, or a checkpoint file; null for a factory that brings its own.
-    data: `mnist` (the test pictures), or an .npz file with images and labels.
+    data: `mnist`, `cifar10` or `strokes` (their test sets), or an .npz file with images and labels.
     images: how many of them, from the first; with `target_width`, how many to begin with.
     calibrate: how many of them, from the first, set the converters' ranges.
     hardware: a preset, or a YAML file.
