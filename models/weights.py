@@ -48,6 +48,13 @@ def load_named(model: Net, network: str, name: str) -> Net:
     return load_saved(model, FOLDER / network / f"{name}{SUFFIX}")
 
 
+def record_of(network: str, name: str) -> dict[str, Any]:
+    """How committed weights, or those in a file, were made; empty where that is not known."""
+    path = Path(name) if Path(name).suffix == SUFFIX else FOLDER / network / f"{name}{SUFFIX}"
+    beside = path.with_suffix(".yaml")
+    return dict(yaml.safe_load(beside.read_text(encoding="utf-8"))) if beside.is_file() else {}
+
+
 def load_saved(model: Net, path: Path) -> Net:
     """Load a file of `save_weights` into a model, which is returned in evaluation mode, in float32."""
     state = load_file(path)

@@ -22,7 +22,7 @@ from mho.models.like import Share, with_noise
 from mho.models.networks import NETWORKS, PAPER
 from mho.models.noise import ChipNoise, Noise
 from mho.models.train import Recipe, evaluate, train
-from mho.models.weights import load_saved
+from mho.models.weights import FOLDER, load_saved
 
 IMAGES, LABELS = mnist("test")
 DATA = IMAGES[:300], LABELS[:300]
@@ -383,11 +383,14 @@ def test_training_goes_on_from_weights(tiny_mnist, capsys):
     out = tiny_mnist / "work" / "fine"
     made = yaml.safe_load((out / "sigma-0.1.yaml").read_text())
     assert made["recipe"]["start"] == "sigma-0.0"
+    assert made["from"] == yaml.safe_load((FOLDER / "mnist_cnn" / "sigma-0.0.yaml").read_text())
     assert "--start sigma-0.0" in made["command"]
     assert made["test_accuracy"] > 0.9  # which one epoch from random weights does not reach
-    finer = ("--start", "fine/sigma-0.1.safetensors", "--precision", "bfloat16", "--out", "finer")
+    finer = ("--start", "fine/sigma-0.1.safetensors", "--precision", "bfloat16", "--augment", "none", "--out", "finer")
     assert command(*settings, *finer) == 0
-    assert "--precision bfloat16" in (tiny_mnist / "work" / "finer" / "sigma-0.1.yaml").read_text()
+    last = yaml.safe_load((tiny_mnist / "work" / "finer" / "sigma-0.1.yaml").read_text())
+    assert last["from"] == made
+    assert "--augment none --precision bfloat16" in last["command"]
     assert mnist_cnn("finer/sigma-0.1.safetensors").training is False
     (tiny_mnist / "work" / "bad.safetensors").write_bytes(b"bad")
     capsys.readouterr()
@@ -467,6 +470,7 @@ def test_the_paper_trains_on_the_attacks_of_its_table_10():
         (["mnist-cnn", "--sigma-train", "-0.5"], "sigma_train must be at least 0 and finite, got -0.5"),
         (["mnist-cnn", "--sigma-train", "nan"], "sigma_train must be at least 0 and finite, got nan"),
         (["mnist-cnn", "--protocol", "theirs"], "protocol must be 'ours' or 'paper', got 'theirs'"),
+        (["mnist-cnn", "--augment", "mixup"], "augment must be one of none, jitter, wobble, crop-flip, got 'mixup'"),
         (["mnist-cnn", "--precision", "half"], "precision must be one of float32, bfloat16, got 'half'"),
         (["mnist-cnn", "--device", "tpu"], "device must be 'cpu', 'cuda' or 'cuda:N', got 'tpu'"),
         (["mnist-cnn", "--epochs", "0"], "--epochs"),

@@ -31,6 +31,7 @@ def train(
     seed: int = typer.Option(0, help="Of weights, order and noise."),
     protocol: str = typer.Option("ours", help="ours, or paper: its optimiser, batches and epochs."),
     adversarial: bool = typer.Option(False, "--adversarial", help="Half of each batch is moved by an attack."),
+    augment: str = typer.Option("", help="none, jitter, wobble or crop-flip, instead of the protocol's."),
     precision: str = typer.Option("float32", help="float32, or bfloat16 where that is safe."),
     threads: int | None = typer.Option(None, min=1, help="Threads of PyTorch."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
@@ -46,7 +47,7 @@ def train(
     from ..models.networks import NETWORKS
     from ..models.train import LOG, evaluate
     from ..models.train import train as run
-    from ..models.weights import kind_of, load_saved, save_weights
+    from ..models.weights import kind_of, load_saved, record_of, save_weights
 
     if network not in NETWORKS:
         raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
@@ -65,7 +66,7 @@ def train(
         start = start or "sigma-0.0"
     if start and kind_of(start) != noise:
         raise ValueError(f"start: {start!r} was trained with another kind of noise than {noise!r}")
-    recipe = replace(recipe, start=start, precision=precision)
+    recipe = replace(recipe, start=start, precision=precision, augment=augment or recipe.augment)
     build = lambda: chosen.build(start or None, sigma_train=sigma_train, noise=recipe.noise)  # noqa: E731
     inputs, labels, source = chosen.load("train")
     recipe = replace(recipe, data=source)
@@ -81,6 +82,8 @@ def train(
     injected = f"--sigma-train {sigma_train} --noise {noise}" if like is None else f"--like {like}"
     injected += f" --start {start}" if start else ""
     made = _made(network, injected, recipe, protocol, device)
+    if start:
+        made["from"] = record_of(chosen.build.__name__, start)
     with _progress(recipe.epochs * -(-len(inputs) // recipe.batch_size)) as tell:
         net = run(build, (inputs, labels), test, recipe, out, tell, device=device)
     made["seconds"] = yaml.safe_load((out / LOG).read_text(encoding="utf-8"))[-1]["seconds"]
@@ -175,7 +178,8 @@ def _made(network: str, injected: str, recipe: Recipe, protocol: str, device: st
         "command": f"mho train {network} {injected} --seed {recipe.seed}"
         f" --epochs {recipe.epochs} --batch-size {recipe.batch_size} --protocol {protocol}"
         f"{' --adversarial' if recipe.adversary else ''}"
-        f" --precision {recipe.precision} --threads {torch.get_num_threads()} --device {device}",
+        f" --augment {recipe.augment} --precision {recipe.precision}"
+        f" --threads {torch.get_num_threads()} --device {device}",
         "recipe": asdict(recipe),
         "versions": {"mho": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
         "machine": {
