@@ -56,7 +56,8 @@ def test_tables_and_figures_are_written(
     np.testing.assert_allclose(table["single_gain"], gains, atol=1e-6)
     assert white_box[["sigma", "noise"]].values.tolist() == [[0.0, "ignored"], [0.3, "ignored"], [0.3, "averaged"]]
     assert chips["errors"].tolist() == ["frozen", "fresh", "both"]
-    assert chips["attacked"].isna().tolist() == [True, True, False]
+    for name in ("on_chip", "on_network"):
+        assert chips[name].isna().tolist() == [True, True, False]
     assert table_pictures(script, out) == ["0-5.npz", "10-12.npz", "5-10.npz"]
 
     monkeypatch.setattr(script, "pgd", None)  # what was made is not made again
