@@ -252,13 +252,13 @@ def chips(settings: Settings, tell: Tell = silent) -> pd.DataFrame:
             for what, values in (("single", single), ("voted", voted)):
                 row |= compared(what, np.array(values), np.full(CHIPS, digital))
             if errors == "both":
-                row |= known_chip(net, chosen, images[:CHIP_ATTACKED], labels[:CHIP_ATTACKED], settings)
+                row |= white_box_chip(net, chosen, images[:CHIP_ATTACKED], labels[:CHIP_ATTACKED], settings)
             rows.append(row)
             tell("chips", len(rows), 3 * len(kinds))
     return pd.DataFrame(rows)
 
 
-def known_chip(
+def white_box_chip(
     net: nn.Module, kind: mho.Hardware, images: torch.Tensor, labels: torch.Tensor, settings: Settings
 ) -> dict[str, float]:
     """Accuracies of a chip on pictures made on it and on its network, in reads that the attacker has not seen."""

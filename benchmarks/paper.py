@@ -158,6 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     drawn = list(range(2, 12)) if everything else options.figure or []
     if options.page and not everything:
         parser.error("--page needs all tables and figures, leave --table and --figure out")
+    if options.chips and (options.page or not everything):
+        parser.error("--chips measures chips alone, leave --table, --figure and --page out")
     out: Path = options.out
     cells = out / "cells"
     grid = Grid(

@@ -101,6 +101,7 @@ def test_the_tables_of_attacks(
         (["--table", "12"], "numbers of 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, got '12'"),
         (["--figure", "x"], "numbers of 2, 3"),
         (["--runs", "0"], "--runs must be at least 1, got 0"),
+        (["--chips", "--table", "2"], "--chips measures chips alone"),
         (["--page", "--table", "2"], "--page needs all tables and figures"),
     ],
 )
