@@ -14,23 +14,19 @@ sigma_train; the cells that a table states are measured with all --images.
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 from collections.abc import Callable, Sequence
-from datetime import date
 from pathlib import Path
 
 import attacks
 import pandas as pd
 import paper_chips
-import torch
 from paper_cells import Measurement, test_set, trained
 from paper_figures import FIGURES, learning_curves
-from paper_tables import ACCURACIES, PAPER, TABLES, Grid, markdown, table
+from paper_page import page
+from paper_tables import ACCURACIES, PAPER, TABLES, Grid, markdown, shown, table
 from paper_train import learning_curves as trained_curves
 from paper_train import train_like, train_missing
-
-import mho
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, RESULTS, IMAGES = ROOT / "docs" / "paper.md", ROOT / "docs" / "results" / "paper", ROOT / "docs" / "images"
@@ -52,73 +48,16 @@ def numbers(known: Sequence[int]) -> Callable[[str], list[int]]:
 
 def available(number: int) -> str:
     """Why a table cannot be made now, or nothing."""
-    entry = PAPER[number]
-    entry = PAPER[entry["of"]] if "of" in entry else entry
     if number == 4:
         return ""
-    if not trained(entry["network"], entry["noise"]):
-        return f"no trained weights of {entry['network']} yet"
+    network, noise = shown(number)
+    if not trained(network, noise):
+        return f"no trained weights of {network} yet"
     try:
-        test_set(entry["network"])
+        test_set(network)
     except FileNotFoundError as error:
         return str(error)
     return ""
-
-
-def page(grid: Grid, tables: dict[int, pd.DataFrame], missing: dict[int, str], figures: list[int]) -> str:
-    """The text of docs/paper.md."""
-    versions = f"mho {mho.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
-    full, quick = grid.full, grid.quick
-    lines = [
-        "# The paper's tables and figures",
-        "",
-        "Qin and Vucinic, *Noisy Computations during Inference: Harmful or Helpful?* (2018), with its numbers beside",
-        "ours. This page is written by",
-        "",
-        "```sh",
-        f"python benchmarks/paper.py --page --runs {full.runs} --images {full.images} --quick {quick.images}",
-        "```",
-        "",
-        f"from the weights in `models/weights/` ({versions}; {date.today().isoformat()}). Beside each file of weights",
-        "stands how it was trained: command, seed, time, machine. `docs/results/paper/` has the tables too.",
-        "",
-        f"Accuracies are per cent of the first {full.images:,} test samples, the mean of {full.runs} inferences with",
-        "noise; ± is half the 95 % Wilson interval for that many samples, which is larger than the spread from",
-        f"inference to inference. Curves are drawn from {quick.images:,} samples, which also choose the best",
-        "sigma_train of a column. Noise falls on every output of every matrix product.",
-        "",
-    ]
-    for number in TABLES:
-        lines += [f"## Table {number}: {PAPER[number]['title']}", ""]
-        if number in tables:
-            lines += [markdown(number, tables[number]), ""]
-            entry = PAPER[number]
-            entry = PAPER[entry["of"]] if "of" in entry else entry
-            if number != 4:
-                there = [name.rpartition("-")[2] for name in trained(entry["network"], entry["noise"])]
-                source = test_set(entry["network"])[2]
-                lines += [f"Trained so far: sigma_train {', '.join(there)}. Data: {source}.", ""]
-        else:
-            lines += [f"Not made: {missing[number]}.", ""]
-    if CHIPS.is_file():
-        table = pd.read_csv(CHIPS)
-        n, chips, votes = (int(table[name].iloc[0]) for name in ("images", "chips", "votes"))
-        lines += ["## Beyond the paper: on physical chips", ""]
-        lines += [
-            "`python benchmarks/paper.py --chips`: the presets at their own read voltage, and at one so low that reads"
-        ]
-        lines += [
-            f"are very noisy; {n} test samples on {chips} chips, {votes} votes. Weights `like-...` are trained with"
-        ]
-        lines += ["the noise of that chip, measured layer by layer, the others with a sigma that is guessed.", ""]
-        lines += [paper_chips.markdown(table), ""]
-    lines += ["## Figures", ""]
-    for number in figures:
-        lines += [f"![Figure {number}](images/paper_figure_{number}.png)", "", f"Figure {number}.", ""]
-    absent = [str(number) for number in range(2, 12) if number not in figures]
-    if absent:
-        lines += [f"Not drawn, since what they show is not trained yet: Figure {', '.join(absent)}.", ""]
-    return "\n".join(lines)
 
 
 def attacked(number: int, options: argparse.Namespace) -> pd.DataFrame:
@@ -205,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found.to_csv(RESULTS / f"table_{number}.csv", index=False)
         for number in figures:
             (IMAGES / f"paper_figure_{number}.png").write_bytes((out / f"figure_{number}.png").read_bytes())
-        PAGE.write_text(page(grid, tables, missing, figures), encoding="utf-8")
+        chips = pd.read_csv(CHIPS) if CHIPS.is_file() else None
+        PAGE.write_text(page(grid, tables, missing, figures, chips), encoding="utf-8")
     return 0
 
 

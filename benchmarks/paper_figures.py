@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from paper_cells import Cell, softmax_of_one, test_set, trained
-from paper_tables import FINE, PAPER, SIGMA_VAL, Grid
+from paper_tables import FINE, PAPER, SIGMA_VAL, Grid, shown
 
 SHOWN_RUNS = 10_000
+MANY_VOTES = 100
 OUTPUT_BINS = 50
 
 
-def errors(grid: Grid, panels: list[tuple[str, str, bool]]) -> Figure:
-    """Error rate over sigma_val, a curve per sigma_train: Figures 2, 6 to 10. A panel is (network, noise, voted)."""
-    figure = Figure(figsize=(5.5 * len(panels), 4.2), layout="constrained")
-    for axis, (network, noise, voted) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
-        for i, weights in enumerate(trained(network, noise)):
+def errors(grid: Grid, tables: list[int]) -> Figure:
+    """Error rate over sigma_val, a curve per sigma_train and a panel per table: Figures 2 and 6 to 10."""
+    figure = Figure(figsize=(5.5 * len(tables), 4.2), layout="constrained")
+    for axis, number in zip(np.atleast_1d(figure.subplots(1, len(tables))), tables, strict=True):
+        (network, noise), voted = shown(number), "of" in PAPER[number]
+        for weights in trained(network, noise):
             cells = [grid.quick.cell(Cell(network, weights, sigma)) for sigma in FINE]
             right = [float(cell["hard"].iloc[-1] if voted else cell["single"].mean()) for cell in cells]
-            label = f"sigma_train {weights.rpartition('-')[2]}"
-            axis.plot(FINE, [max(1 - r, 0.5 / grid.quick.images) for r in right], f"C{i % 10}.-", label=label)
+            sigma_train = cells[0]["sigma_train"].iloc[0]
+            wrong = [max(1 - r, 0.5 / grid.quick.images) for r in right]
+            axis.plot(FINE, wrong, ".-", color=_colour(sigma_train), label=f"sigma_train {sigma_train}")
         axis.set_yscale("log")
         axis.set_xlabel("sigma_val")
         axis.set_ylabel("error rate")
@@ -39,8 +44,8 @@ def learning_curves(table: pd.DataFrame) -> Figure:
     """Figure 3: accuracy and loss on the test set over minibatches, a curve per sigma_train."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     for axis, column in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        for i, (sigma, rows) in enumerate(table.groupby("sigma_train")):
-            axis.plot(rows["minibatch"], rows[column], f"C{i % 10}", label=f"sigma_train {sigma:.1f}")
+        for sigma, rows in table.groupby("sigma_train"):
+            axis.plot(rows["minibatch"], rows[column], color=_colour(sigma), label=f"sigma_train {sigma:.1f}")
         axis.set_xlabel("minibatches of 32")
         axis.set_ylabel(f"test {column}")
         axis.legend(fontsize="x-small")
@@ -66,20 +71,32 @@ def outputs(weights: str) -> Figure:
 
 
 def votes(grid: Grid, tables: list[int]) -> Figure:
-    """Figure 11: accuracy over the number of votes, the best weights for each sigma_val."""
+    """Figure 11: accuracy over the number of votes, the best weights for each sigma_val: hard votes (lines with their
+    95 % interval), soft votes (dotted), and hard votes of many more inferences of fewer samples (thin).
+    """
+    many = replace(grid.quick, runs=MANY_VOTES)
     figure = Figure(figsize=(5.5 * len(tables), 4.2), layout="constrained")
     for axis, number in zip(np.atleast_1d(figure.subplots(1, len(tables))), tables, strict=True):
-        network, noise = PAPER[number]["network"], PAPER[number]["noise"]
+        network, noise = shown(number)
         for i, sigma in enumerate(SIGMA_VAL[1:]):
             if trained(network, noise):
                 weights = grid.best(network, noise, sigma, voted=True)
-                _over_votes(axis, grid.full.cell(Cell(network, weights, sigma)), i, f"sigma_val {sigma}, {weights}")
+                cell = Cell(network, weights, sigma)
+                _over_votes(axis, grid.full.cell(cell), i, f"sigma_val {sigma}, {weights}")
+                more = many.cell(cell)
+                axis.plot(more["k"], 100 * more["hard"], f"C{i}", linewidth=0.5)
+        axis.set_xscale("log")
         axis.set_xlabel("votes")
         axis.set_ylabel("accuracy (%)")
         axis.set_title(network, fontsize="medium")
         if axis.lines:
             axis.legend(fontsize="x-small")
     return figure
+
+
+def _colour(sigma_train: float) -> tuple[float, float, float, float]:
+    red, green, blue, alpha = colormaps["viridis"](0.95 * sigma_train)
+    return red, green, blue, alpha
 
 
 def _over_votes(axis: Axes, cell: pd.DataFrame, i: int, label: str) -> None:
@@ -89,13 +106,13 @@ def _over_votes(axis: Axes, cell: pd.DataFrame, i: int, label: str) -> None:
 
 
 FIGURES: dict[int, Callable[[Grid], Figure]] = {
-    2: lambda grid: errors(grid, [("mnist_cnn", "mult", False), ("mnist_cnn", "add", False)]),
+    2: lambda grid: errors(grid, [2, 3]),
     4: lambda grid: outputs("sigma-0.0"),
     5: lambda grid: outputs("sigma-1.0"),
-    6: lambda grid: errors(grid, [("densenet40", "mult", False)]),
-    7: lambda grid: errors(grid, [("stroke_lstm", "mult", False)]),
-    8: lambda grid: errors(grid, [("mnist_cnn", "mult", False), ("mnist_cnn", "mult", True)]),
-    9: lambda grid: errors(grid, [("densenet40", "mult", False), ("densenet40", "mult", True)]),
-    10: lambda grid: errors(grid, [("stroke_lstm", "mult", False), ("stroke_lstm", "mult", True)]),
-    11: lambda grid: votes(grid, [2, 5]),
+    6: lambda grid: errors(grid, [5]),
+    7: lambda grid: errors(grid, [6]),
+    8: lambda grid: errors(grid, [2, 7]),
+    9: lambda grid: errors(grid, [5, 8]),
+    10: lambda grid: errors(grid, [6, 9]),
+    11: lambda grid: votes(grid, [7, 8, 9]),
 }

@@ -16,6 +16,17 @@ TABLES, ACCURACIES = (2, 3, 4, 5, 6, 7, 8, 9), (2, 3, 5, 6)
 FINE = [round(0.1 * i, 1) for i in range(11)]
 
 
+def shown(number: int) -> tuple[str, str]:
+    """Network and noise of one of our tables: those of the paper's, or the network that stands in for one that is not
+    trained.
+    """
+    entry = PAPER[number]
+    entry = PAPER[entry["of"]] if "of" in entry else entry
+    network, noise = entry["network"], entry["noise"]
+    stands_in = "stand_in" in entry and not trained(network, noise)
+    return entry["stand_in"] if stands_in else network, noise
+
+
 @dataclass(frozen=True)
 class Grid:
     """Where cells come from: `quick` for all pairs of sigma_train and sigma_val, `full` for those a table states."""
@@ -44,7 +55,7 @@ def accuracies(grid: Grid, number: int) -> pd.DataFrame:
     next, `..._half` half the 95 % Wilson interval for the number of samples, `by` the sigma_train of the best.
     """
     paper = PAPER[number]
-    network, noise = paper["network"], paper["noise"]
+    network, noise = shown(number)
     there = trained(network, noise)
     clean = next((name for name in there if name.endswith("sigma-0.0")), None)
     rows = []
@@ -80,7 +91,7 @@ def voting(grid: Grid, number: int) -> pd.DataFrame:
     inferences of the latter; `by` the sigma_train.
     """
     paper = PAPER[number]
-    network, noise = PAPER[paper["of"]]["network"], PAPER[paper["of"]]["noise"]
+    network, noise = shown(number)
     rows = []
     for place, sigma_val in enumerate(SIGMA_VAL):
         row: dict[str, Any] = {"table": number, "sigma_val": sigma_val}
@@ -139,6 +150,16 @@ def markdown(number: int, found: pd.DataFrame) -> str:
         lines += [("sigma_train, paper", [_number(v, 1) for v in found["paper_by"]])]
     rows = [f"| {name} | {' | '.join(values)} |" for name, values in lines]
     return "\n".join([rows[0], "|---" * (len(lines[0][1]) + 1) + "|", *rows[1:]])
+
+
+def below(number: int, found: pd.DataFrame) -> list[str]:
+    """The cells of the best or voted row that are less than the paper's, which has them to 0.1."""
+    ours, theirs = ("best", "paper_best") if number in ACCURACIES else ("voted", "paper_voted")
+    return [
+        f"{row[ours]:.2f} for {row[theirs]:.1f} at sigma_val {row['sigma_val']:.1f}"
+        for row in found.to_dict("records")
+        if row[ours] < row[theirs] - 0.05
+    ]
 
 
 def _with_half(found: pd.DataFrame, name: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from . import data
 from .cnn import mnist_cnn, mnist_cnn4
-from .densenet import densenet40, densenet100
+from .densenet import densenet22, densenet40, densenet100
 from .lstm import stroke_lstm
 
-__all__ = ["data", "densenet40", "densenet100", "mnist_cnn", "mnist_cnn4", "stroke_lstm"]
+__all__ = ["data", "densenet22", "densenet40", "densenet100", "mnist_cnn", "mnist_cnn4", "stroke_lstm"]

@@ -44,6 +44,11 @@ class DenseLayer(nn.Module):
         return torch.cat([x, self.noise(self.conv(self.relu(self.norm(x))))], 1)
 
 
+def densenet22(weights: str | None = None, *, sigma_train: float = 0.0, noise: Kind = "mult") -> nn.Sequential:
+    """The `densenet` of depth 22 and growth 12: not of the paper, a small one that a CPU trains in an hour."""
+    return densenet(weights, depth=22, sigma_train=sigma_train, noise=noise)
+
+
 def densenet40(weights: str | None = None, *, sigma_train: float = 0.0, noise: Kind = "mult") -> nn.Sequential:
     """The `densenet` of depth 40 and growth 12: section 3.2.2 of the paper."""
     return densenet(weights, depth=40, sigma_train=sigma_train, noise=noise)

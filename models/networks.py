@@ -12,7 +12,7 @@ from . import data
 from .attacks import TABLE_10, Adversary, Pgd
 from .cnn import mnist_cnn, mnist_cnn4
 from .data import strokes
-from .densenet import densenet40, densenet100
+from .densenet import densenet22, densenet40, densenet100
 from .lstm import stroke_lstm
 from .train import Recipe
 
@@ -91,11 +91,11 @@ def _mnist_cnn(build: Callable[..., nn.Module], ours: Recipe, adversarial: Recip
     return Network(build, _mnist, ours, PAPER, adversarial, paper, attack)
 
 
-def _densenet(build: Callable[..., nn.Module]) -> Network:
+def _densenet(build: Callable[..., nn.Module], recipe: Recipe = DENSENET) -> Network:
     attack = TABLE_10["cifar10"]
-    ours = replace(DENSENET, label_smoothing=0.0, adversary=replace(_as(attack), first=1))
+    ours = replace(recipe, label_smoothing=0.0, adversary=replace(_as(attack), first=1))
     paper = replace(PAPER_DENSENET, adversary=_as(attack))
-    return Network(build, _cifar, DENSENET, PAPER_DENSENET, ours, paper, attack)
+    return Network(build, _cifar, recipe, PAPER_DENSENET, ours, paper, attack)
 
 
 def _as(attack: Pgd) -> Adversary:
@@ -112,6 +112,7 @@ NETWORKS = {
         ours=Recipe(epochs=40, learning_rate=4e-3, weight_decay=0.01, augment="wobble", label_smoothing=0.0, clip=1.0),
         paper=PAPER,
     ),
+    "densenet22": _densenet(densenet22, replace(DENSENET, epochs=15, batch_size=128, learning_rate=0.1)),
     "densenet40": _densenet(densenet40),
     "densenet100": _densenet(densenet100),
 }

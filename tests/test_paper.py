@@ -20,14 +20,17 @@ TINY = ["--runs", "2", "--images", "24", "--quick", "12"]
 def paper(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script, with two trained networks and few noises."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    cells, tables, figures = (importlib.import_module(f"paper_{part}") for part in ("cells", "tables", "figures"))
+    cells, tables, figures, page = (
+        importlib.import_module(f"paper_{part}") for part in ("cells", "tables", "figures", "page")
+    )
     found = {"mult": ["sigma-0.0", "sigma-0.5"], "add": ["add-sigma-0.5"]}
     script = importlib.import_module("paper")
-    for module in (cells, tables, figures, script):
+    for module in (cells, tables, figures, page, script):
         known = lambda network, noise: found[noise] if network == "mnist_cnn" else []  # noqa: E731
         monkeypatch.setattr(module, "trained", known)
     monkeypatch.setattr(figures, "FINE", [0.0, 0.4])
     monkeypatch.setattr(figures, "SHOWN_RUNS", 20)
+    monkeypatch.setattr(figures, "MANY_VOTES", 4)
     return script
 
 
@@ -80,7 +83,8 @@ def test_networks_on_chips(
         mean = 100 * chosen[chosen["rule"] == rule][column].mean()
         assert table.loc[4, way] == pytest.approx(mean, rel=1e-4)
     grid = paper.Grid(*[paper.Measurement(3, 20, "cpu", tmp_path)] * 2)
-    assert "## Beyond the paper" in paper.page(grid, {}, dict.fromkeys(paper.TABLES, "asked for no table"), [])
+    text = paper.page(grid, {}, dict.fromkeys(paper.TABLES, "asked for no table"), [], table)
+    assert "## Beyond the paper" in text
 
 
 def test_the_tables_of_attacks(

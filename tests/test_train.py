@@ -464,7 +464,7 @@ def test_the_paper_trains_on_the_attacks_of_its_table_10():
     [
         (
             ["mnist"],
-            "network must be one of mnist-cnn, mnist-cnn4, stroke-lstm, densenet40, densenet100, got 'mnist'",
+            "one of mnist-cnn, mnist-cnn4, stroke-lstm, densenet22, densenet40, densenet100, got 'mnist'",
         ),
         (["mnist-cnn", "--noise", "pink"], "noise must be 'mult' or 'add', got 'pink'"),
         (["mnist-cnn", "--sigma-train", "-0.5"], "sigma_train must be at least 0 and finite, got -0.5"),

@@ -21,7 +21,7 @@ CALIBRATION = 512  # training inputs
 
 
 def train(
-    network: str = typer.Argument(..., help="mnist-cnn, mnist-cnn4, stroke-lstm, densenet40 or densenet100."),
+    network: str = typer.Argument(..., help="mnist-cnn, mnist-cnn4, stroke-lstm, densenet22, densenet40, densenet100."),
     sigma_train: float = typer.Option(0.0, help="Standard deviation of the noise in training."),
     noise: str = typer.Option("mult", help="mult or add."),
     like: str | None = typer.Option(None, help="A hardware file or preset: the noise of its chip, layer by layer."),

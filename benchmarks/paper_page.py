@@ -1,0 +1,89 @@
+"""The text of docs/paper.md: the tables beside the paper's, what is worse or missing, chips, figures."""
+
+from __future__ import annotations
+
+import platform
+from datetime import date
+
+import pandas as pd
+import paper_chips
+import torch
+from paper_cells import MOST, test_set, trained
+from paper_tables import PAPER, TABLES, Grid, below, markdown, shown
+
+import mho
+
+
+def page(
+    grid: Grid, tables: dict[int, pd.DataFrame], missing: dict[int, str], figures: list[int], chips: pd.DataFrame | None
+) -> str:
+    """The page, of those tables that could be made and figures that could be drawn."""
+    versions = f"mho {mho.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+    full, quick = grid.full, grid.quick
+    lines = [
+        "# The paper's tables and figures",
+        "",
+        "Qin and Vucinic, *Noisy Computations during Inference: Harmful or Helpful?* (2018), with its numbers beside",
+        "ours. This page is written by",
+        "",
+        "```sh",
+        f"python benchmarks/paper.py --page --runs {full.runs} --images {full.images} --quick {quick.images}",
+        "```",
+        "",
+        f"from the weights in `models/weights/` ({versions}; {date.today().isoformat()}). Beside each file of weights",
+        "stands how it was trained: command, seed, time, machine. `docs/results/paper/` has the tables too.",
+        "",
+        f"Accuracies are per cent of the first {full.images:,} test samples, the mean of {full.runs} inferences with",
+        "noise; ± is half the 95 % Wilson interval for that many samples, which is larger than the spread from",
+        f"inference to inference. Curves are drawn from {quick.images:,} samples, which also choose the best",
+        "sigma_train of a column. Noise falls on every output of every matrix product.",
+        "",
+    ]
+    for number in TABLES:
+        lines += [f"## Table {number}: {PAPER[number]['title']}", ""]
+        if number in missing:
+            lines += [f"Not made: {missing[number]}.", ""]
+        else:
+            lines += [markdown(number, tables[number]), "", *_notes(number, tables[number]), ""]
+    if chips is not None:
+        lines += _on_chips(chips)
+    lines += ["## Figures", ""]
+    for number in figures:
+        lines += [f"![Figure {number}](images/paper_figure_{number}.png)", "", f"Figure {number}.", ""]
+    absent = [str(number) for number in range(2, 12) if number not in figures]
+    if absent:
+        lines += [f"Not drawn, since what they show is not trained yet: Figure {', '.join(absent)}.", ""]
+    return "\n".join(lines)
+
+
+def _notes(number: int, found: pd.DataFrame) -> list[str]:
+    """What a reader of one table has to know."""
+    if number == 4:
+        return ["All entries of matrices and kernels, as our recipe (weight decay 0.02) leaves them."]
+    network, noise = shown(number)
+    notes = []
+    meant = PAPER[PAPER[number].get("of", number)]["network"]
+    if network != meant:
+        notes += [
+            f"Ours are of `{network}`, much smaller, in place of `{meant}`, whose training wants a GPU, and none was"
+        ]
+        notes += ["to be had: they show the method, and are not to be compared with the paper's."]
+    else:
+        notes += [f"Below the paper's: {'; '.join(below(number, found)) or 'none'}."]
+    there = ", ".join(name.rpartition("-")[2] for name in trained(network, noise))
+    only = f", the first {MOST[network]:,} samples" if network in MOST else ""
+    return [*notes, f"Trained with sigma_train {there}. Data: {test_set(network)[2]}{only}."]
+
+
+def _on_chips(table: pd.DataFrame) -> list[str]:
+    n, chips, votes = (int(table[name].iloc[0]) for name in ("images", "chips", "votes"))
+    return [
+        "## Beyond the paper: on physical chips",
+        "",
+        "`python benchmarks/paper.py --chips`: the presets at their own read voltage, and at one so low that reads",
+        f"are very noisy; {n} test samples on {chips} chips, {votes} votes. Weights `like-...` are trained with the",
+        "noise of that chip, measured layer by layer, the others with a sigma that is guessed.",
+        "",
+        paper_chips.markdown(table),
+        "",
+    ]
