@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 import torch
 import voltage_figures as figures
+from intervals import of_chips
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from scipy.stats import t as student
 from timing import record
 
 import mho
@@ -30,7 +30,6 @@ from mho.crossbar.encoding import Encoding
 from mho.crossbar.kernels.plain import gather
 from mho.devices.budget import Converter, budget
 from mho.mapping.layers import Inference
-from mho.models.votes import Accuracy
 
 PRESETS = ("reram", "pcm", "nand")
 WEIGHTS = "sigma-0.5"
@@ -135,8 +134,7 @@ def warm_up(images: torch.Tensor) -> None:
 def accuracy_table(chips: pd.DataFrame, digital: float) -> pd.DataFrame:
     """Means over the chips, a row per preset, kind of ADC range and read voltage.
 
-    The 95 % intervals take both into account that there are few pictures (Wilson's interval of one chip) and that there
-    are few chips (Student's of their accuracies).
+    The 95 % intervals `..._low`, `..._high` are those of `intervals.of_chips`.
     """
     rows = []
     chips = chips.assign(adc=np.where(chips["adc.calibrated_at"].isna(), "tracking", "fixed"))
@@ -145,12 +143,8 @@ def accuracy_table(chips: pd.DataFrame, digital: float) -> pd.DataFrame:
         row: dict[str, Any] = {"preset": preset, "adc": adc, "v_read": v, "v_max": limit}
         row |= {"allowed": v <= limit, "chips": many, "pictures": n, "digital": digital}
         for way in WAYS:
-            mean = float(group[way].mean())
-            one = Accuracy(round(mean * n), n)
-            spread = student.ppf(0.975, many - 1) * group[way].std() / np.sqrt(many) if many > 1 else 0.0
-            row[way] = mean
-            row[f"{way}_low"] = max(0.0, mean - float(np.hypot(max(0.0, mean - one.low), spread)))
-            row[f"{way}_high"] = min(1.0, mean + float(np.hypot(max(0.0, one.high - mean), spread)))
+            row[way] = float(group[way].mean())
+            row[f"{way}_low"], row[f"{way}_high"] = of_chips(group[way], n)
         energies = ["mean_reads", "array_energy_j", "inference_energy_j", "decision_energy_j", "adaptive_energy_j"]
         rows.append(row | {name: float(group[name].mean()) for name in energies})
     return pd.DataFrame(rows)

@@ -85,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=10_000, help="samples of the cells that a table states")
     parser.add_argument("--quick", type=int, default=1000, help="samples of the quick look")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--precision", default="float32", help="of --train: float32 or bfloat16")
     parser.add_argument("--train", action="store_true", help="train what is missing first: hours to days on a CPU")
     parser.add_argument("--chips", action="store_true", help="measure physical chips, with at most 300 samples")
     parser.add_argument("--page", action="store_true", help="write docs/paper.md and its tables and pictures too")
@@ -106,14 +107,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Measurement(options.runs, options.images, options.device, cells),
     )
     out.mkdir(parents=True, exist_ok=True)
+    how = ["--device", options.device, "--precision", options.precision]
     if options.train and options.chips:
-        train_like(out / "train", options.device)
+        train_like(out / "train", how)
     elif options.train:
         for number in sorted({PAPER[n].get("of", n) for n in wanted if n in TABLES} & set(ACCURACIES)):
-            train_missing(number, out / "train", options.device)
+            train_missing(number, out / "train", how)
         if 3 in drawn:
             RESULTS.mkdir(parents=True, exist_ok=True)
-            trained_curves(out / "train", options.device).to_csv(CURVES, index=False)
+            trained_curves(out / "train", how).to_csv(CURVES, index=False)
     if options.chips:
         found = paper_chips.measure(out / "chips", min(options.images, 300), 3, options.runs, jobs=2)
         RESULTS.mkdir(parents=True, exist_ok=True)

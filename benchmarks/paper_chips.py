@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from intervals import of_chips
 
 import mho
-from mho.models.votes import Accuracy
 from mho.models.weights import names
 
 DATA = {"mnist_cnn": "mnist", "stroke_lstm": "strokes"}
@@ -58,17 +56,10 @@ def measure(out: Path, images: int, chips: int, votes: int, jobs: int) -> pd.Dat
         hard, soft = (group[group["rule"] == rule] for rule in ("hard", "soft"))
         row: dict[str, Any] = dict(zip(BY, key, strict=True)) | {"images": images, "chips": chips, "votes": votes}
         for way, values in zip(WAYS, (hard["single"], hard["voted"], soft["voted"], hard["adaptive"]), strict=True):
-            row |= {way: 100 * float(values.mean()), f"{way}_half": 100 * half_interval(values, images)}
+            low, high = of_chips(values, images)
+            row |= {way: 100 * float(values.mean()), f"{way}_half": 50 * (high - low)}
         rows.append(row | {"reads": float(hard["mean_reads"].mean())})
     return pd.DataFrame(rows)
-
-
-def half_interval(values: pd.Series, images: int) -> float:
-    """Half the 95 % interval of a mean over chips: Wilson's of the samples of one, and Student's of the chips."""
-    one = Accuracy(round(float(values.mean()) * images), images)
-    n = len(values)
-    spread = float(student.ppf(0.975, n - 1) * values.std() / np.sqrt(n)) if n > 1 else 0.0
-    return float(np.hypot((one.high - one.low) / 2, spread))
 
 
 def markdown(table: pd.DataFrame) -> str:

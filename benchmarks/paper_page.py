@@ -36,7 +36,8 @@ def page(
         f"Accuracies are per cent of the first {full.images:,} test samples, the mean of {full.runs} inferences with",
         "noise; ± is half the 95 % Wilson interval for that many samples, which is larger than the spread from",
         f"inference to inference. Curves are drawn from {quick.images:,} samples, which also choose the best",
-        "sigma_train of a column. Noise falls on every output of every matrix product.",
+        "sigma_train of a column. Noise falls on every output of every matrix product. Tables 10 and 11, of attacks,",
+        "are in [adversarial.md](adversarial.md).",
         "",
     ]
     for number in TABLES:

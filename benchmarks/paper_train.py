@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -24,22 +25,25 @@ WANTED = {
 }
 CURVES = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
 CURVE_EPOCHS, CURVE_BATCHES = 14, 1875  # the first 25,000 minibatches of 32
-LIKE_EPOCHS = 8
+LIKE_EPOCHS = 6
 
 
-def train_missing(number: int, runs: Path, device: str) -> None:
-    """Train the networks of Table 2, 3, 5 or 6 that are not there, and put them beside those that are."""
+def train_missing(number: int, runs: Path, how: Sequence[str]) -> None:
+    """Train the networks of Table 2, 3, 5 or 6 that are not there, and put them beside those that are.
+
+    `how` are options of `mho train` that change how fast it goes.
+    """
     network, noise = PAPER[number]["network"], PAPER[number]["noise"]
     for sigma in WANTED[number]:
         name = f"{'add-' if noise == 'add' else ''}sigma-{sigma}"
         if (FOLDER / network / f"{name}.safetensors").is_file():
             continue
         out = runs / network / name
-        _train(DATA[network], out, device, "--noise", noise, "--sigma-train", str(sigma))
+        _train(DATA[network], out, how, "--noise", noise, "--sigma-train", str(sigma))
         _keep(out, network, name)
 
 
-def train_like(runs: Path, device: str) -> None:
+def train_like(runs: Path, how: Sequence[str]) -> None:
     """Train the CNN for each preset at its low voltage, where it is not there."""
     for preset, v in LOW_V.items():
         if (FOLDER / "mnist_cnn" / f"{like(preset)}.safetensors").is_file():
@@ -47,11 +51,11 @@ def train_like(runs: Path, device: str) -> None:
         out, file = runs / "mnist_cnn" / like(preset), runs / f"{preset}-low.yaml"
         runs.mkdir(parents=True, exist_ok=True)
         mho.Hardware.preset(preset).replace({"name": f"{preset}-low", "sensing.v_read": v}).save(file)
-        _train("mnist-cnn", out, device, "--like", str(file), "--start", "sigma-0.5", "--epochs", str(LIKE_EPOCHS))
+        _train("mnist-cnn", out, how, "--like", str(file), "--start", "sigma-0.5", "--epochs", str(LIKE_EPOCHS))
         _keep(out, "mnist_cnn", like(preset))
 
 
-def learning_curves(runs: Path, device: str) -> pd.DataFrame:
+def learning_curves(runs: Path, how: Sequence[str]) -> pd.DataFrame:
     """Figure 3: test accuracy and loss after each epoch of the paper's protocol, trained where they are not there.
 
     Columns: sigma_train, minibatch, accuracy, loss.
@@ -60,7 +64,7 @@ def learning_curves(runs: Path, device: str) -> pd.DataFrame:
     for sigma in CURVES:
         out = runs / "curves" / f"sigma-{sigma}"
         protocol = ("--protocol", "paper", "--epochs", str(CURVE_EPOCHS))
-        _train("mnist-cnn", out, device, "--sigma-train", str(sigma), *protocol)
+        _train("mnist-cnn", out, how, "--sigma-train", str(sigma), *protocol)
         for epoch in yaml.safe_load((out / "log.yaml").read_text(encoding="utf-8")):
             batches = (epoch["epoch"] + 1) * CURVE_BATCHES
             rows.append((sigma, batches, epoch["test_accuracy"], epoch["test_loss"]))
@@ -74,7 +78,7 @@ def _keep(out: Path, network: str, name: str) -> None:
         shutil.copy(out / f"{name}.{kind}", FOLDER / network)
 
 
-def _train(network: str, out: Path, device: str, *options: str) -> None:
-    command = ["train", network, "--out", str(out), "--device", device, *options]
+def _train(network: str, out: Path, how: Sequence[str], *options: str) -> None:
+    command = ["train", network, "--out", str(out), *how, *options]
     print(f"mho {' '.join(command)}", flush=True)
     subprocess.run([sys.executable, "-m", "mho", *command], check=True)

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from intervals import half_of_mean
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from scipy.stats import norm
-from scipy.stats import t as student
 from timing import record
 
 import mho
@@ -76,9 +76,7 @@ def compare(chips: pd.DataFrame) -> pd.DataFrame:
         for way in WAYS:
             found, model = group[f"chip_{way}"], group[f"model_{way}"]
             n = int(group["pictures"].sum())
-            spread = 0.0
-            if len(group) > 1:
-                spread = student.ppf(0.975, len(group) - 1) * float((model - found).std()) / np.sqrt(len(group))
+            spread = half_of_mean(model - found)
             p = np.array([found.mean(), model.mean()])
             interval = float(np.hypot(spread, norm.ppf(0.975) * np.sqrt((p * (1 - p)).sum() / n)))
             off = float(p[1] - p[0])

@@ -12,7 +12,7 @@ from scipy import stats
 from torch import nn
 
 import mho
-from mho.models import densenet40, densenet100, mnist_cnn, mnist_cnn4, weights
+from mho.models import densenet22, densenet40, densenet100, mnist_cnn, mnist_cnn4, weights
 from mho.models.attacks import TABLE_10, pgd
 from mho.models.data import mnist
 from mho.models.densenet import densenet
@@ -143,9 +143,11 @@ def test_the_network_of_madry() -> None:
     assert mnist_cnn4(noise="add").noise1.kind == "add"
 
 
-@pytest.mark.parametrize(("build", "depth", "millions"), [(densenet40, 40, 1.0), (densenet100, 100, 7.0)])
+@pytest.mark.parametrize(
+    ("build", "depth", "millions"), [(densenet22, 22, 0.3), (densenet40, 40, 1.0), (densenet100, 100, 7.0)]
+)
 def test_the_densenets(build: Any, depth: int, millions: float) -> None:
-    """Their parameters are those of Huang et al. (2017), Table 2."""
+    """The parameters of depths 40 and 100 are those of Huang et al. (2017), Table 2."""
     net = build()
     assert sum(isinstance(m, nn.Conv2d | nn.Linear) for m in net.modules()) == depth
     assert sum(isinstance(m, Noise) for m in net.modules()) == depth

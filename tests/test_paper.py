@@ -64,6 +64,22 @@ def test_a_vote_of_one_is_the_inference(paper: ModuleType, tmp_path: Path) -> No
     assert len(clean) == 1
 
 
+def test_a_small_network_stands_in_for_one_that_is_not_trained(
+    paper: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = importlib.import_module("paper_tables")
+    assert tables.shown(5) == tables.shown(8) == ("densenet22", "mult")
+    assert tables.shown(3) == ("mnist_cnn", "add")
+    monkeypatch.setattr(tables, "trained", lambda network, noise: ["sigma-0.0"])
+    assert tables.shown(5) == tables.shown(8) == ("densenet40", "mult")
+
+
+def test_cells_below_the_papers_are_named(paper: ModuleType) -> None:
+    tables = importlib.import_module("paper_tables")
+    found = pd.DataFrame({"sigma_val": [0.0, 0.2, 0.4], "voted": [99.6, 99.56, 99.54], "paper_voted": 99.6})
+    assert tables.below(7, found) == ["99.54 for 99.6 at sigma_val 0.4"]
+
+
 def test_networks_on_chips(
     paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -125,6 +125,8 @@ def _recipe(
     if protocol not in ("ours", "paper"):
         raise ValueError(f"protocol must be 'ours' or 'paper', got {protocol!r}")
     recipe: Recipe | None = network.paper if protocol == "paper" else network.ours
+    if noise == "add" and protocol == "ours":
+        recipe = network.additive or network.ours
     if adversarial:
         recipe = network.paper_adversarial if protocol == "paper" else network.adversarial
     if recipe is None:
