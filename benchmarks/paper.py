@@ -4,8 +4,9 @@
 
 Without --table and --figure it makes all of them but Tables 10 and 11, whose attacks are those of attacks.py; with
 --page the page docs/paper.md too. --chips measures the networks on physical chips instead, for the page. What is
-measured is kept in the folder, cell by cell: a run that was interrupted goes on. On two cores all of it takes hours,
-the first time.
+measured is kept in the folder, cell by cell: a run that was interrupted goes on. What the page was made from comes with
+Mho and is not measured again, unless weights or numbers of samples and inferences are others, or with --anew: on two
+cores that takes hours.
 
 A quick look at every pair of sigma_train and sigma_val (--quick samples) draws the curves and finds the best
 sigma_train; the cells that a table states are measured with all --images.
@@ -16,12 +17,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import attacks
 import pandas as pd
 import paper_chips
-from paper_cells import Measurement, test_set, trained
+from paper_cells import Measurement, read_cells, test_set, trained, write_cells
 from paper_figures import FIGURES, learning_curves
 from paper_page import page
 from paper_tables import ACCURACIES, PAPER, TABLES, Grid, markdown, shown, table
@@ -30,7 +32,7 @@ from paper_train import train_like, train_missing
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, RESULTS, IMAGES = ROOT / "docs" / "paper.md", ROOT / "docs" / "results" / "paper", ROOT / "docs" / "images"
-CURVES, CHIPS = RESULTS / "curves.csv", RESULTS / "chips.csv"
+CURVES, CHIPS, CELLS = RESULTS / "curves.csv", RESULTS / "chips.csv", RESULTS / "cells.parquet"
 ATTACKS = {10: "Black-box attacks", 11: "Accuracy under black-box attack over the noise of inference, MNIST"}
 
 
@@ -85,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=10_000, help="samples of the cells that a table states")
     parser.add_argument("--quick", type=int, default=1000, help="samples of the quick look")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--anew", action="store_true", help="measure what docs/results/paper has, too")
     parser.add_argument("--precision", default="float32", help="of --train: float32 or bfloat16")
     parser.add_argument("--train", action="store_true", help="train what is missing first: hours to days on a CPU")
     parser.add_argument("--chips", action="store_true", help="measure physical chips, with at most 300 samples")
@@ -102,10 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--chips measures chips alone, leave --table, --figure and --page out")
     out: Path = options.out
     cells = out / "cells"
-    grid = Grid(
-        Measurement(options.runs, options.quick, options.device, cells),
-        Measurement(options.runs, options.images, options.device, cells),
-    )
+    full = Measurement(options.runs, options.images, options.device, cells, {} if options.anew else read_cells(CELLS))
+    grid = Grid(replace(full, images=options.quick), full)
     out.mkdir(parents=True, exist_ok=True)
     how = ["--device", options.device, "--precision", options.precision]
     if options.train and options.chips:
@@ -142,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"figure {number}: {out / f'figure_{number}.png'}")
     if options.page:
         RESULTS.mkdir(parents=True, exist_ok=True)
+        write_cells(full.used, CELLS)
         for number, found in tables.items():
             found.to_csv(RESULTS / f"table_{number}.csv", index=False)
         for number in figures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -52,14 +52,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Measurement:
-    """How cells are measured: inferences of each sample, number of samples (the first of the test set), where, and the
-    folder that keeps what is done.
+    """How cells are measured: inferences of each sample, number of samples (the first of the test set), where, the
+    folder that keeps what is done, a table of cells that were measured elsewhere, by their key, and those used.
     """
 
     runs: int
     images: int
     device: str
     folder: Path
+    known: dict[str, pd.DataFrame] = field(default_factory=dict)
+    used: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def cell(self, cell: Cell, tell: Callable[[str], None] = print) -> pd.DataFrame:
         """A row for each number of votes k from 1 to `runs` (without noise one run says all).
@@ -73,10 +75,13 @@ class Measurement:
         images = min(self.images, MOST.get(cell.network, self.images))
         weights = (FOLDER / cell.network / f"{cell.weights}.safetensors").read_bytes()
         told = f"{VERSION} {runs} {images} {sha256(weights).hexdigest()}"
-        path = (
-            self.folder / f"{cell.network}-{cell.weights}-at-{cell.sigma_val}-{sha256(told.encode()).hexdigest()[:12]}"
-        )
-        path = path.with_name(path.name + ".parquet")
+        key = f"{cell.network}-{cell.weights}-at-{cell.sigma_val}-{sha256(told.encode()).hexdigest()[:12]}"
+        if key not in self.used:
+            self.used[key] = self.known[key] if key in self.known else self._kept(key, cell, runs, images, tell)
+        return self.used[key]
+
+    def _kept(self, key: str, cell: Cell, runs: int, images: int, tell: Callable[[str], None]) -> pd.DataFrame:
+        path = self.folder / f"{key}.parquet"
         if not path.is_file():
             tell(f"{cell.network} {cell.weights} at {cell.sigma_val}: {runs} runs of {images}")
             table = pd.DataFrame(self._measure(cell, runs, images))
@@ -127,6 +132,19 @@ class Measurement:
 def test_set(network: str) -> tuple[torch.Tensor, torch.Tensor, str]:
     """Inputs, labels and source of the test set of a network."""
     return NETWORKS[DATA[network]].load("test")
+
+
+def read_cells(path: Path) -> dict[str, pd.DataFrame]:
+    """Cells by their key, from a file of `write_cells`; none where there is no file."""
+    if not path.is_file():
+        return {}
+    table = pd.read_parquet(path)
+    return {str(key): rows.drop(columns="key").reset_index(drop=True) for key, rows in table.groupby("key")}
+
+
+def write_cells(cells: dict[str, pd.DataFrame], path: Path) -> None:
+    table = pd.concat([rows.assign(key=key) for key, rows in sorted(cells.items())], ignore_index=True)
+    table.to_parquet(path, index=False)
 
 
 def trained(network: str, noise: str) -> list[str]:

@@ -64,6 +64,19 @@ def test_a_vote_of_one_is_the_inference(paper: ModuleType, tmp_path: Path) -> No
     assert len(clean) == 1
 
 
+def test_cells_that_were_measured_elsewhere(paper: ModuleType, tmp_path: Path) -> None:
+    cells = importlib.import_module("paper_cells")
+    cell, file = cells.Cell("mnist_cnn", "sigma-0.5", 0.6), tmp_path / "cells.parquet"
+    assert cells.read_cells(file) == {}
+    first = cells.Measurement(2, 8, "cpu", tmp_path / "first")
+    table = first.cell(cell)
+    cells.write_cells(first.used, file)
+    second = cells.Measurement(2, 8, "cpu", tmp_path / "second", cells.read_cells(file))
+    pd.testing.assert_frame_equal(second.cell(cell), table)
+    assert not (tmp_path / "second").exists()
+    assert second.used.keys() == first.used.keys()
+
+
 def test_a_small_network_stands_in_for_one_that_is_not_trained(
     paper: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
