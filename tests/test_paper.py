@@ -54,6 +54,23 @@ def test_tables_and_figures(paper: ModuleType, tmp_path: Path, capsys: pytest.Ca
     assert "runs of" not in capsys.readouterr().out  # nothing is measured twice
 
 
+def test_the_page(paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PAGE", "RESULTS", "IMAGES", "CURVES", "CHIPS", "CELLS"):
+        monkeypatch.setattr(paper, name, tmp_path / name)
+    (tmp_path / "IMAGES").mkdir()
+    assert paper.main(["--out", str(tmp_path / "paper"), *TINY, "--page"]) == 0
+    text = (tmp_path / "PAGE").read_text(encoding="utf-8")
+    assert "## Table 6: Multiplicative noise, MNIST strokes\n\nNot made: no trained weights of stroke_lstm yet." in text
+    assert "Not drawn, since what they show is not trained yet: Figure 3, 6, 7, 9, 10." in text
+    assert "Below the paper's: " in text
+    assert "Without noise one inference of the best network is right for " in text
+    for picture in (2, 4, 5, 8, 11):
+        assert f"images/paper_figure_{picture}.png" in text
+        assert (tmp_path / "IMAGES" / f"paper_figure_{picture}.png").is_file()
+    assert {path.name for path in (tmp_path / "RESULTS").iterdir()} == {f"table_{n}.csv" for n in (2, 3, 4, 7)}
+    assert len(pd.read_parquet(tmp_path / "CELLS")) > 0
+
+
 def test_a_vote_of_one_is_the_inference(paper: ModuleType, tmp_path: Path) -> None:
     cells = importlib.import_module("paper_cells")
     table = cells.Measurement(3, 40, "cpu", tmp_path).cell(cells.Cell("mnist_cnn", "sigma-0.5", 0.6))
