@@ -52,8 +52,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Measurement:
-    """How cells are measured: inferences of each sample, number of samples (the first of the test set), where, the
-    folder that keeps what is done, a table of cells that were measured elsewhere, by their key, and those used.
+    """How cells are measured: inferences of each sample, number of samples, where, the folder that keeps what is done,
+    a table of cells that were measured elsewhere, by their key, and those used.
+
+    Fewer samples than the test set has are spread evenly over it: the first ones of MNIST are easier than the others.
     """
 
     runs: int
@@ -95,7 +97,8 @@ class Measurement:
         net = getattr(models, cell.network)(weights=cell.weights).to(self.device)
         set_inference_noise(net, cell.sigma_val)
         inputs, labels, _ = test_set(cell.network)
-        inputs, labels = inputs[:images], labels[:images]
+        chosen = torch.linspace(0, len(inputs) - 1, min(images, len(inputs))).long()
+        inputs, labels = inputs[chosen], labels[chosen]
         right = np.zeros((3, runs), np.int64)
         stopped, reads = 0, 0
         with torch.random.fork_rng(), torch.inference_mode():

@@ -47,11 +47,11 @@ def page(
         f"from the weights in `models/weights/` ({versions}; {date.today().isoformat()}). Beside each file of weights",
         "stands how it was trained: command, seed, time, machine. `docs/results/paper/` has the tables too.",
         "",
-        f"Accuracies are per cent of the first {full.images:,} test samples, the mean of {full.runs} inferences with",
-        "noise; ± is half the 95 % Wilson interval for that many samples, which is larger than the spread from",
-        f"inference to inference. Curves are drawn from {quick.images:,} samples, which also choose the best",
-        "sigma_train of a column. Noise falls on every output of every matrix product. Tables 10 and 11, of attacks,",
-        "are in [adversarial.md](adversarial.md).",
+        f"Accuracies are per cent of {full.images:,} test samples, the mean of {full.runs} inferences with noise; ± is",
+        "half the 95 % Wilson interval for that many samples, which is larger than the spread from inference to",
+        f"inference. Curves are drawn from {quick.images:,} samples, evenly spread over the test set; these also choose",
+        "the best sigma_train of a column. Noise falls on every output of every matrix product. Tables 10 and 11, of",
+        "attacks, are in [adversarial.md](adversarial.md).",
         "",
     ]
     for number in TABLES:
@@ -98,7 +98,7 @@ def _notes(number: int, tables: dict[int, pd.DataFrame]) -> list[str]:
         ]
         notes += [f"vote under noise for {top['voted']:.2f} % (sigma_val {top['sigma_val']:.1f})."]
     there = ", ".join(name.rpartition("-")[2] for name in trained(network, noise))
-    only = f", the first {MOST[network]:,} samples" if network in MOST else ""
+    only = f", {MOST[network]:,} samples" if network in MOST else ""
     return [*notes, f"Trained with sigma_train {there}. Data: {test_set(network)[2]}{only}."]
 
 
