@@ -108,7 +108,7 @@ def _on_chips(table: pd.DataFrame) -> list[str]:
         "## Beyond the paper: on physical chips",
         "",
         "`python benchmarks/paper.py --chips`: the presets at their own read voltage, and at one so low that reads",
-        f"are very noisy; {n} test samples on {chips} chips, {votes} votes. Weights `like-...` are trained with the",
+        f"are very noisy; the first {n} test samples on {chips} chips, {votes} votes. Weights `like-...` are trained with the",
         "noise of that chip, measured layer by layer, the others with a sigma that is guessed.",
         "",
         paper_chips.markdown(table),
