@@ -21,7 +21,7 @@ OUTPUT_BINS = 50
 def errors(grid: Grid, tables: list[int]) -> Figure:
     """Error rate over sigma_val, a curve per sigma_train and a panel per table: Figures 2 and 6 to 10."""
     figure = Figure(figsize=(5.5 * len(tables), 4.2), layout="constrained")
-    for axis, number in zip(np.atleast_1d(figure.subplots(1, len(tables))), tables, strict=True):
+    for axis, number in zip(np.atleast_1d(figure.subplots(1, len(tables), sharey=True)), tables, strict=True):
         (network, noise), voted = shown(number), "of" in PAPER[number]
         for weights in trained(network, noise):
             cells = [grid.quick.cell(Cell(network, weights, sigma)) for sigma in FINE]
