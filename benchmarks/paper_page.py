@@ -91,12 +91,15 @@ def _notes(number: int, tables: dict[int, pd.DataFrame]) -> list[str]:
     else:
         notes += [f"Below the paper's: {'; '.join(below(number, tables[number])) or 'none'}."]
     if "of" in PAPER[number]:
-        quiet, voted = tables[PAPER[number]["of"]], tables[number]
-        top = voted.loc[voted["voted"].iloc[1:].idxmax()]
+        quiet = tables[PAPER[number]["of"]][["clean", "best"]].iloc[0].max()
+        voted = tables[number].iloc[1:]
+        top = voted.loc[voted["voted"].idxmax()]
         notes += [
-            f"Without noise one inference of the best network is right for {quiet['best'].iloc[0]:.2f} %, the best"
+            f"Without noise one inference of the best network is right for {quiet:.2f} %, the best vote under noise"
         ]
-        notes += [f"vote under noise for {top['voted']:.2f} % (sigma_val {top['sigma_val']:.1f})."]
+        notes += [
+            f"for {top['voted']:.2f} % ({top['low']:.2f} to {top['high']:.2f}; sigma_val {top['sigma_val']:.1f})."
+        ]
     there = ", ".join(name.rpartition("-")[2] for name in trained(network, noise))
     only = f", {MOST[network]:,} samples" if network in MOST else ""
     return [*notes, f"Trained with sigma_train {there}. Data: {test_set(network)[2]}{only}."]
