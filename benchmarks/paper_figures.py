@@ -66,6 +66,7 @@ def outputs(weights: str) -> Figure:
         right = float((found.argmax(axis=1) == 6).mean())
         axis.set_title(f"sigma_val {sigma:.1f}: {right:.1%} of inferences say 6", fontsize="medium")
         axis.set_xlabel("softmax output")
+        axis.set_ylabel("share of inferences")
     figure.axes[0].legend(title="output", fontsize="x-small", ncols=2)
     return figure
 
