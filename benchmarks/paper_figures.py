@@ -88,6 +88,7 @@ def votes(grid: Grid, tables: list[int]) -> Figure:
                     more = many.cell(cell)
                     axis.plot(more["k"], 100 * more["hard"], f"C{i}", linewidth=0.5)
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:.0f}")
         axis.set_xlabel("votes")
         axis.set_ylabel("accuracy (%)")
         axis.set_title(network, fontsize="medium")

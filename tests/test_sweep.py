@@ -234,7 +234,7 @@ def test_contents_count_not_names(fields: dict[str, Any], tmp_path: Path, monkey
         ({"grid": {"seed": [1, 2, 1]}}, r"point 3 \(seed: 1\): is the same task as point 1 \(seed: 1\); leave one out"),
         ({"grid": {"batch_size": [1, 2]}}, "is the same task as point 1"),
         ({"model": "mnist_cnn"}, "weights: mnist_cnn needs some"),
-        ({"model": "mnist_cnn", "weights": "sigma"}, "weights of mnist_cnn must be one of add-sigma-0.5, "),
+        ({"model": "mnist_cnn", "weights": "sigma"}, "weights of mnist_cnn must be one of add-sigma-0.0, "),
         ({"model": "cnn"}, "model must be one of .*mnist_cnn, .* or package.module:factory"),
     ],
 )

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mho.models.votes import Accuracy
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -89,7 +91,7 @@ def test_few_chips_widen_the_interval(script: ModuleType) -> None:
         return script.accuracy_table(pd.DataFrame([row | dict.fromkeys(names, 1.0) | way for way in ways]), 1.0).iloc[0]
 
     same, apart = table([0.9, 0.9, 0.9]), table([0.8, 0.9, 1.0])
-    wilson = script.Accuracy(90, 100)
+    wilson = Accuracy(90, 100)
     assert (same["single_low"], same["single_high"]) == pytest.approx((wilson.low, wilson.high))
     assert apart["single_low"] < 0.9 - 4.3 * 0.1 / 3**0.5
     assert apart["single_high"] == 1.0
