@@ -48,18 +48,24 @@ def numbers(known: Sequence[int]) -> Callable[[str], list[int]]:
     return parse
 
 
-def available(number: int) -> str:
-    """Why a table cannot be made now, or nothing."""
-    if number == 4:
-        return ""
+def untrained(number: int) -> str:
+    """Why a table cannot be made of the weights that there are, or nothing."""
     network, noise = shown(number)
-    if not trained(network, noise):
-        return f"no trained weights of {network} yet"
+    return "" if trained(network, noise) else f"no trained weights of {network} yet"
+
+
+def without_data(number: int) -> str:
+    """Why a table cannot be made of the data that there are, or nothing."""
     try:
-        test_set(network)
+        test_set(shown(number)[0])
     except FileNotFoundError as error:
         return str(error)
     return ""
+
+
+def available(number: int) -> str:
+    """Why a table cannot be made now, or nothing."""
+    return "" if number == 4 else untrained(number) or without_data(number)
 
 
 def attacked(number: int, options: argparse.Namespace) -> pd.DataFrame:
@@ -103,6 +109,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--page needs all tables and figures, leave --table and --figure out")
     if options.chips and (options.page or not everything):
         parser.error("--chips measures chips alone, leave --table, --figure and --page out")
+    if options.page:
+        for why in [without_data(number) for number in TABLES if number != 4 and not untrained(number)]:
+            if why:
+                parser.error(f"--page needs the data of all trained networks: {why}")
     out: Path = options.out
     cells = out / "cells"
     full = Measurement(options.runs, options.images, options.device, cells, {} if options.anew else read_cells(CELLS))

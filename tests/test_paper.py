@@ -71,6 +71,22 @@ def test_the_page(paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(pd.read_parquet(tmp_path / "CELLS")) > 0
 
 
+def test_no_page_without_the_data(
+    paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A page that lacks tables for want of data would take the place of one that has them."""
+
+    def no_data(network: str) -> None:
+        raise FileNotFoundError("MNIST: no files")
+
+    monkeypatch.setattr(paper, "PAGE", tmp_path / "PAGE")
+    monkeypatch.setattr(paper, "test_set", no_data)
+    with pytest.raises(SystemExit):
+        paper.main(["--out", str(tmp_path / "paper"), *TINY, "--page"])
+    assert "--page needs the data of all trained networks: MNIST: no files" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_vote_of_one_is_the_inference(paper: ModuleType, tmp_path: Path) -> None:
     cells = importlib.import_module("paper_cells")
     table = cells.Measurement(3, 40, "cpu", tmp_path).cell(cells.Cell("mnist_cnn", "sigma-0.5", 0.6))
