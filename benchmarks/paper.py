@@ -134,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(paper_chips.markdown(found))
         return 0
     missing = {number: why for number in wanted if number in TABLES and (why := available(number))}
+    curves = pd.read_csv(CURVES) if CURVES.is_file() else None
     tables = {}
     for number in [n for n in wanted if n in ATTACKS]:
         print(f"\nTable {number}: {ATTACKS[number]}\n{attacked(number, options).to_string(index=False)}")
@@ -142,13 +143,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if number in missing:
             print(f"not made: {missing[number]}")
             continue
-        tables[number] = table(grid, number)
+        tables[number] = table(grid, number, curves)
         tables[number].to_csv(out / f"table_{number}.csv", index=False)
         tables[number].to_parquet(out / f"table_{number}.parquet", index=False)
         print(markdown(number, tables[number]))
     figures = [number for number in drawn if drawable(number)]
     for number in figures:
-        figure = learning_curves(pd.read_csv(CURVES)) if number == 3 else FIGURES[number](grid)
+        figure = learning_curves(curves) if number == 3 and curves is not None else FIGURES[number](grid)
         figure.savefig(out / f"figure_{number}.png", dpi=100)
         print(f"figure {number}: {out / f'figure_{number}.png'}")
     if options.page:

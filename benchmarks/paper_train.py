@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from paper_cells import DATA
+from paper_cells import DATA, rms_weight
 from paper_chips import LOW_V, like
 from paper_tables import FINE, PAPER
 
@@ -58,17 +58,18 @@ def train_like(runs: Path, how: Sequence[str]) -> None:
 def learning_curves(runs: Path, how: Sequence[str]) -> pd.DataFrame:
     """Figure 3: test accuracy and loss after each epoch of the paper's protocol, trained where they are not there.
 
-    Columns: sigma_train, minibatch, accuracy, loss.
+    Columns: sigma_train, minibatch, accuracy, loss; rms_weight, of the network after the last epoch.
     """
     rows = []
     for sigma in CURVES:
         out = runs / "curves" / f"sigma-{sigma}"
         protocol = ("--protocol", "paper", "--epochs", str(CURVE_EPOCHS))
         _train("mnist-cnn", out, how, "--sigma-train", str(sigma), *protocol)
+        rms = rms_weight("mnist_cnn", str(out / f"sigma-{sigma}.safetensors"))
         for epoch in yaml.safe_load((out / "log.yaml").read_text(encoding="utf-8")):
             batches = (epoch["epoch"] + 1) * CURVE_BATCHES
-            rows.append((sigma, batches, epoch["test_accuracy"], epoch["test_loss"]))
-    return pd.DataFrame(rows, columns=["sigma_train", "minibatch", "accuracy", "loss"])
+            rows.append((sigma, batches, epoch["test_accuracy"], epoch["test_loss"], rms))
+    return pd.DataFrame(rows, columns=["sigma_train", "minibatch", "accuracy", "loss", "rms_weight"])
 
 
 def _keep(out: Path, network: str, name: str) -> None:
