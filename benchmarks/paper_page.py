@@ -92,20 +92,20 @@ def _notes(number: int, tables: dict[int, pd.DataFrame]) -> list[str]:
     meant = PAPER[PAPER[number].get("of", number)]["network"]
     if network != meant:
         notes += [
-            f"Ours are of `{network}`, much smaller, in place of `{meant}`, whose training wants a GPU, and none was"
+            f"Ours are of `{network}`, much smaller, in place of `{meant}`, whose training wants a GPU, and none was",
+            "to be had: they show the method, and are not to be compared with the paper's.",
         ]
-        notes += ["to be had: they show the method, and are not to be compared with the paper's."]
     else:
         notes += [f"Below the paper's: {'; '.join(below(number, tables[number])) or 'none'}."]
     if "of" in PAPER[number]:
         quiet = tables[PAPER[number]["of"]][["clean", "best"]].iloc[0].max()
         voted = tables[number].iloc[1:]
         top = voted.loc[voted["voted"].idxmax()]
+        verdict = "more" if top["low"] > quiet else "less" if top["high"] < quiet else "no difference that counts"
+        between = f"{top['low']:.2f} to {top['high']:.2f}"
         notes += [
-            f"Without noise one inference of the best network is right for {quiet:.2f} %, the best vote under noise"
-        ]
-        notes += [
-            f"for {top['voted']:.2f} % ({top['low']:.2f} to {top['high']:.2f}; sigma_val {top['sigma_val']:.1f})."
+            f"Without noise one inference of the best network is right for {quiet:.2f} %, the best vote under noise",
+            f"for {top['voted']:.2f} % ({between}; sigma_val {top['sigma_val']:.1f}): {verdict}.",
         ]
     there = ", ".join(map(_sigma_of, trained(network, noise)))
     only = f", {MOST[network]:,} samples" if network in MOST else ""
