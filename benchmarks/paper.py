@@ -15,6 +15,7 @@ sigma_train; the cells that a table states are measured with all --images.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,12 +24,14 @@ from pathlib import Path
 import attacks
 import pandas as pd
 import paper_chips
+import torch
 from paper_cells import Measurement, read_cells, test_set, trained, write_cells
 from paper_figures import FIGURES, learning_curves
 from paper_page import page
 from paper_tables import ACCURACIES, PAPER, TABLES, Grid, markdown, shown, table
 from paper_train import learning_curves as trained_curves
 from paper_train import train_like, train_missing
+from timing import record
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, RESULTS, IMAGES = ROOT / "docs" / "paper.md", ROOT / "docs" / "results" / "paper", ROOT / "docs" / "images"
@@ -61,6 +64,17 @@ def without_data(number: int) -> str:
     except FileNotFoundError as error:
         return str(error)
     return ""
+
+
+def _noted(file: Path, arguments: Sequence[str] | None) -> Path:
+    """The file, in a folder that is there and whose run.json says when, how and on what the file was made."""
+    command = " ".join(["benchmarks/paper.py", *(sys.argv[1:] if arguments is None else arguments)])
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / "run.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found[file.name] = {**record(("mho", "torch", "numba", "numpy"), command), "threads": torch.get_num_threads()}
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return file
 
 
 def available(number: int) -> str:
@@ -125,12 +139,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number in sorted({PAPER[n].get("of", n) for n in wanted if n in TABLES} & set(ACCURACIES)):
             train_missing(number, out / "train", how)
         if 3 in drawn:
-            RESULTS.mkdir(parents=True, exist_ok=True)
-            trained_curves(out / "train", how).to_csv(CURVES, index=False)
+            trained_curves(out / "train", how).to_csv(_noted(CURVES, arguments), index=False)
     if options.chips:
         found = paper_chips.measure(out / "chips", min(options.images, 300), 3, options.runs, jobs=2)
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        found.to_csv(CHIPS, index=False, float_format="%.6g")
+        found.to_csv(_noted(CHIPS, arguments), index=False, float_format="%.6g")
         print(paper_chips.markdown(found))
         return 0
     missing = {number: why for number in wanted if number in TABLES and (why := available(number))}
@@ -153,8 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figure.savefig(out / f"figure_{number}.png", dpi=100)
         print(f"figure {number}: {out / f'figure_{number}.png'}")
     if options.page:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        write_cells(full.used, CELLS)
+        write_cells(full.used, _noted(CELLS, arguments))
         for number, found in tables.items():
             found.to_csv(RESULTS / f"table_{number}.csv", index=False)
         for number in figures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -67,7 +68,10 @@ def test_the_page(paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyP
     for picture in (2, 4, 5, 8, 11):
         assert f"images/paper_figure_{picture}.png" in text
         assert (tmp_path / "IMAGES" / f"paper_figure_{picture}.png").is_file()
-    assert {path.name for path in (tmp_path / "RESULTS").iterdir()} == {f"table_{n}.csv" for n in (2, 3, 4, 7)}
+    made = {path.name for path in (tmp_path / "RESULTS").iterdir()}
+    assert made == {"run.json", *(f"table_{n}.csv" for n in (2, 3, 4, 7))}
+    noted = json.loads((tmp_path / "RESULTS" / "run.json").read_text(encoding="utf-8"))["CELLS"]
+    assert noted["command"] == f"benchmarks/paper.py --out {tmp_path / 'paper'} {' '.join(TINY)} --page"
     assert len(pd.read_parquet(tmp_path / "CELLS")) > 0
 
 
