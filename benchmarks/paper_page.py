@@ -85,7 +85,8 @@ def _notes(number: int, tables: dict[int, pd.DataFrame]) -> list[str]:
             "All entries of matrices and kernels. Ours were trained with a weight decay of 0.02, the paper's were not;",
             f"those of sigma_train {', '.join(later)} went on from a neighbour's weights, and their short schedule",
             "leaves larger ones: the recipe decides more here than the noise. The last line is of the networks of",
-            "Figure 3: no weight decay, but fewer epochs than the paper's 100.",
+            "Figure 3: no weight decay, but fewer epochs than the paper's 100. The paper's weights grow with noise;",
+            "ours of one recipe do not.",
         ]
     network, noise = shown(number)
     notes = []
