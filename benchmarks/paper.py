@@ -66,17 +66,6 @@ def without_data(number: int) -> str:
     return ""
 
 
-def _noted(file: Path, arguments: Sequence[str] | None) -> Path:
-    """The file, in a folder that is there and whose run.json says when, how and on what the file was made."""
-    command = " ".join(["benchmarks/paper.py", *(sys.argv[1:] if arguments is None else arguments)])
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / "run.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    found[file.name] = {**record(("mho", "torch", "numba", "numpy"), command), "threads": torch.get_num_threads()}
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return file
-
-
 def available(number: int) -> str:
     """Why a table cannot be made now, or nothing."""
     return "" if number == 4 else untrained(number) or without_data(number)
@@ -96,6 +85,17 @@ def drawable(number: int) -> bool:
         return CURVES.is_file()
     needs = {2: 2, 4: 2, 5: 2, 6: 5, 7: 6, 8: 2, 9: 5, 10: 6, 11: 2}
     return not available(needs[number])
+
+
+def _noted(file: Path, arguments: Sequence[str] | None) -> Path:
+    """The file, in a folder that is there and whose run.json says when, how and on what the file was made."""
+    command = " ".join(["benchmarks/paper.py", *(sys.argv[1:] if arguments is None else arguments)])
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / "run.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found[file.name] = {**record(("mho", "torch", "numba", "numpy"), command), "threads": torch.get_num_threads()}
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
