@@ -98,7 +98,8 @@ def _noted(file: Path, arguments: Sequence[str] | None) -> Path:
     return file
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options, `table` and `figure` as the numbers that are wanted."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--table", type=numbers([*TABLES, *ATTACKS]), help="numbers of tables, separated by commas")
     parser.add_argument("--figure", type=numbers(range(2, 12)), help="numbers of figures, separated by commas")
@@ -117,8 +118,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
     everything = options.table is None and options.figure is None
-    wanted = list(TABLES) if everything else options.table or []
-    drawn = list(range(2, 12)) if everything else options.figure or []
     if options.page and not everything:
         parser.error("--page needs all tables and figures, leave --table and --figure out")
     if options.chips and (options.page or not everything):
@@ -127,41 +126,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for why in [without_data(number) for number in TABLES if number != 4 and not untrained(number)]:
             if why:
                 parser.error(f"--page needs the data of all trained networks: {why}")
+    options.table = list(TABLES) if everything else options.table or []
+    options.figure = list(range(2, 12)) if everything else options.figure or []
+    return options
+
+
+def _train(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
+    """Train what the wanted tables, figures or chips need and is not there."""
+    runs, how = options.out / "train", ["--device", options.device, "--precision", options.precision]
+    if options.chips:
+        train_like(runs, how)
+        return
+    for number in sorted({PAPER[n].get("of", n) for n in options.table if n in TABLES} & set(ACCURACIES)):
+        train_missing(number, runs, how)
+    if 3 in options.figure:
+        trained_curves(runs, how).to_csv(_noted(CURVES, arguments), index=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
     out: Path = options.out
-    cells = out / "cells"
-    full = Measurement(options.runs, options.images, options.device, cells, {} if options.anew else read_cells(CELLS))
-    grid = Grid(replace(full, images=options.quick), full)
     out.mkdir(parents=True, exist_ok=True)
-    how = ["--device", options.device, "--precision", options.precision]
-    if options.train and options.chips:
-        train_like(out / "train", how)
-    elif options.train:
-        for number in sorted({PAPER[n].get("of", n) for n in wanted if n in TABLES} & set(ACCURACIES)):
-            train_missing(number, out / "train", how)
-        if 3 in drawn:
-            trained_curves(out / "train", how).to_csv(_noted(CURVES, arguments), index=False)
+    if options.train:
+        _train(options, arguments)
     if options.chips:
         found = paper_chips.measure(out / "chips", min(options.images, 300), 3, options.runs, jobs=2)
         found.to_csv(_noted(CHIPS, arguments), index=False, float_format="%.6g")
         print(paper_chips.markdown(found))
         return 0
-    missing = {number: why for number in wanted if number in TABLES and (why := available(number))}
-    curves = pd.read_csv(CURVES) if CURVES.is_file() else None
-    tables = {}
-    for number in [n for n in wanted if n in ATTACKS]:
-        print(f"\nTable {number}: {ATTACKS[number]}\n{attacked(number, options).to_string(index=False)}")
-    for number in [n for n in wanted if n in TABLES]:
+    known = {} if options.anew else read_cells(CELLS)
+    full = Measurement(options.runs, options.images, options.device, out / "cells", known)
+    grid = Grid(replace(full, images=options.quick), full)
+    curves = pd.read_csv(CURVES) if CURVES.is_file() else pd.DataFrame()
+    tables, missing = {}, {}
+    for number in options.table:
+        if number in ATTACKS:
+            print(f"\nTable {number}: {ATTACKS[number]}\n{attacked(number, options).to_string(index=False)}")
+            continue
         print(f"\nTable {number}: {PAPER[number]['title']}")
-        if number in missing:
-            print(f"not made: {missing[number]}")
+        if why := available(number):
+            missing[number] = why
+            print(f"not made: {why}")
             continue
         tables[number] = table(grid, number, curves)
         tables[number].to_csv(out / f"table_{number}.csv", index=False)
         tables[number].to_parquet(out / f"table_{number}.parquet", index=False)
         print(markdown(number, tables[number]))
-    figures = [number for number in drawn if drawable(number)]
+    figures = [number for number in options.figure if drawable(number)]
     for number in figures:
-        figure = learning_curves(curves) if number == 3 and curves is not None else FIGURES[number](grid)
+        figure = learning_curves(curves) if number == 3 else FIGURES[number](grid)
         figure.savefig(out / f"figure_{number}.png", dpi=100)
         print(f"figure {number}: {out / f'figure_{number}.png'}")
     if options.page:

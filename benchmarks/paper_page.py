@@ -102,7 +102,7 @@ def _notes(number: int, tables: dict[int, pd.DataFrame]) -> list[str]:
         quiet = tables[PAPER[number]["of"]][["clean", "best"]].iloc[0].max()
         voted = tables[number].iloc[1:]
         top = voted.loc[voted["voted"].idxmax()]
-        verdict = "more" if top["low"] > quiet else "less" if top["high"] < quiet else "no difference that counts"
+        verdict = "more" if top["low"] > quiet else "less" if top["high"] < quiet else "no significant difference"
         between = f"{top['low']:.2f} to {top['high']:.2f}"
         notes += [
             f"Without noise one inference of the best network is right for {quiet:.2f} %, the best vote under noise",

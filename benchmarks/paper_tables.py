@@ -106,18 +106,18 @@ def voting(grid: Grid, number: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def weights_table(curves: pd.DataFrame | None) -> pd.DataFrame:
+def weights_table(curves: pd.DataFrame) -> pd.DataFrame:
     """Table 4: root mean square of all weights of the networks trained with multiplicative noise, and of those of the
     learning curves.
     """
     ours = {float(name.rpartition("-")[2]): rms_weight("mnist_cnn", name) for name in trained("mnist_cnn", "mult")}
-    same = {} if curves is None else curves.groupby("sigma_train")["rms_weight"].last().to_dict()
+    same = {} if curves.empty else curves.groupby("sigma_train")["rms_weight"].last().to_dict()
     found = pd.DataFrame({"table": 4, "sigma_train": PAPER[4]["sigma_train"], "paper_rms": PAPER[4]["rms_weight"]})
     return found.assign(rms=found["sigma_train"].map(ours), rms_by_protocol=found["sigma_train"].map(same))
 
 
-def table(grid: Grid, number: int, curves: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One of Tables 2 to 9; Table 4 with the networks of the learning curves, if there are any."""
+def table(grid: Grid, number: int, curves: pd.DataFrame) -> pd.DataFrame:
+    """One of Tables 2 to 9; `curves`, of which Table 4 has a line, may be empty."""
     if number == 4:
         return weights_table(curves)
     return accuracies(grid, number) if number in ACCURACIES else voting(grid, number)
