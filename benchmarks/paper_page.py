@@ -82,7 +82,7 @@ def _notes(number: int, tables: dict[int, pd.DataFrame]) -> list[str]:
     if number == 4:
         later = [_sigma_of(name) for name in trained("mnist_cnn", "mult") if record_of("mnist_cnn", name).get("from")]
         return [
-            "All entries of matrices and kernels. Ours were trained with a weight decay of 0.02, the paper's were not;",
+            "All entries of matrices and kernels. Ours were trained with a weight decay of 0.02, the paper names none;",
             f"those of sigma_train {', '.join(later)} went on from a neighbour's weights, and their short schedule",
             "leaves larger ones: the recipe decides more here than the noise. The last line is of the networks of",
             "Figure 3: no weight decay, but fewer epochs than the paper's 100. The paper's weights grow with noise;",
