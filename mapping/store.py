@@ -179,7 +179,6 @@ def _describe(layer: TileLayer) -> dict[str, Any]:
         "drive": asdict(matrix.drive),
         "array_energy_j": matrix.array_energy_j,
         "compensate": matrix.compensate,
-        "positions": layer.positions,
     }
 
 
@@ -210,7 +209,7 @@ def _layer(
     if bias is not None and bias.shape != (spec.groups, columns):
         raise CheckpointError(f"layer {name!r}: bias of shape {bias.shape} for {spec}")
     layer = TileLayer(name, spec, Matrices(weights, bias), hardware, seed, copy_index)
-    layer.aliases, layer.positions = list(described["aliases"]), described["positions"]
+    layer.aliases = list(described["aliases"])
     matrix = layer.matrix
     matrix.drive = Drive(**described["drive"])
     matrix.array_energy_j = described["array_energy_j"]
