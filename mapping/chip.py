@@ -234,7 +234,9 @@ class Chip(nn.Module):
             TypeError: inputs without a tensor.
         """
         given: Any = (inputs, named or {})
-        tensors = [leaf for leaf in tree_leaves(given) if isinstance(leaf, torch.Tensor)]
+        plain = not named and all(type(x) is torch.Tensor for x in inputs)  # the others take a walk, which takes time
+        leaves = inputs if plain else tree_leaves(given)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         if not tensors:
             kinds = ", ".join(type(leaf).__name__ for leaf in tree_leaves(given)) or "nothing"
             raise TypeError(f"a chip takes torch tensors, got {kinds}")
@@ -250,17 +252,13 @@ class Chip(nn.Module):
             return self._one_by_one(inputs, run, named)
         if run.reads > 1:
             given = self._repeated(given, run)
-        shapes = tree_map_only(
-            torch.Tensor,
-            lambda x: (x.shape[1:] if len(x) == run.samples else x.shape) if x.ndim else x.shape,
-            (inputs, named or {}),
-        )
+        shapes = tuple((len(x) == run.samples, x.shape[1:]) if x.ndim else () for x in tensors)
         try:
-            with self.session.running(run), torch.no_grad():
+            with torch.no_grad():
                 if self.session.trace and self.session.shapes == shapes:
-                    return self.model(*given[0], **given[1])
+                    return self.session.within(run, lambda: self.model(*given[0], **given[1]))
                 with self.session.lock, Recorder(given, run.samples * run.reads) as run.recorder:
-                    result = self.model(*given[0], **given[1])
+                    result = self.session.within(run, lambda: self.model(*given[0], **given[1]))
                 self.session.trace, self.session.shapes = run.recorder.calls, shapes
                 return result
         except OneByOne:

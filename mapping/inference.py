@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,14 +97,16 @@ class Session:
     @property
     def inference(self) -> Inference | None:
         """The inference of this chip that is under way in this thread; None outside of any."""
-        return next((run for session, run in reversed(_UNDER_WAY.get()) if session is self), None)
+        for session, run in reversed(_UNDER_WAY.get()):
+            if session is self:
+                return run
+        return None
 
-    @contextmanager
-    def running(self, run: Inference) -> Iterator[None]:
-        """A context within which `run` is under way in this thread."""
+    def within(self, run: Inference, call: Callable[[], Any]) -> Any:
+        """What `call` returns while `run` is under way in this thread."""
         token = _UNDER_WAY.set((*_UNDER_WAY.get(), (self, run)))
         try:
-            yield
+            return call()
         finally:
             _UNDER_WAY.reset(token)
 

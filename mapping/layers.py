@@ -18,7 +18,7 @@ from ..crossbar.matrix import TiledMatrix
 from ..crossbar.tile import Plan
 from .errors import MappingError
 from .inference import Inference, OneByOne, Session
-from .order import FIRST, Order, SampleAxis
+from .order import FIRST, Order, SampleAxis, order_of
 from .parameters import TileParameter
 
 Triple = tuple[int, int, int]
@@ -250,6 +250,7 @@ class TileLayer(nn.Module):
                 self.matrix.calibrate(*(known or [inputs]))
             except ValueError as error:
                 raise MappingError(str(error)) from error
+        size = spatial[3 - self.spec.dims :]
         inputs, order = self._by_sample(inputs, leading, run.samples * (1 if shared else run.reads), run)
         y = self.matrix.read(
             inputs,
@@ -257,15 +258,18 @@ class TileLayer(nn.Module):
             reads=run.reads,
             shared=shared,
             first_sample=run.first_sample if order.samples or not leading else 0,
-            shape=(*order.others, *spatial[3 - self.spec.dims :]),
+            shape=(*order.others, *size),
             call=call,
             noisy=run.noisy and not run.calibrating,
             threads=torch.get_num_threads(),
         )
-        y = order.restored(y.reshape(-1, *spatial[3 - self.spec.dims :], self.spec.out_features))
+        shape = (*size, self.spec.out_features)
+        y = order.restored(y.reshape(-1, *shape))
         if shared:
             leading = (run.reads * leading[0], *leading[1:])
-        out = torch.from_numpy(y.reshape(*leading, *y.shape[1:])).to(x.device, x.dtype)
+        out = torch.from_numpy(y.reshape(*leading, *shape))
+        if x.dtype != torch.float32 or x.device.type != "cpu":
+            out = out.to(x.device, x.dtype)
         if self.spec.dims == 0:
             return out
         out = out.movedim(-1, -1 - self.spec.dims)
@@ -282,7 +286,7 @@ class TileLayer(nn.Module):
         """
         place = self.samples_along
         if leading and place is not None and len(leading) > place.axis and leading[place.axis] % samples == 0:
-            order = Order(leading, place, samples)
+            order = order_of(leading, place, samples)
             return order.arranged(inputs), order
         if leading and leading[0] != 1 and place is not None and not (run.alone or run.calibrating):
             raise MappingError(
@@ -291,7 +295,7 @@ class TileLayer(nn.Module):
             )
         if run.reads > 1:
             raise OneByOne
-        return inputs, Order(leading)
+        return inputs, order_of(leading, FIRST, 0)
 
     def programmed(self, kind: str) -> torch.Tensor:
         """Weight or bias, as `kind` says, in torch's layout: what the cells stand for, or before they do the exact."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ class Order:
     place: SampleAxis = FIRST
     samples: int = 0
 
-    @property
+    @cached_property
     def _split(self) -> tuple[int, ...]:
         """The leading dimensions with the one that holds the samples as two."""
         axis, inner = self.place
@@ -40,12 +41,12 @@ class Order:
         pair = (many, self.samples) if inner else (self.samples, many)
         return (*self.leading[:axis], *pair, *self.leading[axis + 1 :])
 
-    @property
+    @cached_property
     def _at(self) -> int:
         """Which of the split dimensions is that of the samples."""
         return self.place.axis + self.place.inner
 
-    @property
+    @cached_property
     def others(self) -> tuple[int, ...]:
         """The leading dimensions that tell apart the positions of one sample."""
         if not self.samples:
@@ -71,3 +72,9 @@ class Order:
         turned = (self.samples, *(size for k, size in enumerate(split) if k != self._at))
         assert prod(turned) == len(y)
         return np.moveaxis(y.reshape(*turned, *rest), 0, self._at).reshape(-1, *rest)
+
+
+@lru_cache(maxsize=1024)
+def order_of(leading: tuple[int, ...], place: SampleAxis, samples: int) -> Order:
+    """The order, kept: reads of small layers have it made anew often."""
+    return Order(leading, place, samples)

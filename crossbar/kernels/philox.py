@@ -157,13 +157,10 @@ def _noise_group(
 
 
 @kernel()
-def counter_of(rows, i, place):  # type: ignore[no-untyped-def]
-    """The first counter of row i of `Rows`; place = (plane, read) are uint32, the plane below 2^PLANE_BITS."""
+def counter_of(sample, position, place):  # type: ignore[no-untyped-def]
+    """The first counter of a row; place = (plane, read), and all are uint32, the plane below 2^PLANE_BITS."""
     plane, read = place
-    count = rows.positions.shape[0]
-    position = rows.positions[i % count]
     low = position & u32((1 << BESIDE_PLANE) - 1)
-    sample = u32(rows.first_sample + u64(i // count))
     return u32((position >> u32(BESIDE_PLANE)) << u32(16)), sample, u32(plane | (low << u32(PLANE_BITS))), read
 
 
@@ -184,8 +181,16 @@ def add_noise(signal, variance, floor, factors, extra, rows, start, place, key):
     uint32; `key` are the `round_keys`.
     """
     unit, variance_unit, gain = factors
+    count = rows.positions.shape[0]
+    done = start // count
+    p = start - done * count
+    whose = u32(rows.first_sample + u64(done))
     for m in range(signal.shape[0]):
-        first, sample, plane, read = counter_of(rows, start + m, place)
+        first, sample, plane, read = counter_of(whose, rows.positions[p], place)
+        p += 1
+        if p == count:
+            p = 0
+            whose = u32(whose + u32(1))
         n = min(m, variance.shape[0] - 1)
         terms = (unit, variance_unit, extra[min(m, extra.shape[0] - 1)], gain)
         for block in range(signal.shape[1] // GROUP):
