@@ -141,6 +141,11 @@ class TiledMatrix:
             relative = float(self.hardware.adc.full_scale) / (sensing.v_read * cell.g_max)
             self.full_scale = np.full(self.plan.tile.slices, relative)
 
+    def adopt(self, programmed: list[Programmed]) -> None:
+        """Take over cells that were programmed before, as a saved chip has them: see `kept.restore`."""
+        self.encodings = [self._encode(self.rows_of(g), self.moments_of(g)) for g in range(self.plan.groups)]
+        self.programmed, self.gains, self._kept = programmed, [p.gains for p in programmed], {}
+
     def rows_of(self, group: int) -> Array:
         """(rows, outputs) weights of a group's word lines, those of a bias on the array included."""
         if not self.bias_on_array:
