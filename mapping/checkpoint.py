@@ -218,9 +218,9 @@ def _is_plain(value: torch.Tensor) -> bool:
 
 def _converts(given: torch.dtype, own: torch.dtype) -> bool:
     """Whether numbers of one type mean the same in the other: integers in the place of weights are codes."""
-    if own.is_complex:
-        return given.is_complex or given.is_floating_point
-    return given.is_floating_point == own.is_floating_point and not given.is_complex
+    if given.is_complex:
+        return own.is_complex
+    return given.is_floating_point or not (own.is_floating_point or own.is_complex)
 
 
 def _same(one: State, other: State) -> bool:

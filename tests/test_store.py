@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import random
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from helpers import hardware, ideal, pictures, small_cnn
 from torch import nn
 from torch.nn import functional
@@ -38,10 +39,19 @@ def folder(small_chip: mho.Chip, tmp_path: Path) -> Path:
     return tmp_path / "chip"
 
 
-def rewrite(folder: Path, change) -> None:
-    text = yaml.safe_load((folder / TEXT).read_text(encoding="utf-8"))
+def opened(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """What the files of a chip say, unchecked."""
+    text = json.loads((folder / TEXT).read_bytes().partition(b"\n")[2])
+    return text, {name: value.clone() for name, value in store.load_file(folder / TENSORS).items()}
+
+
+def rewrite(folder: Path, change, tensors=None) -> None:
+    """Change a chip's files as one would who knows the format, its digests too."""
+    text, values = opened(folder)
     change(text)
-    (folder / TEXT).write_text(yaml.safe_dump(text), encoding="utf-8")
+    if tensors is not None:
+        tensors(values)
+    store.write(folder, text, values)
 
 
 HARDWARE = {
@@ -70,6 +80,63 @@ def test_a_loaded_chip_gives_the_same_bits(fields, tmp_path):
     assert other.report().table[still].equals(chip.report().table[still])
 
 
+TELEGRAPH = {"kind": "telegraph", "amplitude": 0.2, "capture": "1 us", "emission": "1 us"}
+SLOW = {"cell__read_noise": TELEGRAPH, "sensing__read_interval": "0.2 us"}
+WIRED = {"wires__r_word_line": "2 ohm", "wires__r_bit_line": "2 ohm"}
+
+
+def linear_chip(compensate: str | None = None, **fields: object) -> mho.Chip:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(40, 20), nn.ReLU(), nn.Linear(20, 4))
+    return mho.map(net, hardware(**fields), calibrate=torch.rand(8, 40), compensate=compensate)
+
+
+CHIPS = {
+    "slow noise": lambda: linear_chip(**SLOW),
+    "slow noise in slices": lambda: linear_chip(**SLOW, tile__slices=2, cell__levels=4, tile__encoding="offset"),
+    "wires": lambda: linear_chip(**WIRED),
+    "gains": lambda: linear_chip("gain", **WIRED),
+    "gains of a replica": lambda: linear_chip("gain", **WIRED, **SLOW).replica(3),
+    "programmed for wires": lambda: linear_chip("program", **WIRED),
+    "aged": lambda: aged().at(3600.0),
+    "aged and compensated": lambda: aged().at(86400.0, compensate=True),
+    "reduced": lambda: mho.reduce(linear_chip(), torch.rand(8, 40), reads=2).model(5),
+}
+
+
+def aged() -> mho.Chip:
+    return linear_chip(cell=mho.Hardware.preset("reram").cell.model_dump())
+
+
+@pytest.mark.parametrize("make", CHIPS.values(), ids=CHIPS)
+def test_chips_of_every_kind(make, tmp_path):
+    """The same bits, and the same chips made from them."""
+    chip, x = make(), torch.rand(5, 40, generator=torch.Generator().manual_seed(4))
+    other = saved(chip, tmp_path / "chip")
+    assert same_bits(chip, other, x)
+    assert same_bits(chip.replica(1), other.replica(1), x)
+    if chip.hardware.cell.drift.kind != "none":
+        assert same_bits(chip.at(7200.0), other.at(7200.0), x)
+    if not chip.hardware.wires.ideal:
+        assert same_bits(chip.at(0.0), other.at(0.0), x)
+
+
+def test_a_model_with_numbers_of_its_own_type_keeps_them(tmp_path):
+    net = nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4), nn.PReLU(4)).double()
+    chip = mho.map(net, ideal(), calibrate=torch.rand(4, 6).double())
+    other, x = saved(chip, tmp_path / "chip"), torch.rand(4, 6).double()
+    assert other.model.get_parameter("1.weight").dtype == torch.float64
+    assert same_bits(chip, other, x)
+
+
+def test_an_inference_without_samples_is_no_trace(tmp_path):
+    chip = mho.map(nn.Linear(6, 3), ideal())
+    chip(torch.rand(0, 6))
+    other, x = saved(chip, tmp_path / "chip"), torch.rand(4, 6)
+    assert other.trace == []
+    assert torch.equal(other(x), chip.read(x, read=0))
+
+
 def test_a_chip_saved_again_is_the_same_file(small_chip, tmp_path):
     other = saved(small_chip, tmp_path / "a")
     assert same_bits(small_chip, saved(other, tmp_path / "b"), pictures())
@@ -88,7 +155,7 @@ def test_replicas_before_and_after(small_chip, tmp_path):
 
 def test_two_files_of_plain_data_and_nothing_beside_them(folder):
     assert {file.name for file in folder.iterdir()} == {TEXT, TENSORS}
-    assert yaml.safe_load((folder / TEXT).read_text(encoding="utf-8"))["format"] == 2
+    assert opened(folder)[0]["format"] == 3
     assert {file.name for file in folder.parent.iterdir()} == {"chip"}
 
 
@@ -281,11 +348,11 @@ def test_truncated_tensors_are_refused(folder, length):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\xff\xfe\x00", b"a: [1", b"- list", b"text", b"format: 3", b"!!python/none"]
+    "content", [b"", b"\xff\xfe\x00", b"a: [1", b"- list", b"text", b"format: 2", b"format: 3", b"!!python/none"]
 )
 def test_foreign_text_is_refused(folder, content):
     (folder / TEXT).write_bytes(content)
-    refused(folder, "damaged|expected format 2, got")
+    refused(folder, "damaged|expected format 3, got 2, which has no digests")
 
 
 def refused(folder: Path, match: str) -> None:
@@ -296,11 +363,17 @@ def refused(folder: Path, match: str) -> None:
 
 
 def test_truncated_text_is_refused_wherever_it_ends(folder):
-    content = (folder / TEXT).read_text(encoding="utf-8")
-    lines = content.splitlines(keepends=True)
-    for end in range(0, len(lines), 37):
-        (folder / TEXT).write_text("".join(lines[:end]), encoding="utf-8")
-        refused(folder, "damaged|expected format|that it does not hold")
+    content = (folder / TEXT).read_bytes()
+    for end in range(0, len(content), 997):
+        (folder / TEXT).write_bytes(content[:end])
+        refused(folder, "damaged")
+
+
+def nested(depth: int) -> list:
+    found: list = []
+    for _ in range(depth):
+        found = [found]
+    return found
 
 
 @pytest.mark.parametrize(
@@ -308,15 +381,41 @@ def test_truncated_text_is_refused_wherever_it_ends(folder):
     [
         (lambda text: text["hardware"]["tile"].update(rows=8), "layer '0': .* does not fit the tiles of its hardware"),
         (lambda text: text["hardware"]["tile"].update(encoding="offset"), "does not fit the tiles of its hardware"),
+        (lambda text: text["hardware"]["adc"].update(bits=None, full_scale=None), "full_scale of shape"),
         (lambda text: text["hardware"]["tile"].update(rows=0), "tile.rows"),
         (lambda text: text["hardware"].update(colour="red"), "Hardware has no field colour"),
         (lambda text: text["layers"]["0"]["spec"].update(kernel=[1, 5, 5]), "layer '0': weights of shape"),
-        (lambda text: text["layers"]["0"]["spec"].update(dilation=[1, 1, -9]), "layer '0': weights of shape"),
-        (lambda text: text["layers"]["0"]["spec"].update(colour="red"), "damaged"),
-        (lambda text: text["layers"]["0"]["drive"].pop("limit"), "damaged"),
-        (lambda text: text["layers"].pop("0"), "uses a layer '0' that it does not hold"),
-        (lambda text: text.pop("seed"), "damaged"),
-        (lambda text: text.update(seed="red"), "damaged"),
+        (lambda text: text["layers"]["0"]["spec"].update(dilation=[1, 1, -9]), "spec.dilation.2 = -9: "),
+        (lambda text: text["layers"]["0"]["spec"].update(stride=[1, 2**70, 1]), f"spec.stride.1 = {2**70}: "),
+        (lambda text: text["layers"]["0"]["spec"].update(stride=[1, 1.5, 1]), "spec.stride.1 = 1.5: "),
+        (lambda text: text["layers"]["0"]["spec"].update(stride=[2, 2, 2]), "must be 1 beyond the 2 dimensions"),
+        (lambda text: text["layers"]["0"]["spec"].update(padding=[10**6] * 4), "padding = .* makes more than"),
+        (lambda text: text["layers"]["0"]["spec"].update(padding=[1]), "padding must be 4 numbers or none, got 1"),
+        (lambda text: text["layers"]["0"]["spec"].update(groups=5), "groups = 5 must divide 3 and 8"),
+        (lambda text: text["layers"]["0"]["spec"].update(colour="red"), "spec.colour"),
+        (lambda text: text["layers"]["0"]["spec"].update(padding_mode="wrap"), "spec.padding_mode"),
+        (lambda text: text["layers"]["0"]["drive"].pop("limit"), "drive.limit: Field required"),
+        (lambda text: text["layers"]["0"]["drive"].update(limit=0.0), "drive.limit = 0.0: "),
+        (lambda text: text["layers"]["0"]["drive"].update(limit=1e-300), "layer '0': drive.limit = 1e-300 is outside"),
+        (lambda text: text["layers"]["0"]["drive"].update(full_code=0), "drive.full_code"),
+        (lambda text: text["layers"]["0"]["drive"].update(pulses=10**10), "drive.pulses"),
+        (lambda text: text["layers"]["0"].update(positions=-1), "positions = -1"),
+        (lambda text: text["layers"]["0"].update(aliases=["7"]), "layers: two have the same name"),
+        (lambda text: text["layers"]["0"].update(aliases=["a"]), "layers: '0' is not among its own names a"),
+        (lambda text: text["layers"]["0"].update(compensate="gain"), "compensate = 'gain', and its wires have no"),
+        (lambda text: text["layers"]["0"].update(array_energy_j=-1.0), "array_energy_j"),
+        (lambda text: text["layers"].pop("0"), "trace.0.layer = '0' is no layer"),
+        (lambda text: text.update(layers={}, trace=[]), "it has no place for its tensor layer."),
+        (lambda text: text["trace"][1].update(after=[1]), "trace.1.after must hold calls before it, got 1"),
+        (lambda text: text["trace"][0].update(needs=[10**9]), "trace.0.needs must be rows below rows_in"),
+        (lambda text: text["trace"][0].update(positions=0), "trace.0.positions must be at least 1"),
+        (lambda text: text.pop("seed"), "seed: Field required"),
+        (lambda text: text.update(seed="red"), "seed = 'red'"),
+        (lambda text: text.update(copy=True), "copy = True"),
+        (lambda text: text.update(format=2), "format = 2"),
+        (lambda text: text.update(colour="red"), "colour"),
+        (lambda text: text.update(hardware=[]), "hardware"),
+        (lambda text: text["structure"].update(nodes=nested(400)), "damaged"),
     ],
 )
 def test_text_that_does_not_fit_its_tensors_is_refused(folder, change, match):
@@ -325,15 +424,145 @@ def test_text_that_does_not_fit_its_tensors_is_refused(folder, change, match):
     refused(folder, match)
 
 
-def test_missing_tensors_are_refused(tmp_path):
-    chip = mho.map(Tensors().eval(), hardware(), calibrate=pictures())
-    chip.save(tmp_path / "chip")
-    tensors = store.load_file(tmp_path / "chip" / TENSORS)
+def test_missing_and_surplus_tensors_are_refused(tmp_path):
+    chip, path = mho.map(Tensors().eval(), hardware(), calibrate=pictures()), tmp_path / "chip"
+    chip.save(path)
+    text, tensors = opened(path)
     constant = next(name for name in tensors if name.startswith("constant."))
-    for key in ("digital.gain", "digital.norm.bias", constant, "layer.conv.0.mean", "layer.fc.full_scale"):
-        kept = {name: value.clone() for name, value in tensors.items() if name != key}
-        store.save_file(kept, tmp_path / "chip" / TENSORS)
-        refused(tmp_path / "chip", "that it does not hold|are missing: norm.bias|damaged")
+    said = {
+        "digital.gain": "uses a tensor 'gain' that it does not hold",
+        "digital.norm.bias": "are missing: norm.bias",
+        constant: "that it does not hold",
+        "layer.conv.0.mean": "layer 'conv': its tensor '0.mean' is missing",
+        "layer.fc.full_scale": "layer 'fc': its tensor 'full_scale' is missing",
+    }
+    for key, match in said.items():
+        store.write(path, text, {name: value for name, value in tensors.items() if name != key})
+        refused(path, match)
+    for key, match in {
+        "layer.fc.1.mean": "layer 'fc': it has no 1.mean",
+        "other": "no place for its tensor other",
+    }.items():
+        store.write(path, text, tensors | {key: torch.ones(1)})
+        refused(path, match)
+
+
+def altered(**values: object):
+    """Set the first number of tensors of layer 0, or replace them, by the end of their names (dots as underscores)."""
+
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        for name, value in values.items():
+            key = "layer.0." + ("0." if name not in ("weights", "full_scale", "bias") else "") + name
+            if isinstance(value, torch.Tensor):
+                tensors[key] = value
+            else:
+                tensors[key].reshape(-1)[0] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (altered(weights=float("nan")), "layer '0': weights must be from"),
+        (altered(full_scale=0.0), "layer '0': full_scale must be from"),
+        (altered(full_scale=torch.ones(2, dtype=torch.float64)), r"full_scale of shape \(2,\), float64, does not fit"),
+        (altered(mean=torch.zeros(1)), r"0.mean of shape \(1,\), float32, does not fit .* expected \(1, 1, .*int16"),
+        (altered(mean_unit=float("inf")), "0.mean_unit must be from 0"),
+        (altered(floor=-1.0), "0.floor must be from 0"),
+        (altered(scale=float("nan")), "0.scale must be from"),
+        (altered(edges=8), "0.edges does not fit the tiles"),
+        (altered(edges=-(2**40)), "0.edges does not fit the tiles"),
+        (altered(reference=torch.zeros(8, dtype=torch.int64)), "0.reference does not fit the tiles"),
+        (altered(histogram=-1), "0.histogram must be from 0"),
+        (altered(histogram=10**6), "histogram counts .* cells, its tiles have"),
+        (altered(row_conductance=float("nan")), "0.row_conductance must be from 0"),
+        (altered(slow_std=torch.zeros(1, 1, 27, 8)), "0.slow_std of shape"),
+    ],
+)
+def test_tensors_that_their_kernels_cannot_have_are_refused(folder, change, match):
+    rewrite(folder, lambda text: None, change)
+    refused(folder, match)
+
+
+def test_sums_that_int32_cannot_hold_are_refused(tmp_path):
+    chip = mho.map(nn.Linear(600, 4), hardware(tile__rows=1024), calibrate=torch.rand(4, 600))
+    chip.save(tmp_path)
+    rewrite(tmp_path, lambda text: None, lambda tensors: tensors["layer..0.mean"].fill_(-(2**15)))
+    refused(tmp_path, "0.mean: a column adds up to .*, more than its kernel can hold")
+
+
+def test_reference_columns_outside_of_an_array_are_refused(tmp_path):
+    chip = mho.map(nn.Linear(6, 4), hardware(tile__encoding="offset"), calibrate=torch.rand(4, 6))
+    chip.save(tmp_path)
+    for column in (-1, 5, 2**40):
+        rewrite(tmp_path, lambda text: None, lambda tensors, c=column: tensors["layer..0.reference"].fill_(c))
+        refused(tmp_path, "0.reference does not fit the tiles")
+
+
+@pytest.mark.parametrize("file", [TEXT, TENSORS])
+def test_any_byte_that_is_another_is_noticed(folder, file):
+    content, chance = (folder / file).read_bytes(), random.Random(0)
+    places = {0, 7, 8, 20, len(content) - 1, *(chance.randrange(len(content)) for _ in range(60))}
+    for place in places:
+        spoiled = bytearray(content)
+        spoiled[place] ^= 1 << chance.randrange(8)
+        (folder / file).write_bytes(spoiled)
+        refused(folder, "damaged|expected format 3, got")
+    for changed in (content + b"x", content + content, content[1:], content[: len(content) // 2] + content[9:], b""):
+        (folder / file).write_bytes(changed)
+        refused(folder, "damaged")
+    (folder / file).write_bytes(content)
+    mho.load(folder)
+
+
+def test_the_part_that_is_damaged_is_named(folder):
+    tensors = opened(folder)[1]
+    start = (folder / TENSORS).read_bytes()
+    tensors["layer.7.0.mean"].view(-1)[0] += 1
+    store.save_file(tensors, folder / TENSORS)
+    refused(folder, r"damaged \(chip.safetensors: layer.7.0.mean is not as it was written, or is of another chip\)")
+    store.save_file(tensors | {"more": torch.ones(1)}, folder / TENSORS)
+    refused(folder, r"damaged \(chip.safetensors: its header is not as it was written")
+    (folder / TENSORS).write_bytes(start)
+    (folder / TEXT).write_bytes((folder / TEXT).read_bytes().replace(b'"seed": 3', b'"seed": 4'))
+    refused(folder, r"damaged \(chip.yaml is not as it was written\)")
+
+
+def test_files_of_two_chips_are_no_chip(small_chip, tmp_path):
+    small_chip.save(tmp_path / "a")
+    small_chip.replica(1).save(tmp_path / "b")
+    (tmp_path / "a" / TENSORS).write_bytes((tmp_path / "b" / TENSORS).read_bytes())
+    refused(tmp_path / "a", "is not as it was written, or is of another chip")
+
+
+def test_a_loaded_chip_does_not_change_with_its_file(small_chip, folder):
+    """Tensors that safetensors maps into memory do, and end the process where the file is cut."""
+    loaded, x = mho.load(folder), pictures()
+    with (folder / TENSORS).open("r+b") as file:
+        file.truncate(10)
+    assert same_bits(small_chip, loaded, x)
+
+
+def test_text_with_surprises_is_refused(folder):
+    def sealed(body: bytes) -> None:
+        first = f"# mho chip, format 3, sha256 {store.sha256(body).hexdigest()}\n".encode()
+        (folder / TEXT).write_bytes(first + body)
+
+    body = (folder / TEXT).read_bytes().partition(b"\n")[2]
+    deep = b"[" * 100_000 + b"]" * 100_000
+    for changed, match in (
+        (body.replace(b'"seed": 3,', b'"seed": 3, "seed": 4,'), "has a field twice"),
+        (body.replace(b'"seed": 3,', b'"seed": 3' + b"0" * 5000 + b","), "damaged"),
+        (body.replace(b'"seed": 3,', b'"seed": ' + deep + b","), "damaged"),
+        (body.replace(b'"seed": 3,', b'"seed": NaN,'), "seed"),
+        (b"seed: 3", "damaged"),
+        (b"[]", "valid dictionary"),
+        (b"", "damaged"),
+        (b"\xff", "damaged"),
+    ):
+        sealed(changed)
+        refused(folder, match)
 
 
 def node(text: dict, op: str) -> dict:
@@ -344,6 +573,11 @@ def call(text: dict, target: str, *args: object, op: str = "call_function", **kw
     """Let the first node after the input do something else."""
     first = text["structure"]["nodes"][1]
     first.update(op=op, target=target, args={"tuple": [{"node": "input_1"}, *args]}, kwargs=kwargs)
+
+
+def module(text: dict, kind: str, **args: object) -> None:
+    """Let the ReLU be another module."""
+    text["structure"]["modules"]["2"] = {"class": kind, "args": args}
 
 
 EVIL = "x'] or __import__('os')#"
@@ -357,6 +591,11 @@ EVIL = "x'] or __import__('os')#"
         (lambda text: call(text, "builtins.eval", "1"), r"it calls builtins.eval"),
         (lambda text: call(text, "operator.methodcaller", "1"), r"it calls operator.methodcaller"),
         (lambda text: call(text, "operator.attrgetter", "1"), r"it calls operator.attrgetter"),
+        (lambda text: call(text, "torch.fbgemm_linear_int8_weight", 1), r"it calls torch.fbgemm_linear_int8_weight"),
+        (lambda text: call(text, "getattr", "untyped_storage"), r"it takes the attribute 'untyped_storage'"),
+        (lambda text: call(text, "set_", op="call_method"), r"it calls the method 'set_'"),
+        (lambda text: call(text, "new", op="call_method", cdata=1), r"it calls the method 'new'"),
+        (lambda text: call(text, "torch.add", 10**30), r"it holds a number of 31 digits"),
         (lambda text: call(text, "getattr", "__class__"), r"it takes the attribute '__class__'"),
         (lambda text: call(text, "getattr", {"node": "input_1"}), r"it takes the attribute \{'node'"),
         (lambda text: call(text, "__reduce_ex__", op="call_method"), r"it calls the method '__reduce_ex__'"),
@@ -373,6 +612,11 @@ EVIL = "x'] or __import__('os')#"
         (lambda text: text["structure"]["modules"]["2"].update({"class": "Popen"}), r"'Popen', which torch.nn has not"),
         (lambda text: text["structure"]["modules"]["2"].update({"class": "functional"}), r"which torch.nn has not"),
         (lambda text: text["structure"]["modules"]["2"].update({"args": {"colour": 1}}), r"damaged"),
+        (lambda text: module(text, "Linear", in_features=10**12, out_features=10**5), r"are missing: 2.weight"),
+        (lambda text: module(text, "Linear", in_features=2**62, out_features=2**62), r"damaged"),
+        (lambda text: module(text, "LSTM", input_size=1, hidden_size=1, num_layers=10**9), r"LSTM with num_layers"),
+        (lambda text: module(text, "Transformer", num_encoder_layers=10**9), r"Transformer with num_encoder_layers"),
+        (lambda text: module(text, "RNNStep", input_size=10**6, hidden_size=10**6), r"are missing: 2.gain"),
     ],
 )
 def test_a_file_can_name_nothing_but_torch(folder, change, match):
