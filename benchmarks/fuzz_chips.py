@@ -25,6 +25,7 @@ import math
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import sys
 import tempfile
@@ -44,12 +45,18 @@ from mho.mapping import store
 from mho.mapping.errors import CheckpointError
 
 LIMIT_S = 120.0  # for one case; they take milliseconds, or seconds where a machine is busy
+LIMIT_BYTES = 1e9  # of memory that the cases of a process may take beyond what it starts with
 GOOD = {
     "damage": {"refused", "same bits"},
     "forgery": {"refused", "refused when read", "works", "works, not finite", "error of torch when read"},
 }
 NOISY = {
-    "cell": {"g_min": "1 uS", "g_max": "40 uS", "read_noise": {"kind": "relative", "fraction": 0.02}},
+    "cell": {
+        "g_min": "1 uS",
+        "g_max": "40 uS",
+        "programming": {"kind": "polynomial", "coefficients": ["0.5 uS"], "g_ref": "1 uS"},
+        "read_noise": {"kind": "relative", "fraction": 0.02},
+    },
     "sensing": {"v_read": "0.2 V", "t_read": "100 ns", "amplifier_noise": "10 pA/rtHz"},
     "tile": {"rows": 16, "columns": 16},
     "dac": {"bits": 8, "range": "calibrated"},
@@ -186,9 +193,11 @@ def change_tensors(tensors: dict[str, torch.Tensor], chance: random.Random) -> N
     value = tensors[name]
     kind = chance.choice(("numbers", "numbers", "numbers", "all", "shape", "type", "rename", "delete", "more", "swap"))
     if kind in ("numbers", "all") and value.numel():
-        exact = not value.is_floating_point()
-        bounds = (torch.iinfo if exact else torch.finfo)(value.dtype)
-        odd = [0, 1, -1, 2, bounds.min, bounds.max, *([] if exact else [math.nan, math.inf, -math.inf, 1e-40])]
+        odd: list[Any] = [0, 1, -1, 2]
+        if value.is_floating_point():
+            odd += [-torch.finfo(value.dtype).max, torch.finfo(value.dtype).max, math.nan, math.inf, -math.inf, 1e-40]
+        elif value.dtype in (torch.int16, torch.int64):
+            odd += [torch.iinfo(value.dtype).min, torch.iinfo(value.dtype).max]
         flat = value.reshape(-1)
         flat[chance.randrange(len(flat)) if kind == "numbers" else slice(None)] = chance.choice(odd)
     elif kind == "shape":
@@ -289,9 +298,16 @@ def _worker(pipe: Any, folder: Path, names: tuple[str, ...]) -> None:
     torch.set_num_threads(1)
     exact = {name: mho.load(folder / name).read(inputs(name), read=0) for name in names}
     pipe.send("ready")
+    started = _most_memory()
     while True:
         name, path = pipe.recv()
-        pipe.send(judge(path, inputs(name), exact[name]))
+        outcome = judge(path, inputs(name), exact[name])
+        pipe.send(outcome if _most_memory() < started + LIMIT_BYTES else "memory")
+
+
+def _most_memory() -> float:
+    """Bytes that this process has had at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class Judge:

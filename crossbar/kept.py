@@ -64,9 +64,9 @@ def restore(matrix: TiledMatrix, groups: list[Mapping[str, Array]]) -> None:
         for key, slot in _slots(matrix, arrays).items():
             check(f"{g}.{key}", arrays[key], slot)
         edges, reference = _partition(matrix)
-        for key, exact in (("edges", edges), ("reference", reference)):
-            if arrays[key].dtype != np.int64 or not np.array_equal(arrays[key], exact):
-                raise ValueError(f"{g}.{key} does not fit the tiles of its hardware")
+        for key, exact in (("edges", edges), ("reference", reference), ("bias", matrix.bias_of(g))):
+            if arrays[key].dtype != exact.dtype or not np.array_equal(arrays[key], exact):
+                raise ValueError(f"{g}.{key} does not fit its layer and the tiles of its hardware")
         _check_counts(matrix, arrays["histogram"])
         largest = largest_factors(matrix.plan, matrix.drive)
         for key, factor in zip(("mean", "variance"), largest, strict=True):
@@ -117,7 +117,7 @@ def _slots(matrix: TiledMatrix, arrays: Mapping[str, Array]) -> dict[str, Slot]:
     """
     assert matrix.drive is not None
     plan, hardware, columns = matrix.plan, matrix.hardware, _columns(matrix)
-    slices, row_tiles, outputs = _outputs(matrix)
+    slices, row_tiles = plan.tile.slices, plan.row_tiles
     integers = largest_factors(plan, matrix.drive)[0] is not None
     kind = np.int16 if integers else np.float32
     depth = ((plan.rows + 1) // 2, 2 * PANEL) if integers else (plan.rows, PANEL)
@@ -135,7 +135,6 @@ def _slots(matrix: TiledMatrix, arrays: Mapping[str, Array]) -> dict[str, Slot]:
         "uniform": Slot((slices, row_tiles) if uniform else (0, 0), np.float32),
         "floor": Slot((slices, row_tiles, padded), np.float32),
         "scale": Slot((slices, row_tiles, padded), np.float32, -MOST),
-        "bias": Slot((outputs,), np.float32, -MOST),
         "row_conductance": Slot((slices, plan.rows), np.float64),
         "histogram": Slot((BINS,), np.int64, 0, 2.0**53),
         "slow_std": Slot((parts, slices, plan.rows, columns), np.float32),

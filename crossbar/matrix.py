@@ -131,10 +131,8 @@ class TiledMatrix:
             programmed = program(
                 rows, encoding, self.hardware, self.drive, stream, moments, gains=gains, tell=self.tell
             )
-            if self.bias is not None and not self.bias_on_array:
-                planes = programmed.planes._replace(bias=self.bias[g].astype(np.float32))
-                programmed = replace(programmed, planes=planes)
-            self.programmed.append(programmed)
+            planes = programmed.planes._replace(bias=self.bias_of(g))
+            self.programmed.append(replace(programmed, planes=planes))
         self.gains = [p.gains for p in self.programmed]
         if self.hardware.adc.full_scale not in (None, "calibrated"):
             sensing, cell = self.hardware.sensing, self.hardware.cell
@@ -153,6 +151,12 @@ class TiledMatrix:
         assert self.bias is not None
         assert self.drive is not None
         return np.concatenate([self.weights[group], self.bias[group : group + 1] / np.float32(self.drive.limit)])
+
+    def bias_of(self, group: int) -> Array:
+        """(outputs,) float32 that are added digitally."""
+        if self.bias is None or self.bias_on_array:
+            return np.zeros(self.plan.outputs, dtype=np.float32)
+        return self.bias[group].astype(np.float32)
 
     def moments_of(self, group: int) -> Moments:
         """Of the voltages of a group's word lines."""

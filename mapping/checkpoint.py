@@ -151,14 +151,14 @@ def find_weights(model: nn.Module, path: str | Path, key: str | None = None) -> 
         found = {key: _under(path, found, key)}
     tried = [(Weights(state, name, prefix), _faults(model, state)) for name, prefix, state in _views(found)]
     fitting = {weights.key: weights for weights, faults in reversed(tried) if not faults}
-    first, *others = list(fitting.values()) or [None]
-    if first is None:
+    if not fitting:
         nearest, faults = min(tried, key=lambda pair: sum(map(len, pair[1].values())))
         said = "; ".join(f"{what}: {', '.join(names)}" for what, names in faults.items())
         several = f"; so much for {nearest.key!r}, it holds {_listed(found)}, choose one with key=, --key"
         raise CheckpointError(
             f"checkpoint {path} does not fit {type(model).__name__}: {said}{several if len(found) > 1 else ''}"
         )
+    *others, first = fitting.values()
     if not all(_same(first.state, other.state) for other in others):
         raise CheckpointError(
             f"checkpoint {path}: several of its state dicts fit {type(model).__name__}, under the keys "

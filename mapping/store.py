@@ -110,7 +110,7 @@ def write(folder: Path, text: dict[str, Any], tensors: dict[str, torch.Tensor]) 
 
 def _digest(value: torch.Tensor) -> str:
     """Of the values of a tensor; name, type and shape stand in the header."""
-    return sha256(value.reshape(-1).view(torch.uint8).numpy() if value.numel() else b"").hexdigest()
+    return sha256(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"").hexdigest()
 
 
 def _header(path: Path) -> bytes:

@@ -471,9 +471,10 @@ def altered(**values: object):
         (altered(mean_unit=float("inf")), "0.mean_unit must be from 0"),
         (altered(floor=-1.0), "0.floor must be from 0"),
         (altered(scale=float("nan")), "0.scale must be from"),
-        (altered(edges=8), "0.edges does not fit the tiles"),
-        (altered(edges=-(2**40)), "0.edges does not fit the tiles"),
-        (altered(reference=torch.zeros(8, dtype=torch.int64)), "0.reference does not fit the tiles"),
+        (altered(edges=8), "0.edges does not fit its layer"),
+        (altered(edges=-(2**40)), "0.edges does not fit its layer"),
+        (altered(reference=torch.zeros(8, dtype=torch.int64)), "0.reference does not fit its layer"),
+        (lambda tensors: tensors["layer.0.0.bias"].add_(1), "0.bias does not fit its layer"),
         (altered(histogram=-1), "0.histogram must be from 0"),
         (altered(histogram=10**6), "histogram counts .* cells, its tiles have"),
         (altered(row_conductance=float("nan")), "0.row_conductance must be from 0"),
@@ -497,7 +498,7 @@ def test_reference_columns_outside_of_an_array_are_refused(tmp_path):
     chip.save(tmp_path)
     for column in (-1, 5, 2**40):
         rewrite(tmp_path, lambda text: None, lambda tensors, c=column: tensors["layer..0.reference"].fill_(c))
-        refused(tmp_path, "0.reference does not fit the tiles")
+        refused(tmp_path, "0.reference does not fit its layer")
 
 
 @pytest.mark.parametrize("file", [TEXT, TENSORS])
