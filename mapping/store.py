@@ -142,15 +142,17 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> Chip:
     try:
         return _assemble(*_read(path), model)
     except CheckpointError as error:
-        raise CheckpointError(f"chip {path}: {error}") from error
+        raise CheckpointError(f"chip {path}: {_short(str(error), 1000)}") from error
     except ValidationError as error:
         raise CheckpointError(f"chip {path}: {_short(faults(error))}") from error
     except Exception as error:  # what a damaged file makes of the constructors it feeds is anybody's guess
         raise CheckpointError(f"chip {path}: damaged ({type(error).__name__}: {_short(str(error))})") from error
 
 
-def _short(text: str) -> str:
-    return " ".join(text.split())[:300]
+def _short(text: str, most: int = 300) -> str:
+    """In one line of at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 3] + "..."
 
 
 def _read(path: Path) -> tuple[SavedChip, dict[str, torch.Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,8 +59,8 @@ def find_inputs(name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
             names = list(found)
             arrays = {name: np.asarray(found[name]) for name in names if name in USED}
     except Exception as error:  # what a foreign file makes of its reader is anybody's guess
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise ValueError(f"data {path}: not a readable array file ({reason})") from error
+        said = re.sub(r" at 0x[0-9a-f]+", "", " ".join(str(error).split()))[:200]
+        raise ValueError(f"data {path}: not a readable array file ({type(error).__name__}: {said})") from error
     if "images" not in arrays:
         raise ValueError(f"data {path}: expected an array 'images', got {', '.join(names) or 'none'}")
     for what, array in arrays.items():
