@@ -181,7 +181,7 @@ def change_text(text: dict[str, Any], chance: random.Random) -> None:
         other = chance.choice(keys)
         node[key], node[other] = node[other], node[key]
     elif kind == "deep":
-        for _ in range(chance.choice((10, 300, 900))):
+        for _ in range(chance.choice((10, 200))):
             node[key] = [node[key]]
     elif kind == "rename" and isinstance(node, dict):
         node[chance.choice(("x", "", "0", "__class__", f"{key}.x"))] = node.pop(key)

@@ -145,6 +145,9 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> Chip:
         raise CheckpointError(f"chip {path}: {_short(str(error), 1000)}") from error
     except ValidationError as error:
         raise CheckpointError(f"chip {path}: {_short(faults(error))}") from error
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise CheckpointError(f"chip {path}: cannot be read ({reason})") from error
     except Exception as error:  # what a damaged file makes of the constructors it feeds is anybody's guess
         raise CheckpointError(f"chip {path}: damaged ({type(error).__name__}: {_short(str(error))})") from error
 
