@@ -121,13 +121,18 @@ class TiledMatrix:
     def set_drive(self, limit: float | None, signed: bool) -> None:
         """Fix the range of the inputs and program the cells: a bias on the array depends on it."""
         self.drive = Drive.of(self.hardware.dac, limit, signed)
+        self._check_planes()
+        self.gains, self.encodings = [], []
+        self.program()
+
+    def _check_planes(self) -> None:
+        """Raises ValueError where there are more planes than have random numbers."""
+        assert self.drive is not None
         planes = self.drive.pulses * self.plan.tile.slices * self.plan.row_tiles
         if planes > SUPPLY_PLANE:
             raise ValueError(
                 f"layer {self.name!r}: pulses x slices x row tiles must be at most {SUPPLY_PLANE}, got {planes}"
             )
-        self.gains, self.encodings = [], []
-        self.program()
 
     def program(self) -> None:
         """Program all groups into the tiles, with the errors of this seed and copy."""
@@ -147,15 +152,19 @@ class TiledMatrix:
             programmed = program(
                 rows, encoding, self.hardware, self.drive, stream, moments, gains=gains, tell=self.tell
             )
-            if self.bias is not None and not self.bias_on_array:
-                planes = programmed.planes._replace(bias=self.bias[g].astype(np.float32))
-                programmed = replace(programmed, planes=planes)
-            self.programmed.append(programmed)
+            planes = programmed.planes._replace(bias=self.bias_of(g))
+            self.programmed.append(replace(programmed, planes=planes))
         self.gains = [p.gains for p in self.programmed]
         if self.hardware.adc.full_scale not in (None, "calibrated"):
             sensing, cell = self.hardware.sensing, self.hardware.cell
             relative = float(self.hardware.adc.full_scale) / (sensing.v_read * cell.g_max)
             self.full_scale = np.full(self.plan.tile.slices, relative)
+
+    def adopt(self, programmed: list[Programmed]) -> None:
+        """Take over cells that were programmed before, as a saved chip has them: see `kept.restore`."""
+        self._check_planes()
+        self.encodings = [self._encode(self.rows_of(g), self.moments_of(g)) for g in range(self.plan.groups)]
+        self.programmed, self.gains, self._kept = programmed, [p.gains for p in programmed], {}
 
     def rows_of(self, group: int) -> Array:
         """(rows, outputs) weights of a group's word lines, those of a bias on the array included."""
@@ -164,6 +173,12 @@ class TiledMatrix:
         assert self.bias is not None
         assert self.drive is not None
         return np.concatenate([self.weights[group], self.bias[group : group + 1] / np.float32(self.drive.limit)])
+
+    def bias_of(self, group: int) -> Array:
+        """(outputs,) float32 that are added digitally."""
+        if self.bias is None or self.bias_on_array:
+            return np.zeros(self.plan.outputs, dtype=np.float32)
+        return self.bias[group].astype(np.float32)
 
     def moments_of(self, group: int) -> Moments:
         """Of the voltages of a group's word lines."""

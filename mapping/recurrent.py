@@ -268,7 +268,7 @@ def _packed(x: torch.Tensor, like: PackedSequence) -> PackedSequence:
 
 def _linear(inputs: int, outputs: int, bias: bool) -> nn.Module:
     """A linear layer whose weights are set later: no random numbers are drawn."""
-    return nn.utils.skip_init(nn.Linear, inputs, outputs, bias)
+    return nn.utils.skip_init(nn.Linear, inputs, outputs, bias, device=torch.get_default_device())
 
 
 def _set(linear: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> None:

@@ -18,6 +18,7 @@ def map(
     model: str = typer.Option(
         ..., help="The network, as package.module:factory; the factory is called without arguments."
     ),
+    key: str | None = typer.Option(None, help="Which state dict of the checkpoint, where it holds several that fit."),
     hardware: str = typer.Option("reram", help="Preset (ideal, reram, pcm, nand) or YAML file."),
     calibrate: str = typer.Option(
         "mnist", help="Real inputs that set the converters' ranges: mnist, cifar10, strokes, .npy or .npz file."
@@ -34,13 +35,15 @@ def map(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ..inputs import find_hardware, find_inputs
-    from ..mapping.checkpoint import build_model, load_weights
+    from ..mapping.checkpoint import build_model, find_weights
     from ..mapping.convert import map as map_model
     from ..mapping.store import check_target
 
     if out is not None:
         check_target(out)
-    network = load_weights(build_model(model), checkpoint)
+    network = build_model(model)
+    weights = find_weights(network, checkpoint, key)
+    network.load_state_dict(weights.state, strict=False)
     columns = (TextColumn("wires of tiles"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True) as bar:
         task = bar.add_task("", visible=False)
@@ -55,5 +58,7 @@ def map(
         )
     if out is not None:
         chip.save(out)
+    if weights.key or weights.prefix:
+        print(weights)
     print(chip.report())
     print(f"ranges calibrated with the first {images} inputs of {calibrate}" + (f"; saved in {out}" if out else ""))
