@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from helpers import hardware, ideal, pictures, relative_error, small_cnn
+from helpers import hardware, ideal, pictures, small_cnn
 from scipy import stats
 from torch import nn
 
