@@ -18,7 +18,7 @@ from scipy.optimize import nnls
 from scipy.stats import f as fisher
 from scipy.stats import norm, t
 
-__all__ = ["FIGURES", "LEAST", "fit", "gain_with_error", "is_shared", "mean_with_error", "of_pairs"]
+__all__ = ["ERRORS", "FIGURES", "LEAST", "fit", "gain_with_error", "is_shared", "mean_with_error", "of_pairs"]
 
 Array = np.ndarray[Any, Any]
 BINS = 30  # of outputs by size, of equal numbers
@@ -94,7 +94,7 @@ def fit(
 
     Returns:
         `sigma_add`, `sigma_mult`, `misfit`, `misfit_outputs`, `holds` and `rms`, and of all but `holds` the standard
-        error `..._se`. Of two sigmas the one that is less sure is 0, if chance may have made it.
+        error `..._se`.
     """
     rounding = NOTHING**2 * float(np.square(y).mean())
     average = float(squared.mean())
@@ -122,13 +122,6 @@ def fit(
         moved = _influence(squared - solution[1] * np.square(y), bins, samples)
         errors = np.linalg.norm(moved @ solve.T, axis=0)
         total = float(np.linalg.norm(moved @ size)) / y.size
-    if samples is not None and found and solution.all():
-        ratio = solution / np.maximum(errors, np.finfo(float).tiny)
-        weak = int(ratio.argmin())
-        if ratio[weak] < _times(samples):
-            column = design[:, 1 - weak] / level
-            solution = np.zeros(2)
-            solution[1 - weak] = max(0.0, float(column @ (mean / level)) / float(column @ column))
     if not found:
         solution, average = np.zeros(2), 0.0
     result: dict[str, float | bool] = {}

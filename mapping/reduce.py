@@ -16,7 +16,7 @@ from ..crossbar.kernels.plain import gather
 from ..crossbar.matrix import Counts, TiledMatrix
 from .chip import Chip
 from .errors import MappingError
-from .estimates import FIGURES, LEAST, fit, gain_with_error, is_shared, mean_with_error, of_pairs
+from .estimates import ERRORS, FIGURES, LEAST, fit, gain_with_error, is_shared, mean_with_error, of_pairs
 from .layers import Inference, TileLayer
 
 __all__ = ["PARTS", "Reduction", "reduce"]
@@ -39,12 +39,14 @@ class Reduction:
             from read to read, and `total` is what one read sees. Columns: `sigma_add` (in the layer's own units) and
             `sigma_mult`, fitted to the measured E[error^2 | y] = sigma_add^2 + sigma_mult^2 y^2 over real inputs;
             `misfit`, the root mean square relative deviation of the mean squared errors from that, over bins of
-            equally many outputs by |y|; `misfit_outputs`, the same over the outputs of the layer, one by one; `holds`,
-            whether both are at most 25 %; `rms`, of the error; `gain`, by which outputs before the bias are multiplied
-            on average (of `frozen`, else 1); the same, `predicted_...`, for the errors expected from the physics;
-            `y_rms`, of the exact outputs.
+            equally many outputs by |y|; `misfit_outputs`, the same over the outputs of the layer, one by one; both less
+            what sampling gives; `holds`, whether both are at most 25 %; `rms`, of the error; `gain`, by which outputs
+            before the bias are multiplied on average (of `frozen`, else 1); of each of these but `holds`, the standard
+            error `..._se`; the same, `predicted_...`, for the errors expected from the physics, for which nothing is
+            drawn; `y_rms`, of the exact outputs. A frozen or slow part that chance may have made is 0 and holds, and so
+            is a misfit; a gain is then 1: see docs/reduction.md.
         sources: mean squared error expected from each source, in units of the layer's outputs squared: columns layer,
-            part, source, variance.
+            part, source, variance, and variance_se, of which inputs they happen to be.
     """
 
     table: pd.DataFrame
@@ -98,10 +100,12 @@ class Reduction:
     def __str__(self) -> str:
         shown = self.table[["layer", "part"]].copy()
         for name in (n for n in self.table.columns[2:] if not n.endswith("_se")):
-            values = self.table[name]
+            values, errors = self.table[name], self.table.get(f"{name}_se")
+            if errors is not None:
+                values = values.where((name == "gain") | (values > ERRORS * errors) | (errors == 0), 0.0)
             shown[name] = values if name == "holds" else values.map("{:.3g}".format)
-            if f"{name}_se" in self.table:
-                shown[name] += self.table[f"{name}_se"].map(" ± {:.1g}".format)
+            if errors is not None:
+                shown[name] += errors.map(" ± {:.1g}".format)
         return shown.to_string(index=False)
 
 
