@@ -182,6 +182,11 @@ def test_calibration_sets_ranges_that_fit():
     assert tiled.counts.readings_clipped == 0
     assert (np.abs(error) <= 0.501 * tile_steps(tiled).sum(axis=0) + 1e-5).all()
     assert error.std() == pytest.approx(np.sqrt(np.square(tile_steps(tiled)).sum(axis=0).mean() / 12), rel=0.05)
+    volts = np.rint(x.reshape(400, -1) / tiled.drive.limit * tiled.drive.full_code) / tiled.drive.full_code
+    g = tiled.programmed[0].conductances[0, :, :12]
+    currents = np.concatenate([volts[:, a:b] @ g[a:b] for a, b in tiles_of(tiled)])
+    full_scale = np.percentile(np.abs(currents), tiled.hardware.adc.percentile)
+    assert tiled.circuit().step[0] == pytest.approx(full_scale / 127, rel=0.02)  # nearly all rows are looked at
     assert tiled.array_energy_j == pytest.approx(energy_of_cells(tiled, x), abs=5 * energy_of_cells(tiled, x, 5e-7))
     assert 5 * energy_of_cells(tiled, x, 5e-7) < 0.02 * tiled.array_energy_j  # and that is a narrow band
     tiled.calibrate(np.abs(x))
