@@ -24,6 +24,7 @@ __all__ = ["PARTS", "Reduction", "reduce"]
 Array = np.ndarray[Any, Any]
 PARTS = ("frozen", "slow", "fresh")
 ROWS = 2048  # of a layer's matrix that are looked at
+SIGMAS = ("sigma_add", "sigma_mult")
 STEPS = 8  # calls of a layer that is used several times
 SAMPLES = 20  # from which on positions of one sample count as dependent
 MATTERS = 0.1  # share of a layer's squared error above which a part of it has to hold
@@ -101,8 +102,12 @@ class Reduction:
         shown = self.table[["layer", "part"]].copy()
         for name in (n for n in self.table.columns[2:] if not n.endswith("_se")):
             values, errors = self.table[name], self.table.get(f"{name}_se")
-            if errors is not None:
-                values = values.where((name == "gain") | (values > ERRORS * errors) | (errors == 0), 0.0)
+            if errors is not None and name != "gain":
+                sure = (values > ERRORS * errors) | (errors == 0)
+                if name in SIGMAS:  # the surer one of the two stays
+                    other = SIGMAS[1 - SIGMAS.index(name)]
+                    sure |= values * self.table[f"{other}_se"] >= self.table[other] * errors
+                values = values.where(sure, 0.0)
             shown[name] = values if name == "holds" else values.map("{:.3g}".format)
             if errors is not None:
                 shown[name] += errors.map(" ± {:.1g}".format)

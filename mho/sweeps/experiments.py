@@ -198,15 +198,15 @@ def reduction(bench: Bench, settings: Settings) -> Columns:
     total = table.loc["total"]
     misfit = total["misfit"].combine(total["misfit_outputs"], max)
     layer = str(misfit.idxmax())
-    worst = max(("misfit", "misfit_outputs"), key=lambda name: total.loc[layer, name])
-    power, error = table["rms"] ** 2, 2 * table["rms"] * table["rms_se"]  # of a square
+    error_of = np.where(total["misfit"] >= total["misfit_outputs"], total["misfit_se"], total["misfit_outputs_se"])
+    power, error = table["rms"] ** 2, (table["rms_se"] * (2 * table["rms"] - table["rms_se"])).abs()  # of the square
     whole = power["total"].where(power["total"] > 0, 1)
     share = (power["frozen"] + power["slow"]) / whole
     return {
         **columns,
         "holds": reduced.holds,
         "misfit": misfit.max(),
-        "misfit_se": total.loc[layer, f"{worst}_se"],
+        "misfit_se": error_of[misfit.argmax()],
         "layer": layer,
         "frozen": share.max(),
         "frozen_se": (np.hypot(error["frozen"], error["slow"]) / whole)[share.idxmax()],
