@@ -142,7 +142,12 @@ def test_a_reduction_is_beside_its_chip(fields: dict[str, Any], tmp_path: Path) 
         )
     assert row["holds"] == reduced.holds
     assert row["layer"] in chip.layers
-    assert 0 < row["frozen"] < 0.2
+    power = reduced.table.pivot(index="layer", columns="part", values="rms") ** 2
+    assert row["frozen"] == ((power["frozen"] + power["slow"]) / power["total"]).max()
+    assert 0 < row["frozen_se"] < 0.05
+    total = reduced.table[reduced.table["part"] == "total"]
+    assert row["misfit"] == total[["misfit", "misfit_outputs"]].max(axis=None)
+    assert 0 < row["misfit_se"] < 0.3
 
 
 def test_rows_stand_in_the_order_of_the_sweep(fields: dict[str, Any], undisturbed: pd.DataFrame) -> None:
