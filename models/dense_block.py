@@ -18,10 +18,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from .kernels import dense
-from .kernels.dense import GROUP, PIECES, round_keys
 from .noise import Noise
 
-ROW = 128 * GROUP  # normals that one row of counters gives
 NO_FACTORS = np.empty((0, 1), np.float32)
 
 Array = np.ndarray[Any, Any]
@@ -77,7 +75,7 @@ class _DenseBlock(torch.autograd.Function):
         buffer = _array(pixels).reshape(count, total)
         statistics = _Statistics(total, count, epsilon)
         statistics.append(x, NO_FACTORS, buffer, 0)
-        inputs, factors, keys = [], [], round_keys(key)
+        inputs, factors = [], []
         for i, (weight, gain, shift) in enumerate(_threes(parameters)):
             channels = first + i * growth
             scale, offset = statistics.affine(gain, shift)
@@ -85,7 +83,7 @@ class _DenseBlock(torch.autograd.Function):
             dense.scale_and_clip(buffer, scale, offset, _array(normal).reshape(count, channels))
             inputs.append(normal.permute(0, 3, 1, 2))
             new = functional.conv2d(inputs[-1], _like(weight, x.dtype), padding=1)
-            factors.append(_factors(sigma[i], i, keys, count, growth))
+            factors.append(dense.noise_factors(sigma[i], i, key, (count, growth)))
             statistics.append(new, factors[-1], buffer, channels)
         out = pixels.permute(0, 3, 1, 2)
         mean, variance = (torch.from_numpy(part) for part in (statistics.mean, statistics.variance))
@@ -116,11 +114,9 @@ class _DenseBlock(torch.autograd.Function):
         for i, (weight, gain, shift) in reversed(list(enumerate(_threes(parameters)))):
             channels = inputs[i].shape[1]
             new = back(channels, growth, ctx.factors[i])
-            slopes, of_weight, _ = torch.ops.aten.convolution_backward(
-                new, inputs[i], _like(weight, out.dtype), None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, False]
-            )  # fmt: skip
+            slopes, of_weight = _back_through_convolution(new, inputs[i], _like(weight, out.dtype))
             scale, offset = statistics.affine(gain, shift)
-            sums = np.empty((2, PIECES, channels))
+            sums = np.empty((2, dense.PIECES, channels))
             dense.back_through_clip(
                 _rows(slopes), buffer, scale, offset, gain.detach().numpy(), gathered, sums[0], sums[1]
             )
@@ -140,7 +136,7 @@ class _Statistics:
 
     def append(self, new: torch.Tensor, factors: Array, buffer: Array, first: int) -> None:
         """New channels into the buffer from column `first` on."""
-        sums = np.empty((2, PIECES, new.shape[1]))
+        sums = np.empty((2, dense.PIECES, new.shape[1]))
         dense.append(_rows(new), factors, buffer, first, sums[0], sums[1])
         mean, square = sums.sum(1) / self.count
         variance = np.maximum(square - mean * mean, 0)
@@ -170,13 +166,15 @@ class _Statistics:
         return np.stack([rate, rate * a, rate * b]).astype(np.float32)
 
 
-def _factors(sigma: float, layer: int, keys: Array, count: int, growth: int) -> Array:
-    """1 + sigma z for each element of (count, growth), or none where sigma is 0."""
-    if sigma == 0:
-        return NO_FACTORS
-    flat = np.empty((-(-count * growth // ROW), ROW), np.float32)
-    dense.noise_factors(np.float32(sigma), (np.uint32(layer), np.uint32(0)), keys, flat)
-    return flat.reshape(-1)[: count * growth].reshape(count, growth)
+def _back_through_convolution(
+    slope: torch.Tensor, x: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Slopes of the input and of the weight of a 3 x 3 convolution."""
+    one, zero = [1, 1], [0, 0]
+    of_x, of_weight, _ = torch.ops.aten.convolution_backward(
+        slope, x, weight, None, one, one, one, False, zero, 1, [True, True, False]
+    )
+    return of_x, of_weight
 
 
 def _threes(parameters: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:

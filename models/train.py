@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import pickle
 import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,6 +26,7 @@ from .files import whole
 SAVE_EVERY_S = 120.0
 OPTIMIZERS, SCHEDULES = ("adam", "sgd"), ("one-cycle", "triangle", "steps", "fixed")
 PRECISIONS = ("float32", "bfloat16")
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of malloc.h
 CHECKPOINT, SETTINGS, LOG = "checkpoint.pt", "settings.yaml", "log.yaml"
 
 
@@ -291,7 +294,7 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> A
     return None
 
 
-def carry(run: Path, to: Path) -> None:
+def carry_run(run: Path, to: Path) -> None:
     """Write a run folder in half precision to another one, small enough to be committed: a training goes on from there.
 
     Matrices and kernels, their averages and their moments are rounded to bfloat16, so the training goes on from nearly
@@ -320,6 +323,14 @@ def _halved(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _halved(part) for key, part in value.items()}
     return [_halved(part) for part in value] if isinstance(value, list) else value
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc, for the whole process, to keep what is freed: large tensors then don't come page by page anew."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for option, value in (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26):
+            mallopt(option, value)
 
 
 def _gpus(device: torch.device) -> list[torch.device]:

@@ -7,6 +7,8 @@ number of pieces, so the bits do not depend on the number of threads.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import prange, types
 from numba.extending import overload
@@ -17,6 +19,7 @@ from ...crossbar.kernels.philox import GROUP, draw_normals, round_keys
 f32, u16, u32, u64 = np.float32, np.uint16, np.uint32, np.uint64
 
 PIECES = 16
+ROW = 128 * GROUP  # normals that one row of counters gives
 RUN = 256  # rows that are summed up in float32
 FAST = {"nsz", "arcp", "contract", "reassoc"}
 
@@ -54,9 +57,18 @@ def _put(out, column, number):  # type: ignore[no-untyped-def]
     return exact
 
 
+def noise_factors(sigma: float, layer: int, key: int, shape: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """1 + sigma z, float32 of this shape, without rows where sigma is 0; z are the normals of a layer and a key."""
+    if sigma == 0:
+        return np.empty((0, 1), np.float32)
+    size = shape[0] * shape[1]
+    flat = np.empty((-(-size // ROW), ROW), np.float32)
+    _draw_factors(f32(sigma), (u32(layer), u32(0)), round_keys(key), flat)
+    return flat.reshape(-1)[:size].reshape(shape)
+
+
 @kernel(parallel=True)
-def noise_factors(sigma, place, key, out):  # type: ignore[no-untyped-def]
-    """1 + sigma z into out (rows, columns) float32, columns a multiple of GROUP; counters as in `add_noise`."""
+def _draw_factors(sigma, place, key, out):  # type: ignore[no-untyped-def]
     for m in prange(out.shape[0]):
         draw_normals(u64(m), place, key, out[m : m + 1])
         for k in range(out.shape[1]):
