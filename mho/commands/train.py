@@ -201,9 +201,10 @@ class _Lines:
         if now.accuracy is None and self.clock() - self.shown < LINE_EVERY_S:
             return
         self.shown = self.clock()
-        place = f"epoch {now.epoch + 1}, step {now.step + 1} of {now.steps}: "
-        score = f"loss {now.loss:.3f}" if now.accuracy is None else f"test accuracy {now.accuracy:.2%}"
-        print(place + score, flush=True)
+        if now.accuracy is None:
+            print(f"epoch {now.epoch + 1}, step {now.step + 1} of {now.steps}: loss {now.loss:.3f}", flush=True)
+        else:
+            print(f"epoch {now.epoch + 1}: test accuracy {now.accuracy:.2%}", flush=True)
 
 
 def _made(network: str, injected: str, recipe: Recipe, protocol: str, device: str) -> dict[str, Any]:
