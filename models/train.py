@@ -90,6 +90,10 @@ class Recipe:
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 <= self.average_decay < 1:
+            raise ValueError(f"average_decay must be at least 0 and below 1, got {self.average_decay}")
         if self.sizes and len(sizes_of(self.sizes)) != self.epochs:
             raise ValueError(f"sizes: {self.sizes!r} are {len(sizes_of(self.sizes))} epochs, not {self.epochs}")
 
