@@ -30,7 +30,7 @@ class Layer(Protocol):
 
     norm: nn.BatchNorm2d
     conv: nn.Conv2d
-    noise: nn.Module
+    noise: Any  # `Noise`, or what stands in its place
 
 
 def fits(x: torch.Tensor, layers: Sequence[Layer]) -> bool:
@@ -59,7 +59,7 @@ def dense_block(x: torch.Tensor, layers: Sequence[Layer]) -> torch.Tensor:
             norm, channels = layer.norm, layer.norm.num_features
             norm.running_mean.lerp_(mean[:channels], norm.momentum)  # type: ignore[union-attr, arg-type]
             norm.running_var.lerp_(variance[:channels] * (count / (count - 1)), norm.momentum)  # type: ignore[union-attr, arg-type]
-            norm.num_batches_tracked += 1  # type: ignore[operator]
+            norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
     return cast(torch.Tensor, out)
 
 
