@@ -1,4 +1,4 @@
-"""The queue of DenseNet-40s: what is there is not trained again, what was carried goes on, what is unfinished is kept."""
+"""The queue of DenseNet-40s: what is there is not trained again, what was carried goes on."""
 
 from __future__ import annotations
 
