@@ -14,6 +14,7 @@ FOLDERS = {
     "mho.mapping": "mapping",
     "mho.models": "models",
     "mho.models.data": "models/data",
+    "mho.models.kernels": "models/kernels",
 }
 
 setup(

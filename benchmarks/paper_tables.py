@@ -18,12 +18,13 @@ FINE = [round(0.1 * i, 1) for i in range(11)]
 
 def shown(number: int) -> tuple[str, str]:
     """Network and noise of one of our tables: those of the paper's, or the network that stands in for one that is not
-    trained.
+    trained for every sigma_train of the table.
     """
     entry = PAPER[number]
     entry = PAPER[entry["of"]] if "of" in entry else entry
     network, noise = entry["network"], entry["noise"]
-    stands_in = "stand_in" in entry and not trained(network, noise)
+    wanted = {f"sigma-{sigma}" for sigma in (0.0, *entry["by"])} if "stand_in" in entry else set()
+    stands_in = not wanted <= set(trained(network, noise))
     return entry["stand_in"] if stands_in else network, noise
 
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
+from .dense_block import dense_block, fits
 from .noise import Kind, Noise
 from .weights import kind_of, load_named
 
@@ -42,6 +43,17 @@ class DenseLayer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([x, self.noise(self.conv(self.relu(self.norm(x))))], 1)
+
+
+class DenseBlock(nn.Sequential):
+    """Dense layers, which in training on a CPU are computed as one function where that can be."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        layers = [layer for layer in self if isinstance(layer, DenseLayer)]
+        if self.training and len(layers) == len(self) and fits(x, layers):
+            return dense_block(x, layers)
+        out: torch.Tensor = super().forward(x)
+        return out
 
 
 def densenet22(weights: str | None = None, *, sigma_train: float = 0.0, noise: Kind = "mult") -> nn.Sequential:
@@ -105,7 +117,7 @@ def densenet(
             layers[f"noise{block - 1}"] = Noise(noise, sigma_train)
             layers[f"pool{block - 1}"] = nn.AvgPool2d(2)
         dense = [DenseLayer(channels + i * growth, growth, sigma_train, noise) for i in range(per_block)]
-        layers[f"block{block}"] = nn.Sequential(*dense)
+        layers[f"block{block}"] = DenseBlock(*dense)
         channels += per_block * growth
     layers["norm3"] = nn.BatchNorm2d(channels)
     layers["relu3"] = nn.ReLU()

@@ -70,6 +70,15 @@ DENSENET = Recipe(  # with a moving average 17 epochs ended at 85 % of the test 
     augment="crop-flip",
     average_decay=0.0,
 )
+DENSENET_40 = replace(
+    DENSENET,
+    epochs=26,
+    batch_size=64,
+    learning_rate=0.1,
+    schedule="triangle",
+    decay_vectors=False,
+    sizes="8x16 8x24 10x32",
+)
 PAPER_DENSENET = replace(  # section 3.2.2; rate, schedule and weight decay are those of Huang et al. (2017), 4.2
     PAPER, epochs=300, learning_rate=0.1, weight_decay=1e-4, optimizer="sgd", schedule="steps"
 )
@@ -117,6 +126,6 @@ NETWORKS = {
         paper=PAPER,
     ),
     "densenet22": _densenet(densenet22, replace(DENSENET, epochs=15, batch_size=128, learning_rate=0.1)),
-    "densenet40": _densenet(densenet40),
+    "densenet40": _densenet(densenet40, DENSENET_40),
     "densenet100": _densenet(densenet100),
 }

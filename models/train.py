@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import pickle
+import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,8 +24,9 @@ from .augment import AUGMENTATIONS
 from .files import whole
 
 SAVE_EVERY_S = 120.0
-OPTIMIZERS, SCHEDULES = ("adam", "sgd"), ("one-cycle", "steps", "fixed")
+OPTIMIZERS, SCHEDULES = ("adam", "sgd"), ("one-cycle", "triangle", "steps", "fixed")
 PRECISIONS = ("float32", "bfloat16")
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of malloc.h
 CHECKPOINT, SETTINGS, LOG = "checkpoint.pt", "settings.yaml", "log.yaml"
 
 
@@ -36,8 +40,12 @@ class Recipe:
     Attributes:
         optimizer: Adam, or `sgd`: momentum of 0.9 after Nesterov.
         learning_rate: the highest.
-        schedule: of the learning rate: `one-cycle` up and down, `steps` down to a tenth after a half and again after
-            three quarters of all epochs, or `fixed`.
+        schedule: of the learning rate: `one-cycle` up and down, `triangle` in a straight line up over the first fifth
+            of all steps and down to 0, `steps` down to a tenth after a half and again after three quarters of all
+            epochs, or `fixed`.
+        decay_vectors: whether the weight decay is for the vectors too, such as the gains of the norms.
+        sizes: pictures are made smaller in the first epochs, which then cost less: `8x16 8x24 10x32` is 8 epochs at
+            16 x 16 pixels and so on, all `epochs` of them; all epochs at full size where empty.
         augment: a name in `AUGMENTATIONS`.
         average_decay: of the moving average, a step; 0 for none.
         clip: the largest norm of the gradient, 0 for any.
@@ -67,6 +75,8 @@ class Recipe:
     like: str = ""
     start: str = ""
     precision: str = "float32"
+    decay_vectors: bool = True
+    sizes: str = ""
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 2)):  # batch norm has no variance of one sample
@@ -80,6 +90,20 @@ class Recipe:
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 <= self.average_decay < 1:
+            raise ValueError(f"average_decay must be at least 0 and below 1, got {self.average_decay}")
+        if self.sizes and len(sizes_of(self.sizes)) != self.epochs:
+            raise ValueError(f"sizes: {self.sizes!r} are {len(sizes_of(self.sizes))} epochs, not {self.epochs}")
+
+
+def sizes_of(text: str) -> list[int]:
+    """The size of the pictures in each epoch, from text such as `8x16 8x24 10x32` (epochs x pixels)."""
+    stages = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", part) for part in text.split()]
+    if not stages or None in stages:
+        raise ValueError(f"sizes must be EPOCHSxPIXELS, such as '8x16 8x24 10x32', got {text!r}")
+    return [int(stage[2]) for stage in stages if stage for _ in range(int(stage[1]))]
 
 
 @dataclass(frozen=True)
@@ -178,6 +202,8 @@ class _Run:
         """One step in this epoch."""
         self.net.train()
         batch = AUGMENTATIONS[self.recipe.augment](inputs)
+        if self.recipe.sizes:
+            batch = _resized(batch, sizes_of(self.recipe.sizes)[epoch])
         net: Any = self.compiled if len(batch) == self.recipe.batch_size else self.net  # a new length is compiled anew
         if batch.ndim == 4:
             batch = batch.to(memory_format=torch.channels_last)
@@ -206,7 +232,7 @@ class _Run:
     def save(self, path: Path) -> None:
         state = {
             "net": self.net.state_dict(),
-            "average": self.average.state_dict(),
+            "average": self.average.state_dict() if self.recipe.average_decay else {},
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict() if self.schedule is not None else {},
             "random": [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in _gpus(self.device))],
@@ -225,7 +251,8 @@ class _Run:
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
             self.net.load_state_dict(state["net"])
-            self.average.load_state_dict(state["average"])
+            if self.recipe.average_decay:
+                self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.schedule is not None:
                 self.schedule.load_state_dict(state["schedule"])
@@ -238,11 +265,22 @@ class _Run:
             raise ValueError(f"{path}: damaged, or of another network; delete its folder to train anew") from error
 
 
+def _resized(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Square pictures (n, c, h, h) of another size, smoothed before they are sampled."""
+    if images.shape[-1] == size:
+        return images
+    return functional.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+
+
 def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    parameters: list[Any] = list(net.parameters())
+    if not recipe.decay_vectors:
+        vectors = [p for p in parameters if p.ndim < 2]
+        parameters = [{"params": [p for p in parameters if p.ndim > 1]}, {"params": vectors, "weight_decay": 0.0}]
     settings: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(net.parameters(), momentum=0.9, nesterov=True, **settings)
-    return (torch.optim.AdamW if recipe.weight_decay else torch.optim.Adam)(net.parameters(), **settings)
+        return torch.optim.SGD(parameters, momentum=0.9, nesterov=True, **settings)
+    return (torch.optim.AdamW if recipe.weight_decay else torch.optim.Adam)(parameters, **settings)
 
 
 def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Any:
@@ -251,9 +289,52 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> A
     if recipe.schedule == "one-cycle":
         rise = min(0.2, max(0.01, 2000 / total))
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=total, pct_start=rise)
+    if recipe.schedule == "triangle":
+        top = total / 5
+        share = lambda step: min((step + 1) / top, (total - step) / (total - top))  # noqa: E731
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
     if recipe.schedule == "steps":
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, [total // 2, total * 3 // 4])
     return None
+
+
+def carry_run(run: Path, to: Path) -> None:
+    """Write a run folder in half precision to another one, small enough to be committed: a training goes on from there.
+
+    Matrices and kernels, their averages and their moments are rounded to bfloat16, so the training goes on from nearly
+    the same place, not to the bit.
+
+    Raises:
+        ValueError: no checkpoint in `run`, or something in `to` already that is not this run.
+    """
+    if not (run / CHECKPOINT).is_file():
+        raise ValueError(f"out: {run} holds no checkpoint to carry away")
+    state = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
+    wanted = yaml.safe_load((run / SETTINGS).read_text(encoding="utf-8"))
+    if (to / SETTINGS).is_file() and yaml.safe_load((to / SETTINGS).read_text(encoding="utf-8")) != wanted:
+        raise ValueError(f"carry: {to} holds a run with other settings; choose another folder")
+    to.mkdir(parents=True, exist_ok=True)
+    _write_yaml(to / SETTINGS, wanted)
+    _write_yaml(to / LOG, state["log"])
+    with whole(to / CHECKPOINT) as part:
+        torch.save(_halved(state), part)
+
+
+def _halved(value: Any) -> Any:
+    """Matrices and kernels inside lists and dictionaries in bfloat16."""
+    if isinstance(value, torch.Tensor):
+        return value.bfloat16() if value.ndim > 1 and value.is_floating_point() else value
+    if isinstance(value, dict):
+        return {key: _halved(part) for key, part in value.items()}
+    return [_halved(part) for part in value] if isinstance(value, list) else value
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc, for the whole process, to keep what is freed: large tensors then don't come page by page anew."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for option, value in (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26):
+            mallopt(option, value)
 
 
 def _gpus(device: torch.device) -> list[torch.device]:
@@ -287,7 +368,8 @@ def _claim(out: Path, recipe: Recipe) -> None:
             found = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError):
             found = None
-        older = {"adversary": None, "start": "", "precision": "float32"}  # fields that runs of before lack
+        # fields that runs of before lack
+        older = {"adversary": None, "start": "", "precision": "float32", "decay_vectors": True, "sizes": ""}
         found = {**older, **(found if isinstance(found, dict) else {})}
         if found != wanted:
             changed = ", ".join(key for key in wanted | found if found.get(key) != wanted.get(key))

@@ -18,10 +18,11 @@ from mho.models.attacks import TABLE_10, Adversary, Pgd, pgd
 from mho.models.augment import jitter
 from mho.models.cnn import mnist_cnn, mnist_cnn4
 from mho.models.data import mnist, mnist_images
+from mho.models.densenet import densenet
 from mho.models.like import Share, with_noise
 from mho.models.networks import NETWORKS, PAPER
 from mho.models.noise import ChipNoise, Noise
-from mho.models.train import Recipe, evaluate, train
+from mho.models.train import Recipe, _schedule, carry_run, evaluate, train
 from mho.models.weights import FOLDER, load_saved
 
 IMAGES, LABELS = mnist("test")
@@ -138,6 +139,8 @@ def test_resumed_without_its_random_state_a_run_differs(whole, tmp_path, monkeyp
         {"average_decay": 0.0},
         {"schedule": "fixed"},
         {"schedule": "steps"},
+        {"schedule": "triangle"},
+        {"decay_vectors": False},
         {"optimizer": "sgd"},
         {"clip": 0.1},
         {"weight_decay": 0.0},
@@ -145,7 +148,19 @@ def test_resumed_without_its_random_state_a_run_differs(whole, tmp_path, monkeyp
         {"adversary": Adversary(epsilon=0.1, step=0.05, first=1, last=2)},
         asdict(replace(PAPER, sigma_train=0.2, seed=3, batch_size=50)),
     ],
-    ids=["no average", "fixed rate", "steps", "momentum", "clipped", "plain Adam", "no jitter", "adversarial", "paper"],
+    ids=[
+        "no average",
+        "fixed rate",
+        "steps",
+        "triangle",
+        "vectors",
+        "momentum",
+        "clipped",
+        "plain Adam",
+        "no jitter",
+        "adversarial",
+        "paper",
+    ],
 )
 def test_every_recipe_resumes(tmp_path, fields):
     recipe = replace(RECIPE, **{**fields, "epochs": 2})
@@ -153,6 +168,87 @@ def test_every_recipe_resumes(tmp_path, fields):
     with pytest.raises(KeyboardInterrupt):
         run_small(tmp_path / "cut", recipe, tell=interrupt_after(STEPS + 2), save_every_s=0)
     assert torch.equal(weights(run_small(tmp_path / "cut", recipe)), weights(whole))
+
+
+def test_a_densenet_on_pictures_of_several_sizes_resumes(tmp_path):
+    """With noise, the dense blocks as one function, and checkpoints between."""
+    data = torch.rand(48, 3, 32, 32), torch.arange(48) % 10
+    recipe = replace(
+        NETWORKS["densenet40"].ours, sigma_train=0.5, epochs=3, batch_size=16, sizes="1x8 1x12 1x16", augment="none"
+    )
+    sizes = []
+
+    def build() -> nn.Module:
+        net = densenet(depth=7, growth=4, sigma_train=0.5)
+        net.conv.register_forward_hook(lambda module, x, y: sizes.append(y.shape[-1]) if module.training else None)
+        return net
+
+    whole = train(build, data, data, recipe, tmp_path / "whole")
+    assert sizes == [8] * 3 + [12] * 3 + [16] * 3
+    for stop in (2, 3):
+        with pytest.raises(KeyboardInterrupt):
+            train(build, data, data, recipe, tmp_path / "cut", tell=interrupt_after(stop), save_every_s=0)
+    assert torch.equal(weights(train(build, data, data, recipe, tmp_path / "cut")), weights(whole))
+
+
+def test_a_run_is_carried_to_another_folder(whole, tmp_path):
+    """Small, and it goes on from nearly the same place."""
+    with pytest.raises(KeyboardInterrupt):
+        run_small(tmp_path / "run", tell=interrupt_after(STEPS + 2), save_every_s=0)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    carry_run(tmp_path / "run", tmp_path / "carried")
+    carry_run(tmp_path / "run", tmp_path / "carried")  # again, later
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    states = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("run", "carried")]
+    kernels = [state["net"]["0.weight"] for state in states]
+    assert kernels[1].dtype == torch.bfloat16
+    assert torch.equal(kernels[1], kernels[0].bfloat16())
+    assert [(state["epoch"], state["step"]) for state in states] == [(1, 1)] * 2
+    gone_on, expected = weights(run_small(tmp_path / "carried")), weights(whole[0])
+    assert 0 < float((gone_on - expected).norm() / expected.norm()) < 0.05
+    log, full = (yaml.safe_load((out / "log.yaml").read_text()) for out in (tmp_path / "carried", whole[2]))
+    assert [row["epoch"] for row in log] == [row["epoch"] for row in full]
+
+    with pytest.raises(ValueError, match="nowhere holds no checkpoint to carry away"):
+        carry_run(tmp_path / "nowhere", tmp_path / "other")
+    with pytest.raises(KeyboardInterrupt):
+        run_small(tmp_path / "other", replace(RECIPE, seed=9), tell=interrupt_after(2), save_every_s=0)
+    with pytest.raises(ValueError, match=r"carry: .*carried holds a run with other settings"):
+        carry_run(tmp_path / "other", tmp_path / "carried")
+
+
+def test_weight_decay_spares_vectors_where_told(tmp_path):
+    """With a rate so small that the decay is all that is seen."""
+    decayed = []
+    for decay_vectors in (True, False):
+        recipe = replace(
+            RECIPE,
+            epochs=1,
+            learning_rate=1e-9,
+            weight_decay=1e7,
+            schedule="fixed",
+            average_decay=0.0,
+            decay_vectors=decay_vectors,
+        )
+        net = run_small(tmp_path / str(decay_vectors), recipe)
+        decayed.append([float(net[1].weight.detach().mean()), float(net[0].weight.detach().norm())])
+    kept = 0.99**STEPS
+    assert decayed[0][0] == pytest.approx(kept, rel=1e-5)
+    assert decayed[1][0] == pytest.approx(1, rel=1e-5)
+    assert decayed[0][1] == pytest.approx(decayed[1][1], rel=1e-5)
+
+
+def test_the_rate_goes_up_and_down_in_a_straight_line():
+    net = small()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+    schedule = _schedule(optimizer, replace(RECIPE, schedule="triangle", learning_rate=0.5, epochs=5), 4)
+    rates = []
+    for _ in range(20):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:5] == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5])
+    assert rates[4:] == pytest.approx([0.5 * (20 - step) / 16 for step in range(4, 20)])
 
 
 def test_adversarial_training_makes_robust(tmp_path):
@@ -166,12 +262,13 @@ def test_adversarial_training_makes_robust(tmp_path):
 
 
 def test_older_runs_go_on(whole, tmp_path):
-    """Their settings do not name the adversary."""
+    """Their settings do not name what was added later."""
     with pytest.raises(KeyboardInterrupt):
         run_small(tmp_path / "run", tell=interrupt_after(2), save_every_s=0)
     path = tmp_path / "run" / "settings.yaml"
     settings = yaml.safe_load(path.read_text())
-    del settings["adversary"]
+    for name in ("adversary", "start", "precision", "decay_vectors", "sizes"):
+        del settings[name]
     path.write_text(yaml.safe_dump(settings, sort_keys=False))
     assert torch.equal(weights(run_small(tmp_path / "run")), weights(whole[0]))
 
@@ -240,7 +337,10 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
         ({"batch_size": 1}, "batch_size must"),
         ({"augment": "mixup"}, "augment must be one of none, jitter, wobble, crop-flip, got 'mixup'"),
         ({"optimizer": "lion"}, "optimizer must be one of adam, sgd, got 'lion'"),
-        ({"schedule": "cosine"}, "schedule must be one of one-cycle, steps, fixed, got 'cosine'"),
+        ({"schedule": "cosine"}, "schedule must be one of one-cycle, triangle, steps, fixed, got 'cosine'"),
+        ({"sizes": "2x16 2x28"}, "sizes: '2x16 2x28' are 4 epochs, not 3"),
+        ({"sizes": "3"}, "sizes must be EPOCHSxPIXELS, such as '8x16 8x24 10x32', got '3'"),
+        ({"sizes": "0x16 3x28"}, "sizes must be EPOCHSxPIXELS"),
     ],
 )
 def test_impossible_recipes_are_refused(fields, message):
@@ -351,6 +451,13 @@ def test_the_command_trains_and_writes_weights(tiny_mnist, capsys):
     net = load_saved(mnist_cnn(), out / "sigma-0.25.safetensors")
     assert evaluate(net, IMAGES[-100:], LABELS[-100:]) == made["test_accuracy_as_stored"]
     assert abs(made["test_accuracy"] - made["test_accuracy_as_stored"]) <= 0.05
+
+    assert command(*arguments, "--carry", "small") == 0
+    assert {path.name for path in (tiny_mnist / "work" / "small").iterdir()} == files - {
+        "sigma-0.25.safetensors",
+        "sigma-0.25.yaml",
+    }
+    assert "the run so far is in small" in capsys.readouterr().out
 
     checkpoint = (out / "checkpoint.pt").read_bytes()
     assert command(*arguments) == 0  # finished already: nothing is learnt again
@@ -472,6 +579,10 @@ def test_the_paper_trains_on_the_attacks_of_its_table_10():
         (["mnist-cnn", "--protocol", "theirs"], "protocol must be 'ours' or 'paper', got 'theirs'"),
         (["mnist-cnn", "--augment", "mixup"], "augment must be one of none, jitter, wobble, crop-flip, got 'mixup'"),
         (["mnist-cnn", "--precision", "half"], "precision must be one of float32, bfloat16, got 'half'"),
+        (["mnist-cnn", "--sizes", "8by16"], "sizes must be EPOCHSxPIXELS"),
+        (["mnist-cnn", "--sizes", "8x16", "--epochs", "4"], "sizes: '8x16' are 8 epochs, not 4"),
+        (["mnist-cnn", "--learning-rate", "-1"], "learning_rate must be above 0, got -1"),
+        (["mnist-cnn", "--average-decay", "1"], "average_decay must be at least 0 and below 1, got 1"),
         (["mnist-cnn", "--device", "tpu"], "device must be 'cpu', 'cuda' or 'cuda:N', got 'tpu'"),
         (["mnist-cnn", "--epochs", "0"], "--epochs"),
         (["mnist-cnn", "--batch-size", "1"], "--batch-size"),

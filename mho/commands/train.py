@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..models.train import Recipe
 
 SHOW_EVERY = 10  # batches
+LINE_EVERY_S = 60.0
 ATTACKED = 1000  # test pictures
 CALIBRATION = 512  # training inputs
 
@@ -32,10 +33,14 @@ def train(
     protocol: str = typer.Option("ours", help="ours, or paper: its optimiser, batches and epochs."),
     adversarial: bool = typer.Option(False, "--adversarial", help="Half of each batch is moved by an attack."),
     augment: str = typer.Option("", help="none, jitter, wobble or crop-flip, instead of the protocol's."),
+    learning_rate: float | None = typer.Option(None, help="The highest, instead of the protocol's."),
+    average_decay: float | None = typer.Option(None, help="Of the moving average of the weights; 0: none."),
+    sizes: str = typer.Option("", help="Smaller pictures first: '8x16 10x32' is 8 epochs at 16 x 16 pixels, then 10."),
     precision: str = typer.Option("float32", help="float32, or bfloat16 where that is safe."),
     threads: int | None = typer.Option(None, min=1, help="Threads of PyTorch."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
     out: Path | None = typer.Option(None, help="Run folder; one that was interrupted goes on. Default: runs/train/..."),
+    carry: Path | None = typer.Option(None, help="Write the run so far to this folder, small, and train no further."),
 ) -> None:
     """Train a network and write its weights; an interrupted run goes on where it was."""
     import torch
@@ -45,7 +50,7 @@ def train(
     from ..mapping.convert import map as map_model
     from ..models.like import noise_of_chip, with_noise
     from ..models.networks import NETWORKS
-    from ..models.train import LOG, evaluate
+    from ..models.train import LOG, carry_run, evaluate, keep_freed_memory
     from ..models.train import train as run
     from ..models.weights import kind_of, load_saved, record_of, save_weights
 
@@ -58,7 +63,7 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     chosen = NETWORKS[network]
-    recipe = _recipe(network, chosen, sigma_train, noise, epochs, batch_size, seed, protocol, adversarial)
+    recipe = _recipe(network, chosen, sigma_train, noise, epochs, batch_size, seed, protocol, adversarial, sizes)
     name = f"{'adv-' if adversarial else ''}{'add-' if noise == 'add' else ''}sigma-{sigma_train}"
     if like is not None:
         if sigma_train:
@@ -66,7 +71,14 @@ def train(
         start = start or "sigma-0.0"
     if start and kind_of(start) != noise:
         raise ValueError(f"start: {start!r} was trained with another kind of noise than {noise!r}")
-    recipe = replace(recipe, start=start, precision=precision, augment=augment or recipe.augment)
+    recipe = replace(
+        recipe,
+        start=start,
+        precision=precision,
+        augment=augment or recipe.augment,
+        learning_rate=recipe.learning_rate if learning_rate is None else learning_rate,
+        average_decay=recipe.average_decay if average_decay is None else average_decay,
+    )
     build = lambda: chosen.build(start or None, sigma_train=sigma_train, noise=recipe.noise)  # noqa: E731
     inputs, labels, source = chosen.load("train")
     recipe = replace(recipe, data=source)
@@ -77,6 +89,11 @@ def train(
         recipe = replace(recipe, like=f"{hardware.name}: " + ", ".join(map(str, shares)))
         build = lambda: with_noise(chosen.build(start), shares)  # noqa: E731
     out = out or Path("runs/train") / network / name
+    if carry is not None:
+        carry_run(out, carry)
+        print(f"the run so far is in {carry}")
+        return
+    keep_freed_memory()
     test_inputs, test_labels, _ = chosen.load("test")
     test = (test_inputs, test_labels)
     injected = f"--sigma-train {sigma_train} --noise {noise}" if like is None else f"--like {like}"
@@ -86,8 +103,8 @@ def train(
         made["from"] = record_of(chosen.build.__name__, start)
     with _progress(recipe.epochs * -(-len(inputs) // recipe.batch_size)) as tell:
         net = run(build, (inputs, labels), test, recipe, out, tell, device=device)
-    made["seconds"] = yaml.safe_load((out / LOG).read_text(encoding="utf-8"))[-1]["seconds"]
-    made["test_accuracy"] = evaluate(net, *test)
+    last = yaml.safe_load((out / LOG).read_text(encoding="utf-8"))[-1]
+    made["seconds"], made["test_accuracy"] = last["seconds"], last["test_accuracy"]
     save_weights(net, out, name, made)
     stored = load_saved(build(), out / f"{name}.safetensors").to(device)
     made["test_accuracy_as_stored"] = evaluate(stored, *test)
@@ -119,8 +136,10 @@ def _recipe(
     seed: int,
     protocol: str,
     adversarial: bool,
+    sizes: str,
 ) -> Recipe:
     from ..models.noise import Noise
+    from ..models.train import sizes_of
 
     if protocol not in ("ours", "paper"):
         raise ValueError(f"protocol must be 'ours' or 'paper', got {protocol!r}")
@@ -131,8 +150,13 @@ def _recipe(
         recipe = network.paper_adversarial if protocol == "paper" else network.adversarial
     if recipe is None:
         raise ValueError(f"network {name!r} has no adversarial training")
+    if sizes and epochs is None:
+        epochs = len(sizes_of(sizes))
+    if not sizes and epochs is None:
+        sizes = recipe.sizes
     return replace(
         recipe,
+        sizes=sizes,
         sigma_train=sigma_train,
         noise=Noise(cast("Literal['mult', 'add']", noise), sigma_train).kind,
         seed=seed,
@@ -144,12 +168,13 @@ def _recipe(
 def _progress(total: int) -> Any:
     from contextlib import contextmanager
 
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     @contextmanager
     def bar() -> Any:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns) as progress:
+        with Progress(*columns, disable=not Console().is_terminal) as progress:
             task = progress.add_task("training", total=total)
 
             def tell(now: Any) -> None:
@@ -159,9 +184,27 @@ def _progress(total: int) -> Any:
                 if now.accuracy is not None:
                     progress.console.print(f"epoch {now.epoch + 1}: test accuracy {now.accuracy:.2%}")
 
-            yield tell
+            yield tell if progress.console.is_terminal else _Lines()
 
     return bar()
+
+
+class _Lines:
+    """Progress where no terminal shows a bar: a line a minute and after each epoch."""
+
+    def __init__(self) -> None:
+        import time
+
+        self.clock, self.shown = time.monotonic, 0.0
+
+    def __call__(self, now: Any) -> None:
+        if now.accuracy is None and self.clock() - self.shown < LINE_EVERY_S:
+            return
+        self.shown = self.clock()
+        if now.accuracy is None:
+            print(f"epoch {now.epoch + 1}, step {now.step + 1} of {now.steps}: loss {now.loss:.3f}", flush=True)
+        else:
+            print(f"epoch {now.epoch + 1}: test accuracy {now.accuracy:.2%}", flush=True)
 
 
 def _made(network: str, injected: str, recipe: Recipe, protocol: str, device: str) -> dict[str, Any]:
@@ -180,6 +223,8 @@ def _made(network: str, injected: str, recipe: Recipe, protocol: str, device: st
         "command": f"mho train {network} {injected} --seed {recipe.seed}"
         f" --epochs {recipe.epochs} --batch-size {recipe.batch_size} --protocol {protocol}"
         f"{' --adversarial' if recipe.adversary else ''}"
+        f" --learning-rate {recipe.learning_rate} --average-decay {recipe.average_decay}"
+        f"{f' --sizes {recipe.sizes!r}' if recipe.sizes else ''}"
         f" --augment {recipe.augment} --precision {recipe.precision}"
         f" --threads {torch.get_num_threads()} --device {device}",
         "recipe": asdict(recipe),

@@ -1,0 +1,1 @@
+"""Compiled code of training: functions on arrays and scalars."""

@@ -1,0 +1,171 @@
+"""What a dense block does between its convolutions, each in one pass over the data, there and back.
+
+Arrays of signals have a row for each pixel of each picture and a column for each channel. They are float32, or uint16
+that holds the bits of bfloat16; sums are float32 over a few rows and float64 over all. Rows are dealt out in a fixed
+number of pieces, so the bits do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange, types
+from numba.extending import overload
+
+from ...crossbar.kernels.compiled import kernel
+from ...crossbar.kernels.philox import GROUP, draw_normals, round_keys
+
+f32, u16, u32, u64 = np.float32, np.uint16, np.uint32, np.uint64
+
+PIECES = 16
+ROW = 128 * GROUP  # normals that one row of counters gives
+RUN = 256  # rows that are summed up in float32
+FAST = {"nsz", "arcp", "contract", "reassoc"}
+
+
+def wide(stored):  # type: ignore[no-untyped-def]
+    """The float32 number that is stored; compiled code only."""
+    raise NotImplementedError
+
+
+@overload(wide, inline="always")
+def _wide(stored):  # type: ignore[no-untyped-def]
+    if stored == types.uint16:
+        return lambda stored: u32(u32(stored) << u32(16)).view(f32)
+    return lambda stored: stored
+
+
+def put(out, column, number):  # type: ignore[no-untyped-def]
+    """Store a float32 number in a row, in bfloat16 rounded to nearest and to even; compiled code only."""
+    raise NotImplementedError
+
+
+@overload(put, inline="always")
+def _put(out, column, number):  # type: ignore[no-untyped-def]
+    if out.dtype == types.uint16:
+
+        def rounded(out, column, number):  # type: ignore[no-untyped-def]
+            bits = f32(number).view(u32)
+            out[column] = u16((bits + u32(0x7FFF) + ((bits >> u32(16)) & u32(1))) >> u32(16))
+
+        return rounded
+
+    def exact(out, column, number):  # type: ignore[no-untyped-def]
+        out[column] = number
+
+    return exact
+
+
+def noise_factors(sigma: float, layer: int, key: int, shape: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """1 + sigma z, float32 of this shape, without rows where sigma is 0; z are the normals of a layer and a key."""
+    if sigma == 0:
+        return np.empty((0, 1), np.float32)
+    size = shape[0] * shape[1]
+    flat = np.empty((-(-size // ROW), ROW), np.float32)
+    _draw_factors(f32(sigma), (u32(layer), u32(0)), round_keys(key), flat)
+    return flat.reshape(-1)[:size].reshape(shape)
+
+
+@kernel(parallel=True)
+def _draw_factors(sigma, place, key, out):  # type: ignore[no-untyped-def]
+    for m in prange(out.shape[0]):
+        draw_normals(u64(m), place, key, out[m : m + 1])
+        for k in range(out.shape[1]):
+            out[m, k] = f32(1) + sigma * out[m, k]
+
+
+@kernel(parallel=True, fastmath=FAST)
+def scale_and_clip(buffer, scale, shift, out):  # type: ignore[no-untyped-def]
+    """max(0, scale x + shift) of the first channels of the buffer into out (rows, channels)."""
+    rows, channels = out.shape
+    for m in prange(rows):
+        x, y = buffer[m], out[m]
+        for k in range(channels):
+            put(y, k, max(wide(x[k]) * scale[k] + shift[k], f32(0)))
+
+
+@kernel(parallel=True, fastmath=FAST)
+def append(new, factors, buffer, first, sums, squares):  # type: ignore[no-untyped-def]
+    """Channels new (rows, w), times their factors (rows, w; no rows: 1), into the buffer from column `first` on.
+
+    sums, squares (PIECES, w) float64: of what is stored.
+    """
+    rows, w = new.shape
+    step = (rows + PIECES - 1) // PIECES
+    for p in prange(PIECES):
+        near, near_squares = np.zeros(w, np.float32), np.zeros(w, np.float32)
+        for k in range(w):
+            sums[p, k] = squares[p, k] = 0.0
+        for m in range(p * step, min(rows, (p + 1) * step)):
+            x, y = new[m], buffer[m, first : first + w]
+            if factors.shape[0]:
+                z = factors[m]
+                for k in range(w):
+                    put(y, k, wide(x[k]) * z[k])
+            else:
+                for k in range(w):
+                    y[k] = x[k]
+            for k in range(w):
+                stored = wide(y[k])
+                near[k] += stored
+                near_squares[k] += stored * stored
+            if m % RUN == RUN - 1:
+                for k in range(w):
+                    sums[p, k] += near[k]
+                    squares[p, k] += near_squares[k]
+                    near[k] = near_squares[k] = f32(0)
+        for k in range(w):
+            sums[p, k] += near[k]
+            squares[p, k] += near_squares[k]
+
+
+@kernel(parallel=True, fastmath=FAST)
+def back_through_clip(slope, buffer, scale, shift, gain, gathered, shift_sums, gain_sums):  # type: ignore[no-untyped-def]
+    """Slopes (rows, channels) of the loss after `scale_and_clip`, taken back to before it.
+
+    gathered (rows, all channels) float32 += gain d with d the slope where the clipped number is above 0;
+    shift_sums, gain_sums (PIECES, channels) float64: sums of d and of d x.
+    """
+    rows, channels = slope.shape
+    step = (rows + PIECES - 1) // PIECES
+    for p in prange(PIECES):
+        near, near_products = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
+        for k in range(channels):
+            shift_sums[p, k] = gain_sums[p, k] = 0.0
+        for m in range(p * step, min(rows, (p + 1) * step)):
+            g, x, s = slope[m], buffer[m], gathered[m]
+            for k in range(channels):
+                v = wide(x[k])
+                d = wide(g[k]) if v * scale[k] + shift[k] > 0 else f32(0)
+                s[k] += gain[k] * d
+                near[k] += d
+                near_products[k] += d * v
+            if m % RUN == RUN - 1:
+                for k in range(channels):
+                    shift_sums[p, k] += near[k]
+                    gain_sums[p, k] += near_products[k]
+                    near[k] = near_products[k] = f32(0)
+        for k in range(channels):
+            shift_sums[p, k] += near[k]
+            gain_sums[p, k] += near_products[k]
+
+
+@kernel(parallel=True, fastmath=FAST)
+def back_through_statistics(slope, gathered, buffer, first, factors, rates, out):  # type: ignore[no-untyped-def]
+    """The whole slope of the channels from `first` on into out (rows, w), times their factors as in `append`.
+
+    It is slope + r (gathered - a - b x), of the block's output and of all norms that read the channel; rates (3, w)
+    float32 are r, r a and r b.
+    """
+    rows, w = out.shape
+    for m in prange(rows):
+        g, s = slope[m, first : first + w], gathered[m, first : first + w]
+        x, y = buffer[m, first : first + w], out[m]
+        if factors.shape[0]:
+            z = factors[m]
+            for k in range(w):
+                put(y, k, (wide(g[k]) + rates[0, k] * s[k] - rates[1, k] - rates[2, k] * wide(x[k])) * z[k])
+        else:
+            for k in range(w):
+                put(y, k, wide(g[k]) + rates[0, k] * s[k] - rates[1, k] - rates[2, k] * wide(x[k]))
