@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import joblib
 import pandas as pd
 import yaml
 
+from .clusters import on_dask, on_ray
 from .file import Settings, Study, Sweep, field_of, is_hardware
 from .folder import MARK, TABLE, SweepFolder
 from .tasks import Row, Task, groups_of, run_group, tasks_of
+from .workers import attend, deaf, lost
 
 Source = str | Path | Mapping[str, Any]
 
@@ -111,56 +114,28 @@ def _results(groups: list[list[Task]], jobs: int, backend: str, cluster: str | N
     if not groups:
         return
     if backend == "ray":
-        yield from _on_ray(groups, jobs, cluster)
+        yield from on_ray(groups, jobs, cluster)
     elif backend == "dask":
-        with _dask(jobs, cluster) as client, joblib.parallel_config("dask", client=client, n_jobs=-1):
-            yield from _in_parallel(groups, 1, None)
-    elif jobs == 1:
+        yield from on_dask(groups, jobs, cluster)
+    elif jobs == 1 or len(groups) == 1:
         for group in groups:
             yield run_group(group)
     else:
-        threads = max(1, _cores() // jobs)
-        with joblib.parallel_config("loky", n_jobs=min(jobs, len(groups)), inner_max_num_threads=threads):
-            yield from _in_parallel(groups, threads, os.getpid())
+        yield from _on_processes(groups, jobs)
 
 
-def _in_parallel(groups: list[list[Task]], threads: int, owner: int | None) -> Iterator[list[Row]]:
-    parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
-    with closing(parallel(joblib.delayed(run_group)(group, threads, owner) for group in groups)) as results:
-        yield from results
-
-
-@contextmanager
-def _dask(jobs: int, cluster: str | None) -> Iterator[Any]:
-    """A client of the Dask cluster at the address, or of a local one."""
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError as error:
-        raise ValueError("backend dask needs its packages: pip install 'mho[cluster]'") from error
-    if cluster is not None:
-        with Client(cluster) as client:
-            yield client
-        return
-    local = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
-    with local, Client(local) as client:
-        yield client
-
-
-def _on_ray(groups: list[list[Task]], jobs: int, cluster: str | None) -> Iterator[list[Row]]:
-    """By tasks of Ray's own: its joblib backend gives no result before all are there."""
-    try:
-        import ray
-    except ImportError as error:
-        raise ValueError("backend ray needs its package: pip install 'mho[cluster]'") from error
-    ray.init(address=cluster, **({} if cluster else {"num_cpus": jobs, "include_dashboard": False}))
-    try:
-        work = ray.remote(run_group)
-        pending = [work.remote(group, 1) for group in groups]
-        while pending:
-            (ready, *_), pending = ray.wait(pending)
-            yield ray.get(ready)
-    finally:
-        ray.shutdown()
+def _on_processes(groups: list[list[Task]], jobs: int) -> Iterator[list[Row]]:
+    threads = max(1, _cores() // jobs)
+    workers: dict[str, Any] = {"initializer": attend, "initargs": (os.getpid(),), "inner_max_num_threads": threads}
+    with joblib.parallel_config("loky", n_jobs=min(jobs, len(groups)), **workers):
+        parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
+        try:
+            with deaf():  # the call starts the workers
+                results = parallel(joblib.delayed(run_group)(group, threads) for group in groups)
+            with closing(results):
+                yield from results
+        except BrokenProcessPool as error:
+            raise lost(str(error).strip().splitlines()[-1]) from error
 
 
 def _cores() -> int:
