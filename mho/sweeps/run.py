@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import joblib
 import pandas as pd
 import yaml
 
@@ -18,7 +15,7 @@ from .clusters import on_dask, on_ray
 from .file import Settings, Study, Sweep, field_of, is_hardware
 from .folder import MARK, TABLE, SweepFolder
 from .tasks import Row, Task, groups_of, run_group, tasks_of
-from .workers import attend, deaf, lost
+from .workers import cores, spread
 
 Source = str | Path | Mapping[str, Any]
 
@@ -121,23 +118,5 @@ def _results(groups: list[list[Task]], jobs: int, backend: str, cluster: str | N
         for group in groups:
             yield run_group(group)
     else:
-        yield from _on_processes(groups, jobs)
-
-
-def _on_processes(groups: list[list[Task]], jobs: int) -> Iterator[list[Row]]:
-    threads = max(1, _cores() // jobs)
-    workers: dict[str, Any] = {"initializer": attend, "initargs": (os.getpid(),), "inner_max_num_threads": threads}
-    with joblib.parallel_config("loky", n_jobs=min(jobs, len(groups)), **workers):
-        parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
-        try:
-            with deaf():  # the call starts the workers
-                results = parallel(joblib.delayed(run_group)(group, threads) for group in groups)
-            with closing(results):
-                yield from results
-        except BrokenProcessPool as error:
-            raise lost(str(error).strip().splitlines()[-1]) from error
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = max(1, cores() // jobs)
+        yield from spread(run_group, [(group, threads) for group in groups], min(jobs, len(groups)))

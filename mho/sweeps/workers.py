@@ -1,4 +1,4 @@
-"""What the worker processes of a sweep owe the process that started them; light, as it is the first that they run."""
+"""Worker processes: how they are started, and how they end. Light, as it is the first that they import."""
 
 from __future__ import annotations
 
@@ -6,10 +6,37 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from typing import Any
 
 WATCH = 0.5  # seconds between two looks at whether the parent is there
+
+
+def spread(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], jobs: int) -> Iterator[Any]:
+    """The results of calls as they come, made by processes of this machine; threads share the cores.
+
+    Raises:
+        ChildProcessError: a process was killed, or crashed.
+    """
+    import joblib
+
+    options: dict[str, Any] = {"initializer": attend, "initargs": (os.getpid(),)}
+    with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=max(1, cores() // jobs), **options):
+        parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
+        try:
+            with deaf():  # the call starts the processes
+                results = parallel(joblib.delayed(function)(*arguments) for arguments in calls)
+            with closing(results):
+                yield from results
+        except BrokenProcessPool as error:
+            raise lost(str(error).strip().splitlines()[-1]) from error
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def attend(owner: int) -> None:
