@@ -329,7 +329,7 @@ def test_killed_three_times_and_finished(
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
     rng, whole = random.Random(2), kill.results_of(undisturbed)
-    found = kill.kill_and_finish(path, tmp_path / "run", whole, kills=3, jobs=1, rng=rng, spread=0.05)
+    found = kill.kill_and_finish(path, tmp_path / "run", whole, kills=3, jobs=[2, 1], rng=rng, spread=0.05, fresh=1)
     assert (found.kills, found.lost, found.repeated) == (3, 0, 0)
     assert found.finished >= 1
     assert found.equal
