@@ -123,16 +123,19 @@ def _say(text: str) -> None:
 
 
 def _refuse(error: BaseException) -> int:
-    where = "standard output: " if isinstance(error, OSError) and _output_is_lost() else ""
-    _say(f"error: {where}{describe(error)}")
+    text = describe(error)
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None and _output_is_lost():
+        text = f"standard output: {error.strerror}"
+    _say(f"error: {text}")
     return EXIT_BAD_INPUT
 
 
 def _output_is_lost() -> bool:
     """Whether standard output takes nothing more (a closed pipe, a full disk); then Python shall not try at its end."""
+    if sys.stdout is None:
+        return False
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        print(flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True
