@@ -102,7 +102,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
     except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):  # so click leaves
+        if isinstance(error.__context__, BrokenPipeError):  # so click and rich leave
             return _refuse(error.__context__)
         if error.code in (None, 0):
             return 0
@@ -124,20 +124,23 @@ def _say(text: str) -> None:
 
 def _refuse(error: BaseException) -> int:
     text = describe(error)
-    if isinstance(error, OSError) and error.errno is not None and error.filename is None and _output_is_lost():
-        text = f"standard output: {error.strerror}"
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        lost = _output_is_lost()
+        if lost or isinstance(error, BrokenPipeError):
+            text = f"standard output: {os.strerror(error.errno)}"
     _say(f"error: {text}")
     return EXIT_BAD_INPUT
 
 
 def _output_is_lost() -> bool:
     """Whether standard output takes nothing more (a closed pipe, a full disk); then Python shall not try at its end."""
-    if sys.stdout is None:
+    output = sys.__stdout__  # click and rich may have put another in its place
+    if output is None:
         return False
     try:
-        print(flush=True)
+        print(file=output, flush=True)
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
         return True
     return False
 

@@ -93,15 +93,13 @@ def run(settings: Settings, jobs: int = 1, step: Callable[[int, int, str], None]
     calls = [(place, *place, settings) for place in places]
     found: dict[tuple[str, str], _Part] = {}
     step(0, len(places), "")
-    done = (_part(*call) for call in calls) if jobs == 1 else spread(_part, calls, min(jobs, len(calls)))
-    with closing(done):
-        for place, part in done:
+    with closing(spread(_part, calls, min(jobs, len(calls)))) as parts:
+        for place, part in parts:
             found[place] = part
             step(len(found), len(places), part.said)
-    parts = [found[place] for place in places]
     reports = {place: part.report for place in places if (part := found[place]).report is not None}
     tables = {
-        name: pd.DataFrame([row for part in parts for row in getattr(part, name)])
+        name: pd.DataFrame([row for place in places for row in getattr(found[place], name)])
         for name in ("accuracy", "votes", "errors", "conductance")
     }
     layers = [report.table.assign(weights=weights, hardware=name) for (weights, name), report in reports.items()]

@@ -28,6 +28,7 @@ class Accuracy(float):
     low: float
     high: float
     n: int
+    _made_of: tuple[int, int, float]
 
     def __new__(cls, right: int, n: int, confidence: float = 0.95) -> Accuracy:
         if not 0 <= right <= n or n < 1:

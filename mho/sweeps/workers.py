@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from typing import Any
@@ -14,12 +14,17 @@ from typing import Any
 WATCH = 0.5  # seconds between two looks at whether the parent is there
 
 
-def spread(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], jobs: int) -> Iterator[Any]:
-    """The results of calls as they come, made by processes of this machine; threads share the cores.
+def spread(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], jobs: int) -> Generator[Any, None, None]:
+    """The results of calls as they come, made by so many processes of this machine, whose threads share the cores.
+
+    With one job this process makes them, in their order.
 
     Raises:
         ChildProcessError: a process was killed, or crashed.
     """
+    if jobs == 1:
+        yield from (function(*arguments) for arguments in calls)
+        return
     import joblib
 
     options: dict[str, Any] = {"initializer": attend, "initargs": (os.getpid(),)}
@@ -31,7 +36,8 @@ def spread(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], jobs:
             with closing(results):
                 yield from results
         except BrokenProcessPool as error:
-            raise lost(str(error).strip().splitlines()[-1]) from error
+            lines = str(error).splitlines() or [type(error).__name__]
+            raise lost(next((line for line in lines if "exit codes" in line), lines[0])) from error
 
 
 def cores() -> int:
