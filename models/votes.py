@@ -40,7 +40,7 @@ class Accuracy(float):
         p, z2 = right / n, z * z
         centre = (p + z2 / (2 * n)) / (1 + z2 / n)
         half = z / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-        self.low, self.high, self.n = max(0.0, float(centre - half)), min(1.0, float(centre + half)), n
+        self.low, self.high, self.n = float(np.clip(centre - half, 0, p)), float(np.clip(centre + half, p, 1)), n
         self._made_of = right, n, confidence
         return self
 

@@ -87,7 +87,7 @@ def test_the_accuracies_are_those_of_the_network(ran: Ran) -> None:
 
 
 def test_votes_win_back_what_noise_takes(ran: Ran) -> None:
-    votes = ran.table("votes").set_index(["weights", "hardware", "votes"])["accuracy"]
+    votes = ran.table("votes").set_index(["weights", "hardware", "votes"])["accuracy"].sort_index()
     assert len(votes) == 2 * len(HARDWARE) * VOTES
     for weights in ("sigma-0.0", "sigma-0.5"):
         curve = votes[weights, "paper 0.6"]
@@ -114,7 +114,7 @@ def test_the_report_and_the_settings(ran: Ran) -> None:
     report = (ran.out / "report.txt").read_text(encoding="utf-8")
     for weights in ("sigma-0.0", "sigma-0.5"):
         for name in ("ideal", "reram", "pcm", "nand"):
-            assert f"weights {weights}, {name}, seed 0" in report
+            assert f"weights {weights}, chip: {name}, seed 0" in report
     for word in ("conv1", "fc2", "tiles", "ADC clip"):
         assert word in report
         assert word in ran.printed
@@ -133,7 +133,7 @@ def test_the_report_and_the_settings(ran: Ran) -> None:
 def test_the_figures_show_something(ran: Ran, name: str) -> None:
     picture = matplotlib.image.imread(ran.out / f"{name}.png")[..., :3]
     assert picture.shape[0] > 300
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+    assert len(np.unique(picture @ np.array([1.0, 1e3, 1e6]))) > 50  # colours
     assert 0.02 < float((picture < 0.99).any(axis=2).mean()) < 0.9
 
 
@@ -154,13 +154,14 @@ def test_pictures_are_read_once_and_the_votes_are_those_of_a_vote() -> None:
     assert isinstance(once, Accuracy)
 
 
-def test_two_processes_give_the_same_tables() -> None:
+def test_two_processes_give_the_same_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "WEIGHTS", ("sigma-0.5",))
+    monkeypatch.setattr(demo, "HARDWARE", {name: demo.HARDWARE[name] for name in ("paper 0.6", "reram")})
     settings = demo.Settings(images=12, vote_images=6, votes=2, seed=3)
     told: list[tuple[int, int]] = []
     two = demo.run(settings, 2, lambda done, total, said: told.append((done, total)))
-    assert told == [(n, 12) for n in range(13)]
-    weights, name = "sigma-0.5", "paper 0.6"
-    _, alone = demo._part((weights, name), weights, name, settings)
-    mine = two.accuracy[(two.accuracy["weights"] == weights) & (two.accuracy["hardware"] == name)]
-    assert mine.to_dict("records") == alone.accuracy
-    assert list(two.reports) == [(w, n) for w in demo.WEIGHTS for n in demo.HARDWARE]
+    assert told == [(n, 3) for n in range(4)]
+    one = demo.run(settings, 1)
+    for name in ("accuracy", "votes", "layers", "errors", "conductance"):
+        pd.testing.assert_frame_equal(getattr(two, name), getattr(one, name))
+    assert list(map(str, two.reports.values())) == list(map(str, one.reports.values()))

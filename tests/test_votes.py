@@ -278,6 +278,13 @@ def test_results_survive_copies_and_can_be_compared(cast):
     assert result != "a result"
 
 
+def test_an_interval_holds_its_share():
+    for n in range(1, 200):
+        for right in (0, 1, n // 2, n - 1, n):
+            accuracy = Accuracy(right, n)
+            assert 0 <= accuracy.low <= accuracy <= accuracy.high <= 1
+
+
 @pytest.mark.parametrize(("right", "n"), [(0, 0), (3, 2), (-1, 2)])
 def test_shares_of_nothing_are_refused(right, n):
     with pytest.raises(ValueError, match=f"got {right} of {n}"):
