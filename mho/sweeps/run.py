@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from ..models.votes import whole_number
 from .clusters import on_dask, on_ray
 from .file import Settings, Study, Sweep, field_of, is_hardware
 from .folder import MARK, TABLE, SweepFolder
@@ -48,8 +49,7 @@ def sweep(
     Raises:
         ValueError: a sweep that is impossible (nothing has run then), a task that fails, or a folder in use.
     """
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    jobs = whole_number("jobs", jobs)
     folder, settings = SweepFolder(out), Sweep.read(source)
     tasks = tasks_of(settings)
     with folder.locked():
