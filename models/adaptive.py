@@ -11,7 +11,7 @@ import torch
 
 from ..mapping.chip import Chip
 from ..mapping.cost import layer_costs
-from .votes import Accuracy, Array, Result, order, prepare, reads_of
+from .votes import Accuracy, Array, Progress, Result, order, prepare, reads_of
 
 CAUTION = 0.25  # votes that each of two classes is credited with before a bet; any value above 0 keeps the guarantee
 AHEAD = 4  # rounds that are simulated at once: what a sample reads after its decision is not counted
@@ -82,6 +82,7 @@ def adaptive_vote(
     copies: int = 1,
     rule: Literal["hard", "soft"] = "hard",
     first_sample: int = 0,
+    progress: Progress = lambda done, total: None,
 ) -> AdaptiveResult:
     """Classify samples by noisy inferences that stop when the lead is safe, k at most.
 
@@ -103,7 +104,7 @@ def adaptive_vote(
     telegraph) makes neighbouring inferences agree, and the error larger than `error` says.
 
     Args:
-        chip, images, k, batch_size, copies, rule, first_sample: as in `mho.vote`.
+        chip, images, k, batch_size, copies, rule, first_sample, progress: as in `mho.vote`.
         error: accepted probability, for a sample, of stopping safe with another class than the true choice.
 
     Raises:
@@ -111,7 +112,7 @@ def adaptive_vote(
     """
     if not isinstance(error, Real) or not 0 < error < 1:
         raise ValueError(f"error must be a probability above 0 and below 1, got {error!r}")
-    asked = prepare(chip, images, k, batch_size, copies, rule, first_sample)
+    asked = prepare(chip, images, k, batch_size, copies, rule, first_sample, progress)
     parts = [_decide(asked.chips, batch, start, asked.k, error, rule) for start, batch in asked.batches]
     ballots, softmax, reads, safe, classes = (torch.cat(part) for part in zip(*parts, strict=True))
     return AdaptiveResult(classes, ballots, softmax, reads, safe, asked.k, float(error), rule, asked.copies)

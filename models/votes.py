@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +15,7 @@ from ..mapping.chip import Chip
 
 TOGETHER = 24e6  # bytes of the largest layer output of the reads made at once: more would not stay in memory kept
 
+Progress = Callable[[int, int], None]
 Array = torch.Tensor | np.ndarray[Any, Any] | Sequence[int]
 
 
@@ -143,6 +144,7 @@ def vote(
     copies: int = 1,
     rule: Literal["hard", "soft"] = "hard",
     first_sample: int = 0,
+    progress: Progress = lambda done, total: None,
 ) -> VoteResult:
     """Classify samples by k noisy inferences each.
 
@@ -157,12 +159,13 @@ def vote(
         copies: chips that the inferences are dealt out to in turn: this one and others of its design (`Chip.replica`).
         rule: hard counts one vote an inference, soft averages the softmax.
         first_sample: place of the first of these samples in the whole data set, when they are a part of it.
+        progress: told after each batch how many samples are done, and how many there are.
 
     Raises:
         ValueError: no samples, k or copies that are no whole numbers of at least 1, more copies than inferences, an
             unknown rule, or a model whose output is not one tensor (samples, classes) with at least two classes.
     """
-    asked = prepare(chip, images, k, batch_size, copies, rule, first_sample)
+    asked = prepare(chip, images, k, batch_size, copies, rule, first_sample, progress)
     parts = [_tally(reads_of(asked.chips, batch, start, range(asked.k)), rule) for start, batch in asked.batches]
     counts, softmax, winners = (torch.cat(part) for part in zip(*parts, strict=True))
     return VoteResult(winners[:, -1], counts, softmax, winners, asked.k, rule, asked.copies)
@@ -177,16 +180,26 @@ class Election(NamedTuple):
     size: int
     copies: int
     first_sample: int
+    progress: Progress
 
     @property
     def batches(self) -> Iterator[tuple[int, torch.Tensor]]:
         """The batches, and the place of their first sample in the whole data set."""
         for start in range(0, len(self.images), self.size):
-            yield self.first_sample + start, self.images[start : start + self.size]
+            batch = self.images[start : start + self.size]
+            yield self.first_sample + start, batch
+            self.progress(start + len(batch), len(self.images))
 
 
 def prepare(
-    chip: Chip, images: Any, k: int, batch_size: int | None, copies: int, rule: str, first_sample: int = 0
+    chip: Chip,
+    images: Any,
+    k: int,
+    batch_size: int | None,
+    copies: int,
+    rule: str,
+    first_sample: int = 0,
+    progress: Progress = lambda done, total: None,
 ) -> Election:
     """What `vote` and `adaptive_vote` are asked for.
 
@@ -206,7 +219,8 @@ def prepare(
     others = [index for index in range(copies) if index != chip.copy_index][: copies - 1]
     chips = [chip, *(chip.replica(index) for index in others)]
     batches = -(-len(images) // size)
-    return Election(chips, images, k, -(-len(images) // batches), copies, first_sample)  # all but the last of one size
+    size = -(-len(images) // batches)  # the same for all but the last
+    return Election(chips, images, k, size, copies, first_sample, progress)
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:

@@ -107,6 +107,13 @@ def test_reads_and_samples_are_named_by_their_place():
     assert whole.asked == [(0, 0), (1, 0), (2, 0)]
 
 
+@pytest.mark.parametrize("cast", [mho.vote, mho.adaptive_vote])
+def test_progress_is_told_after_each_batch(cast):
+    told = []
+    cast(Scripted(torch.randn(3, 5, 2)), torch.zeros(5, 1), 3, batch_size=2, progress=lambda *now: told.append(now))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
 @pytest.mark.parametrize(("index", "others"), [(0, [1, 2]), (1, [0, 2]), (2, [0, 1]), (7, [0, 1])])
 def test_copies_are_chips_of_their_own(index, others):
     chip = Scripted(torch.randn(7, 2, 3), index)

@@ -80,7 +80,7 @@ def attack(
         originals, labels = originals[labels != target], labels[labels != target]
     wanted = labels if target is None else torch.full_like(labels, target)
     options: dict[str, Any] = {"targeted": target is not None, "batch_size": batch_size}
-    with shown("pictures and starts", every=1.0) as tell:
+    with shown("pictures and starts", every=10.0) as tell:
         if method == "pgd":
             found = pgd(net, originals, wanted, settings, seed=seed, tell=tell, **options)
         elif method == "fgsm":

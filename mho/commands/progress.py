@@ -35,7 +35,7 @@ def shown(what: str, every: float = 0.0) -> Iterator[Tell]:
 
     Args:
         what: the steps.
-        every: seconds from one line to the next, at least, but for the last; for steps that are many and short.
+        every: seconds from one line to the next, and to the first, at least; for steps that are many and short.
     """
     from rich.console import Console
     from rich.progress import (
@@ -65,12 +65,12 @@ def shown(what: str, every: float = 0.0) -> Iterator[Tell]:
 
 def _lines(what: str, every: float) -> Tell:
     began = time.monotonic()
-    told, before = began - every, 0
+    told, before = began, 0
 
     def tell(done: int, total: int, said: str = "") -> None:
         nonlocal told, before
         now = time.monotonic()
-        if done > before and (now - told >= every or done == total):
+        if done > before and now - told >= every:
             print(f"{what}: {done} of {total}, {now - began:.0f} s{f': {said}' if said else ''}", flush=True)
             told, before = now, done
 

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -27,6 +28,8 @@ def spread(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], jobs:
         return
     import joblib
 
+    # joblib starts a process anew when its memory has grown, which is no news
+    warnings.filterwarnings("ignore", message="A worker stopped while some jobs", category=UserWarning)
     options: dict[str, Any] = {"initializer": attend, "initargs": (os.getpid(),)}
     with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=max(1, cores() // jobs), **options):
         parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
