@@ -193,7 +193,9 @@ def layer_errors(chip: Chip, images: torch.Tensor) -> list[dict[str, Any]]:
         found.append(
             {
                 "layer": layer.name,
-                "error": float((output - exact).square().mean().sqrt() / exact.square().mean().sqrt()),
+                "error": float(
+                    (output - exact).double().square().mean().sqrt() / exact.double().square().mean().sqrt()
+                ),
             }
         )
 
