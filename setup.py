@@ -46,7 +46,7 @@ setup(
         "matplotlib>=3.8",
         "typer>=0.12",
         "rich>=13",
-        "joblib>=1.4",
+        "joblib>=1.5",
         "safetensors>=0.4.3",
     ],
     extras_require={

@@ -146,11 +146,11 @@ def voting(bench: Bench, settings: Settings) -> Columns:
         raise ValueError(f"target_width must be null for experiment voting, got {settings.target_width}")
     k, rule = settings.votes, settings.rule
     images, labels = bench.images[: settings.images], bench.labels[: settings.images]
-    chips, size = prepare(bench.chip, images, k, settings.batch_size, settings.copies, rule)
+    asked = prepare(bench.chip, images, k, settings.batch_size, settings.copies, rule)
     right, reads, capped = np.zeros(3, np.int64), 0, 0
-    for start in range(0, len(images), size):
-        truth = labels[start : start + size]
-        logits = list(reads_of(chips, images[start : start + size], start, range(k)))
+    for start, batch in asked.batches:
+        truth = labels[start : start + len(batch)]
+        logits = list(reads_of(asked.chips, batch, start, range(k)))
         stopping = Tally(len(truth), k, settings.vote_error or ERROR, rule, settings.copies)
         for read, found in enumerate(logits):
             stopping.add(torch.arange(len(truth)), read, found)

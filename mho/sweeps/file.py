@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import numpy as np
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -162,9 +161,11 @@ class Sweep(Study):
 
 
 def plain(value: Any) -> Any:
-    """With lists and Python's numbers in place of NumPy's, tuples and ranges."""
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
+    """With lists and Python's numbers in place of NumPy's, torch's and pandas', tuples and ranges; paths as text."""
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, Mapping):
         return {key: plain(entry) for key, entry in value.items()}
     return [plain(entry) for entry in value] if isinstance(value, list | tuple | range) else value
