@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from ..devices.data import warn
 from ..devices.read_noise import Source
 from .compensation import gains_of
 from .converters import Drive
 from .encoding import Encoding
+from .extrapolation import extrapolations
 from .hardware import Hardware
 from .kernels.panel import PANEL, pack_rows, unpack
 from .kernels.philox import GROUP
@@ -133,9 +135,13 @@ def program(
         gains: (slices, row tiles, outputs) that readings are multiplied by; None to measure them, see `gains_of`.
         tell: called when the wires of a tile are solved.
 
+    Warns:
+        ExtrapolationWarning: a setting outside the data of the cell's models.
+
     Raises:
         ValueError: wires that cannot be solved.
     """
+    warn(extrapolations(hardware))
     plan = encoding.plan
     sensing, unit, slices = hardware.sensing, hardware.cell.g_max, plan.tile.slices
     edges, columns = plan.edges, encoding.columns

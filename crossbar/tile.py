@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ..devices.config import Config
+from ..devices.units import Whole
 
 Encoding = Literal["differential", "differential_two_sided", "offset", "single"]
 
@@ -20,8 +21,8 @@ class Tile(Config):
     `single`: one cell, for weights that are not negative.
     """
 
-    rows: Annotated[int, Field(ge=1)] = 256
-    columns: Annotated[int, Field(ge=1)] = 256
+    rows: Annotated[Whole, Field(ge=1, le=65536)] = 256
+    columns: Annotated[Whole, Field(ge=1, le=65536)] = 256
     encoding: Encoding = "differential"
     scale: Literal["column", "tile"] = Field(
         "column", description="what shares one weight scale: a tile's column, or the tile"
@@ -29,7 +30,7 @@ class Tile(Config):
     bias: Literal["digital", "array"] = Field(
         "digital", description="array: the bias is one more word line, driven by a constant input"
     )
-    slices: Annotated[int, Field(ge=1, le=16)] = Field(
+    slices: Annotated[Whole, Field(ge=1, le=16)] = Field(
         1, description="cells a weight's bits are spread over, base cell.levels"
     )
 

@@ -10,7 +10,7 @@ from scipy.constants import elementary_charge
 from scipy.constants import k as boltzmann
 
 from .config import Config
-from .units import Ohm, Siemens, Volt
+from .units import Number, Ohm, Siemens, Volt
 
 Array = np.ndarray[Any, Any]
 
@@ -31,7 +31,7 @@ class NandString(Config):
     g_ref: Annotated[Siemens, Field(gt=0)]
     v_overdrive: Volt
     r_pass: Annotated[Ohm, Field(ge=0)] = 0.0
-    slope_factor: Annotated[float, Field(ge=1)] = 1.5
+    slope_factor: Annotated[Number, Field(ge=1, le=1000)] = 1.5
 
     @model_validator(mode="after")
     def _the_cell_has_a_part(self) -> NandString:
