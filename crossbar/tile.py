@@ -33,11 +33,21 @@ class Tile(Config):
     slices: Annotated[Whole, Field(ge=1, le=16)] = Field(
         1, description="cells a weight's bits are spread over, base cell.levels"
     )
+    amplifiers: Literal["bit_line", "pair"] = Field(
+        "bit_line",
+        description="what has a sense amplifier of its own: each bit line, whose readings are subtracted, or the two "
+        "bit lines of a pair, subtracted as currents by a mirror or at a differential input",
+    )
+
+    @property
+    def paired(self) -> bool:
+        """Whether weights are pairs of cells."""
+        return self.encoding.startswith("differential")
 
     @property
     def columns_per_output(self) -> int:
         """Bit lines that one output of the layer takes."""
-        return self.slices * (2 if self.encoding.startswith("differential") else 1)
+        return self.slices * (2 if self.paired else 1)
 
     @property
     def reference_columns(self) -> int:
