@@ -26,7 +26,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from pydantic import BaseModel
@@ -40,7 +39,23 @@ from mho.devices.data import ExtrapolationWarning
 WHERE = "fuzz.yaml"
 NUMBERS = [0, -1, 1, 2, 3, 17, 2**31, 2**63, 10**30, 10**400]
 SIZES = [5e-324, 1e-45, 1e-30, *(10.0**k for k in range(-22, 17)), 1e30, 4e35, 1e308]
-WORDS = ["", "yes", "none", "0x10", "010", "1_000", "1:30", "50 uS", "5 uV", "1e5 S", "1e400", "nan", "é", "a\nb", "\u2028"]
+WORDS = [
+    "",
+    "yes",
+    "none",
+    "0x10",
+    "010",
+    "1_000",
+    "1:30",
+    "50 uS",
+    "5 uV",
+    "1e5 S",
+    "1e400",
+    "nan",
+    "é",
+    "a\nb",
+    "\u2028",
+]
 ODD: list[Any] = [
     *NUMBERS, *WORDS, "calibrated", "x" * 5000, True, False, None, [], {}, [1], [None], {"kind": "none"}, {1: 2},
     float("inf"), float("-inf"), float("nan"), [[[[[]]]]],
@@ -92,6 +107,10 @@ BOMBS = [
     lambda rng: "sources: {? [1, 2] : x}\n",
     lambda rng: "name: !!python/object/apply:os.getcwd []\n",
 ]
+
+
+TREES = [Hardware.preset(name).model_dump(mode="json") for name in PRESETS]
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def leaves(tree: Any) -> list[tuple[Any, Any]]:
@@ -151,16 +170,16 @@ def damage(text: str, rng: random.Random) -> str:
     return text
 
 
-def make(number: int, seed: int, presets: dict[str, str]) -> str:
+def make(number: int, seed: int) -> str:
     """The text of file `number`."""
     rng = random.Random(f"{seed} {number}")
-    tree = yaml.safe_load(presets[PRESETS[number % len(PRESETS)]])
+    tree = copy.deepcopy(TREES[number % len(TREES)])
     if rng.random() < 0.5:
         del tree["cost"]
     del tree["sources"]
     for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
         change(tree, rng)
-    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    text = yaml.dump(tree, Dumper=DUMPER, sort_keys=False, allow_unicode=True)
     kind = rng.random()
     if kind < 0.1:
         return damage(text, rng)
@@ -263,25 +282,24 @@ class Judge:
         return True
 
 
-def worker(numbers: list[int], seed: int, presets: dict[str, str], pipe: Any) -> None:
+def worker(numbers: list[int], seed: int, pipe: Any) -> None:
     """Judges files, and tells each result."""
     torch.set_num_threads(1)
     judge = Judge()
     pipe.send(None)
     for number in numbers:
-        pipe.send((number, judge(make(number, seed, presets))))
+        pipe.send((number, judge(make(number, seed))))
 
 
 def run(count: int, seed: int, limit: float) -> tuple[Counter[str], dict[int, str]]:
     """Counts by outcome, and what went wrong by number of file."""
-    presets = {name: Hardware.preset(name).dump() for name in PRESETS}
     counts: Counter[str] = Counter()
     wrong: dict[int, str] = {}
     left = list(range(count))
     context = multiprocessing.get_context("spawn")
     while left:
         here, there = context.Pipe()
-        process = context.Process(target=worker, args=(left, seed, presets, there))
+        process = context.Process(target=worker, args=(left, seed, there))
         process.start()
         there.close()
         outcome = None
@@ -324,7 +342,10 @@ def main(arguments: list[str] | None = None) -> int:
     result = {"seconds": round(time.monotonic() - start), "files": asked.files, **dict(sorted(counts.items()))}
     command = f"benchmarks/fuzz_hardware.py --files {asked.files} --seed {asked.seed}"
     asked.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record(("mho", "torch", "numba", "numpy", "pydantic", "pyyaml"), command) | result | {"failures": wrong}, indent=2)
+    text = json.dumps(
+        record(("mho", "torch", "numba", "numpy", "pydantic", "pyyaml"), command) | result | {"failures": wrong},
+        indent=2,
+    )
     (asked.out / "fuzz_hardware.json").write_text(f"{text}\n", encoding="utf-8")
     return 1 if wrong else 0
 

@@ -70,7 +70,9 @@ class Cost(Config):
 
     overlap: bool = _constant("overlap", "whether the next pulse is integrated while the last one is converted")
     drive_time: Time = _constant("drive_time", "of a DAC and its word line to settle, before t_read")
-    adcs_per_tile: Annotated[Whole, Field(ge=1, le=65536)] = _constant("adcs_per_tile", "ADCs that share the bit lines of a tile")
+    adcs_per_tile: Annotated[Whole, Field(ge=1, le=65536)] = _constant(
+        "adcs_per_tile", "ADCs that share the bit lines of a tile"
+    )
     adc_rate: Rate = _constant("adc_rate", "conversions a second of one ADC")
     add_time: Time = _constant("add_time", "of one level of the tree that adds the row tiles")
     digital_rate: Rate = _constant("digital_rate", "operations a second of a layer's digital unit: activation, pooling")

@@ -56,9 +56,7 @@ def _check_cell(hardware: Hardware) -> None:
 
         def later(g: Array, n: float) -> Array:
             with _names("cell.drift"):
-                return np.asarray(
-                    cell.drift.apply(g, time_s, np.full_like(g, n), temperature=sensing.temperature)
-                )
+                return np.asarray(cell.drift.apply(g, time_s, np.full_like(g, n), temperature=sensing.temperature))
 
         aged = np.concatenate([later(held, n) for n in (-SIGMAS, 0.0, SIGMAS)])
         _within(f"cell.drift: conductances after time_s = {time_s:g} s must be", aged, bound, ends)

@@ -14,7 +14,7 @@ class Periphery:
 
     Attributes:
         amplifiers: sense amplifiers (with their integrators) behind one reading; their noise adds up in it. Two for a
-            pair on two bit lines, one for it on a shared bit line or where `tile.amplifiers` is `pair`, one for a single
+            pair on two bit lines, one on a shared bit line or where `tile.amplifiers` is `pair`, one for a single
             cell or a reference column; twice as many where both ends of the bit lines are sensed.
         drivers: DACs for one word line of the matrix. Two for pairs on a shared bit line, whose cells are on two word
             lines with opposite voltages; twice as many where both ends of the word lines are driven.
