@@ -23,6 +23,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -291,11 +292,11 @@ def worker(numbers: list[int], seed: int, pipe: Any) -> None:
         pipe.send((number, judge(make(number, seed))))
 
 
-def run(count: int, seed: int, limit: float) -> tuple[Counter[str], dict[int, str]]:
-    """Counts by outcome, and what went wrong by number of file."""
+def run(left: list[int], seed: int, limit: float) -> tuple[Counter[str], dict[int, str]]:
+    """Counts by outcome, and what went wrong by number of file, of the files of these numbers."""
     counts: Counter[str] = Counter()
     wrong: dict[int, str] = {}
-    left = list(range(count))
+    count = len(left)
     context = multiprocessing.get_context("spawn")
     while left:
         here, there = context.Pipe()
@@ -333,11 +334,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds for one file")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     asked = parser.parse_args(arguments)
     start = time.monotonic()
-    counts, wrong = run(asked.files, asked.seed, asked.limit)
+    parts = [list(range(first, asked.files, asked.jobs)) for first in range(asked.jobs)]
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        found = list(pool.map(lambda part: run(part, asked.seed, asked.limit), parts))
+    counts = sum((of_part for of_part, _ in found), Counter())
+    wrong = {number: said for _, of_part in found for number, said in sorted(of_part.items())}
     print(f"{asked.files} files: {dict(counts)}")
     result = {"seconds": round(time.monotonic() - start), "files": asked.files, **dict(sorted(counts.items()))}
     command = f"benchmarks/fuzz_hardware.py --files {asked.files} --seed {asked.seed}"

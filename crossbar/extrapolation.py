@@ -9,8 +9,8 @@ from .hardware import Hardware
 def extrapolations(hardware: Hardware) -> list[str]:
     """Where a chip of this hardware would use a fit, a table or a law outside its data: setting, value and range.
 
-    A line each, none where all data cover it or no range is known. Cells are programmed to conductances
-    from `cell.g_min` to `cell.g_max`, and read at up to `sensing.v_read`. Overrides of `layers` are not looked at: ask for
+    A line each, none where all data cover it or no range is known. Cells are programmed to conductances from
+    `cell.g_min` to `cell.g_max`, and read at up to `sensing.v_read`. Overrides of `layers` are not looked at: ask for
     the hardware of each layer (`Hardware.for_layer`).
     """
     cell, sensing = hardware.cell, hardware.sensing

@@ -120,3 +120,5 @@ def _names(field: str) -> Iterator[None]:
         yield
     except (OverflowError, ZeroDivisionError) as error:
         raise ValueError(f"{field}: its numbers are out of range ({error})") from error
+    except ValueError as error:
+        raise ValueError(str(error) if "time_s" in str(error) else f"{field}: {error}") from error

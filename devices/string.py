@@ -49,6 +49,12 @@ class NandString(Config):
         """
         step = self.slope_factor * boltzmann * temperature / elementary_charge
         y_ref = float(np.logaddexp(0, self.v_overdrive / step))
+        if y_ref == 0:
+            lowest = -700 * step
+            raise ValueError(
+                f"v_overdrive must be at least {lowest:g} V at {temperature:g} K, below which no current is left, got "
+                f"{self.v_overdrive:g} V"
+            )
         part = np.maximum(1 - g * self.r_pass, 0)  # R_cell / R_string
         per_y = self.g_ref / (1 - self.g_ref * self.r_pass) / y_ref  # conductance of the cell itself, g / part, over y
         with np.errstate(divide="ignore", over="ignore"):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from pathlib import Path
 
-import mho
 import numpy as np
 import pytest
+import torch
 from helpers import hardware, ideal
 from torch import nn
 
+import mho
 from mho import Hardware
 from mho.crossbar.cost import Cost
 from mho.crossbar.hardware import PRESETS
@@ -21,13 +23,10 @@ from mho.devices.config import Config
 from mho.devices.sensing import Sensing
 
 DOCS = Path(__file__).parents[1] / "docs"
-UNITS = {
-    name: typing.get_args(getattr(units, name))[1].func
-    for name in dir(units)
-    if isinstance(getattr(typing.get_args(getattr(units, name))[1:] or [None], "__getitem__", None), object)
-    and len(typing.get_args(getattr(units, name))) == 2
-    and isinstance(getattr(typing.get_args(getattr(units, name))[1], "func", None), units.Unit)
-}
+QUANTITIES = (
+    "Siemens Volt Ampere Second Kelvin Ohm Joule Watt Farad ElectronVolt Hertz SquareMetre AmperePerRootHertz Number"
+)
+UNITS = {name: typing.get_args(getattr(units, name))[1].func for name in QUANTITIES.split()}
 
 
 def refusal(preset: str, fields: dict) -> str:
@@ -66,7 +65,7 @@ OUTSIDE = {
     "huge integer": ("ideal", "cost.adc_rate", 10**400, "hertz"),
     "rows": ("ideal", "tile.rows", 10**30, "less than or equal to 65536"),
     "levels": ("ideal", "cell.levels", 10**9, "less than or equal to 65536"),
-    "seed": ("ideal", "seeds.read", 2**63, "less than 9223372036854775808"),
+    "seed": ("ideal", "seeds.read", 2**63, "Input should be less than 9"),
     "a truth value for a number": ("ideal", "tile.rows", True, "a whole number, got True"),
     "a truth value for a quantity": ("ideal", "cell.g_max", True, "siemens"),
     "a truth value for a fraction": ("reram", "cell.read_noise.fraction", False, "a number"),
@@ -75,7 +74,12 @@ OUTSIDE = {
     "a slope": ("pcm", "cell.drift.mean.slope", 1e300, "a number"),
     "lines of a name": ("ideal", "name", "a\nb", "printable characters"),
     "a long name": ("ideal", "name", "x" * 2000, "at most 1000 characters"),
-    "an override of overrides": ("ideal", "layers", {"*": {"layers": {"a": {}}}}, "overrides of a layer have no layers"),
+    "an override of overrides": (
+        "ideal",
+        "layers",
+        {"*": {"layers": {"a": {}}}},
+        "overrides of a layer have no layers",
+    ),
     "lines of a pattern": ("ideal", "layers", {"a\nb": {}}, "printable"),
 }
 
@@ -84,7 +88,7 @@ OUTSIDE = {
 def test_a_number_out_of_reach_is_refused_by_field_value_and_bound(preset, path, value, said):
     found = refusal(preset, {path: value})
     assert path.split(".")[0] in found
-    assert np.any([word in found for word in (said,)]) or __import__("re").search(said, found)
+    assert re.search(said, found)
 
 
 TOGETHER = {
@@ -102,7 +106,7 @@ TOGETHER = {
     "a transistor far below threshold": (
         "nand",
         {"cell.read_noise": {"kind": "string", "sigma_vt": 1e-3, "string": {"g_ref": "1 uS", "v_overdrive": "-900 V"}}},
-        r"cell.read_noise \(string\): its standard deviation must be .*, got (nan|inf)",
+        "cell.read_noise: v_overdrive must be at least -27.1446 V at 300 K, .* got -900 V",
     ),
     "no contrast": ("ideal", {"cell.g_min": "99.99 uS"}, "cell.g_min must be below g_max by at least 0.001 of it"),
     "too many digits": ("ideal", {"cell.levels": 65536, "tile.slices": 16}, "tile.slices must keep .*65536 .* 16"),
@@ -123,11 +127,11 @@ TOGETHER = {
 
 @pytest.mark.parametrize(("preset", "fields", "said"), TOGETHER.values(), ids=TOGETHER)
 def test_numbers_that_are_impossible_together_are_refused(preset, fields, said):
-    assert __import__("re").search(said, refusal(preset, fields))
+    assert re.search(said, refusal(preset, fields))
 
 
 def test_an_input_range_far_above_all_inputs_is_refused():
-    net, x = nn.Linear(4, 2), mho.torch.rand(8, 4) if hasattr(mho, "torch") else __import__("torch").rand(8, 4)
+    net, x = nn.Linear(4, 2), torch.rand(8, 4, generator=torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match=r"dac.range = 1e\+06 makes code 0 of all calibration inputs, the largest of"):
         mho.map(net, hardware(dac__range=1e6), calibrate=x)
 
@@ -139,7 +143,12 @@ def test_zero_stays_possible_where_it_means_none():
 
 
 def test_numbers_of_numpy_are_numbers():
-    fields = {"adc.bits": np.int64(6), "cell.g_max": np.float32(2e-5), "tile.rows": np.uint8(8), "dac.bits": np.array(5)}
+    fields = {
+        "adc.bits": np.int64(6),
+        "cell.g_max": np.float32(2e-5),
+        "tile.rows": np.uint8(8),
+        "dac.bits": np.array(5),
+    }
     made = hardware().replace({**fields, "cell.programming.coefficients": np.array([1e-6, 2e-6])})
     assert (made.adc.bits, made.tile.rows, made.dac.bits) == (6, 8, 5)
     assert type(made.adc.bits) is int
