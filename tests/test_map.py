@@ -13,6 +13,7 @@ from scipy import stats
 from torch import nn
 
 import mho
+from mho.devices.data import ExtrapolationWarning
 from mho.mapping.errors import MappingError
 
 
@@ -393,7 +394,8 @@ def test_a_chip_ages_and_its_drift_can_be_compensated():
     hw = hardware(cell={**cell, "read_noise": {"kind": "none"}}, sensing__v_read=0.2)
     net, x = small_cnn(), pictures(32)
     chip = mho.map(net, hw, calibrate=x, seed=3)
-    old, mended = chip.at(1e7), chip.at(1e7, compensate=True)
+    with pytest.warns(ExtrapolationWarning, match=r"time_s = 1e\+07 s is outside the data of cell.drift, 0 to 86400 s"):
+        old, mended = chip.at(1e7), chip.at(1e7, compensate=True)
     assert old.hardware.time_s == 1e7
     assert chip.hardware.time_s == 0
     sizes = [float(c.read(x, read=0, noisy=False).std()) for c in (chip, old, mended)]
