@@ -116,7 +116,7 @@ def nested(depth: int) -> list:
         (lambda text: text["layers"]["0"].update(aliases=["7"]), "layers: two have the same name"),
         (lambda text: text["layers"]["0"].update(aliases=["a"]), "layers: '0' is not among its own names a"),
         (lambda text: text["layers"]["0"].update(compensate="gain"), "compensate = 'gain', and its wires have no"),
-        (lambda text: text["layers"]["0"].update(array_energy_j=-1.0), "array_energy_j"),
+        (lambda text: text["layers"]["0"].update(array_energy_j="1 J"), "array_energy_j"),
         (lambda text: text["layers"].pop("0"), "trace.0.layer = '0' is no layer"),
         (lambda text: text.update(layers={}, trace=[]), "it has no place for its tensor layer."),
         (lambda text: text["trace"][1].update(after=[1]), "trace.1.after must hold calls before it, got 1"),
@@ -204,7 +204,7 @@ def altered(**values: object):
         (lambda tensors: tensors["layer.0.0.bias"].add_(1), "0.bias does not fit its layer"),
         (altered(histogram=-1), "0.histogram must be from 0"),
         (altered(histogram=10**6), "histogram counts .* cells, its tiles have"),
-        (altered(row_conductance=float("nan")), "0.row_conductance must be from 0"),
+        (altered(row_conductance=float("nan")), "0.row_conductance must be from -3"),
         (altered(slow_std=torch.zeros(1, 1, 27, 8)), "0.slow_std of shape"),
     ],
 )
