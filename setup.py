@@ -60,6 +60,7 @@ setup(
             "optuna>=4",
             "pandas-stubs>=2.2",
             "pytest>=8",
+            "ray>=2.10",
             "ruff>=0.6",
             "setuptools>=77",
             "types-PyYAML>=6",

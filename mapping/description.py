@@ -45,6 +45,7 @@ class SavedSpec(_Part):
     dilation: Sizes
     padding: tuple[Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)], ...]
     padding_mode: Literal["constant", "reflect", "replicate", "circular"]
+    dtype: Literal["float64", "float32", "float16", "bfloat16"]
 
     @model_validator(mode="after")
     def _consistent(self) -> SavedSpec:
@@ -74,7 +75,6 @@ class SavedLayer(_Part):
     drive: SavedDrive
     array_energy_j: Real | None
     compensate: Literal["gain", "program"] | None
-    positions: Annotated[Count, Field(ge=1)] | None
 
 
 class SavedCall(_Part):
@@ -141,7 +141,6 @@ def describe_layer(layer: TileLayer) -> dict[str, Any]:
         "drive": {"limit": float(matrix.drive.limit), "signed": matrix.drive.signed},
         "array_energy_j": matrix.array_energy_j,
         "compensate": matrix.compensate,
-        "positions": layer.positions,
     }
 
 
@@ -167,7 +166,7 @@ def build_layer(
         raise CheckpointError(f"layer {name!r}: {error}") from error
     except KeyError as error:
         raise CheckpointError(f"layer {name!r}: its tensor {error} is missing") from error
-    layer.aliases, layer.positions = list(saved.aliases), saved.positions
+    layer.aliases = list(saved.aliases)
     return layer
 
 

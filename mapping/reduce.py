@@ -16,7 +16,8 @@ from ..crossbar.hardware import Hardware
 from ..crossbar.matrix import TiledMatrix
 from .chip import Chip
 from .errors import MappingError
-from .layers import Inference, TileLayer
+from .inference import Inference
+from .layers import TileLayer
 
 __all__ = ["PARTS", "Reduction", "reduce"]
 

@@ -112,7 +112,7 @@ def nested(depth: int) -> list:
         (lambda text: text["layers"]["0"]["drive"].update(limit=1e-300), "layer '0': drive.limit = 1e-300 is outside"),
         (lambda text: text["layers"]["0"]["drive"].update(full_code=0), "drive.full_code"),
         (lambda text: text["layers"]["0"]["drive"].update(pulses=10**10), "drive.pulses"),
-        (lambda text: text["layers"]["0"].update(positions=-1), "positions = -1"),
+        (lambda text: text["trace"][0].update(positions=-1), "positions = -1"),
         (lambda text: text["layers"]["0"].update(aliases=["7"]), "layers: two have the same name"),
         (lambda text: text["layers"]["0"].update(aliases=["a"]), "layers: '0' is not among its own names a"),
         (lambda text: text["layers"]["0"].update(compensate="gain"), "compensate = 'gain', and its wires have no"),

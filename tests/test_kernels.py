@@ -14,7 +14,7 @@ from mho.crossbar.kernels import plain
 from mho.crossbar.kernels.convert import add_output_noise, make_codes
 from mho.crossbar.kernels.lanes import LANES
 from mho.crossbar.kernels.panel import PANEL, multiply_panels, unpack
-from mho.crossbar.kernels.philox import GROUP, draw_normals, round_keys, words
+from mho.crossbar.kernels.philox import GROUP, Rows, draw_normals, round_keys, words
 from mho.crossbar.kernels.program import fill_rows
 from mho.crossbar.kernels.read import Circuit, Deal, Geometry, Planes, gather, read_matrix, read_matrix_parallel
 from mho.crossbar.programming import empty_panels, halves_squares, pack_tile
@@ -23,10 +23,15 @@ KEY = round_keys(7 + (8 << 32))
 ONE = np.ones(3, dtype=np.int64)
 
 
-def normals(rows: int, columns: int, first_row: int = 0, plane: int = 0, read: int = 0, key=KEY) -> np.ndarray:
+def rows_of(first_sample: int = 0, positions: int = 1) -> Rows:
+    """Rows with so many positions, numbered from 0, a sample."""
+    return Rows(np.uint64(first_sample), np.arange(positions, dtype=np.uint32))
+
+
+def normals(rows: int, columns: int, whose: Rows | None = None, start=0, plane=0, read=0, key=KEY) -> np.ndarray:
     """The first columns of normals that are drawn in whole groups."""
     out = np.empty((rows, plain.padded(columns)), dtype=np.float32)
-    draw_normals(np.uint64(first_row), (np.uint32(plane), np.uint32(read)), key, out)
+    draw_normals(whose or rows_of(), start, (np.uint32(plane), np.uint32(read)), key, out)
     return out[:, :columns]
 
 
@@ -95,12 +100,24 @@ def make_circuit(
 
 
 def run(
-    x, geometry, planes, circuit, *, first_row=0, read=0, reads=1, shared=False, key=KEY, workers=1, chunk=48
+    x,
+    geometry,
+    planes,
+    circuit,
+    *,
+    first_sample=0,
+    positions=1,
+    read=0,
+    reads=1,
+    shared=False,
+    key=KEY,
+    workers=1,
+    chunk=48,
 ) -> tuple[np.ndarray, int]:
     rows = x.shape[0] * int(np.prod(geometry.out)) // (1 if shared else reads)
     out = np.empty((reads, rows, planes.bias.size), dtype=np.float32)
     job = x.astype(planes.mean.dtype), geometry, planes, circuit, key
-    deal = Deal(np.uint64(first_row), np.uint32(read), chunk)
+    deal = Deal(*rows_of(first_sample, positions), np.uint32(read), chunk)
     clipped = read_matrix_parallel(*job, deal, workers, out) if workers > 1 else read_matrix(*job, deal, out)
     return (out if reads > 1 else out[0]), clipped
 
@@ -135,19 +152,25 @@ def test_philox_known_answers(counter, key, words_of_counter):
 
 
 def test_normals_equal_their_twin_and_depend_on_their_counter_alone():
-    first_row = 2**33 + 5
-    block = normals(9, 70, first_row, 3, 4)
-    assert np.abs(block - plain.draw_normals(9, 70, first_row, 3, 4, KEY)).max() < 3e-6
-    assert np.array_equal(block[4:6, :8], normals(2, 8, first_row + 4, 3, 4))
+    whose = Rows(np.uint64(2**31 + 5), np.array([3, 4097, 2**28 - 1], np.uint32))
+    block = normals(9, 70, whose, 4, 3, 4)
+    number = np.arange(4, 13)
+    samples, positions = 2**31 + 5 + number // 3, whose.positions[number % 3]
+    assert np.abs(block - plain.draw_normals(samples, positions, 70, 3, 4, KEY)).max() < 3e-6
+    assert np.array_equal(block[4:6, :8], normals(2, 8, whose, 8, 3, 4))
+    alone = Rows(np.uint64(samples[2]), positions[2:3])
+    assert np.array_equal(block[2:3], normals(1, 70, alone, 0, 3, 4))  # whichever positions the sample has besides
     for other in (
-        normals(9, 70, first_row + 2**32, 3, 4),
-        normals(9, 70, first_row, 2, 4),
-        normals(9, 70, first_row, 3, 5),
+        normals(9, 70, whose._replace(first_sample=np.uint64(5)), 4, 3, 4),
+        normals(9, 70, whose._replace(positions=whose.positions ^ np.uint32(1)), 4, 3, 4),
+        normals(9, 70, whose._replace(positions=whose.positions ^ np.uint32(1 << 13)), 4, 3, 4),
+        normals(9, 70, whose, 4, 2, 4),
+        normals(9, 70, whose, 4, 3, 5),
     ):
         assert not (block == other).any()
     rows = np.empty((9, 70), np.float32)
-    fill_rows(rows, np.uint64(first_row), 3, 4, KEY)
-    assert np.array_equal(rows, block)
+    fill_rows(rows, np.uint64(7), 3, 4, KEY)  # word lines are samples of one position
+    assert np.array_equal(rows, normals(9, 70, rows_of(7), 0, 3, 4))
 
 
 def test_normals_are_standard_normal():
@@ -241,10 +264,12 @@ def test_read_equals_its_twin(shape, planes, circuit):
     p, c = make_planes(rng, rows, outputs, tile_rows, **planes), make_circuit(**circuit)
     x, geometry = vector_inputs(rng, 53, rows, c.full_code)
     c = c._replace(constant=0.0)
-    out, clipped = run(x, geometry, p, c, first_row=11, read=3)
+    positions = int(np.prod(geometry.out))
+    out, clipped = run(x, geometry, p, c, first_sample=11, positions=positions, read=3)
     count = c.pulses * len(p.mean) * (len(p.edges) - 1)
-    z = np.stack([plain.draw_normals(53, p.floor.shape[2], 11, i, 3, KEY) for i in range(count)])
-    expected, expected_clipped = plain.read_matrix(x, geometry, p, c, z)
+    row = np.arange(len(out))
+    z = [plain.draw_normals(11 + row // positions, row % positions, p.floor.shape[2], i, 3, KEY) for i in range(count)]
+    expected, expected_clipped = plain.read_matrix(x, geometry, p, c, np.stack(z))
     # a reading on the edge between two codes may fall either way in float32: few do, and by one step
     off = np.abs(out - expected) > 1e-4
     assert off.sum() <= 1 + 2e-3 * off.size
@@ -257,10 +282,10 @@ def test_same_bits_in_any_batch_and_number_of_threads():
     p, c = make_planes(rng, 90, 20, 32), make_circuit()
     x, geometry = vector_inputs(rng, 200, 90)
     whole, _ = run(x, geometry, p, c)
-    parts = [run(x[a : a + 37], geometry, p, c, first_row=a)[0] for a in range(0, 200, 37)]
+    parts = [run(x[a : a + 37], geometry, p, c, first_sample=a)[0] for a in range(0, 200, 37)]
     assert np.array_equal(np.concatenate(parts), whole)
     assert np.array_equal(
-        np.concatenate([run(x[a : a + 1], geometry, p, c, first_row=a)[0] for a in range(200)]), whole
+        np.concatenate([run(x[a : a + 1], geometry, p, c, first_sample=a)[0] for a in range(200)]), whole
     )
     for workers, chunk in ((2, 48), (2, 7), (1, 200), (3, 1)):
         assert np.array_equal(run(x, geometry, p, c, workers=workers, chunk=chunk)[0], whole)
@@ -272,8 +297,8 @@ def test_reads_at_once_are_reads_one_after_another(largest):
     rng = np.random.default_rng(2)
     p, c = make_planes(rng, 90, 20, 32, largest=largest), make_circuit(integers=largest is not None)
     x, geometry = vector_inputs(rng, 100, 90)
-    single = np.stack([run(x, geometry, p, c, read=4 + v, first_row=9)[0] for v in range(3)])
-    together, _ = run(x, geometry, p, c, read=4, first_row=9, reads=3, shared=True)
+    single = np.stack([run(x, geometry, p, c, read=4 + v, first_sample=9)[0] for v in range(3)])
+    together, _ = run(x, geometry, p, c, read=4, first_sample=9, reads=3, shared=True)
     assert np.array_equal(together, single)
     x3, geometry = vector_inputs(rng, 300, 90)
     single = np.stack([run(x3[100 * v : 100 * (v + 1)], geometry, p, c, read=4 + v)[0] for v in range(3)])
@@ -320,7 +345,7 @@ def test_aggregated_noise_is_the_noise_of_the_cells_in_distribution():
 
 def test_output_noise_and_codes():
     out = np.full((1000, 6), 2.0, np.float32)
-    add_output_noise(out, np.float32(0.3), np.float32(0.2), np.uint64(0), np.uint32(0), KEY)
+    add_output_noise(out, np.float32(0.3), np.float32(0.2), rows_of(), 0, np.uint32(0), KEY)
     assert np.allclose(
         out,
         np.float32(2) + np.sqrt(np.float32(0.3) ** 2 + np.float32(0.2) ** 2 * np.float32(4)) * normals(1000, 6),
