@@ -135,7 +135,7 @@ def _slots(matrix: TiledMatrix, arrays: Mapping[str, Array]) -> dict[str, Slot]:
         "uniform": Slot((slices, row_tiles) if uniform else (0, 0), np.float32),
         "floor": Slot((slices, row_tiles, padded), np.float32),
         "scale": Slot((slices, row_tiles, padded), np.float32, -MOST),
-        "row_conductance": Slot((slices, plan.rows), np.float64),
+        "row_conductance": Slot((slices, plan.rows), np.float64, -MOST),  # what others drive back comes off it
         "histogram": Slot((BINS,), np.int64, 0, 2.0**53),
         "slow_std": Slot((parts, slices, plan.rows, columns), np.float32),
         "slow_shares": Slot((parts, DOUBLINGS + 2), np.float64, 0.0, 1.0),

@@ -1,7 +1,6 @@
 """What the text of a saved chip may say: every field with its type and bounds, and the layers on tiles that it makes.
 
-A text is checked against this when it is written and when it is read, so what can be saved can be loaded, and nothing
-else can.
+A text is checked against this when it is written and when it is read, so that one that can be saved can be loaded.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ class SavedLayer(_Part):
     aliases: Annotated[list[Text], Field(min_length=1)]
     spec: SavedSpec
     drive: SavedDrive
-    array_energy_j: Annotated[Real, Field(ge=0)] | None
+    array_energy_j: Real | None
     compensate: Literal["gain", "program"] | None
     samples_along: tuple[Annotated[int, Field(strict=True, ge=0, le=64)], Annotated[bool, Field(strict=True)]] | None
 

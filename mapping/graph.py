@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -193,7 +194,7 @@ def _with_tiles(module: nn.Module, name: str, layers: dict[str, nn.Module]) -> n
         if (full := f"{name}.{child}".lstrip(".")) in layers:
             tile, own = layers[full], module.get_submodule(child)
             assert isinstance(tile, TileLayer)
-            if not isinstance(own, nn.Linear) or linear_spec(own) != tile.spec:
+            if not isinstance(own, nn.Linear) or replace(linear_spec(own), dtype=tile.spec.dtype) != tile.spec:
                 raise CheckpointError(f"its layer {full!r} is {tile.spec}, its model wants {own}")
             replaced(module, child, tile)
     return module

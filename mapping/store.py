@@ -30,6 +30,7 @@ from .description import FORMAT, SavedChip, build_layer, describe_layer, layer_a
 from .errors import CheckpointError, MappingError
 from .folders import whole_folder
 from .graph import NotPlain, describe, rebuild
+from .layers import CELLS
 from .modules import replaced
 from .recurrent import expanded, recurrent_names
 from .trace import Call
@@ -217,6 +218,8 @@ def _assemble(text: SavedChip, tensors: dict[str, torch.Tensor], model: nn.Modul
     layers = {name: layers[name] for name in text.layers}
     digital = tuple(Digital(*d) for d in text.digital)
     places: dict[str, nn.Module] = {alias: layer for layer in layers.values() for alias in layer.aliases}
+    for alias, tile in places.items():  # the digests of the file have said it already
+        state[f"{alias}.{CELLS}".lstrip(".")] = tile.state_dict()[CELLS]
     if model is not None:
         folded = {d.name: nn.Identity() for d in digital if d.reason.startswith("folded")}
         built = _fill(model, places | folded, state)
