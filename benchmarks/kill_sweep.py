@@ -1,6 +1,6 @@
 """Kill a sweep again and again, and compare what it ends with.
 
-    python benchmarks/kill_sweep.py [--kills 50] [--jobs 2 1 1] [--fresh 20] [--out docs/results]
+    python benchmarks/kill_sweep.py [--kills 50] [--jobs 2 1 1] [--fresh 20] [--minutes 60] [--out docs/results]
 
 A small sweep of the MNIST CNN runs once undisturbed. Then it is started in a folder of its own and its process killed
 (SIGKILL) at a random moment, as often as asked for; whenever it was finished before, it starts anew in an empty folder.
@@ -15,6 +15,7 @@ import argparse
 import importlib
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -87,6 +88,7 @@ def kill_and_finish(
     rng: random.Random,
     spread: float,
     fresh: int = 20,
+    until: float = math.inf,
 ) -> Outcome:
     """Run a sweep under SIGKILLs.
 
@@ -99,13 +101,14 @@ def kill_and_finish(
         rng, spread: choose the moments: after a random number of new parts, and a random time of at most `spread`
             seconds.
         fresh: one start in so many is a new interpreter, the others are forks of this one.
+        until: `time.monotonic()` at which the kills end, though they are fewer.
     """
     outcome = Outcome()
     log = out.with_suffix(".log")
     for start in itertools.count():
         arguments = ["sweep", str(sweep), "--out", str(out), "--jobs", str(jobs[start % len(jobs)])]
         before = parts(out)
-        last = outcome.kills == kills
+        last = outcome.kills == kills or time.monotonic() > until
         process = _start(arguments, log, start % fresh == 0)
         if not last:
             _wait(process, out, len(before) + rng.randrange(max(1, (len(whole) - len(before)) // 2)))
@@ -172,6 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--jobs", type=int, nargs="+", default=[2, 1, 1], help="in turn, from start to start")
     parser.add_argument("--fresh", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no more are made")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/kill_sweep"))
     options = parser.parse_args(arguments)
@@ -183,7 +187,17 @@ def main(arguments: list[str] | None = None) -> int:
         subprocess.run(command, check=True)
         whole = results(Path(scratch, "whole"))
         rng = random.Random(options.seed)
-        outcome = kill_and_finish(sweep, out, whole, options.kills, options.jobs, rng, 1.0, options.fresh)
+        outcome = kill_and_finish(
+            sweep,
+            out,
+            whole,
+            options.kills,
+            options.jobs,
+            rng,
+            1.0,
+            options.fresh,
+            time.monotonic() + 60 * options.minutes,
+        )
     command_line = (
         f"benchmarks/kill_sweep.py --kills {options.kills} --jobs {' '.join(map(str, options.jobs))} "
         f"--fresh {options.fresh} --seed {options.seed}"

@@ -320,19 +320,6 @@ def test_two_processes_give_the_same_bits(
     assert multiprocessing.current_process().pid not in set(table["pid_meta"])
 
 
-def test_a_dask_cluster_gives_the_same_bits(
-    fields: dict[str, Any], undisturbed: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    distributed = pytest.importorskip("distributed")
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs="ERROR"
-    ) as cluster:
-        table = mho.sweep({**fields, "backend": "dask", "cluster": cluster.scheduler_address}, out=tmp_path)
-    pd.testing.assert_frame_equal(results(table), results(undisturbed))
-    assert len(set(table["pid_meta"])) == 2
-
-
 def test_killed_three_times_and_finished(
     fields: dict[str, Any], undisturbed: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

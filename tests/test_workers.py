@@ -95,6 +95,7 @@ def test_a_worker_killed_on_a_cluster_loses_and_doubles_no_row(
     assert (fragile / "killed").exists()  # it was
     assert len(parts(fragile)) == 16
     assert told == sorted(set(told))
+    assert table["pid_meta"].nunique() >= 2
     pd.testing.assert_frame_equal(results(table), undisturbed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -62,8 +63,9 @@ def on_ray(groups: list[list[Task]], jobs: int, cluster: str | None) -> Iterator
         import ray
     except ImportError as error:
         raise ValueError("backend ray needs its package: pip install 'mho[cluster]'") from error
+    local = {} if cluster else {"num_cpus": jobs, "include_dashboard": False}
     with deaf():
-        ray.init(address=cluster, **({} if cluster else {"num_cpus": jobs, "include_dashboard": False}))
+        ray.init(address=cluster, logging_level=logging.ERROR, log_to_driver=False, **local)
     try:
         work = ray.remote(run_group)
         pending = [work.remote(group, 1) for group in groups]

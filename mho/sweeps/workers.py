@@ -28,8 +28,9 @@ def spread(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], jobs:
         return
     import joblib
 
-    # joblib starts a process anew when its memory has grown, which is no news
-    warnings.filterwarnings("ignore", message="A worker stopped while some jobs", category=UserWarning)
+    # joblib starts a process anew when its memory has grown, and tells what an interrupt has cancelled: no news
+    for text in ("A worker stopped while some jobs", r"\d+ tasks (which were still|have been successfully)"):
+        warnings.filterwarnings("ignore", message=text, category=UserWarning)
     options: dict[str, Any] = {"initializer": attend, "initargs": (os.getpid(),)}
     with joblib.parallel_config("loky", n_jobs=jobs, inner_max_num_threads=max(1, cores() // jobs), **options):
         parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
