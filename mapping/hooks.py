@@ -1,0 +1,73 @@
+"""Hooks of modules that something else takes the place of: they go on running, and still get their module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from .errors import MappingError
+from .guard import Marks, Unmarks
+
+MAKERS = (WeightNorm, SpectralNorm, BasePruningMethod)  # pre-hooks that compute a weight before each forward
+
+
+def settle(module: nn.Module) -> None:
+    """Have weights that hooks compute (weight and spectral norm of the older kind, pruning) as the next forward would."""
+    with torch.no_grad():
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, MAKERS):
+                hook(module, ())
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether hooks see or change what goes into the module or comes out of it."""
+    return bool(module._forward_hooks) or any(not isinstance(h, MAKERS) for h in module._forward_pre_hooks.values())
+
+
+class Hook:
+    """A hook of a module whose place something else has taken; it is called with that module, which keeps its weights.
+
+    A hook that changes these weights would change nothing on tiles, and is an error.
+    """
+
+    def __init__(self, hook: Callable[..., Any], module: nn.Module, name: str) -> None:
+        self.hook, self.module, self.name = hook, module, name
+
+    def __call__(self, instead: nn.Module, *args: Any) -> Any:
+        kept, versions = _state(self.module)
+        result = self.hook(self.module, *args)
+        now, new = _state(self.module)
+        if versions != new or kept.keys() != now.keys() or any(kept[name] is not now[name] for name in kept):
+            raise MappingError(
+                f"layer {self.name!r}: a hook changes its weights or its forward, which are on tiles; exclude the layer"
+            )
+        return result
+
+
+def _state(module: nn.Module) -> tuple[dict[str, Any], list[int]]:
+    """Tensors of a module and methods overridden on it, and the versions of the tensors."""
+    found = {**vars(module), **module._parameters, **module._buffers}
+    kept = {k: v for k, v in found.items() if isinstance(v, torch.Tensor) or callable(getattr(type(module), k, None))}
+    versions = [v._version for v in kept.values() if isinstance(v, torch.Tensor) and not v.is_inference()]
+    return kept, versions
+
+
+def move_hooks(module: nn.Module, to: nn.Module, name: str) -> None:
+    """Have the hooks of a module run around what takes its place, if they don't already."""
+    there = [*to._forward_pre_hooks.values(), *to._forward_hooks.values()]
+    if any(isinstance(hook, Hook) and hook.module is module for hook in there):
+        return
+    for key, hook in module._forward_pre_hooks.items():
+        if not isinstance(hook, (*MAKERS, Hook, Unmarks)):
+            named = key in module._forward_pre_hooks_with_kwargs
+            to.register_forward_pre_hook(Hook(hook, module, name), with_kwargs=named)
+    for key, hook in module._forward_hooks.items():
+        if not isinstance(hook, (Hook, Marks)):
+            named, always = key in module._forward_hooks_with_kwargs, key in module._forward_hooks_always_called
+            to.register_forward_hook(Hook(hook, module, name), with_kwargs=named, always_call=always)
