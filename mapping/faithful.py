@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .errors import MappingError
-from .hooks import settle
+from .hooks import settled
 from .layers import HANDLERS
 
 RECURRENT = (nn.LSTM, nn.GRU, nn.RNN)
@@ -32,9 +32,7 @@ def unfaithful(module: nn.Module) -> str | None:
     if why := _own_code(module, kind):
         return why
     try:
-        settle(module)
-        with torch.no_grad():
-            first, second = tensors_of(module), tensors_of(module)
+        first, second = tensors_of(module), tensors_of(module)
     except Exception as error:  # what computes a weight may be anybody's code
         return f"its weights cannot be computed ({' '.join(str(error).split())[:100]})"
     for name, value in first.items():
@@ -62,12 +60,12 @@ def _own_code(module: nn.Module, kind: type[nn.Module]) -> str | None:
 def tensors_of(module: nn.Module) -> dict[str, Any]:
     """The weights and biases that the forward of a mapped module uses, by name."""
     kind = kind_of(module)
-    if kind in RECURRENT:  # these and not the attributes, which a parametrisation leaves behind
-        found = dict(zip(module._flat_weights_names, module._flat_weights, strict=True))  # type: ignore[arg-type]
-    elif kind in CELLS:
-        found = {name: getattr(module, name) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
-    else:
-        found = {"weight": module.weight, "bias": module.bias}
+    with settled(module), torch.no_grad():
+        if kind in RECURRENT:  # these and not the attributes, which a parametrisation leaves behind
+            found = dict(zip(module._flat_weights_names, module._flat_weights, strict=True))  # type: ignore[arg-type]
+        else:
+            cell = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            found = {name: getattr(module, name) for name in (cell if kind in CELLS else ("weight", "bias"))}
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -114,7 +114,7 @@ class _Tracer(fx.Tracer):
 
 def _traced(model: nn.Module, modules: dict[str, nn.Module], folds: Folds) -> list[tuple[str, str]]:
     """Pairs of modules, each used once, of which the first one's output goes into the second and nowhere else."""
-    twin = copied(model, shared=True)  # tracing leaves its stand-ins for tensors in whatever the model keeps
+    twin = copied(model, model.parameters())  # tracing leaves its stand-ins for tensors in whatever the model keeps
     with torch.random.fork_rng(devices=[]):
         graph = _Tracer().trace(twin)
     names = {id(module): name for name, module in twin.named_modules()}
@@ -128,7 +128,7 @@ def _traced(model: nn.Module, modules: dict[str, nn.Module], folds: Folds) -> li
     for node, name in called.items():
         source = node.args[0] if len(node.args) == 1 and not node.kwargs else None
         first = called.get(source) if isinstance(source, fx.Node) else None
-        alone = isinstance(source, fx.Node) and len(source.users) == 1
+        alone = isinstance(source, fx.Node) and sum(not _of_shape(user) for user in source.users) == 1
         if first is not None and alone and uses[first] == uses[name] == 1 and not {first, name} & folds.taken:
             pairs.append((first, name))
         elif isinstance(modules[name], BATCH_NORMS):

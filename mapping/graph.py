@@ -21,8 +21,10 @@ from torch.fx.graph import inplace_methods, magic_methods
 from torch.overrides import get_overridable_functions, resolve_name
 
 from .errors import CheckpointError
+from .guard import Marks, Unmarks
+from .hooks import hooks_of
 from .layers import TileLayer
-from .modules import replaced
+from .modules import copied, replaced
 from .recurrent import STEPS, Recurrent, Step
 
 Tree = dict[str, Any]
@@ -40,6 +42,13 @@ class NotPlain(ValueError):
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, (TileLayer, Recurrent, Step)) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _traced(model: nn.Module) -> fx.Graph:
+    """The graph of a model, which is left as it is: tracing leaves its stand-ins for tensors in what a model keeps."""
+    tiles = [module for module in model.modules() if isinstance(module, TileLayer)]
+    with torch.random.fork_rng(devices=[]):
+        return _Tracer().trace(copied(model, [*tiles, *model.parameters()]))
 
 
 @cache
@@ -67,7 +76,7 @@ def asks_for_no_view(model: nn.Module) -> bool:
     neither `view` nor what shows the order.
     """
     try:
-        graph = _Tracer().trace(model)
+        graph = _traced(model)
     except Exception:  # tracing runs the model's own code, which may fail in any way
         return False
     return not any(node.op == "call_method" and node.target in NEED_ORDER for node in graph.nodes)
@@ -80,12 +89,15 @@ def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
     Raises:
         NotPlain: it cannot be traced, or holds something that is neither a tile nor torch's own.
     """
+    hooked = [n for n, m in model.named_modules() if any(not isinstance(h, (Marks, Unmarks)) for h in hooks_of(m))]
+    if hooked:
+        raise NotPlain(f"module {hooked[0]!r} has hooks")
     if isinstance(model, TileLayer):
         return {"layer": model.name}, {}
     if isinstance(model, (Recurrent, Step)):
         return {"module": _describe_module(model)}, {}
     try:
-        graph = _Tracer().trace(model)
+        graph = _traced(model)
     except Exception as error:  # tracing runs the model's own code, which may fail in any way
         raise NotPlain(f"torch.fx cannot trace it ({' '.join(str(error).split())[:200]})") from error
     names = {id(function): name for name, function in _functions().items()}

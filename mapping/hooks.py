@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,17 +18,30 @@ from .guard import Marks, Unmarks
 MAKERS = (WeightNorm, SpectralNorm, BasePruningMethod)  # pre-hooks that compute a weight before each forward
 
 
-def settle(module: nn.Module) -> None:
-    """Have weights that hooks compute (weight and spectral norm of the older kind, pruning) as the next forward would."""
-    with torch.no_grad():
-        for hook in module._forward_pre_hooks.values():
-            if isinstance(hook, MAKERS):
+@contextmanager
+def settled(module: nn.Module) -> Iterator[None]:
+    """Weights that hooks compute (weight and spectral norm of the older kind, pruning) as the next forward has them."""
+    hooks = [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, MAKERS)]
+    names = [str(getattr(hook, "name", None) or hook._tensor_name) for hook in hooks]  # type: ignore[union-attr]
+    before = {name: getattr(module, name) for name in names}
+    try:
+        with torch.no_grad():
+            for hook in hooks:
                 hook(module, ())
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(module, name, value)
+
+
+def hooks_of(module: nn.Module) -> list[Callable[..., Any]]:
+    """All hooks around the forward of a module."""
+    return [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
 
 
 def hooked(module: nn.Module) -> bool:
     """Whether hooks see or change what goes into the module or comes out of it."""
-    return bool(module._forward_hooks) or any(not isinstance(h, MAKERS) for h in module._forward_pre_hooks.values())
+    return any(not isinstance(hook, MAKERS) for hook in hooks_of(module))
 
 
 class Hook:
@@ -60,8 +74,7 @@ def _state(module: nn.Module) -> tuple[dict[str, Any], list[int]]:
 
 def move_hooks(module: nn.Module, to: nn.Module, name: str) -> None:
     """Have the hooks of a module run around what takes its place, if they don't already."""
-    there = [*to._forward_pre_hooks.values(), *to._forward_hooks.values()]
-    if any(isinstance(hook, Hook) and hook.module is module for hook in there):
+    if any(isinstance(hook, Hook) and hook.module is module for hook in hooks_of(to)):
         return
     for key, hook in module._forward_pre_hooks.items():
         if not isinstance(hook, (*MAKERS, Hook, Unmarks)):

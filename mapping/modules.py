@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -48,15 +48,15 @@ class _Detaching(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def copied(model: nn.Module, *, shared: bool = False) -> nn.Module:
-    """A copy of a model in evaluation; with `shared` its parameters are those of the model.
+def copied(model: nn.Module, keep: Iterable[Any] = ()) -> nn.Module:
+    """A copy of a model in evaluation; parameters and modules in `keep` are not copied but shared.
 
     The fused kernels of torch's transformer layers are off in it, as they take weights past the layers that hold them.
 
     Raises:
         MappingError: it holds something that cannot be copied.
     """
-    known: dict[int, Any] = {id(value): value for value in model.parameters()} if shared else {}
+    known: dict[int, Any] = {id(value): value for value in keep}
     try:
         with _Detaching():
             made = copy.deepcopy(model, known).eval()
