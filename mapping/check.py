@@ -87,7 +87,9 @@ class _Watch(TorchFunctionMode):
 
     def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
         super().__init__()
-        self.names = {id(t): name for name in names for t in _tensors(model.get_submodule(name))}
+        held = [(tensor, name) for name in names for tensor in _tensors(model.get_submodule(name))]
+        self.names = {id(tensor): name for tensor, name in held}
+        self.held = held  # so that no other tensor gets one of these identities
         self.holders = [m for m in model.modules() if any(id(t) in self.names for t in _tensors(m, recurse=False))]
         self.running: list[set[int]] = []
         self.taken: set[str] = set()

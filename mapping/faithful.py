@@ -61,7 +61,8 @@ def tensors_of(module: nn.Module) -> dict[str, Any]:
     """The weights and biases that the forward of a mapped module uses, by name."""
     kind = kind_of(module)
     with settled(module), torch.no_grad():
-        if kind in RECURRENT:  # these and not the attributes, which a parametrisation leaves behind
+        if kind in RECURRENT:  # as its forward takes them
+            module._update_flat_weights()  # type: ignore[operator]
             found = dict(zip(module._flat_weights_names, module._flat_weights, strict=True))  # type: ignore[arg-type]
         else:
             cell = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -99,9 +100,9 @@ def check_model(model: nn.Module) -> None:
         raise MappingError("model is a TorchScript module, whose layers can't be replaced; map the model it was made of")
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         if nn.parameter.is_lazy(value):
-            owner = name.rpartition(".")[0]
+            owner, _, leaf = name.rpartition(".")
             raise MappingError(
-                f"layer {owner!r}: {name} has no shape yet (a lazy module); run the model once on an input before mapping"
+                f"layer {owner!r}: {leaf} has no shape yet (a lazy module); run the model once on an input before mapping"
             )
         if value.is_meta:
             raise MappingError(

@@ -47,40 +47,42 @@ def hooked(module: nn.Module) -> bool:
 class Hook:
     """A hook of a module whose place something else has taken; it is called with that module, which keeps its weights.
 
-    A hook that changes these weights would change nothing on tiles, and is an error.
+    A hook that changes these weights, or the module's forward, would change nothing on tiles, and is an error.
     """
 
-    def __init__(self, hook: Callable[..., Any], module: nn.Module, name: str) -> None:
-        self.hook, self.module, self.name = hook, module, name
+    def __init__(self, hook: Callable[..., Any], module: nn.Module, name: str, kept: dict[str, Any]) -> None:
+        self.hook, self.module, self.name, self.kept = hook, module, name, kept
 
     def __call__(self, instead: nn.Module, *args: Any) -> Any:
-        kept, versions = _state(self.module)
         result = self.hook(self.module, *args)
-        now, new = _state(self.module)
-        if versions != new or kept.keys() != now.keys() or any(kept[name] is not now[name] for name in kept):
+        now = _state(self.module)
+        if now.keys() != self.kept.keys() or any(not _same(now[name], self.kept[name]) for name in now):
             raise MappingError(
                 f"layer {self.name!r}: a hook changes its weights or its forward, which are on tiles; exclude the layer"
             )
         return result
 
 
-def _state(module: nn.Module) -> tuple[dict[str, Any], list[int]]:
-    """Tensors of a module and methods overridden on it, and the versions of the tensors."""
+def _state(module: nn.Module) -> dict[str, Any]:
+    """Tensors of a module, by their values, and the methods overridden on it."""
     found = {**vars(module), **module._parameters, **module._buffers}
-    kept = {k: v for k, v in found.items() if isinstance(v, torch.Tensor) or callable(getattr(type(module), k, None))}
-    versions = [v._version for v in kept.values() if isinstance(v, torch.Tensor) and not v.is_inference()]
-    return kept, versions
+    return {k: v for k, v in found.items() if isinstance(v, torch.Tensor) or callable(getattr(type(module), k, None))}
+
+
+def _same(now: Any, kept: Any) -> bool:
+    return torch.equal(now, kept) if isinstance(now, torch.Tensor) and isinstance(kept, torch.Tensor) else now is kept
 
 
 def move_hooks(module: nn.Module, to: nn.Module, name: str) -> None:
     """Have the hooks of a module run around what takes its place, if they don't already."""
     if any(isinstance(hook, Hook) and hook.module is module for hook in hooks_of(to)):
         return
+    kept = {key: v.detach().clone() if isinstance(v, torch.Tensor) else v for key, v in _state(module).items()}
     for key, hook in module._forward_pre_hooks.items():
         if not isinstance(hook, (*MAKERS, Hook, Unmarks)):
             named = key in module._forward_pre_hooks_with_kwargs
-            to.register_forward_pre_hook(Hook(hook, module, name), with_kwargs=named)
+            to.register_forward_pre_hook(Hook(hook, module, name, kept), with_kwargs=named)
     for key, hook in module._forward_hooks.items():
         if not isinstance(hook, (Hook, Marks)):
             named, always = key in module._forward_hooks_with_kwargs, key in module._forward_hooks_always_called
-            to.register_forward_hook(Hook(hook, module, name), with_kwargs=named, always_call=always)
+            to.register_forward_hook(Hook(hook, module, name, kept), with_kwargs=named, always_call=always)
