@@ -2,10 +2,10 @@
 
     python benchmarks/fuzz_networks.py [--models 2000] [--seed 0] [--out docs/results]
 
-Each network (see `random_networks.py`) is mapped twice: without a check, so that what decides about each layer is tried
-alone, and with the self-check. Each time it must equal torch to 1e-5 (RMS over RMS), or be refused by one line that names
-the layer. What stays digital is listed in the report, with all its parameters. Nothing of the caller's may have changed:
-model and random numbers. Failures are printed with their seed; `--only SEED` runs one of them.
+Each network (see `random_networks.py`) is mapped twice: without a check, so that what decides about each layer is
+tried alone, and with the self-check. Each time it must equal torch to 1e-5 (RMS over RMS), or be refused by one line
+that names the layer. What stays digital is listed in the report, with all its parameters. Nothing of the caller's may
+have changed: model and random numbers. Failures are printed with their seed; `--only SEED` runs one of them.
 """
 
 from __future__ import annotations
@@ -77,7 +77,11 @@ def _mapped(net: torch.nn.Module, inputs: Any, want: Any, check: bool) -> str:
     report = chip.report()
     if report.cover.on_tiles + report.digital["parameters"].sum() != sum(p.numel() for p in net.parameters()):
         return "failed: parameters of the report"
-    odd = [d for d in chip.digital if any(word in d.reason for word in ("overridden", "itself", "anew", "its ", "subclass"))]
+    odd = [
+        d
+        for d in chip.digital
+        if any(word in d.reason for word in ("overridden", "itself", "anew", "its ", "subclass"))
+    ]
     return "equal, layers digital for a reason" if odd else "equal, all layers on tiles"
 
 
@@ -107,7 +111,9 @@ def main(arguments: list[str] | None = None) -> int:
         command = f"benchmarks/fuzz_networks.py --models {options.models} --seed {options.seed}"
         options.out.mkdir(parents=True, exist_ok=True)
         target = options.out / "fuzz_networks.json"
-        target.write_text(json.dumps(record(("mho", "torch", "numba", "numpy"), command) | kept, indent=2) + "\n", encoding="utf-8")
+        target.write_text(
+            json.dumps(record(("mho", "torch", "numba", "numpy"), command) | kept, indent=2) + "\n", encoding="utf-8"
+        )
     return int(any(not key.startswith(("equal", "refused")) for count in counts.values() for key in count))
 
 

@@ -1,7 +1,8 @@
 """Random small networks of torch's own layers, with the habits that people have: for `fuzz_networks.py`.
 
-A network is a chain of parts that a model of one of many styles goes through: whole, piece by piece, tapped, in slices,
-in a way that torch.fx cannot trace or traces wrongly. Parts carry hooks, parametrisations, pruning, forwards of their own.
+A network is a chain of parts that a model of one of many styles goes through: whole, piece by piece, tapped, in
+slices, in a way that torch.fx cannot trace or traces wrongly. Parts carry hooks, parametrisations, pruning, forwards of
+their own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,19 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
-STYLES = ("whole", "iterate", "taps", "slice", "flag", "isinstance", "optional", "skip", "again", "dictionary", "keyword")
+STYLES = (
+    "whole",
+    "iterate",
+    "taps",
+    "slice",
+    "flag",
+    "isinstance",
+    "optional",
+    "skip",
+    "again",
+    "dictionary",
+    "keyword",
+)
 
 
 @dataclass
@@ -204,8 +217,7 @@ class Maker:
             parts.append(nn.Embedding(7, shape.features))
             inputs = torch.randint(0, 7, (4, shape.steps))
         for _ in range(self.random.randint(1, 3)):
-            for part in self.block(shape):
-                parts.append(part)
+            parts += self.block(shape)
         if len(parts) > 1 and self.chance(0.1):
             parts += [parts[-1]] if isinstance(parts[-1], nn.ReLU) else [nn.ReLU()]
         if shape.kind == "vector" and self.chance(0.3):
@@ -321,9 +333,9 @@ class Maker:
         out = self.one(2, 4) * (groups if groups == 2 else 1)
         conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
         layer = conv(
-            channels, out if out % groups == 0 else groups, kernel, stride, padding, self.one(1, 1, 2) if kernel == 2 else 1,
-            groups, self.chance(0.7), mode,
-        )  # fmt: skip
+            *(channels, out if out % groups == 0 else groups, kernel, stride, padding),
+            *(self.one(1, 1, 2) if kernel == 2 else 1, groups, self.chance(0.7), mode),
+        )
         example = layer(torch.zeros(1, channels, *shape.size))
         parts: list[nn.Module] = []
         norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

@@ -17,7 +17,9 @@ from .errors import MappingError
 
 ENOUGH = 1024  # samples, after which no further batch is taken from an iterable
 LABELS = ("label", "labels")
-FORMS = "a tensor, a NumPy array, a tuple of positional inputs, a dict of keyword inputs, or an iterable of such batches"
+FORMS = (
+    "a tensor, a NumPy array, a tuple of positional inputs, a dict of keyword inputs, or an iterable of such batches"
+)
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,9 @@ class _Watch(TorchFunctionMode):
 
 
 def _tensors(module: nn.Module, *, recurse: bool = True) -> list[torch.Tensor]:
-    own = [x for m in (module.modules() if recurse else [module]) for x in vars(m).values() if isinstance(x, torch.Tensor)]
+    own = [
+        x for m in (module.modules() if recurse else [module]) for x in vars(m).values() if isinstance(x, torch.Tensor)
+    ]
     return [*module.parameters(recurse), *module.buffers(recurse), *own]
 
 
@@ -162,16 +164,17 @@ def compare(chip: Chip, before: Pass, names: list[str], batch: Batch) -> Check:
     tolerance = _tolerance(chip.model, before)
     for call in before.seen:
         _same_layer(call.name, before, after, trial, tolerance)
-    outputs = [tree_leaves(_plain(done.output)) for done in (before, after)]
-    error = _error(*outputs, 0.0)
-    if not error <= tolerance and _error(*outputs, _size(before) * ROUNDING):
+    wanted, got = (tree_leaves(_plain(done.output)) for done in (before, after))
+    off = _error(wanted, got, 0.0)
+    if not off <= tolerance and _error(wanted, got, _size(before) * ROUNDING):
+        count = len({call.name for call in before.seen})
         raise MappingError(
-            f"the mapped network is not the caller's: all {len({call.name for call in before.seen})} layers give the same, "
-            f"and its output differs by {error:.2g} (relative RMS; tolerance {tolerance:.2g}); check=False maps it all the same"
+            f"the mapped network is not the caller's: all {count} layers give the same, and its output differs by "
+            f"{off:.2g} (relative RMS; tolerance {tolerance:.2g}); check=False maps it all the same"
         )
     unreached = tuple(name for name in chip.layers if name not in run.calls)
     total = counter.get_total_flops() // 2
-    return Check(batch.samples, error, tolerance, unreached, total, sum(macs), (before, after))
+    return Check(batch.samples, off, tolerance, unreached, total, sum(macs), (before, after))
 
 
 def _same_layer(name: str, before: Pass, after: Pass, chip: Chip, tolerance: float) -> None:

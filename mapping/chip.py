@@ -147,10 +147,7 @@ class Chip(nn.Module):
             run = Inference(calibrating=True, inputs=inputs)
             self.run(batches[0].args, run, batches[0].kwargs)
             for name in inputs.keys() - run.calls.keys():  # only later batches reach it
-                try:
-                    self.layers[name].matrix.calibrate(*inputs[name])
-                except ValueError as error:
-                    raise MappingError(str(error)) from error
+                self.layers[name].matrix.calibrate(*inputs[name])
             idle = {name for name, layer in self.layers.items() if not layer.matrix.programmed}
             reached = run.calls.keys() | {name for name, arrays in survey.items() if arrays}
             more = ((idle & reached) | {name for name, calls in run.calls.items() if calls > 1}) - several

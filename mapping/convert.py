@@ -49,20 +49,20 @@ def map(
             of such batches (a DataLoader), of which up to 1,024 samples are taken: see `mho.mapping.batches`.
         check: by default the digital form of the mapped network is compared with the caller's network, layer by layer
             and at the output, on the first 3 of the calibration inputs; or on those given here, in the same forms.
-            Relative errors (RMS) up to half the digits of the coarsest floating-point type in use (sqrt(eps), 3.5e-4
+            Relative errors (RMS) of half the digits of the coarsest floating-point type in use (sqrt(eps), 3.5e-4
             for float32) count as rounding. False leaves it out, and so does a call without inputs; the report says so.
         seed: which chip. The same seed gives the same programmed conductances and the same noise in each read.
         exclude: names, or patterns of shell wildcards, of layers that stay digital.
         compensate: what is done about the loss in wires with resistance. `gain`: the readings of each column of a tile
             are multiplied by a number, measured on each chip. `program`: cells are programmed to conductances that are
             right once the wires have taken their part.
-        strict: layers whose weights are all zero, and layers that the calibration inputs never reach or reach with zeros
-            alone, are errors. Otherwise they stay digital.
+        strict: layers whose weights are all zero, and layers that the calibration inputs never reach or reach with
+            zeros alone, are errors. Otherwise they stay digital.
         progress: told how many of the tiles with resistive wires are solved, and how many there are.
 
     Raises:
-        MappingError: a pattern that matches no layer, nothing to map, weights that are NaN or infinite, missing or unfit
-            calibration inputs, or a mapped network that is not the caller's; the message names the layer.
+        MappingError: a pattern that matches no layer, nothing to map, weights that are NaN or infinite, missing or
+            unfit calibration inputs, or a mapped network that is not the caller's; the message names the layer.
     """
     check_model(model)
     if not isinstance(hardware, Hardware):

@@ -97,12 +97,14 @@ def check_model(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise MappingError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if isinstance(model, torch.jit.ScriptModule):
-        raise MappingError("model is a TorchScript module, whose layers can't be replaced; map the model it was made of")
+        raise MappingError(
+            "model is a TorchScript module, whose layers can't be replaced; map the model it was made of"
+        )
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         if nn.parameter.is_lazy(value):
             owner, _, leaf = name.rpartition(".")
             raise MappingError(
-                f"layer {owner!r}: {leaf} has no shape yet (a lazy module); run the model once on an input before mapping"
+                f"layer {owner!r}: {leaf} has no shape yet (a lazy module); run the model once before mapping"
             )
         if value.is_meta:
             raise MappingError(

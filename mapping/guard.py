@@ -63,7 +63,9 @@ class Marks:
         self.fold = fold
 
     def __call__(self, module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
-        if output.ndim != self.fold.dims + 2:  # as torch's batch norm wants; of a linear layer it would take another axis
+        if (
+            output.ndim != self.fold.dims + 2
+        ):  # as torch's batch norm wants; of a linear layer it would take another axis
             raise MappingError(
                 f"layer {self.fold.layer!r}: batch norm {self.fold.norm!r} is folded into it and takes "
                 f"{self.fold.dims + 2} dimensions, got the shape {tuple(output.shape)}; exclude {self.fold.norm!r}"

@@ -69,7 +69,9 @@ class Plan:
 
     def _check_patterns(self, layers: Iterable[str], kept: Iterable[str]) -> None:
         folds = [*self.folds.behind.values(), *self.folds.before.values()]
-        for pattern, said in [(p, "exclude") for p in self.exclude] + [(p, "hardware.layers") for p in self.hardware.layers]:
+        for pattern, said in [(p, "exclude") for p in self.exclude] + [
+            (p, "hardware.layers") for p in self.hardware.layers
+        ]:
             known = [self.names[name] for name in (*layers, *((*kept, *folds) if said == "exclude" else ()))]
             if not any(matches([pattern], found) for found in known):
                 raise MappingError(

@@ -279,23 +279,26 @@ def _set(linear: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> 
         linear.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
 
 
-def _of(module: nn.Module) -> Recurrent | Step:
+def _of(module: Any) -> Recurrent | Step:
     """What stands for a recurrent layer or cell of torch, with the weights that its forward uses and its attributes."""
-    kind, tensors = kind_of(module).__name__.removesuffix("Cell"), tensors_of(module)
+    kind = kind_of(module).__name__.removesuffix("Cell")
+    tensors: dict[str, Any] = tensors_of(module)
     other: dict[str, Any] = {"bias": module.bias}
     if kind == "RNN":
         other["nonlinearity"] = module.nonlinearity
     steps: Recurrent | Step
     if kind_of(module) in CELLS:
         steps = STEPS[kind](module.input_size, module.hidden_size, **other)
-        steps.take(*(tensors.get(part) for part in PARTS))
+        weights: list[Any] = [tensors.get(part) for part in PARTS]
+        steps.take(*weights)
     else:
         if kind == "LSTM":
             other["proj_size"] = module.proj_size
         sizes = module.input_size, module.hidden_size, module.num_layers
         steps = Recurrent(kind, *sizes, module.batch_first, module.bidirectional, **other)
         for suffix in (suffix for names in steps.suffixes for suffix in names):
-            steps.step(suffix).take(*(tensors.get(f"{part}_{suffix}") for part in PARTS))
+            weights = [tensors.get(f"{part}_{suffix}") for part in PARTS]
+            steps.step(suffix).take(*weights)
     for name, value in vars(module).items():  # hidden_size, num_layers ... which models read
         if not hasattr(steps, name) and isinstance(value, (bool, int, float, str)):
             setattr(steps, name, value)

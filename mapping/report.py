@@ -98,7 +98,8 @@ def _shares(cover: Cover) -> str:
     if isinstance(cover.check, str) or not cover.check.macs:
         return f"on tiles: {parameters}; multiply-accumulates unknown without inputs"
     macs = cover.check.macs // cover.check.samples
-    return f"on tiles: {parameters}, {_part(cover.check.macs_on_tiles, cover.check.macs)} of {macs:,} multiply-accumulates a sample"
+    share = _part(cover.check.macs_on_tiles, cover.check.macs)
+    return f"on tiles: {parameters}, {share} of {macs:,} multiply-accumulates a sample"
 
 
 def _part(part: int, whole: int) -> str:

@@ -1,4 +1,4 @@
-"""A mapped network is the network: hooks, forwards of their own, computed weights, batch norm, functional use, types."""
+"""A mapped network is the network: hooks, overridden methods, computed weights, batch norm, functional use, types."""
 
 from __future__ import annotations
 
@@ -82,9 +82,13 @@ def test_a_hook_that_observes_sees_each_read():
     assert torch.equal(output, y)
 
 
+def doubles(module, args):
+    module.weight.data.mul_(2)
+
+
 def test_a_hook_that_changes_weights_is_refused():
     net = mlp()
-    net[0].register_forward_pre_hook(lambda m, i: [m.weight.data.mul_(2)] and None)
+    net[0].register_forward_pre_hook(doubles)
     chip = mho.map(net, ideal())
     with pytest.raises(MappingError, match="layer '0': a hook changes its weights"):
         chip(vectors())
@@ -124,7 +128,7 @@ def test_what_is_overridden_on_the_instance_stays_digital(override, name):
     override(net[0])
     chip = equals(net, vectors(), on_tiles=1)
     assert ("0", "Linear", f"its {name} is overridden on the instance") in chip.digital
-    with pytest.raises(MappingError, match="no layer to map: layer '' .its forward is overridden"):
+    with pytest.raises(MappingError, match=r"no layer to map: layer '' .its forward is overridden"):
         mho.map(_with_forward(nn.Linear(3, 2)), ideal())
 
 
