@@ -40,8 +40,8 @@ def foldable(model: nn.Module) -> Folds:
     Such a batch norm is torch's own, has running statistics, and either takes the output of the layer, which goes
     nowhere else, or goes into a convolution and nowhere else. There it must not meet padding with zeros, which it would
     have to shift. Both modules must be used exactly once, and no hook may see what goes from one to the other. The
-    graph of the model says so (torch.fx); in a model that cannot be traced nothing is folded, as its code may do anything
-    with the parts it holds. Where the code takes another way than when it was traced, `guard` notices.
+    graph of the model says so (torch.fx); in a model that cannot be traced nothing is folded, as its code may do
+    anything with the parts it holds. Where the code takes another way than when it was traced, `guard` notices.
     """
     modules = dict(model.named_modules())
     folds = Folds()
