@@ -50,10 +50,6 @@ class Pass:
     taken: frozenset[str] = frozenset()
     drew: bool = False
 
-    def only(self, names: Iterable[str]) -> Pass:
-        """The pass with these layers alone."""
-        return dataclasses.replace(self, seen=tuple(call for call in self.seen if call.name in names))
-
     def of(self, name: str) -> list[Seen]:
         return [call for call in self.seen if call.name == name]
 
@@ -70,7 +66,6 @@ class Check:
         unreached: layers that the inputs never reach.
         macs: multiply-accumulates of the pass, as torch's FlopCounterMode counts products of matrices.
         macs_on_tiles: those of layers on tiles.
-        passes: of the caller's network and of the mapped one.
     """
 
     samples: int
@@ -79,7 +74,6 @@ class Check:
     unreached: tuple[str, ...]
     macs: int
     macs_on_tiles: int
-    passes: tuple[Pass, Pass]
 
 
 class _Watch(TorchFunctionMode):
@@ -129,13 +123,13 @@ def reference(model: nn.Module, names: list[str], batch: Batch) -> Pass:
     return dataclasses.replace(done, taken=frozenset(watch.taken))
 
 
-def compare(chip: Chip, before: Pass, names: list[str], batch: Batch) -> Check:
-    """The second pass, and the comparison of both.
+def compare(chip: Chip, before: Pass, names: list[str], batch: Batch) -> tuple[Check, Pass]:
+    """The second pass, which records all layers on tiles too, and the comparison of both.
 
     Args:
         chip: the mapped network, not yet programmed.
         before: the pass of the caller's network.
-        names: the layers of both that give the same.
+        names: of the layers that must give the same in both.
         batch: the samples.
 
     Raises:
@@ -152,7 +146,9 @@ def compare(chip: Chip, before: Pass, names: list[str], batch: Batch) -> Check:
     run = Inference(surveying=True)
     try:
         with FlopCounterMode(display=False) as counter:
-            after = _watched(trial.model, names, lambda: trial.run(batch.args, run, batch.kwargs))
+            after = _watched(
+                trial.model, [*dict.fromkeys([*names, *chip.layers])], lambda: trial.run(batch.args, run, batch.kwargs)
+            )
     except MappingError:
         raise
     except Exception as error:  # a model may do anything with its layers
@@ -162,19 +158,19 @@ def compare(chip: Chip, before: Pass, names: list[str], batch: Batch) -> Check:
             f"the model fails with its layers on tiles, after {at} ({reason}); exclude the layer that it asks for this"
         ) from error
     tolerance = _tolerance(chip.model, before)
-    for call in before.seen:
-        _same_layer(call.name, before, after, trial, tolerance)
+    compared = dict.fromkeys(call.name for call in before.seen if call.name in names)  # in the order of the pass
+    for name in compared:
+        _same_layer(name, before, after, trial, tolerance)
     wanted, got = (tree_leaves(_plain(done.output)) for done in (before, after))
     off = _error(wanted, got, 0.0)
     if not off <= tolerance and _error(wanted, got, _size(before) * ROUNDING):
-        count = len({call.name for call in before.seen})
         raise MappingError(
-            f"the mapped network is not the caller's: all {count} layers give the same, and its output differs by "
+            f"the mapped network is not the caller's: all {len(compared)} layers give the same, and its output differs by "
             f"{off:.2g} (relative RMS; tolerance {tolerance:.2g}); check=False maps it all the same"
         )
     unreached = tuple(name for name in chip.layers if name not in run.calls)
     total = counter.get_total_flops() // 2
-    return Check(batch.samples, off, tolerance, unreached, total, sum(macs), (before, after))
+    return Check(batch.samples, off, tolerance, unreached, total, sum(macs)), after
 
 
 def _same_layer(name: str, before: Pass, after: Pass, chip: Chip, tolerance: float) -> None:

@@ -116,7 +116,7 @@ def _second_pass(
     chip: Chip, names: list[str], samples: Batch, before: Pass | None, fault: Exception | None, said: str
 ) -> Check:
     if before is not None:
-        return compare(chip, before.only(names), names, samples)
+        return compare(chip, before, names, samples)[0]
     with contextlib.suppress(RuntimeError, TypeError, IndexError, AttributeError, KeyError, AssertionError):
         chip.run(samples.args, Inference(surveying=True), samples.kwargs)  # whose layers say what they take
     reason = " ".join(str(fault).split())[:300]

@@ -1,4 +1,4 @@
-"""Random networks equal torch on ideal hardware or are refused by name: some of those of benchmarks/fuzz_networks.py."""
+"""Random networks equal torch on ideal hardware or are refused by name: a few of benchmarks/fuzz_networks.py."""
 
 from __future__ import annotations
 
