@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import MappingError
+from .guard import unmarked
 from .layers import Inference
 from .modules import copied
 
@@ -143,12 +144,10 @@ def compare(chip: Chip, before: Pass, names: list[str], batch: Batch) -> tuple[C
 
     for layer in trial.layers.values():
         layer.register_forward_hook(count, prepend=True)
-    run = Inference(surveying=True)
+    run, watched = Inference(surveying=True), [*dict.fromkeys([*names, *chip.layers])]
     try:
         with FlopCounterMode(display=False) as counter:
-            after = _watched(
-                trial.model, [*dict.fromkeys([*names, *chip.layers])], lambda: trial.run(batch.args, run, batch.kwargs)
-            )
+            after = _watched(trial.model, watched, lambda: trial.run(batch.args, run, batch.kwargs))
     except MappingError:
         raise
     except Exception as error:  # a model may do anything with its layers
@@ -165,8 +164,8 @@ def compare(chip: Chip, before: Pass, names: list[str], batch: Batch) -> tuple[C
     off = _error(wanted, got, 0.0)
     if not off <= tolerance and _error(wanted, got, _size(before) * ROUNDING):
         raise MappingError(
-            f"the mapped network is not the caller's: all {len(compared)} layers give the same, and its output differs by "
-            f"{off:.2g} (relative RMS; tolerance {tolerance:.2g}); check=False maps it all the same"
+            f"the mapped network is not the caller's: all {len(compared)} layers give the same, and its output differs "
+            f"by {off:.2g} (relative RMS; tolerance {tolerance:.2g}); check=False maps it all the same"
         )
     unreached = tuple(name for name in chip.layers if name not in run.calls)
     total = counter.get_total_flops() // 2
@@ -199,11 +198,14 @@ def _watched(model: nn.Module, names: list[str], call: Callable[[], Any]) -> Pas
     """A pass that records the layers called `names`."""
     seen: list[Seen] = []
 
+    def kept(x: torch.Tensor) -> torch.Tensor:
+        return unmarked(x).detach().clone()
+
     def record(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
-            outputs = tuple(x.detach().clone() for x in tree_leaves(output) if isinstance(x, torch.Tensor))
-            seen.append(Seen(name, given[0].detach().clone() if given else None, outputs))
+            outputs = tuple(kept(x) for x in tree_leaves(output) if isinstance(x, torch.Tensor))
+            seen.append(Seen(name, kept(given[0]) if given else None, outputs))
 
         return hook
 

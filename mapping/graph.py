@@ -44,11 +44,15 @@ class _Tracer(fx.Tracer):
         return isinstance(m, (TileLayer, Recurrent, Step)) or super().is_leaf_module(m, module_qualified_name)
 
 
-def _traced(model: nn.Module) -> fx.Graph:
-    """The graph of a model, which is left as it is: tracing leaves its stand-ins for tensors in what a model keeps."""
+def _traced(model: nn.Module) -> tuple[fx.Graph, nn.Module]:
+    """The graph of a model, and the copy that holds its constants.
+
+    The model is left as it is: tracing leaves constants, and stand-ins for tensors in what a model keeps.
+    """
     tiles = [module for module in model.modules() if isinstance(module, TileLayer)]
+    twin = copied(model, [*tiles, *model.parameters()])
     with torch.random.fork_rng(devices=[]):
-        return _Tracer().trace(copied(model, [*tiles, *model.parameters()]))
+        return _Tracer().trace(twin), twin
 
 
 @cache
@@ -76,7 +80,7 @@ def asks_for_no_view(model: nn.Module) -> bool:
     neither `view` nor what shows the order.
     """
     try:
-        graph = _traced(model)
+        graph, _ = _traced(model)
     except Exception:  # tracing runs the model's own code, which may fail in any way
         return False
     return not any(node.op == "call_method" and node.target in NEED_ORDER for node in graph.nodes)
@@ -97,7 +101,7 @@ def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
     if isinstance(model, (Recurrent, Step)):
         return {"module": _describe_module(model)}, {}
     try:
-        graph = _traced(model)
+        graph, twin = _traced(model)
     except Exception as error:  # tracing runs the model's own code, which may fail in any way
         raise NotPlain(f"torch.fx cannot trace it ({' '.join(str(error).split())[:200]})") from error
     names = {id(function): name for name, function in _functions().items()}
@@ -116,7 +120,7 @@ def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
             if not isinstance(module, TileLayer):
                 modules[target] = _describe_module(module)
         elif node.op == "get_attr" and target not in state:
-            constants[target] = operator.attrgetter(target)(model)
+            constants[target] = operator.attrgetter(target)(twin)
         text = {
             "name": node.name,
             "op": node.op,

@@ -37,6 +37,12 @@ class Between(torch.Tensor):
             return function(*args, **(kwargs or {}))
 
 
+def unmarked(x: torch.Tensor) -> torch.Tensor:
+    """The values of a tensor, marked or not."""
+    with torch._C.DisableTorchFunctionSubclass():
+        return x.as_subclass(torch.Tensor) if isinstance(x, Between) else x
+
+
 class Fold:
     """The two ends of a fold: `first` gives what `second` takes. One of them is the layer, the other its batch norm."""
 
@@ -85,5 +91,4 @@ class Unmarks:
         (x,) = args if len(args) == 1 else (None,)
         if not isinstance(x, Between) or x.fold is not self.fold:
             raise MappingError(self.fold.fault)
-        with torch._C.DisableTorchFunctionSubclass():
-            return (x.as_subclass(torch.Tensor),)
+        return (unmarked(x),)
