@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from ..crossbar.hardware import Hardware
 from ..crossbar.matrix import TiledMatrix
+from .batches import Batch
 from .errors import MappingError
 from .graph import asks_for_no_view
 from .inference import Inference, OneByOne, Session
@@ -23,6 +24,7 @@ from .recurrent import balance, stepped
 from .trace import Call, Recorder
 
 if TYPE_CHECKING:
+    from .cover import Cover
     from .report import Report
 
 
@@ -65,6 +67,7 @@ class Chip(nn.Module):
         self.digital = digital
         self.seed = seed
         self.copy_index = copy_index
+        self.cover: Cover | None = None  # what map knows of it, for the report
         self.session = Session()
         for layer in layers.values():
             layer.session = self.session
@@ -135,26 +138,26 @@ class Chip(nn.Module):
         except RuntimeError as error:
             raise MappingError(" ".join(str(error).split())) from error
 
-    def prepare(self, calibrate: torch.Tensor | None) -> None:
-        """Set the ranges that hardware leaves to calibration from a batch of inputs, and program all layers.
+    def prepare(self, batches: Sequence[Batch]) -> dict[str, str]:
+        """Set the ranges that hardware leaves to calibration from batches of inputs, and program all layers.
+
+        Returns:
+            The layers that no range could be set for, and so are not programmed, with the reason.
 
         Raises:
             MappingError: inputs are needed and missing, or do not fit the model.
         """
-        if calibrate is not None:
+        if batches:
             try:
-                self._calibrate(calibrate)
+                return self._calibrate(batches)
             except MappingError:
                 raise
-            except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-                shape = tuple(calibrate.shape) if isinstance(calibrate, torch.Tensor) else type(calibrate).__name__
+            except Exception as error:  # a model may fail in any way on inputs that are not its own
+                reason = " ".join(str(error).split())[:300]
                 raise MappingError(
-                    f"calibrate: inputs of shape {shape} do not go through the model ({error})"
+                    f"calibrate: inputs of shape {batches[0].shape} do not go through the model "
+                    f"({type(error).__name__}: {reason})"
                 ) from error
-            idle = [name for name, layer in self.layers.items() if not layer.matrix.programmed]
-            if idle:
-                raise MappingError(f"calibrate: the inputs never reach layer(s) {', '.join(idle)}; exclude them")
-            return
         for name, layer in self.layers.items():
             dac, adc = layer.hardware.dac, layer.hardware.adc
             if "calibrated" in (dac.range, adc.full_scale):
@@ -164,22 +167,30 @@ class Chip(nn.Module):
                     f"or set {field} to a number"
                 )
             layer.matrix.set_drive(None if dac.range is None else float(dac.range), signed=True)
+        return {}
 
-    def _calibrate(self, batch: torch.Tensor) -> None:
-        """Layer after layer; a layer that is called several times needs the inputs of all its calls beforehand."""
-        several = stepped(self.model)
+    def _calibrate(self, batches: Sequence[Batch]) -> dict[str, str]:
+        """Layer after layer; a layer that is called several times needs the inputs of all its calls beforehand.
+
+        So does each layer where there are several batches.
+        """
+        several = stepped(self.model) if len(batches) == 1 else set(self.layers)
         while True:
-            survey = Inference(surveying=True, inputs={name: [] for name in several})
-            if several:
-                self.run((batch,), survey)
-            inputs = {name: arrays for name, arrays in survey.inputs.items() if arrays}
+            survey: dict[str, list[Any]] = {name: [] for name in several}
+            for batch in batches if several else ():
+                self.run(batch.args, Inference(surveying=True, inputs=survey), batch.kwargs)
+            inputs = {name: arrays for name, arrays in survey.items() if any(x.any() for x in arrays)}
             balance(self.model, inputs)
             run = Inference(calibrating=True, inputs=inputs)
-            self.run((batch,), run)
-            idle = {name for name in run.calls if not self.layers[name].matrix.programmed}
-            more = (idle | {name for name, calls in run.calls.items() if calls > 1}) - several
+            self.run(batches[0].args, run, batches[0].kwargs)
+            for name in inputs.keys() - run.calls.keys():  # only later batches reach it
+                self.layers[name].matrix.calibrate(*inputs[name])
+            idle = {name for name, layer in self.layers.items() if not layer.matrix.programmed}
+            reached = run.calls.keys() | {name for name, arrays in survey.items() if arrays}
+            more = ((idle & reached) | {name for name, calls in run.calls.items() if calls > 1}) - several
             if not more:
-                return
+                zero, never = "its calibration inputs are all zero", "the calibration inputs never reach it"
+                return {name: zero if name in reached else never for name in self.layers if name in idle}
             several |= more
 
     def replica(self, index: int) -> Chip:

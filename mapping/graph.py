@@ -23,8 +23,10 @@ from torch.fx.graph import inplace_methods, magic_methods
 from torch.overrides import get_overridable_functions, resolve_name
 
 from .errors import CheckpointError
+from .guard import Marks, Unmarks
+from .hooks import hooks_of
 from .layers import TileLayer, linear_spec
-from .modules import replaced
+from .modules import copied, replaced
 from .recurrent import STEPS, Recurrent, Step
 
 Tree = dict[str, Any]
@@ -61,6 +63,17 @@ class _Tracer(fx.Tracer):
         return isinstance(m, (TileLayer, Recurrent, Step)) or super().is_leaf_module(m, module_qualified_name)
 
 
+def _traced(model: nn.Module) -> tuple[fx.Graph, nn.Module]:
+    """The graph of a model, and the copy that holds its constants.
+
+    The model is left as it is: tracing leaves constants, and stand-ins for tensors in what a model keeps.
+    """
+    tiles = [module for module in model.modules() if isinstance(module, TileLayer)]
+    twin = copied(model, [*tiles, *model.parameters()])
+    with torch.random.fork_rng(devices=[]):
+        return _Tracer().trace(twin), twin
+
+
 @cache
 def _functions() -> dict[str, Callable[..., Any]]:
     found = {}
@@ -86,7 +99,7 @@ def asks_for_no_view(model: nn.Module) -> bool:
     neither `view` nor what shows the order.
     """
     try:
-        graph = _Tracer().trace(model)
+        graph, _ = _traced(model)
     except Exception:  # tracing runs the model's own code, which may fail in any way
         return False
     return not any(node.op == "call_method" and node.target in NEED_ORDER for node in graph.nodes)
@@ -99,12 +112,15 @@ def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
     Raises:
         NotPlain: it cannot be traced, or holds something that is neither a tile nor torch's own.
     """
+    hooked = [n for n, m in model.named_modules() if any(not isinstance(h, (Marks, Unmarks)) for h in hooks_of(m))]
+    if hooked:
+        raise NotPlain(f"module {hooked[0]!r} has hooks")
     if isinstance(model, TileLayer):
         return {"layer": model.name}, {}
     if isinstance(model, (Recurrent, Step)):
         return {"module": _describe_module(model)}, {}
     try:
-        graph = _Tracer().trace(model)
+        graph, twin = _traced(model)
     except Exception as error:  # tracing runs the model's own code, which may fail in any way
         raise NotPlain(f"torch.fx cannot trace it ({' '.join(str(error).split())[:200]})") from error
     names = {id(function): name for name, function in _functions().items()}
@@ -123,7 +139,7 @@ def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
             if not isinstance(module, TileLayer):
                 modules[target] = _describe_module(module)
         elif node.op == "get_attr" and target not in state:
-            constants[target] = operator.attrgetter(target)(model)
+            constants[target] = operator.attrgetter(target)(twin)
         text = {
             "name": node.name,
             "op": node.op,

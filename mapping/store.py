@@ -8,7 +8,6 @@ unnoticed, nor can the two be of different chips.
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,7 @@ from .errors import CheckpointError, MappingError
 from .folders import whole_folder
 from .graph import NotPlain, describe, rebuild
 from .layers import CELLS
-from .modules import replaced
+from .modules import copied, replaced
 from .recurrent import expanded, recurrent_names
 from .trace import Call
 
@@ -245,7 +244,7 @@ def _fill(model: nn.Module, places: dict[str, nn.Module], state: dict[str, torch
     """
     if not isinstance(model, nn.Module):
         raise CheckpointError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    built = copy.deepcopy(model).eval()
+    built = copied(model)
     torchs = ("weight_ih", "weight_ih_l0")  # a recurrent layer with these was excluded and is as torch has it
     keep = [name for name in recurrent_names(built) if any(f"{name}.{w}".lstrip(".") in state for w in torchs)]
     built = expanded(built, keep)

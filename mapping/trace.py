@@ -24,10 +24,10 @@ __all__ = ["Call", "Recorder"]
 INPUT = -1
 # functions that only say where values lie, by their names in torch
 _WIRING = """
-    __get__ __getitem__ __len__ __set__ __setitem__ broadcast_to cat chunk clone concat concatenate contiguous cpu
-    detach dim dropout expand expand_as flatten float is_contiguous len movedim moveaxis narrow new_empty new_full
-    new_ones new_zeros numel ones_like pad permute repeat reshape select size split squeeze stack stride swapaxes t to
-    transpose type type_as unbind unflatten unsqueeze view view_as zeros_like empty_like full_like
+    __get__ __getitem__ __len__ __set__ __setitem__ as_subclass broadcast_to cat chunk clone concat concatenate
+    contiguous cpu detach dim dropout expand expand_as flatten float is_contiguous len movedim moveaxis narrow
+    new_empty new_full new_ones new_zeros numel ones_like pad permute repeat reshape select size split squeeze stack
+    stride swapaxes t to transpose type type_as unbind unflatten unsqueeze view view_as zeros_like empty_like full_like
 """
 WIRING = frozenset(_WIRING.split())
 # functions whose output row needs no rows of a picture but those next to it

@@ -109,7 +109,8 @@ def test_a_model_that_cannot_be_traced_maps_too():
     net.body[1].running_mean.uniform_(-1, 1)
     chip = mho.map(net, ideal())
     assert close(chip, net, torch.randn(4, 6))
-    assert ("body.1", "BatchNorm1d", "folded into body.0") in chip.digital
+    reason = "batch norm of a model that torch.fx cannot trace, so that nothing shows what else reads its input"
+    assert ("body.1", "BatchNorm1d", reason) in chip.digital
 
 
 def test_a_shared_layer_is_one_layer():
@@ -248,7 +249,6 @@ def test_the_papers_noise_exactly(sigma_add, sigma_mult):
     [
         (lambda net: net[0].weight.data.fill_(float("nan")), "layer '0': weights must be finite"),
         (lambda net: net[7].bias.data.fill_(float("inf")), "layer '7': bias must be finite, got 10"),
-        (lambda net: net[3].weight.data.zero_(), "layer '3': weights are all zero"),
     ],
 )
 def test_broken_weights_are_refused(spoil, message):
