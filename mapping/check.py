@@ -13,46 +13,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import MappingError
-from .guard import unmarked
 from .inference import Inference
 from .modules import copied
+from .passes import ROUNDING, Pass, as_tree, largest_rms, relative_error, rms, watch_pass
+from .samples import Sizes, Unfound, narrowed, settle
 
 if TYPE_CHECKING:
     from .batches import Batch
     from .chip import Chip
 
 SAMPLES = 3
-SEED = 0
-ROUNDING = 16  # rounding errors of float32, as a multiple of its epsilon, that a sum of products may show
-
-
-@dataclasses.dataclass(frozen=True)
-class Seen:
-    """One call of a layer: its first input and its output as tensors, without gradients."""
-
-    name: str
-    input: torch.Tensor | None
-    outputs: tuple[torch.Tensor, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Pass:
-    """The calls of the layers in one pass of a model, in the order in which they ended, and what the model returned.
-
-    `taken` are the modules whose tensors were used past their forward, and `drew` is whether random numbers were drawn.
-    """
-
-    seen: tuple[Seen, ...]
-    output: Any
-    taken: frozenset[str] = frozenset()
-    drew: bool = False
-
-    def of(self, name: str) -> list[Seen]:
-        return [call for call in self.seen if call.name == name]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,15 +94,18 @@ def reference(model: nn.Module, names: list[str], batch: Batch) -> Pass:
         handles.append(module.register_forward_pre_hook(watch.enter, prepend=True))
         handles.append(module.register_forward_hook(watch.leave, always_call=True))
     with watch:
-        done = _watched(twin, names, lambda: twin(*batch.args, **batch.kwargs))
+        done = watch_pass(twin, names, lambda: twin(*batch.args, **batch.kwargs))
     return dataclasses.replace(done, taken=frozenset(watch.taken))
 
 
-def compare(chip: Chip, before: Pass, names: list[str], batch: Batch) -> tuple[Check, Pass]:
-    """The second pass, which records all layers on tiles too, and the comparison of both.
+def compare(chip: Chip, before: Pass, names: list[str], batch: Batch) -> Check:
+    """The second pass, and the comparison of both.
+
+    Where it can, the second pass has one sample less than the first: that shows where the samples lie in each layer
+    too. Where it differs so, the comparison is made with all of them, in one pass more, so that the reason is told.
 
     Args:
-        chip: the mapped network, not yet programmed.
+        chip: the mapped network, not yet programmed; its layers are told where their samples lie.
         before: the pass of the caller's network.
         names: of the layers that must give the same in both.
         batch: the samples.
@@ -136,40 +113,69 @@ def compare(chip: Chip, before: Pass, names: list[str], batch: Batch) -> tuple[C
     Raises:
         MappingError: they differ; the error names the first layer.
     """
-    trial = chip.remade(chip.hardware, lambda layer: layer.matrix)  # so that the pass leaves no trace in the chip
-    macs: list[int] = []
+    before = dataclasses.replace(before, seen=tuple(call for call in before.seen if call.name in names))
+    sizes = Sizes(batch.samples, batch.samples - 1)
+    if batch.splits and sizes.fewer and not before.drew:
+        try:
+            after, trial = _digital_pass(chip, names, batch.first(sizes.fewer))
+            found = _verdict(narrowed(before, after, sizes), after, trial, sizes.fewer)
+            settle(chip, before, after, sizes)
+            return found
+        except (Unfound, MappingError):
+            pass
+    after, trial = _digital_pass(chip, names, batch)
+    return _verdict(before, after, trial, batch.samples)
 
-    def count(layer: Any, _: Any, output: torch.Tensor) -> None:
-        macs.append(output.numel() * layer.matrix.weights.shape[1])
 
-    for layer in trial.layers.values():
-        layer.register_forward_hook(count, prepend=True)
-    run, watched = Inference(surveying=True), [*dict.fromkeys([*names, *chip.layers])]
+@dataclasses.dataclass
+class _Trial:
+    """A copy of a chip on which a pass is made, and the multiply-accumulates of that."""
+
+    chip: Chip
+    run: Inference
+    macs: int = 0
+    macs_on_tiles: int = 0
+
+    def count(self, layer: Any, _: Any, output: torch.Tensor) -> None:
+        self.macs_on_tiles += output.numel() * layer.matrix.weights.shape[1]
+
+
+def _digital_pass(chip: Chip, names: list[str], batch: Batch) -> tuple[Pass, _Trial]:
+    """A pass of a copy of the chip, so that it leaves no trace there."""
+    trial = _Trial(chip.remade(chip.hardware, lambda layer: layer.matrix), Inference(surveying=True))
+    for layer in trial.chip.layers.values():
+        layer.register_forward_hook(trial.count, prepend=True)
+    seen = [*dict.fromkeys([*names, *chip.layers])]
     try:
         with FlopCounterMode(display=False) as counter:
-            after = _watched(trial.model, watched, lambda: trial.run(batch.args, run, batch.kwargs))
+            call = lambda: trial.chip.run(batch.args, trial.run, batch.kwargs)  # noqa: E731
+            after = watch_pass(trial.chip.model, seen, call)
     except MappingError:
         raise
     except Exception as error:  # a model may do anything with its layers
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        at = next((f"layer {n!r}" for n in reversed(list(run.calls)) if n in names), "the first layer")
+        at = next((f"layer {n!r}" for n in reversed(list(trial.run.calls)) if n in names), "the first layer")
         raise MappingError(
             f"the model fails with its layers on tiles, after {at} ({reason}); exclude the layer that it asks for this"
         ) from error
-    tolerance = _tolerance(chip.model, before)
-    compared = dict.fromkeys(call.name for call in before.seen if call.name in names)  # in the order of the pass
+    trial.macs = counter.get_total_flops() // 2
+    return after, trial
+
+
+def _verdict(before: Pass, after: Pass, trial: _Trial, samples: int) -> Check:
+    tolerance = _tolerance(trial.chip.model, before)
+    compared = dict.fromkeys(call.name for call in before.seen)  # in the order of the pass
     for name in compared:
-        _same_layer(name, before, after, trial, tolerance)
-    wanted, got = (tree_leaves(_plain(done.output)) for done in (before, after))
-    off = _error(wanted, got, 0.0)
-    if not off <= tolerance and _error(wanted, got, _size(before) * ROUNDING):
+        _same_layer(name, before, after, trial.chip, tolerance)
+    wanted, got = (tree_leaves(as_tree(done.output)) for done in (before, after))
+    off = relative_error(wanted, got, 0.0)
+    if not off <= tolerance and relative_error(wanted, got, largest_rms(before) * ROUNDING):
         raise MappingError(
             f"the mapped network is not the caller's: all {len(compared)} layers give the same, and its output differs "
             f"by {off:.2g} (relative RMS; tolerance {tolerance:.2g}); check=False maps it all the same"
         )
-    unreached = tuple(name for name in chip.layers if name not in run.calls)
-    total = counter.get_total_flops() // 2
-    return Check(batch.samples, off, tolerance, unreached, total, sum(macs)), after
+    unreached = tuple(name for name in trial.chip.layers if name not in trial.run.calls)
+    return Check(samples, off, tolerance, unreached, trial.macs, trial.macs_on_tiles)
 
 
 def _same_layer(name: str, before: Pass, after: Pass, chip: Chip, tolerance: float) -> None:
@@ -183,10 +189,10 @@ def _same_layer(name: str, before: Pass, after: Pass, chip: Chip, tolerance: flo
     for one, other in zip(wanted, got, strict=True):
         floor = 0.0
         if layer is not None and one.input is not None:  # where products cancel, their rounding is left
-            floor = ROUNDING * _rms([one.input]) * float((layer.matrix.weights.astype(float) ** 2).sum(1).mean()) ** 0.5
-        error = _error(list(one.outputs), list(other.outputs), floor)
+            floor = ROUNDING * rms([one.input]) * float((layer.matrix.weights.astype(float) ** 2).sum(1).mean()) ** 0.5
+        error = relative_error(list(one.outputs), list(other.outputs), floor)
         if not error <= tolerance:
-            fed = _error(_some(one.input), _some(other.input), 0.0)
+            fed = relative_error(_some(one.input), _some(other.input), 0.0)
             why = "its inputs differ already" if not fed <= tolerance else "its inputs are the same"
             raise MappingError(
                 f"layer {name!r}: its output differs by {error:.2g} from the caller's network (relative RMS; tolerance "
@@ -194,95 +200,12 @@ def _same_layer(name: str, before: Pass, after: Pass, chip: Chip, tolerance: flo
             )
 
 
-def _watched(model: nn.Module, names: list[str], call: Callable[[], Any]) -> Pass:
-    """A pass that records the layers called `names`."""
-    seen: list[Seen] = []
-
-    def kept(x: torch.Tensor) -> torch.Tensor:
-        return unmarked(x).detach().clone()
-
-    def record(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
-            outputs = tuple(kept(x) for x in tree_leaves(output) if isinstance(x, torch.Tensor))
-            seen.append(Seen(name, kept(given[0]) if given else None, outputs))
-
-        return hook
-
-    handles = [model.get_submodule(name).register_forward_hook(record(name), with_kwargs=True) for name in names]
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
-            state = torch.get_rng_state()
-            output = tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, call())
-            drew = not torch.equal(torch.get_rng_state(), state)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return Pass(tuple(seen), output, drew=drew)
-
-
-def _plain(output: Any) -> Any:
-    """Nested outputs with dataclasses and objects as dicts, for torch's pytree."""
-    if dataclasses.is_dataclass(output) and not isinstance(output, type):
-        return {field.name: _plain(getattr(output, field.name)) for field in dataclasses.fields(output)}
-    if isinstance(output, dict):
-        return {str(key): _plain(value) for key, value in output.items()}
-    if isinstance(output, (list, tuple)):
-        return [_plain(value) for value in output]
-    return torch.tensor(output, dtype=torch.float64) if isinstance(output, float) else output
-
-
 def _tolerance(model: nn.Module, before: Pass) -> float:
     tensors = [*model.parameters(), *model.buffers(), *(x for call in before.seen for x in call.outputs)]
-    tensors += [x for x in tree_leaves(_plain(before.output)) if isinstance(x, torch.Tensor)]
+    tensors += [x for x in tree_leaves(as_tree(before.output)) if isinstance(x, torch.Tensor)]
     kinds = {x.dtype for x in tensors if x.is_floating_point()} | {torch.float32}
     return float(max(torch.finfo(kind).eps for kind in kinds) ** 0.5)
 
 
 def _some(x: torch.Tensor | None) -> list[torch.Tensor]:
     return [] if x is None else [x]
-
-
-def _size(done: Pass) -> float:
-    """The largest RMS of what layers gave: rounding errors of the output cannot be small against those of it."""
-    return max((_rms([x]) for call in done.seen for x in call.outputs), default=0.0)
-
-
-def _rms(tensors: list[torch.Tensor]) -> float:
-    values = [x.detach().to(torch.float64).flatten() for x in tensors if x.is_floating_point() and x.numel()]
-    finite = [x[x.isfinite()] for x in values]
-    count = sum(x.numel() for x in finite)
-    return float((sum(float((x**2).sum()) for x in finite) / count) ** 0.5) if count else 0.0
-
-
-def _error(wanted: list[Any], got: list[Any], floor: float) -> float:
-    """The largest relative error among pairs of values: RMS of the difference over RMS of the value.
-
-    `floor`, times the epsilon of float32, is a difference that counts as none. Infinity where the structures differ.
-    """
-    if len(wanted) != len(got):
-        return float("inf")
-    return max((_difference(a, b, floor) for a, b in zip(wanted, got, strict=True)), default=0.0)
-
-
-def _difference(wanted: Any, got: Any, floor: float) -> float:
-    if not isinstance(wanted, torch.Tensor) or not isinstance(got, torch.Tensor):
-        same_type = isinstance(wanted, torch.Tensor) == isinstance(got, torch.Tensor)
-        plain = isinstance(wanted, (bool, int, str)) and type(got) is type(wanted)
-        return 0.0 if same_type and (not plain or wanted == got) else float("inf")
-    if wanted.shape != got.shape:
-        return float("inf")
-    if wanted.is_nested or wanted.is_sparse or wanted.is_quantized or not wanted.numel():
-        return 0.0
-    if not (wanted.is_floating_point() or wanted.is_complex()):  # ties may fall otherwise
-        return 0.0 if float((wanted != got).double().mean()) <= 0.1 else float("inf")
-    a, b = (torch.view_as_real(x) if x.is_complex() else x for x in (wanted, got))
-    a, b = a.to("cpu", torch.float64), b.to("cpu", torch.float64)
-    odd = ~(a.isfinite() & b.isfinite())
-    if bool((odd & ~((a == b) | (a.isnan() & b.isnan()))).any()):
-        return float("inf")
-    difference, size = _rms([(a - b)[~odd]]), _rms([a[~odd]])
-    if difference <= floor * torch.finfo(torch.float32).eps:
-        return 0.0
-    return difference / size if size else float("inf")

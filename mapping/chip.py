@@ -21,6 +21,7 @@ from .graph import asks_for_no_view
 from .inference import Inference, OneByOne, Session
 from .layers import TileLayer
 from .recurrent import balance, stepped
+from .samples import locate
 from .trace import Call, Recorder
 
 if TYPE_CHECKING:
@@ -256,6 +257,9 @@ class Chip(nn.Module):
                 "chip.model was put into training mode; a chip is an inference device: eval() again", stacklevel=2
             )
             self.model.eval()
+        if not (self.session.located or run.surveying or run.calibrating):
+            with self.session.lock:
+                locate(self, inputs, named or {})
         first = tensors[0]
         run.samples = max(1, first.shape[0] if first.ndim else 1)
         run.channels_last = self.channels_last

@@ -12,7 +12,7 @@ from torch import nn
 from ..crossbar.compensation import Compensate
 from ..crossbar.hardware import Hardware
 from .batches import Batch, batches_of
-from .check import SAMPLES, Check, Pass, compare, reference
+from .check import SAMPLES, Check, compare, reference
 from .chip import Chip
 from .cover import OFF, UNCHECKED, Cover
 from .errors import MappingError
@@ -20,6 +20,7 @@ from .faithful import MAPPED, check_model
 from .fold import BATCH_NORMS
 from .inference import Inference
 from .modules import copied
+from .passes import Pass
 from .placement import Plan
 
 
@@ -117,7 +118,7 @@ def _second_pass(
     chip: Chip, names: list[str], samples: Batch, before: Pass | None, fault: Exception | None, said: str
 ) -> Check:
     if before is not None:
-        return compare(chip, before, names, samples)[0]
+        return compare(chip, before, names, samples)
     with contextlib.suppress(RuntimeError, TypeError, IndexError, AttributeError, KeyError, AssertionError):
         chip.run(samples.args, Inference(surveying=True), samples.kwargs)  # whose layers say what they take
     reason = " ".join(str(fault).split())[:300]

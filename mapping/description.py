@@ -105,6 +105,7 @@ class SavedChip(_Part):
     format: Literal[3]
     seed: Annotated[int, Field(strict=True)]
     copy_index: Annotated[Count, Field(alias="copy")]
+    located: Annotated[bool, Field(strict=True)]
     digital: list[tuple[Text, Text, Text]]
     trace: list[SavedCall]
     layers: dict[Text, SavedLayer]

@@ -67,6 +67,7 @@ class Session:
         trace: the calls of one inference; empty before the first.
         shapes: of the inputs whose inference is the `trace`.
         one_by_one: whether reads have to be made one after another.
+        located: whether it is known where the samples lie in the inputs of the layers.
     """
 
     def __init__(self) -> None:
@@ -74,6 +75,7 @@ class Session:
         self.trace: list[Call] = []
         self.shapes: Any = None
         self.one_by_one = False
+        self.located = False
         self.lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:

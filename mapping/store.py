@@ -69,6 +69,7 @@ def save(chip: Chip, path: str | Path) -> None:
         "format": FORMAT,
         "seed": chip.seed,
         "copy": chip.copy_index,
+        "located": chip.session.located,
         "digital": [list(d) for d in chip.digital],
         "trace": [call.plain() for call in trace],
         "layers": {name: describe_layer(layer) for name, layer in chip.layers.items()},
@@ -227,6 +228,7 @@ def _assemble(text: SavedChip, tensors: dict[str, torch.Tensor], model: nn.Modul
     else:
         built = rebuild(structure, places, state | constants)
     chip = Chip(built, hardware, layers, digital, text.seed, text.copy_index)
+    chip.session.located = text.located
     chip.trace = [Call(**call.model_dump()) for call in text.trace]
     return chip
 

@@ -95,6 +95,68 @@ def test_rows_are_put_in_the_order_of_samples_and_back(leading, place):
     assert set(by_sample[first : 2 * first, 0, 0] // 6) == set(mine.reshape(-1))
 
 
+class SequenceFirst(nn.Module):
+    """Batch first outside, sequence first inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=False)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.inner(x.transpose(0, 1)).mean(0))
+
+
+class WindowMajor(nn.Module):
+    """Windows of a picture before samples, as index = window * samples + sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n = len(x)
+        windows = x.reshape(n, 3, 5, 4).permute(1, 0, 2, 3).reshape(3 * n, 5, 4)
+        y = self.inner(windows).relu().reshape(3, n, 5, 6)
+        return self.head(y.mean((0, 2)))
+
+
+class SharedTable(nn.Module):
+    """A layer that reads a table of the model, whose rows belong to no sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.rand(7, 4))
+        self.inner = nn.Linear(4, 12)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head((x + self.inner(self.table).mean(0)).relu())
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [(SequenceFirst, (8, 8, 8)), (SequenceFirst, (6, 5, 8)), (WindowMajor, (6, 60)), (SharedTable, (6, 12))],
+)
+def test_batches_change_nothing_wherever_the_samples_lie(make, shape):
+    torch.manual_seed(1)
+    net, x = make().eval(), torch.rand(shape)
+    chip = on_reram(net, x)
+    whole = chip.read(x, read=3)
+    half = len(x) // 2
+    parts = [chip.read(x[:half], read=3), chip.read(x[half:], read=3, first_sample=half)]
+    assert torch.equal(torch.cat(parts), whole)
+    assert torch.equal(chip.read(x, read=3, reads=2), torch.cat([whole, chip.read(x, read=4)]))
+    assert not torch.equal(chip.read(x[half:], read=3), whole[half:])  # negative control
+
+
+def test_samples_that_cannot_be_told_apart_are_an_error():
+    chip = mho.map(SequenceFirst().eval(), mho.Hardware.paper(sigma_mult=0.1), check=False)
+    with pytest.raises(MappingError, match=r"layer 'inner.linear1'.*5, 4.*4 samples"):
+        chip(torch.rand(4, 5, 8))
+
+
 @pytest.mark.parametrize(("what", "arguments"), [("read", {"read": 2**32}), ("read", {"read": -1})])
 def test_reads_and_samples_without_random_numbers_are_refused(what, arguments):
     chip = on_reram(mlp(), torch.rand(4, 12))
@@ -296,6 +358,20 @@ def test_weights_on_tiles_cannot_be_written():
         chip.model[0].weight.mul_(2)
     with pytest.raises(MappingError, match="cannot be set"):
         chip.model[0].weight = nn.Parameter(torch.zeros(9, 12))
+
+
+def test_a_weight_used_beside_the_tiles_is_an_error():
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(functional.linear(self.a(x), self.a.weight).to(self.b.weight.dtype))
+
+    chip = mho.map(Functional(), IDEAL, check=False)
+    with pytest.raises(MappingError, match="layer 'a': its weight is on tiles"):
+        chip(torch.rand(2, 4))
 
 
 # -- one truth about sizes
