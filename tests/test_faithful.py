@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import mho
-from mho.mapping.errors import MappingError
+from mho.mapping.errors import CheckpointError, MappingError
 from mho.mapping.modules import copied
 
 with warnings.catch_warnings():
@@ -69,6 +69,17 @@ def test_hooks_of_layers_go_on(hook):
     chip = equals(net, vectors(), on_tiles=2)
     assert relative_error(chip.replica(1)(vectors()), net(vectors()).detach()) < 1e-5  # a copy has them too
     assert not mlp()[0]._forward_hooks  # nothing leaks into torch's own
+
+
+def test_a_saved_chip_with_hooks_takes_them_from_the_model(tmp_path):
+    net = mlp()
+    net[0].register_forward_hook(lambda m, i, o: 2 * o)
+    chip = mho.map(net, hardware(), calibrate=vectors(20))
+    chip.save(tmp_path / "chip")
+    with pytest.raises(CheckpointError, match="module '0' has hooks"):
+        mho.load(tmp_path / "chip")
+    other = mho.load(tmp_path / "chip", model=net)
+    assert torch.equal(other.read(vectors(), read=3), chip.read(vectors(), read=3))
 
 
 def test_a_hook_that_observes_sees_each_read():
