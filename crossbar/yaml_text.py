@@ -44,7 +44,7 @@ class _Loader(yaml.SafeLoader):
         if self.depth > DEPTH:
             self._refuse(f"nested more than {DEPTH} deep", event)
         self.depth += 1
-        node = super().compose_node(parent, index)
+        node: Any = super().compose_node(parent, index)
         self.depth -= 1
         if isinstance(event, yaml.AliasEvent):
             if id(node) not in self.sizes:
@@ -76,7 +76,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 self._refuse("a key must be text or a number", key)
-            name = "<<" if key.tag == _MERGE else self.construct_object(key)  # type: ignore[no-untyped-call]
+            name = "<<" if key.tag == _MERGE else self.construct_object(key)
             if name in seen:
                 self._refuse(f"the key {name!r} stands there twice", key)
             seen.add(name)

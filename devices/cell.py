@@ -46,7 +46,10 @@ class Cell(Config):
 
         Drift is looked at where `time_s` is above 0.
         """
-        models = {"cell.programming": self.programming, **({"cell.drift": self.drift} if time_s > 0 else {})}
+        models: dict[str, object] = {
+            "cell.programming": self.programming,
+            **({"cell.drift": self.drift} if time_s > 0 else {}),
+        }
         models |= {f"cell.read_noise ({part.kind})": part for part in self.read_noise.parts}
         found = []
         for where, model in models.items():

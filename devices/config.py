@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .units import brief
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
 
 # what pydantic puts into the path of a field that takes several types
 TYPE_NAMES = ("literal[", "function-", "constrained-")
@@ -25,7 +30,7 @@ Name = Annotated[str, Field(max_length=1000), AfterValidator(_printable)]
 """A line of printable characters, at most 1,000."""
 
 
-class _OneLine(type(BaseModel)):  # type: ignore[misc]
+class _OneLine(ModelMetaclass):
     """Makes what a constructor refuses a ValueError of one line; `model_validate` raises pydantic's own."""
 
     def __call__(cls, *args: Any, **fields: Any) -> Any:

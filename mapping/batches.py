@@ -46,7 +46,7 @@ class Batch:
     @property
     def splits(self) -> bool:
         """Whether all tensors have the samples along their first dimension."""
-        return all(x.ndim and x.shape[0] == self.samples for x in self.tensors)
+        return all(x.ndim and x.layout == torch.strided and x.shape[0] == self.samples for x in self.tensors)
 
     def first(self, samples: int) -> Batch:
         """The first samples, where the tensors tell which these are; else the whole batch."""

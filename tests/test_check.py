@@ -117,7 +117,7 @@ class Counted(nn.Module):
 def test_two_passes_on_a_few_samples_that_leave_no_trace():
     Counted.passes.clear()
     chip = mho.map(Counted().eval(), ideal(), check=vectors(100))
-    assert Counted.passes == [3, 3]
+    assert Counted.passes == [3, 2]
     assert chip.model.kept == [0]
     assert chip.calls == 0
     assert chip.trace == []

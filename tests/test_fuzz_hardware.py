@@ -20,10 +20,10 @@ def script(monkeypatch):
 
 def test_each_file_is_an_error_in_one_line_or_a_chip(script):
     judge = script.Judge()
-    found = {number: judge(script.make(number, 1)) for number in range(150)}
+    found = {number: judge(script.make(number, 1)) for number in range(80)}
     assert {n: said for n, said in found.items() if said not in ("refused", "refused by map", "works")} == {}
-    assert sum(said == "works" for said in found.values()) > 20
-    assert sum(said == "refused" for said in found.values()) > 20
+    assert sum(said == "works" for said in found.values()) > 10
+    assert sum(said == "refused" for said in found.values()) > 10
 
 
 @pytest.mark.parametrize(
