@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..crossbar.compensation import Compensate
+from ..crossbar.extrapolation import extrapolations
 from ..crossbar.hardware import Hardware
 from .batches import Batch, batches_of
 from .check import SAMPLES, Check, compare, reference
@@ -58,7 +59,9 @@ def map(
             are multiplied by a number, measured on each chip. `program`: cells are programmed to conductances that are
             right once the wires have taken their part.
         strict: layers whose weights are all zero, and layers that the calibration inputs never reach or reach with
-            zeros alone, are errors. Otherwise they stay digital.
+            zeros alone, are errors, and otherwise they stay digital. So are settings of the hardware outside the data
+            behind its models, of which there is otherwise a `devices.data.ExtrapolationWarning` and a line in the
+            report.
         progress: told how many of the tiles with resistive wires are solved, and how many there are.
 
     Raises:
@@ -76,6 +79,10 @@ def map(
     before, fault = _first_pass(model, samples)
     plan = Plan(model, hardware, [exclude] if isinstance(exclude, str) else list(exclude), strict, seed)
     plan.place(before.taken if before else frozenset())
+    if strict:
+        for name, layer in plan.mapped.items():
+            for said in extrapolations(layer.hardware):
+                raise MappingError(f"layer {name!r}: {said} (strict=True)")
     chip = Chip(plan.model, hardware, plan.mapped, (), seed)
     wired = [layer.matrix for layer in plan.mapped.values() if not layer.hardware.wires.ideal]
     if compensate not in (None, "gain", "program"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..crossbar.extrapolation import extrapolations
 from ..crossbar.row_tile import BINS, HISTOGRAM_TOP
 from .cover import Cover
 
@@ -33,12 +34,14 @@ class Report:
             share, or that tiles hold too, counts once.
         title: the hardware and the seed.
         cover: how much of the model is on tiles, and whether the mapping was checked.
+        extrapolated: settings of the hardware outside the data behind its models, with the layers that have them.
     """
 
     table: pd.DataFrame
     digital: pd.DataFrame
     title: str
     cover: Cover
+    extrapolated: dict[str, list[str]]
 
     @classmethod
     def of(cls, chip: Chip) -> Report:
@@ -46,7 +49,12 @@ class Report:
         cover = chip.cover or Cover.of(chip, None, set(), LOADED)
         digital = pd.DataFrame(list(chip.digital), columns=["name", "type", "reason"])
         digital["parameters"] = [cover.digital.get(name, 0) for name in digital["name"]]
-        return cls(pd.DataFrame([_row(layer) for layer in chip.layers.values()]), digital, title, cover)
+        extrapolated: dict[str, list[str]] = {}
+        for name, layer in chip.layers.items():
+            for said in extrapolations(layer.hardware):
+                extrapolated.setdefault(said, []).append(name)
+        table = pd.DataFrame([_row(layer) for layer in chip.layers.values()])
+        return cls(table, digital, title, cover, extrapolated)
 
     def __str__(self) -> str:
         shown = pd.DataFrame(
@@ -75,6 +83,10 @@ class Report:
                 count = int(rows["parameters"].sum())
                 held = f"; {count:,} parameter{'s' * (count != 1)}" if count else ""
                 lines.append(f"  {names}{more} ({kind}): {reason}{held}")
+        for said, layers in self.extrapolated.items():
+            where = "all layers" if len(layers) == len(self.table) else ", ".join(map(repr, layers[:NAMED]))
+            more = f" and {len(layers) - NAMED} more" if NAMED < len(layers) < len(self.table) else ""
+            lines.append(f"outside the data ({where}{more}): {said}")
         return "\n".join([*lines, *_checked(self.cover.check), _shares(self.cover)])
 
 
@@ -121,7 +133,7 @@ def _row(layer: TileLayer) -> dict[str, Any]:
     histogram = sum(p.histogram for p in matrix.programmed)
     g = (np.arange(BINS) + 0.5) * HISTOGRAM_TOP * layer.hardware.cell.g_max / BINS
     g_mean = float(np.average(g, weights=histogram))
-    counts = matrix.counts
+    counts, clips = matrix.counts, matrix.drive is not None and matrix.drive.clips
     return {
         "layer": layer.name,
         "aliases": ", ".join(layer.aliases[1:]),
@@ -136,7 +148,7 @@ def _row(layer: TileLayer) -> dict[str, Any]:
         "cells": plan.cells,
         "utilisation": plan.utilisation,
         "weight_rmse": float(np.sqrt(np.mean((stored - matrix.weights) ** 2) / np.mean(np.square(matrix.weights)))),
-        "dac_clipped": counts.inputs_clipped / counts.inputs if counts.inputs and layer.hardware.dac.bits else np.nan,
+        "dac_clipped": counts.inputs_clipped / counts.inputs if counts.inputs and clips else np.nan,
         "adc_clipped": counts.readings_clipped / counts.readings if counts.readings else np.nan,
         "g_mean": g_mean,
         "g_std": float(np.sqrt(np.average((g - g_mean) ** 2, weights=histogram))),

@@ -32,21 +32,18 @@ def map(
     out: Path | None = typer.Option(None, help="Folder to save the mapped chip in."),
 ) -> None:
     """Map a trained checkpoint onto virtual tiles, print the report and, with --out, save the chip."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from ..inputs import find_hardware, find_inputs
     from ..mapping.checkpoint import build_model, find_weights
     from ..mapping.convert import map as map_model
     from ..mapping.store import check_target
+    from .progress import shown
 
     if out is not None:
         check_target(out)
     network = build_model(model)
     weights = find_weights(network, checkpoint, key)
     network.load_state_dict(weights.state, strict=False)
-    columns = (TextColumn("wires of tiles"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as bar:
-        task = bar.add_task("", visible=False)
+    with shown("wires of tiles", every=10.0) as tell:
         chip = map_model(
             network,
             find_hardware(hardware),
@@ -54,7 +51,7 @@ def map(
             seed=seed,
             exclude=exclude,
             compensate=None if compensate is None else compensate.value,
-            progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+            progress=tell,
         )
     if out is not None:
         chip.save(out)
