@@ -147,7 +147,7 @@ def locate(chip: Chip, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         call = lambda some=some: trial.run(some.args, Inference(surveying=True), some.kwargs)  # noqa: E731
         seen.append(watch_pass(trial.model, list(chip.layers), call))
     drew = any(done.drew for done in seen)  # then the shapes are all there is to go by
-    settle(chip, *seen, Sizes(2, 1), (lambda a, b: True) if drew else alike(seen[0]))
+    settle(chip, seen[0], seen[1], Sizes(2, 1), (lambda a, b: True) if drew else alike(seen[0]))
 
 
 def _doubled(x: Any) -> Any:
