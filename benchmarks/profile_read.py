@@ -65,12 +65,12 @@ def repeat_products(times, values, packed, edges, out):  # type: ignore[no-untyp
 
 
 @numba.njit
-def repeat_noise(times, planes, work, key):  # type: ignore[no-untyped-def]
+def repeat_noise(times, planes, work, rows, key):  # type: ignore[no-untyped-def]
     factors, where = (np.float32(1e-5), np.float32(1e-9), np.float32(0)), (np.uint32(0), np.uint32(0))
     for _ in range(times):
         for t in range(planes.edges.shape[0] - 1):
             floor = planes.floor[0, t]
-            philox.add_noise(work.current, work.variance, floor, factors, work.extra, np.uint64(0), where, key)
+            philox.add_noise(work.current, work.variance, floor, factors, work.extra, rows, 0, where, key)
 
 
 @numba.njit
@@ -84,16 +84,17 @@ def parts(matrix: TiledMatrix, x: np.ndarray) -> dict[str, float]:
     """Milliseconds of each kernel in one read of x (samples, depth, height, width, channels)."""
     codes, geometry, circuit = matrix.input_codes(x), matrix.geometry(x.shape, 0), matrix.circuit()
     planes, key, out = matrix.programmed[0].planes, matrix._key("read", 0, 0, 0), matrix.read(x)
-    rows = len(x) * prod(matrix.positions(x.shape[1:4]))
-    work = read.make_scratch(codes, planes, circuit, min(rows, matrix._chunk(rows, 1)))
-    times, edges = -(-rows // len(work.codes)), planes.edges
+    size = matrix.positions(x.shape[1:4])
+    count, rows = len(x) * prod(size), matrix.rows(0, size)
+    work = read.make_scratch(codes, planes, circuit, min(count, matrix._chunk(count, 1)))
+    times, edges = -(-count // len(work.codes)), planes.edges
     measured = {
         "codes": milliseconds(lambda: matrix.input_codes(x)),
         "gather": milliseconds(lambda: repeat_gather(times, codes, geometry, work)),
         "squares": milliseconds(lambda: repeat_square(times, circuit, work)),
         "currents": milliseconds(lambda: repeat_products(times, work.codes, planes.mean, edges, work.current)),
         "variances": milliseconds(lambda: repeat_products(times, work.squares, planes.variance, edges, work.variance)),
-        "noise": milliseconds(lambda: repeat_noise(times, planes, work, key)),
+        "noise": milliseconds(lambda: repeat_noise(times, planes, work, rows, key)),
         "ADC, sum": milliseconds(lambda: repeat_convert(times, planes, circuit, work, out)),
     }
     whole = milliseconds(lambda: matrix.read(x))
