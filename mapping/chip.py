@@ -72,6 +72,8 @@ class Chip(nn.Module):
         self.session = Session()
         for layer in layers.values():
             layer.session = self.session
+        for name in stepped(model):
+            layers[name].rows_are_samples = True
         self.channels_last = asks_for_no_view(model)
         self.eval()
 

@@ -149,6 +149,7 @@ class TileLayer(nn.Module):
         matrix: the tiles.
         session: shared with the chip.
         samples_along: where the samples lie in its inputs; None where its rows belong to no sample.
+        rows_are_samples: whether each row is a sample, however many the chip has: in the steps of recurrent layers.
         aliases: all names the layer has in its model.
     """
 
@@ -161,6 +162,7 @@ class TileLayer(nn.Module):
         self.spec = spec
         self.session = Session()
         self.samples_along: SampleAxis | None = FIRST
+        self.rows_are_samples = False
         self.matrix = TiledMatrix(
             weights.weights, weights.bias, hardware, name, seed, copy, spec.kernel, spec.stride, spec.dilation
         )
@@ -285,6 +287,8 @@ class TileLayer(nn.Module):
             OneByOne: the rows belong to no sample, and several reads are asked for.
         """
         place = self.samples_along
+        if self.rows_are_samples:
+            return inputs, order_of(leading, FIRST, len(inputs))
         if leading and place is not None and len(leading) > place.axis and leading[place.axis] % samples == 0:
             order = order_of(leading, place, samples)
             return order.arranged(inputs), order

@@ -104,10 +104,12 @@ def narrowed(before: Pass, after: Pass, sizes: Sizes) -> Pass:
 def settle(chip: Chip, before: Pass, after: Pass, sizes: Sizes, same: Same | None = None) -> None:
     """Tell the layers on tiles where their samples lie, from two passes.
 
-    A layer that one pass alone has seen (a step of a recurrent layer) has them first.
+    A layer that one pass alone has seen has them first.
     """
     lost, same = [], same or alike(before)
     for name, layer in chip.layers.items():
+        if layer.rows_are_samples:
+            continue
         pairs = zip(before.of(name), after.of(name), strict=False)
         places = {_place(a.input, b.input, sizes, same, 1 + layer.spec.dims) for a, b in pairs}
         if len(places) > 1 or NOWHERE in places:
@@ -143,9 +145,12 @@ def locate(chip: Chip, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
     two = batch.first(2) if batch.samples > 1 else Batch(*tree_map(_doubled, (one.args, one.kwargs)))
     trial = chip.remade(chip.hardware, lambda layer: layer.matrix)
     seen = []
-    for some in (two, one):
-        call = lambda some=some: trial.run(some.args, Inference(surveying=True), some.kwargs)  # noqa: E731
-        seen.append(watch_pass(trial.model, list(chip.layers), call))
+    try:
+        for some in (two, one):
+            call = lambda some=some: trial.run(some.args, Inference(surveying=True), some.kwargs)  # noqa: E731
+            seen.append(watch_pass(trial.model, list(chip.layers), call))
+    except Exception:  # what a model does with a part of its inputs is its own affair: the read itself will tell
+        return
     drew = any(done.drew for done in seen)  # then the shapes are all there is to go by
     settle(chip, seen[0], seen[1], Sizes(2, 1), (lambda a, b: True) if drew else alike(seen[0]))
 
