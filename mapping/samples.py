@@ -16,6 +16,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from .batches import Batch
+from .guard import Unmarks
 from .inference import Inference
 from .order import SampleAxis
 from .passes import Pass, Seen, alike, watch_pass
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 Same = Callable[[torch.Tensor, torch.Tensor], bool]
 NOWHERE = SampleAxis(-1)
+
+
+def _any(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Takes the shapes for it."""
+    return True
 
 
 class Sizes(NamedTuple):
@@ -84,12 +90,11 @@ def narrowed(before: Pass, after: Pass, sizes: Sizes) -> Pass:
     left = {name: iter(after.of(name)) for name in {call.name for call in after.seen}}
     for call in before.seen:
         other = next(left.get(call.name, iter(())), None)
-        if other is None or len(other.outputs) != len(call.outputs) or (call.input is None) != (other.input is None):
+        if other is None or len(other.outputs) != len(call.outputs):
             raise Unfound
         pairs = zip(call.outputs, other.outputs, strict=True)
         outputs = tuple(found(a, b, sizes, same)[1] for a, b in pairs)
-        given = None if call.input is None or other.input is None else found(call.input, other.input, sizes, same)[1]
-        calls.append(Seen(call.name, given, outputs))
+        calls.append(Seen(call.name, other.input, outputs))
 
     def part(a: Any, b: Any) -> Any:
         return found(a, b, sizes, same)[1] if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a
@@ -111,7 +116,8 @@ def settle(chip: Chip, before: Pass, after: Pass, sizes: Sizes, same: Same | Non
         if layer.rows_are_samples:
             continue
         pairs = zip(before.of(name), after.of(name), strict=False)
-        places = {_place(a.input, b.input, sizes, same, 1 + layer.spec.dims) for a, b in pairs}
+        folded = any(isinstance(hook, Unmarks) for hook in layer._forward_pre_hooks.values())  # its input is another
+        places = {_place(a.input, b.input, sizes, _any if folded else same, 1 + layer.spec.dims) for a, b in pairs}
         if len(places) > 1 or NOWHERE in places:
             layer.samples_along = None
             lost.append(name)
@@ -152,7 +158,7 @@ def locate(chip: Chip, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
     except Exception:  # what a model does with a part of its inputs is its own affair: the read itself will tell
         return
     drew = any(done.drew for done in seen)  # then the shapes are all there is to go by
-    settle(chip, seen[0], seen[1], Sizes(2, 1), (lambda a, b: True) if drew else alike(seen[0]))
+    settle(chip, seen[0], seen[1], Sizes(2, 1), _any if drew else alike(seen[0]))
 
 
 def _doubled(x: Any) -> Any:
