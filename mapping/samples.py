@@ -106,13 +106,15 @@ def narrowed(before: Pass, after: Pass, sizes: Sizes) -> Pass:
 def settle(chip: Chip, before: Pass, after: Pass, sizes: Sizes, same: Same | None = None) -> None:
     """Tell the layers on tiles where their samples lie, from two passes.
 
-    A layer that one pass alone has seen (a step of a recurrent layer) has them first.
+    The steps of a recurrent layer have them first.
     """
     lost, same = [], same or alike(before)
     steps = [layer for m in chip.model.modules() if isinstance(m, Recurrent) for layer in m.modules()]
     for name, layer in chip.layers.items():
+        if any(layer is step for step in steps):
+            continue
         pairs = zip(before.of(name), after.of(name), strict=False)
-        counts = set() if layer in steps else {len(done.of(name)) for done in (before, after)}
+        counts = {len(done.of(name)) for done in (before, after)}
         places = {_place(a.input, b.input, sizes, same, 1 + layer.spec.dims) for a, b in pairs}
         if len(places) > 1 or NOWHERE in places or len(counts - {0}) > 1:  # called sample by sample, say
             layer.samples_along = None
