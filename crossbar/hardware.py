@@ -28,7 +28,7 @@ PRESETS = tuple(sorted(file.name.removesuffix(".yaml") for file in PRESET_FOLDER
 
 Additive = Annotated[Number, Field(ge=0, le=1e9)]
 Relative = Annotated[Number, Field(ge=0, le=1000)]
-Seed = Annotated[Whole, Field(ge=-(2**63), lt=2**63)]
+Seed = Annotated[Whole, Field(ge=-(2**63), le=2**63 - 1)]
 
 
 def _writable(text: str) -> str:
