@@ -161,6 +161,13 @@ def test_numbers_of_numpy_are_numbers():
     assert Hardware.parse(made.dump(), "dump") == made
 
 
+class Unwritable:
+    """No text tells what it is."""
+
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -173,6 +180,11 @@ def test_numbers_of_numpy_are_numbers():
         lambda: Hardware.preset("reram\n"),
         lambda: ideal().replace({"adc.bits": 99, "a\nb.c": 1}),
         lambda: ideal().replace({3: 1}),
+        lambda: ideal().replace({Unwritable(): 1}),
+        lambda: ideal().replace({"adc.bits": Unwritable()}),
+        lambda: ideal().replace({"cell.g_max": torch.empty((), device="meta")}),
+        lambda: ideal().replace([("adc.bits", 6)]),
+        lambda: ideal().replace({"layers": {f"l{i}": {} for i in range(1001)}}),
         lambda: ideal().replace({"layers": {"*": {"adc.bits": 99}}}),
         lambda: Hardware.parse("cell: {g_min: 0, g_max: 1e-5, a\\nb: 1}\nsensing: 3\n", "file"),
     ],
