@@ -255,6 +255,7 @@ def test_hardware_that_is_none(shop, refused):
         shop.map(hardware="flash"), "hardware must be a preset (ideal, nand, pcm, reram) or a YAML file, got 'flash'"
     )
     refused(["devices", "flash"], "hardware preset must be one of ideal, nand, pcm, reram, got 'flash'")
+    refused(["devices", ""], "hardware preset must be one of ideal, nand, pcm, reram, got ''")
     for wrong in (b"cell: [1", b"- cell", b"", b"\xff\xfe\x00", b"name: x"):
         Path("chip.yaml").write_bytes(wrong)
         refused(shop.map())
