@@ -19,7 +19,7 @@ FOLDERS = {
 
 setup(
     name="mho",
-    version="0.1.0",
+    version="0.2.0",
     description="Neural networks on simulated analog crossbars: ReRAM, PCM, NAND tiles; noise, votes, schedule, cost",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -46,7 +46,7 @@ setup(
         "matplotlib>=3.8",
         "typer>=0.12",
         "rich>=13",
-        "joblib>=1.4",
+        "joblib>=1.5",
         "safetensors>=0.4.3",
     ],
     extras_require={
@@ -61,6 +61,7 @@ setup(
             "optuna>=4",
             "pandas-stubs>=2.2",
             "pytest>=8",
+            "ray>=2.10",
             "ruff>=0.6",
             "setuptools>=77",
             "types-PyYAML>=6",

@@ -1,17 +1,23 @@
 """Kill a sweep again and again, and compare what it ends with.
 
-    python benchmarks/kill_sweep.py [--kills 50] [--jobs 2] [--out docs/results]
+    python benchmarks/kill_sweep.py [--kills 50] [--jobs 2 1 1] [--fresh 20] [--minutes 60] [--out docs/results]
 
 A small sweep of the MNIST CNN runs once undisturbed. Then it is started in a folder of its own and its process killed
 (SIGKILL) at a random moment, as often as asked for; whenever it was finished before, it starts anew in an empty folder.
 At the end it may finish, and its table must equal the undisturbed one bit for bit, the `_meta` columns aside. No
-finished task may be lost or done twice.
+finished task may be lost or done twice. Most starts are forks of a process that has loaded Mho already, which saves
+seconds each; one in `--fresh` is a new `python -m mho`. Workers are new processes in both cases.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import itertools
 import json
+import math
+import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -19,12 +25,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 import yaml
 from timing import record
+
+from mho.cli import app, run
 
 SWEEP = {
     "experiment": "accuracy",
@@ -71,7 +80,15 @@ def parts(folder: Path) -> dict[str, bytes]:
 
 
 def kill_and_finish(
-    sweep: Path, out: Path, whole: pd.DataFrame, kills: int, jobs: int, rng: random.Random, spread: float
+    sweep: Path,
+    out: Path,
+    whole: pd.DataFrame,
+    kills: int,
+    jobs: Sequence[int],
+    rng: random.Random,
+    spread: float,
+    fresh: int = 20,
+    until: float = math.inf,
 ) -> Outcome:
     """Run a sweep under SIGKILLs.
 
@@ -80,22 +97,25 @@ def kill_and_finish(
         out: a folder that is not there yet.
         whole: what it must end with.
         kills: how many.
-        jobs: of the sweep.
+        jobs: of the sweep, in turn from start to start.
         rng, spread: choose the moments: after a random number of new parts, and a random time of at most `spread`
             seconds.
+        fresh: one start in so many is a new interpreter, the others are forks of this one.
+        until: `time.monotonic()` at which the kills end, though they are fewer.
     """
     outcome = Outcome()
-    command = [sys.executable, "-m", "mho", "sweep", str(sweep), "--out", str(out), "--jobs", str(jobs)]
     log = out.with_suffix(".log")
-    while True:
+    for start in itertools.count():
+        arguments = ["sweep", str(sweep), "--out", str(out), "--jobs", str(jobs[start % len(jobs)])]
         before = parts(out)
-        last = outcome.kills == kills
-        with log.open("wb") as errors, subprocess.Popen(command, stdout=errors, stderr=errors) as process:
-            if not last:
-                _wait(process, out, len(before) + rng.randrange(max(1, (len(whole) - len(before)) // 2)))
-                time.sleep(rng.random() * spread)
-                process.send_signal(signal.SIGKILL)
-            code = process.wait()
+        last = outcome.kills == kills or time.monotonic() > until
+        process = _start(arguments, log, start % fresh == 0)
+        if not last:
+            _wait(process, out, len(before) + rng.randrange(max(1, (len(whole) - len(before)) // 2)))
+            time.sleep(rng.random() * spread)
+            process.kill()
+        process.join()
+        code = process.exitcode
         after = parts(out)
         outcome.lost += len(before.keys() - after.keys())
         outcome.repeated += sum(after[name] != content for name, content in before.items() if name in after)
@@ -113,16 +133,37 @@ def kill_and_finish(
             return outcome
         if len(after) == len(whole):
             if code != 0:  # all parts, but not the table
-                subprocess.run(command, check=True, capture_output=True)
+                process = _start(arguments, log, fresh=True)
+                process.join()
+                if process.exitcode:
+                    raise RuntimeError(f"a sweep without its table alone: {log.read_text(encoding='utf-8')[-2000:]}")
                 outcome.finished += 1
                 outcome.equal &= results(out).equals(whole) and parts(out) == after
             shutil.rmtree(out)
+    raise AssertionError
 
 
-def _wait(process: subprocess.Popen[bytes], out: Path, count: int) -> None:
+def _start(arguments: list[str], log: Path, fresh: bool) -> multiprocessing.Process:
+    """The command in a copy of this process, which has loaded Mho but run nothing of it, or in a new interpreter."""
+    importlib.import_module("mho.sweeps.run")
+    process = multiprocessing.get_context("fork").Process(target=_command, args=(arguments, log, fresh))
+    process.start()
+    return process
+
+
+def _command(arguments: list[str], log: Path, fresh: bool) -> None:
+    said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    if fresh:
+        os.execv(sys.executable, [sys.executable, "-m", "mho", *arguments])
+    sys.exit(run(app, arguments))
+
+
+def _wait(process: multiprocessing.Process, out: Path, count: int) -> None:
     """Until the sweep holds its folder and has that many parts, or has ended."""
     lock = out / ".lock"
-    while process.poll() is None:
+    while process.is_alive():
         started = lock.exists() and f"process {process.pid} " in lock.read_text(encoding="utf-8")
         if started and len(list((out / "parts").glob("[!.]*.parquet"))) >= count:
             return
@@ -132,7 +173,9 @@ def _wait(process: subprocess.Popen[bytes], out: Path, count: int) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=int, nargs="+", default=[2, 1, 1], help="in turn, from start to start")
+    parser.add_argument("--fresh", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no more are made")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/kill_sweep"))
     options = parser.parse_args(arguments)
@@ -144,8 +187,21 @@ def main(arguments: list[str] | None = None) -> int:
         subprocess.run(command, check=True)
         whole = results(Path(scratch, "whole"))
         rng = random.Random(options.seed)
-        outcome = kill_and_finish(sweep, out, whole, options.kills, options.jobs, rng, spread=1.0)
-    command_line = f"benchmarks/kill_sweep.py --kills {options.kills} --jobs {options.jobs} --seed {options.seed}"
+        outcome = kill_and_finish(
+            sweep,
+            out,
+            whole,
+            options.kills,
+            options.jobs,
+            rng,
+            1.0,
+            options.fresh,
+            time.monotonic() + 60 * options.minutes,
+        )
+    command_line = (
+        f"benchmarks/kill_sweep.py --kills {options.kills} --jobs {' '.join(map(str, options.jobs))} "
+        f"--fresh {options.fresh} --seed {options.seed}"
+    )
     found = {
         **record(("mho", "torch", "numba", "numpy", "joblib", "pyarrow"), command_line),
         "tasks": len(whole),

@@ -36,7 +36,13 @@ def calibrate(matrix: TiledMatrix, inputs: tuple[Array, ...]) -> None:
     if limit == 0:
         raise ValueError(f"layer {matrix.name!r}: calibration inputs are all zero; no DAC range can be set from them")
     signed = any(bool((x < 0).any()) for x in inputs)
-    matrix.drive = Drive.of(dac, limit, signed)
+    matrix.drive = drive = Drive.of(dac, limit, signed)
+    largest = max((float(np.abs(x).max()) for x in inputs if x.size), default=0.0)
+    if drive.rounds and 0 < largest / drive.limit * drive.full_code < 0.5:
+        raise ValueError(
+            f"layer {matrix.name!r}: dac.range = {drive.limit:g} makes code 0 of all calibration inputs, the largest "
+            f"of which is {largest:g}"
+        )
     if matrix.compensate is not None or not matrix.hardware.wires.ideal:
         matrix.moments = _moments(matrix, inputs)
     matrix.set_drive(limit, signed)

@@ -9,10 +9,10 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ..devices.config import Config
-from ..devices.units import Ampere, Volt
+from ..devices.units import Ampere, Number, Volt, Whole
 
 Array = np.ndarray[Any, Any]
-Percentile = Annotated[float, Field(gt=0, le=100)]
+Percentile = Annotated[Number, Field(gt=0, le=100)]
 
 
 class Dac(Config):
@@ -23,13 +23,13 @@ class Dac(Config):
     - 1 levels on [-range, range] (sign and magnitude, so that 0 is a level).
     """
 
-    bits: Annotated[int, Field(ge=1, le=16)] | None = Field(None, description="resolution; null: no quantisation")
-    range: Literal["calibrated"] | Annotated[float, Field(gt=0)] | None = Field(
+    bits: Annotated[Whole, Field(ge=1, le=16)] | None = Field(None, description="resolution; null: no quantisation")
+    range: Literal["calibrated"] | Annotated[Number, Field(ge=1e-15, le=1e15)] | None = Field(
         None,
         description="largest input, in the layer's own units; null: inputs are voltages in units of v_read, unclipped",
     )
     percentile: Percentile = Field(100.0, description="of |input| over the calibration batch, taken as the range")
-    bits_per_pulse: Annotated[int, Field(ge=1, le=15)] | None = Field(
+    bits_per_pulse: Annotated[Whole, Field(ge=1, le=15)] | None = Field(
         None,
         description="bit-serial streaming: bits of each pulse, least significant first; null: one voltage per input",
     )
@@ -50,7 +50,7 @@ class Adc(Config):
     currents cannot be negative. `mid_rise` has 2^bits levels centred in equal intervals of [-full_scale, full_scale].
     """
 
-    bits: Annotated[int, Field(ge=1, le=24)] | None = Field(None, description="resolution; null: no quantisation")
+    bits: Annotated[Whole, Field(ge=1, le=24)] | None = Field(None, description="resolution; null: no quantisation")
     full_scale: Literal["calibrated"] | Annotated[Ampere, Field(gt=0)] | None = Field(
         None, description="largest current that is converted unclipped; calibrated: per layer and slice"
     )

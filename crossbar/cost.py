@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field
 
 from ..devices.config import Config
-from ..devices.units import Hertz, Joule, Second, SquareMetre, Watt
+from ..devices.units import Hertz, Joule, Number, Second, SquareMetre, Watt, Whole
 
 ADC_FLOOR = 0.5e-15
 """Joules of a quantisation step, at least. About the best measured: 0.44 fJ (Hsieh and Hsieh, VLSI Circuits 2016)."""
@@ -70,7 +70,9 @@ class Cost(Config):
 
     overlap: bool = _constant("overlap", "whether the next pulse is integrated while the last one is converted")
     drive_time: Time = _constant("drive_time", "of a DAC and its word line to settle, before t_read")
-    adcs_per_tile: Annotated[int, Field(ge=1)] = _constant("adcs_per_tile", "ADCs that share the bit lines of a tile")
+    adcs_per_tile: Annotated[Whole, Field(ge=1, le=65536)] = _constant(
+        "adcs_per_tile", "ADCs that share the bit lines of a tile"
+    )
     adc_rate: Rate = _constant("adc_rate", "conversions a second of one ADC")
     add_time: Time = _constant("add_time", "of one level of the tree that adds the row tiles")
     digital_rate: Rate = _constant("digital_rate", "operations a second of a layer's digital unit: activation, pooling")
@@ -78,7 +80,7 @@ class Cost(Config):
         "digital_time", "from the last conversion of a layer to its result in the buffer; of the voter"
     )
 
-    buffer_bits: Annotated[float, Field(gt=0)] | None = _constant(
+    buffer_bits: Annotated[Number, Field(gt=0)] | None = _constant(
         "buffer_bits", "of buffer for each tile; null: as many as a layer's inputs take"
     )
 

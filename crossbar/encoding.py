@@ -59,7 +59,7 @@ class Encoding:
     @property
     def polarities(self) -> int:
         """Cells of a pair; the second is taken off the first."""
-        return 2 if self.plan.tile.encoding.startswith("differential") else 1
+        return 2 if self.plan.tile.paired else 1
 
     @property
     def columns(self) -> int:

@@ -12,6 +12,7 @@ from .converters import digits, input_codes
 from .hardware import Hardware
 from .kernels.plain import gather
 from .matrix import TiledMatrix
+from .periphery import Periphery
 from .programming import read_shares
 from .slow_noise import shared_on_average
 from .wiring import Reach, reach_row_tile
@@ -153,6 +154,7 @@ def _group_errors(matrix: TiledMatrix, x: Array, group: int, reads: int) -> Erro
     alone = [share[0] for share in shares]  # drawn anew in each pulse; what lasts longer is the same in all of a read
     passing = [1 - a - b for a, b in zip(alone, lasting, strict=True)]
     c0, c2 = sensing.white_cell_coefficients()
+    amplifiers = Periphery.of(plan.tile, hardware.wires).amplifiers
     step = np.zeros(plan.tile.slices)
     if hardware.adc.bits is not None:
         relative = hardware.adc.codes(matrix.signed_currents).relative_step
@@ -198,7 +200,7 @@ def _group_errors(matrix: TiledMatrix, x: Array, group: int, reads: int) -> Erro
                 current = v @ signed
                 cell_part = makes(noise_of(alone), v)
                 white_part = c0 * seen.thermal[s] / sensing.v_read**2 + c2 * makes(g[s], v)
-                floor = encoding.polarities * sensing.column_variance / sensing.v_read**2
+                floor = amplifiers * sensing.column_variance / sensing.v_read**2
                 gain_part = (sensing.gain_noise * current) ** 2
                 readings += w2 * columns(cell_part, -1)
                 white += w2 * columns(white_part, -1)

@@ -9,19 +9,34 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ..devices.cell import Cell
-from ..devices.config import Config, faults
+from ..devices.config import Config, Name, faults, one_line, plain
 from ..devices.sensing import Sensing
-from ..devices.units import Second
+from ..devices.units import Number, Second, Whole, brief
 from .converters import Adc, Dac
 from .cost import Cost
+from .limits import check_numbers
 from .lines import Wires
 from .tile import Tile
+from .yaml_text import parse_yaml, read_yaml
 
 PRESET_FOLDER = resources.files(__package__.replace("crossbar", "devices")).joinpath("presets")
 PRESETS = tuple(sorted(file.name.removesuffix(".yaml") for file in PRESET_FOLDER.iterdir()))
+
+
+Additive = Annotated[Number, Field(ge=0, le=1e9)]
+Relative = Annotated[Number, Field(ge=0, le=1000)]
+Seed = Annotated[Whole, Field(ge=-(2**63), lt=2**63)]
+
+
+def _writable(text: str) -> str:
+    text.encode()  # lone halves of a surrogate pair are no text
+    return text
+
+
+Text = Annotated[str, Field(max_length=10_000), AfterValidator(_writable)]
 
 
 class OutputNoise(Config):
@@ -32,17 +47,17 @@ class OutputNoise(Config):
     all reads of a sample.
     """
 
-    sigma_add: Annotated[float, Field(ge=0)] = 0.0
-    sigma_mult: Annotated[float, Field(ge=0)] = 0.0
-    frozen_add: Annotated[float, Field(ge=0)] = 0.0
-    frozen_mult: Annotated[float, Field(ge=0)] = 0.0
+    sigma_add: Additive = 0.0
+    sigma_mult: Relative = 0.0
+    frozen_add: Additive = 0.0
+    frozen_mult: Relative = 0.0
 
 
 class Seeds(Config):
     """Seeds that override the seed of `mho.map`: `program` for frozen errors, `read` for the noise of reads."""
 
-    program: int | None = None
-    read: int | None = None
+    program: Seed | None = None
+    read: Seed | None = None
 
 
 class Hardware(Config):
@@ -53,8 +68,8 @@ class Hardware(Config):
     from.
     """
 
-    name: str = "custom"
-    description: str = ""
+    name: Name = "custom"
+    description: Text = ""
     cell: Cell
     sensing: Sensing
     tile: Tile = Tile()
@@ -65,8 +80,8 @@ class Hardware(Config):
     cost: Cost = Cost()
     time_s: Annotated[Second, Field(ge=0)] = Field(0.0, description="time from programming to reading")
     seeds: Seeds = Seeds()
-    layers: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    sources: dict[str, str] = Field(default_factory=dict)
+    layers: Annotated[dict[Name, dict[Name, Any]], Field(max_length=10_000)] = Field(default_factory=dict)
+    sources: Annotated[dict[Name, Text], Field(max_length=10_000)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Hardware:
@@ -75,16 +90,20 @@ class Hardware(Config):
         v_max, v_read = self.cell.v_max, self.sensing.v_read
         if v_max is not None and v_read > v_max:
             raise ValueError(f"sensing.v_read must be at most cell.v_max = {v_max:g} V, got {v_read:g} V")
+        check_numbers(self)
         for pattern in self.layers:
             self._check_overrides(pattern)
         return self
 
     def _check_overrides(self, pattern: str) -> None:
         """Overrides that make no valid hardware are an error here, not while mapping."""
+        overrides = self.layers[pattern]
+        if any(path.split(".")[0] == "layers" for path in overrides):
+            raise ValueError(f"layers.{pattern}: overrides of a layer have no layers")
         try:
-            self.replace({**self.layers[pattern], "layers": {}})
-        except ValidationError as error:
-            raise ValueError(f"layers.{pattern}: {faults(error)}") from error
+            self.replace({**overrides, "layers": {}})
+        except ValueError as error:
+            raise ValueError(f"layers.{pattern}: {error}") from error
 
     @classmethod
     def preset(cls, name: str) -> Hardware:
@@ -110,26 +129,26 @@ class Hardware(Config):
         Raises:
             ValueError: not YAML, a field that does not exist, or an impossible value; the message names the file.
         """
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"hardware file {path}: {getattr(error, 'strerror', None) or error}") from error
-        return cls.parse(text, str(path))
+        where = one_line(str(path), 1000)
+        return cls._of(read_yaml(path, f"hardware file {where}"), where)
 
     @classmethod
     def parse(cls, text: str, where: str) -> Hardware:
-        """Hardware from the text of a YAML file; `where` names it in errors."""
-        try:
-            fields = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{where}: not a YAML file ({' '.join(str(error).split())})") from error
+        """Hardware from the text of a YAML file; `where` names it in errors.
+
+        Raises:
+            ValueError: as `load`.
+        """
+        return cls._of(parse_yaml(text, where), where)
+
+    @classmethod
+    def _of(cls, fields: Any, where: str) -> Hardware:
         if not isinstance(fields, dict):
             raise ValueError(f"{where}: expected a mapping of hardware fields, got {type(fields).__name__}")
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            raise ValueError(f"{where}: {faults(error)}") from error
+            raise ValueError(f"{where}: {faults(error)}") from None
 
     def dump(self) -> str:
         """The configuration as YAML, all fields resolved."""
@@ -142,19 +161,26 @@ class Hardware(Config):
     def replace(self, fields: Mapping[str, Any]) -> Hardware:
         """A copy with fields replaced by dotted path: ``hardware.replace({"adc.bits": 6})``.
 
+        Values may be NumPy's.
+
         Raises:
-            ValueError: a path or value that does not exist or fit.
+            ValueError: a path or value that does not exist or fit, in one line.
         """
         tree = self.model_dump()
-        for path, value in fields.items():
-            *parents, last = path.split(".")
-            node = tree
-            for part in parents:
-                node = node.get(part) if isinstance(node, dict) else None  # type: ignore[assignment]
-            if not isinstance(node, dict):
-                raise ValueError(f"hardware has no field {path!r}")
-            node[last] = value
-        return type(self).model_validate(tree)
+        try:
+            for path, value in fields.items():
+                *parents, last = str(path).split(".")
+                node = tree
+                for part in parents:
+                    node = node.get(part) if isinstance(node, dict) else None  # type: ignore[assignment]
+                if not isinstance(node, dict):
+                    raise ValueError(f"hardware has no field {brief(path)}")
+                node[last] = plain(value)
+            return type(self).model_validate(tree)
+        except ValidationError as error:
+            raise ValueError(faults(error)) from None
+        except RecursionError:
+            raise ValueError(f"{', '.join(map(str, fields))}: nested too deep") from None
 
     def for_layer(self, *names: str) -> Hardware:
         """This hardware with the overrides that match one of a layer's names applied, and no overrides left."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from math import prod
 from typing import Any, Literal
 
@@ -22,8 +24,10 @@ from .kernels.convert import (
     make_codes_parallel,
 )
 from .kernels.panel import ROWS
+from .kernels.philox import Rows
 from .kernels.read import (
     CHUNK,
+    SUPPLY_PLANE,
     Circuit,
     Deal,
     Geometry,
@@ -32,6 +36,7 @@ from .kernels.read import (
     read_matrix_parallel,
 )
 from .keys import Key, Purpose, stream_key
+from .positions import position_numbers
 from .programming import Programmed, halves_squares, largest_factors, program
 from .threads import available, pool_of
 from .tile import Plan
@@ -41,6 +46,10 @@ Array = np.ndarray[Any, Any]
 WORTH_A_THREAD = 6_000_000  # products of a read; below, starting other threads takes longer than they save
 CACHE = 192 * 1024  # bytes of scratch that stay in the second-level cache
 READING = 64  # products that take as long as the noise and conversion of one reading
+LARGEST = 2**32  # samples and reads, counted from 0, are below; see docs/random-numbers.md
+COLUMNS = 2**18
+
+_changing = threading.Lock()  # held while what the reads of several threads share is changed
 
 
 @dataclass
@@ -101,6 +110,8 @@ class TiledMatrix:
         groups, rows, outputs = self.weights.shape
         self.bias_on_array = self.bias is not None and self.hardware.tile.bias == "array"
         self.plan = Plan.of(self.hardware.tile, rows + self.bias_on_array, outputs, groups)
+        if outputs + self.plan.column_tiles > COLUMNS:
+            raise ValueError(f"layer {self.name!r}: outputs of a group must be below {COLUMNS}, got {outputs}")
 
     @property
     def signed_currents(self) -> bool:
@@ -110,8 +121,18 @@ class TiledMatrix:
     def set_drive(self, limit: float | None, signed: bool) -> None:
         """Fix the range of the inputs and program the cells: a bias on the array depends on it."""
         self.drive = Drive.of(self.hardware.dac, limit, signed)
+        self._check_planes()
         self.gains, self.encodings = [], []
         self.program()
+
+    def _check_planes(self) -> None:
+        """Raises ValueError where there are more planes than have random numbers."""
+        assert self.drive is not None
+        planes = self.drive.pulses * self.plan.tile.slices * self.plan.row_tiles
+        if planes > SUPPLY_PLANE:
+            raise ValueError(
+                f"layer {self.name!r}: pulses x slices x row tiles must be at most {SUPPLY_PLANE}, got {planes}"
+            )
 
     def program(self) -> None:
         """Program all groups into the tiles, with the errors of this seed and copy."""
@@ -131,15 +152,19 @@ class TiledMatrix:
             programmed = program(
                 rows, encoding, self.hardware, self.drive, stream, moments, gains=gains, tell=self.tell
             )
-            if self.bias is not None and not self.bias_on_array:
-                planes = programmed.planes._replace(bias=self.bias[g].astype(np.float32))
-                programmed = replace(programmed, planes=planes)
-            self.programmed.append(programmed)
+            planes = programmed.planes._replace(bias=self.bias_of(g))
+            self.programmed.append(replace(programmed, planes=planes))
         self.gains = [p.gains for p in self.programmed]
         if self.hardware.adc.full_scale not in (None, "calibrated"):
             sensing, cell = self.hardware.sensing, self.hardware.cell
             relative = float(self.hardware.adc.full_scale) / (sensing.v_read * cell.g_max)
             self.full_scale = np.full(self.plan.tile.slices, relative)
+
+    def adopt(self, programmed: list[Programmed]) -> None:
+        """Take over cells that were programmed before, as a saved chip has them: see `kept.restore`."""
+        self._check_planes()
+        self.encodings = [self._encode(self.rows_of(g), self.moments_of(g)) for g in range(self.plan.groups)]
+        self.programmed, self.gains, self._kept = programmed, [p.gains for p in programmed], {}
 
     def rows_of(self, group: int) -> Array:
         """(rows, outputs) weights of a group's word lines, those of a bias on the array included."""
@@ -148,6 +173,12 @@ class TiledMatrix:
         assert self.bias is not None
         assert self.drive is not None
         return np.concatenate([self.weights[group], self.bias[group : group + 1] / np.float32(self.drive.limit)])
+
+    def bias_of(self, group: int) -> Array:
+        """(outputs,) float32 that are added digitally."""
+        if self.bias is None or self.bias_on_array:
+            return np.zeros(self.plan.outputs, dtype=np.float32)
+        return self.bias[group].astype(np.float32)
 
     def moments_of(self, group: int) -> Moments:
         """Of the voltages of a group's word lines."""
@@ -268,9 +299,23 @@ class TiledMatrix:
             clipped, broken = make_codes(x.reshape(-1), *scale, codes.reshape(-1))
         if broken:
             raise ValueError(f"layer {self.name!r}: inputs must be finite, got {broken} NaN or infinite of {x.size}")
-        self.counts.inputs += x.size
-        self.counts.inputs_clipped += int(clipped)
+        with _changing:
+            self.counts.inputs += x.size
+            self.counts.inputs_clipped += int(clipped)
         return codes
+
+    def rows(self, first_sample: int, shape: tuple[int, ...]) -> Rows:
+        """The rows of samples from this one on that have positions of this shape each.
+
+        Raises:
+            ValueError: more positions than have numbers.
+        """
+        if ("positions", shape) not in self._kept:
+            try:
+                self._kept["positions", shape] = position_numbers(shape)
+            except ValueError as error:
+                raise ValueError(f"layer {self.name!r}: {error}") from error
+        return Rows(np.uint64(first_sample), self._kept["positions", shape])
 
     def read(
         self,
@@ -279,7 +324,8 @@ class TiledMatrix:
         read: int = 0,
         reads: int = 1,
         shared: bool = False,
-        first_row: int = 0,
+        first_sample: int = 0,
+        shape: tuple[int, ...] | None = None,
         call: int = 0,
         noisy: bool = True,
         threads: int = 1,
@@ -292,37 +338,55 @@ class TiledMatrix:
             read: number of the (first) read; other numbers give other noise.
             reads: how many, numbered consecutively.
             shared: whether all reads have the same inputs, given once.
-            first_row: place of the first row among all rows of the data set, the same in all reads.
+            first_sample: place of the first sample in the whole data set, the same in all reads.
+            shape: of the positions of one sample, the last index running fastest, where the samples of x are positions
+                of a sample too; None for the positions of the patches.
             call: number of this call within one inference, for a layer that is used several times.
             noisy: False leaves out the noise of the read; converters and frozen errors stay.
             threads: threads to use at most; the result does not depend on it.
+
+        Raises:
+            ValueError: inputs that are not finite, or reads, samples or positions beyond those that have random
+                numbers.
         """
         threads = available(threads)
+        outputs, size = self.plan.outputs, self.positions(x.shape[1:4])
+        count = x.shape[0] * prod(size) // (1 if shared else reads)
+        if shape is None:
+            shape = size[next((axis for axis, many in enumerate(size) if many > 1), 3) :]
+        rows = self.rows(first_sample, shape)
+        for what, first, many in (
+            ("read", read, reads),
+            ("sample", first_sample, count // max(1, len(rows.positions))),
+        ):
+            if not 0 <= first <= LARGEST - many:
+                raise ValueError(f"layer {self.name!r}: {what} must be 0 to {LARGEST - many}, got {first}")
         codes = self.input_codes(x, threads)
         circuit = self.circuit(noisy=noisy)
-        outputs = self.plan.outputs
-        rows = x.shape[0] * prod(self.positions(x.shape[1:4])) // (1 if shared else reads)
-        groups = np.empty((self.plan.groups, reads, rows, outputs), dtype=np.float32)
+        clipped = 0
+        groups = np.empty((self.plan.groups, reads, count, outputs), dtype=np.float32)
         for g in range(self.plan.groups):
             geometry, key = self.geometry(x.shape, g), self._key("read", g, self.copy, call)
             for first, many, planes in self._planes(g, read, reads, noisy):
-                size = len(codes) // reads
-                part = codes if shared or many == reads else codes[size * first : size * (first + many)]
+                one = len(codes) // reads
+                part = codes if shared or many == reads else codes[one * first : one * (first + many)]
                 job = part, geometry, planes, circuit, key
                 out = groups[g, first : first + many]
-                self.counts.readings_clipped += self._read_group(job, first_row, read + first, threads, out)
-        out = groups.transpose(1, 2, 0, 3).reshape(reads, rows, self.plan.groups * outputs)
+                clipped += self._read_group(job, rows, read + first, threads, out)
+        out = groups.transpose(1, 2, 0, 3).reshape(reads, count, self.plan.groups * outputs)
         if circuit.step.size:
-            self.counts.readings += reads * rows * self.plan.conversions * circuit.pulses
+            with _changing:
+                self.counts.readings_clipped += clipped
+                self.counts.readings += reads * count * self.plan.conversions * circuit.pulses
         noise = self.hardware.output_noise
         for v in range(reads):
-            self._add_output_noise(out[v], "frozen", (noise.frozen_add, noise.frozen_mult), first_row, 0, call, threads)
+            self._add_output_noise(out[v], "frozen", (noise.frozen_add, noise.frozen_mult), rows, 0, call, threads)
             if noisy:
                 sigmas = noise.sigma_add, noise.sigma_mult
-                self._add_output_noise(out[v], "output", sigmas, first_row, read + v, call, threads)
-        return out.reshape(reads * rows, self.plan.groups * outputs)
+                self._add_output_noise(out[v], "output", sigmas, rows, read + v, call, threads)
+        return out.reshape(reads * count, self.plan.groups * outputs)
 
-    def _planes(self, group: int, read: int, reads: int, noisy: bool) -> Iterator[tuple[int, int, Planes]]:
+    def _planes(self, group: int, read: int, reads: int, noisy: bool) -> list[tuple[int, int, Planes]]:
         """Consecutive reads that have the same planes: the first, counted from `read`, how many, and the planes.
 
         Where reads share some of the noise of the cells, each has planes of its own, which are kept until other reads
@@ -330,24 +394,24 @@ class TiledMatrix:
         """
         programmed = self.programmed[group]
         if not (noisy and len(programmed.slow_std)):
-            yield 0, reads, programmed.planes
-            return
-        kept: dict[int, Planes] = self._kept.setdefault(("slow planes", group), {})
-        if any(not read <= other < read + reads for other in kept):
-            kept.clear()
+            return [(0, reads, programmed.planes)]
         assert self.drive is not None
         largest, _ = largest_factors(self.plan, self.drive)
-        for v in range(reads):
-            if read + v not in kept:
-                kept[read + v] = programmed.at_read(read + v, largest, self._key("slow", group, self.copy))
-            yield v, 1, kept[read + v]
+        with _changing:
+            kept: dict[int, Planes] = self._kept.setdefault(("slow planes", group), {})
+            if any(not read <= other < read + reads for other in kept):
+                kept.clear()
+            for v in range(read, read + reads):
+                if v not in kept:
+                    kept[v] = programmed.at_read(v, largest, self._key("slow", group, self.copy))
+            return [(v, 1, kept[read + v]) for v in range(reads)]
 
     def _add_output_noise(
         self,
         out: Array,
         purpose: Literal["output", "frozen"],
         sigmas: tuple[float, float],
-        first_row: int,
+        rows: Rows,
         read: int,
         call: int,
         threads: int,
@@ -355,7 +419,7 @@ class TiledMatrix:
         """Add output-referred noise of sigmas (additive, multiplicative) to out (rows, outputs) in place."""
         if not any(sigmas):
             return
-        key, place = self._key(purpose, self.copy, call), (np.uint64(first_row), np.uint32(read))
+        key, place = self._key(purpose, self.copy, call), (rows, 0, np.uint32(read))
         add, mult = map(np.float32, sigmas)
         if threads > 1 and out.size > BLOCK:
             with pool_of(threads):
@@ -363,7 +427,7 @@ class TiledMatrix:
         else:
             add_output_noise(out, add, mult, *place, key)
 
-    def _read_group(self, job: tuple[Any, ...], first_row: int, read: int, threads: int, out: Array) -> int:
+    def _read_group(self, job: tuple[Any, ...], whose: Rows, read: int, threads: int, out: Array) -> int:
         """Read one group into out (reads, rows, outputs), by several threads where it is worth it; clipped readings.
 
         `job` are the first arguments of `read_matrix`.
@@ -372,7 +436,7 @@ class TiledMatrix:
         readings = reads * rows * outputs * self.plan.tile.slices * self.drive.pulses  # type: ignore[union-attr]
         work = readings * (self.plan.rows + READING * self.plan.row_tiles)
         workers = min(threads, -(-reads * rows // ROWS)) if work > WORTH_A_THREAD else 1
-        deal = Deal(np.uint64(first_row), np.uint32(read), self._chunk(rows, workers))
+        deal = Deal(*whose, np.uint32(read), self._chunk(rows, workers))
         if workers == 1:
             return int(read_matrix(*job, deal, out))
         with pool_of(workers):
@@ -387,6 +451,19 @@ class TiledMatrix:
             chunks += -chunks % workers
         chunk = -(-rows // chunks)
         return max(ROWS, chunk + -chunk % ROWS)
+
+    def digest(self) -> bytes:
+        """16 bytes that tell this matrix on this chip from all others: cells, ranges, and the seeds of its noise."""
+        found = blake2b(
+            repr((self.name, self.seed, self.copy, self.drive, self.hardware.seeds)).encode(), digest_size=16
+        )
+        arrays = [self.full_scale]
+        for programmed in self.programmed:
+            arrays += [*programmed.planes, programmed.slow_std, programmed.slow_shares]
+        for array in arrays:
+            found.update(f"{array.dtype} {array.shape}".encode())
+            found.update(np.ascontiguousarray(array).data)
+        return found.digest()
 
     def forget(self) -> None:
         """Count conversions from now on, and make anew what reads keep."""

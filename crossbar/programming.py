@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from ..devices.data import warn
 from ..devices.read_noise import Source
 from .compensation import gains_of
 from .converters import Drive
 from .encoding import Encoding
+from .extrapolation import extrapolations
 from .hardware import Hardware
 from .kernels.panel import PANEL, pack_rows, unpack
 from .kernels.philox import GROUP
 from .kernels.program import peak_and_total
 from .kernels.read import Planes
 from .keys import Key
+from .periphery import Periphery
 from .row_tile import Draw, RowTile, through_wires
 from .slow_noise import block_shares, perturbed
 from .tile import Plan
@@ -133,9 +136,13 @@ def program(
         gains: (slices, row tiles, outputs) that readings are multiplied by; None to measure them, see `gains_of`.
         tell: called when the wires of a tile are solved.
 
+    Warns:
+        ExtrapolationWarning: a setting outside the data of the cell's models.
+
     Raises:
         ValueError: wires that cannot be solved.
     """
+    warn(extrapolations(hardware))
     plan = encoding.plan
     sensing, unit, slices = hardware.sensing, hardware.cell.g_max, plan.tile.slices
     edges, columns = plan.edges, encoding.columns
@@ -150,6 +157,7 @@ def program(
     slow_shares = slow_shares[: None if shared else 0]
     slow_std = np.empty((len(slow_shares), slices, plan.rows, columns), dtype=np.float32)
     c0, _ = sensing.white_cell_coefficients()
+    amplifiers = Periphery.of(plan.tile, hardware.wires).amplifiers
     draw, wired = Draw(encoding, hardware, slow_shares, stream), not hardware.wires.ideal
     tiles: Iterator[RowTile] = (draw.row_tile(weights[a:b], t, keep=wired) for t, (a, b) in enumerate(pairwise(edges)))
     if wired:
@@ -163,7 +171,7 @@ def program(
             )
         slow_std[:, :, rows] = np.sqrt(tile.slow)
         row_conductance[:, rows] = tile.supplied
-        white = encoding.polarities * sensing.column_variance + c0 * tile.thermal
+        white = amplifiers * sensing.column_variance + c0 * tile.thermal
         floor[:, t] = white / (sensing.v_read * unit) ** 2 + tile.floor
         for s in range(slices):
             units[0, s, t] = pack_tile(tile.signed[s], edges[t], largest[0], mean[s])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numba
 
 _forked = False
+_one_at_a_time = threading.Lock()
 
 
 def _after_fork() -> None:
@@ -30,10 +32,14 @@ def available(wanted: int) -> int:
 
 @contextmanager
 def pool_of(count: int) -> Iterator[None]:
-    """Parallel kernels called inside run on `count` threads; what the caller has set in numba is restored."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(count)
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
+    """Parallel kernels called inside run on `count` threads; what the caller has set in numba is restored.
+
+    One thread of Python at a time gets the pool: not all of numba's threading layers can serve several.
+    """
+    with _one_at_a_time:
+        before = numba.get_num_threads()
+        numba.set_num_threads(count)
+        try:
+            yield
+        finally:
+            numba.set_num_threads(before)

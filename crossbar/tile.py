@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ..devices.config import Config
+from ..devices.units import Whole
 
 Encoding = Literal["differential", "differential_two_sided", "offset", "single"]
 
@@ -20,8 +21,8 @@ class Tile(Config):
     `single`: one cell, for weights that are not negative.
     """
 
-    rows: Annotated[int, Field(ge=1)] = 256
-    columns: Annotated[int, Field(ge=1)] = 256
+    rows: Annotated[Whole, Field(ge=1, le=65536)] = 256
+    columns: Annotated[Whole, Field(ge=1, le=65536)] = 256
     encoding: Encoding = "differential"
     scale: Literal["column", "tile"] = Field(
         "column", description="what shares one weight scale: a tile's column, or the tile"
@@ -29,14 +30,24 @@ class Tile(Config):
     bias: Literal["digital", "array"] = Field(
         "digital", description="array: the bias is one more word line, driven by a constant input"
     )
-    slices: Annotated[int, Field(ge=1, le=16)] = Field(
+    slices: Annotated[Whole, Field(ge=1, le=16)] = Field(
         1, description="cells a weight's bits are spread over, base cell.levels"
     )
+    amplifiers: Literal["bit_line", "pair"] = Field(
+        "bit_line",
+        description="what has a sense amplifier of its own: each bit line, whose readings are subtracted, or the two "
+        "bit lines of a pair, subtracted as currents by a mirror or at a differential input",
+    )
+
+    @property
+    def paired(self) -> bool:
+        """Whether weights are pairs of cells."""
+        return self.encoding.startswith("differential")
 
     @property
     def columns_per_output(self) -> int:
         """Bit lines that one output of the layer takes."""
-        return self.slices * (2 if self.encoding.startswith("differential") else 1)
+        return self.slices * (2 if self.paired else 1)
 
     @property
     def reference_columns(self) -> int:

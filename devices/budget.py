@@ -17,9 +17,10 @@ from scipy.constants import k as boltzmann
 
 from .cell import Cell
 from .config import Config
+from .data import Fitted, Setting, outside, warn
 from .read_noise import SourceReadNoise
 from .sensing import Sensing
-from .units import Ampere, Volt
+from .units import Ampere, Volt, Whole
 
 Array = np.ndarray[Any, Any]
 Powers = tuple[float, float, float]
@@ -32,7 +33,7 @@ class Converter(Config):
         tracks: read voltage that `full_scale` is for, where the range moves with the voltage; None: it stays.
     """
 
-    bits: Annotated[int, Field(ge=2, le=24)]
+    bits: Annotated[Whole, Field(ge=2, le=24)]
     full_scale: Annotated[Ampere, Field(gt=0)]
     tracks: Annotated[Volt, Field(gt=0)] | None = None
     signed: bool = True
@@ -299,6 +300,10 @@ def budget(
         sensing: how columns are read; its own v_read is not used.
         converter: None: no quantisation.
 
+    Warns:
+        ExtrapolationWarning: conductances, voltages, a time or a temperature outside the data of the read noise. Cells
+            programmed within the data may have ended up to six standard deviations outside.
+
     Raises:
         ValueError: shapes that do not fit, values that are not finite, no current, a voltage that is not above 0.
     """
@@ -313,6 +318,7 @@ def budget(
     if v.ndim != 1 or not (v > 0).all():
         raise ValueError(f"v_read must be a voltage above 0 or a list of them, got {v.min():g} V in shape {v.shape}")
     column = Column(g, x, cell, sensing, converter, time_s)
+    warn(_extrapolations(column, v))
     if column.signal == 0:
         raise ValueError("g and x must carry a current, got none")
     tracking = converter is not None and converter.tracks is not None
@@ -332,6 +338,28 @@ def budget(
         sources=sources,
         column=column,
     )
+
+
+def _extrapolations(column: Column, v: Array) -> list[str]:
+    """Where the cells' read noise is evaluated outside its data."""
+    cell, sensing, g = column.cell, column.sensing, column.g
+    ends = {
+        "conductance": [Setting("g", float(g.min())), Setting("g", float(g.max()))],
+        "current": [Setting("g v_read", float(g.max() * v.max()))],
+        "voltage": [Setting("v_read", float(v.min())), Setting("v_read", float(v.max()))],
+        "time": [Setting("time_s", column.time_s)],
+        "temperature": [Setting("sensing.temperature", sensing.temperature)],
+    }
+    found = []
+    for part in cell.read_noise.parts:
+        if isinstance(part, Fitted):
+            data = part.measured
+            if data.conductance is not None:
+                spread = 6 * cell.programming.std(np.array(data.conductance), temperature=sensing.temperature)
+                reached = (max(data.conductance[0] - spread[0], 0.0), data.conductance[1] + spread[1])
+                data = data.model_copy(update={"conductance": reached})
+            found += outside(f"cell.read_noise ({part.kind})", data, ends)
+    return list(dict.fromkeys(found))
 
 
 def _finite(name: str, values: ArrayLike) -> Array:

@@ -6,13 +6,14 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from .config import Config
+from .config import Config, Name
+from .data import Fitted, Settings, outside
 from .drift import Drift, NoDrift
 from .nonlinearity import Linear, Nonlinearity
 from .programming import NoProgrammingError, Programming
 from .read_noise import NoReadNoise, ReadNoise
 from .stuck import Stuck
-from .units import Siemens, Volt
+from .units import Siemens, Volt, Whole
 
 
 class Cell(Config):
@@ -23,10 +24,10 @@ class Cell(Config):
     read with linear ones.
     """
 
-    technology: str = "custom"
+    technology: Name = "custom"
     g_min: Annotated[Siemens, Field(ge=0)]
     g_max: Annotated[Siemens, Field(gt=0)]
-    levels: Annotated[int, Field(ge=2)] | None = None
+    levels: Annotated[Whole, Field(ge=2, le=65536)] | None = None
     programming: Programming = NoProgrammingError()
     stuck: Stuck = Stuck()
     drift: Drift = NoDrift()
@@ -39,3 +40,19 @@ class Cell(Config):
         if self.g_min >= self.g_max:
             raise ValueError(f"g_min must be below g_max, got g_min = {self.g_min:g} S and g_max = {self.g_max:g} S")
         return self
+
+    def extrapolations(self, settings: Settings, *, time_s: float) -> list[str]:
+        """Where its models are used outside their data, a line each; `settings` are what they are used at.
+
+        Drift is looked at where `time_s` is above 0.
+        """
+        models: dict[str, object] = {
+            "cell.programming": self.programming,
+            **({"cell.drift": self.drift} if time_s > 0 else {}),
+        }
+        models |= {f"cell.read_noise ({part.kind})": part for part in self.read_noise.parts}
+        found = []
+        for where, model in models.items():
+            if isinstance(model, Fitted):
+                found += outside(where, model.measured, settings)
+        return found

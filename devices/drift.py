@@ -17,9 +17,13 @@ from scipy.constants import elementary_charge
 from scipy.constants import k as boltzmann
 
 from .config import Config
-from .units import ElectronVolt, Kelvin, Second, Siemens
+from .data import DataRange, Fitted
+from .units import ElectronVolt, Kelvin, Number, Second, Siemens
 
 Array = np.ndarray[Any, Any]
+Coefficient = Annotated[Number, Field(ge=-1000, le=1000)]
+Ratio = Annotated[Number, Field(ge=0, le=1000)]
+Rows = Field(max_length=1000)
 
 
 def _checked(time_s: float) -> float:
@@ -42,10 +46,10 @@ class NoDrift(Config):
 class LogLinear(Config):
     """f(x) = min(max(offset + slope ln x, low), high), a function of the relative conductance x."""
 
-    offset: float
-    slope: float
-    low: float
-    high: float
+    offset: Coefficient
+    slope: Coefficient
+    low: Coefficient
+    high: Coefficient
 
     @model_validator(mode="after")
     def _ordered(self) -> LogLinear:
@@ -59,7 +63,7 @@ class LogLinear(Config):
         return np.clip(self.offset + self.slope * np.log(positive), self.low, self.high)
 
 
-class PowerLawDrift(Config):
+class PowerLawDrift(Fitted):
     """Structural relaxation of phase-change cells: G(t) = G_0 (1 + t / t_0)^-nu.
 
     G_0 is the conductance at the verifying read, t_0 seconds after the last programming pulse; t counts from that read.
@@ -87,7 +91,7 @@ class PowerLawDrift(Config):
         return g * growth**-nu
 
 
-class TabulatedRelaxation(Config):
+class TabulatedRelaxation(Fitted):
     """Measured relaxation: the mean moves by shift(g, t), and cells spread around it by std(g, t).
 
     `std` and `shift` (None: no shift) have a row per time and a column per conductance, and count from programming on;
@@ -102,10 +106,10 @@ class TabulatedRelaxation(Config):
     kind: Literal["relaxation"] = "relaxation"
     t_0: Annotated[Second, Field(gt=0)]
     g_ref: Annotated[Siemens, Field(gt=0)]
-    times: Annotated[tuple[Second, ...], Field(min_length=1)]
-    conductances: Annotated[tuple[float, ...], Field(min_length=1)]
-    std: tuple[tuple[Annotated[float, Field(ge=0)], ...], ...]
-    shift: tuple[tuple[float, ...], ...] | None = None
+    times: Annotated[tuple[Second, ...], Field(min_length=1, max_length=1000)]
+    conductances: Annotated[tuple[Ratio, ...], Field(min_length=1, max_length=1000)]
+    std: Annotated[tuple[Annotated[tuple[Ratio, ...], Rows], ...], Rows]
+    shift: Annotated[tuple[Annotated[tuple[Coefficient, ...], Rows], ...], Rows] | None = None
     activation: Annotated[ElectronVolt, Field(ge=0)] | None = None
     t_data: Annotated[Kelvin, Field(gt=0)] | None = None
 
@@ -143,6 +147,15 @@ class TabulatedRelaxation(Config):
         if self.shift is not None:
             change = change + self._at(self.shift, time_s, x)
         return np.maximum(g + self.g_ref * change, 0).astype(g.dtype, copy=False)
+
+    @property
+    def measured(self) -> DataRange:
+        """The range of its data: of the table, if nothing else is said; with an activation energy any temperature."""
+        data = self.data or DataRange()
+        table = (self.conductances[0] * self.g_ref, self.conductances[-1] * self.g_ref)
+        conductance = table if data.conductance is None else data.conductance
+        temperature = data.temperature if self.activation is None else None
+        return data.model_copy(update={"conductance": conductance, "temperature": temperature})
 
     def pace(self, temperature: float) -> float:
         """Seconds of the data in one second at `temperature` kelvins."""

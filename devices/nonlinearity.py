@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from .config import Config
-from .units import Volt
+from .units import Number, Volt
 
 Array = np.ndarray[Any, Any]
 
@@ -55,7 +55,7 @@ class Cubic(Config):
     """I = g v (1 + c_3 v^2) / (1 + c_3 v_read^2) with c_3 per square volt: the first term beyond Ohm's law."""
 
     kind: Literal["cubic"] = "cubic"
-    c_3: Annotated[float, Field(ge=0)]
+    c_3: Annotated[Number, Field(ge=0, le=1e9)]
 
     def current(self, v: Array, *, v_read: float) -> Array:
         """Amperes per siemens."""

@@ -14,6 +14,7 @@ from pydantic import Field
 from scipy.constants import elementary_charge
 
 from .config import Config
+from .data import Fitted
 from .string import NandString
 from .units import Farad, Siemens, Volt
 
@@ -30,7 +31,7 @@ class NoProgrammingError(Config):
         return np.zeros_like(g)
 
 
-class PolynomialProgrammingError(Config):
+class PolynomialProgrammingError(Fitted):
     """std(g) = max(sum_k c_k (g / g_ref)^k, 0): coefficients c_k and g_ref in siemens, the constant term first.
 
     A fit to measured arrays: ReRAM of Wan et al. 2022 (Nature 608:504, Extended Data Fig. 3) and of Milo et al. 2021
@@ -38,7 +39,7 @@ class PolynomialProgrammingError(Config):
     """
 
     kind: Literal["polynomial"] = "polynomial"
-    coefficients: Annotated[tuple[Siemens, ...], Field(min_length=1)]
+    coefficients: Annotated[tuple[Siemens, ...], Field(min_length=1, max_length=20)]
     g_ref: Annotated[Siemens, Field(gt=0)]
 
     def std(self, g: Array, *, temperature: float) -> Array:
@@ -51,7 +52,7 @@ class PolynomialProgrammingError(Config):
         return np.maximum(total, 0, out=total)
 
 
-class SaturatingProgrammingError(Config):
+class SaturatingProgrammingError(Fitted):
     """std(g) = s_max (1 - exp(-g / g_0)), with s_max and g_0 in siemens.
 
     Charge-trap cells: the error vanishes with the current and levels off (Agrawal et al. 2022, IEDM 21.7, Fig. 10a).
@@ -66,7 +67,7 @@ class SaturatingProgrammingError(Config):
         return -self.s_max * np.expm1(-g / self.g_0)
 
 
-class IncrementalProgrammingError(Config):
+class IncrementalProgrammingError(Fitted):
     """Pulses that raise the threshold voltage by `v_step` each, until it passes the level of the cell.
 
     The last pulse overshoots by anything up to a step, V_step / sqrt(12) (Suh et al. 1995, IEEE J. Solid-State Circuits

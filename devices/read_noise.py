@@ -17,11 +17,13 @@ import numpy as np
 from pydantic import Field
 
 from .config import Config
+from .data import Fitted
 from .memory import Memory, Spectrum, Telegraph, White, averaged
 from .string import NandString
-from .units import Ampere, Second, Siemens, Volt
+from .units import Ampere, Number, Second, Siemens, Volt
 
 Array = np.ndarray[Any, Any]
+Relative = Annotated[Number, Field(ge=0, le=1000)]
 S = TypeVar("S", bound="Source")
 
 
@@ -38,7 +40,7 @@ class Source(Config):
         raise NotImplementedError
 
 
-class Measured(Source):
+class Measured(Source, Fitted):
     """A source whose strength was measured, and whose memory is known apart from it (white: none)."""
 
     memory: Memory = White()
@@ -66,7 +68,7 @@ class RelativeReadNoise(Measured):
     """std = fraction g: 1/f and random-telegraph noise in proportion to the current."""
 
     kind: Literal["relative"] = "relative"
-    fraction: Annotated[float, Field(ge=0)]
+    fraction: Relative
 
     def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
         """Standard deviation in siemens."""
@@ -84,7 +86,7 @@ class ConstantReadNoise(Measured):
         return np.full_like(g, self.std_g)
 
 
-class PcmReadNoise(Source):
+class PcmReadNoise(Source, Fitted):
     """1/f noise of phase-change cells: std = g Q sqrt(ln((t + t_read) / (2 t_read))).
 
     Q = min(coefficient x^-exponent, maximum) with x = g / g_ref; t = t_0 + time_s is the time since the last pulse that
@@ -96,9 +98,9 @@ class PcmReadNoise(Source):
 
     kind: Literal["pcm"] = "pcm"
     g_ref: Annotated[Siemens, Field(gt=0)]
-    coefficient: Annotated[float, Field(ge=0)]
-    exponent: Annotated[float, Field(ge=0, lt=1)]
-    maximum: Annotated[float, Field(ge=0)]
+    coefficient: Relative
+    exponent: Annotated[Number, Field(ge=0, lt=1)]
+    maximum: Relative
     t_0: Annotated[Second, Field(gt=0)]
 
     def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
@@ -116,14 +118,14 @@ class PcmReadNoise(Source):
         return Spectrum(t_0=self.t_0).correlation(lag_s, t_read=t_read, time_s=time_s)
 
 
-class FlickerReadNoise(Spectrum, Source):
+class FlickerReadNoise(Spectrum, Source, Fitted):
     """1/f noise after Hooge: std = g sqrt(k_f ln(f_h / f_l)), f_h = 1 / (2 t_read), f_l as `Spectrum` has it.
 
     k_f = f S_I / I^2 (Hooge 1969, Phys. Lett. A 29:139: alpha over the number of carriers), the same for all cells.
     """
 
     kind: Literal["flicker"] = "flicker"
-    k_f: Annotated[float, Field(ge=0)]
+    k_f: Relative
 
     def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
         """Standard deviation in siemens.
@@ -134,7 +136,7 @@ class FlickerReadNoise(Spectrum, Source):
         return math.sqrt(self.k_f * self.span(t_read=t_read, time_s=time_s)) * g
 
 
-class TelegraphReadNoise(Source):
+class TelegraphReadNoise(Source, Fitted):
     """A trap in each cell, full or empty, takes `amplitude` of its conductance: std = amplitude g sqrt(p (1 - p)).
 
     The empty trap waits `capture` seconds on average to be filled, the full one `emission` seconds to be emptied: it is
@@ -144,7 +146,7 @@ class TelegraphReadNoise(Source):
     """
 
     kind: Literal["telegraph"] = "telegraph"
-    amplitude: Annotated[float, Field(ge=0, le=1)]
+    amplitude: Annotated[Number, Field(ge=0, le=1)]
     capture: Annotated[Second, Field(gt=0)]
     emission: Annotated[Second, Field(gt=0)]
 
@@ -212,7 +214,7 @@ class SumReadNoise(Config):
     """Independent sources: variances add. How reads correlate depends on the cell, so ask each of the `parts`."""
 
     kind: Literal["sum"] = "sum"
-    parts: Annotated[tuple[SourceReadNoise, ...], Field(min_length=1)]
+    parts: Annotated[tuple[SourceReadNoise, ...], Field(min_length=1, max_length=20)]
 
     def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
         """Standard deviation in siemens."""

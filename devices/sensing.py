@@ -12,7 +12,7 @@ from scipy.constants import elementary_charge
 from scipy.constants import k as boltzmann
 
 from .config import Config
-from .units import AmperePerRootHertz, Farad, Kelvin, Second, Volt
+from .units import AmperePerRootHertz, Farad, Kelvin, Number, Second, Volt
 
 Array = np.ndarray[Any, Any]
 
@@ -41,11 +41,11 @@ class Sensing(Config):
     temperature: Annotated[Kelvin, Field(gt=0)] = 300.0
     thermal: bool = True
     shot: bool = True
-    fano: Annotated[float, Field(ge=0, le=1)] = 1 / 3
+    fano: Annotated[Number, Field(ge=0, le=1)] = 1 / 3
     amplifier_noise: Annotated[AmperePerRootHertz, Field(ge=0)] = 0.0
     capacitance: Annotated[Farad, Field(gt=0)] | None = None
-    gain_noise: Annotated[float, Field(ge=0)] = 0.0
-    supply_noise: Annotated[float, Field(ge=0)] = 0.0
+    gain_noise: Annotated[Number, Field(ge=0, le=1000)] = 0.0
+    supply_noise: Annotated[Number, Field(ge=0, le=1000)] = 0.0
     read_interval: Annotated[Second, Field(gt=0)] | None = None
 
     @model_validator(mode="after")

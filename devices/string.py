@@ -10,7 +10,7 @@ from scipy.constants import elementary_charge
 from scipy.constants import k as boltzmann
 
 from .config import Config
-from .units import Ohm, Siemens, Volt
+from .units import Number, Ohm, Siemens, Volt
 
 Array = np.ndarray[Any, Any]
 
@@ -31,7 +31,7 @@ class NandString(Config):
     g_ref: Annotated[Siemens, Field(gt=0)]
     v_overdrive: Volt
     r_pass: Annotated[Ohm, Field(ge=0)] = 0.0
-    slope_factor: Annotated[float, Field(ge=1)] = 1.5
+    slope_factor: Annotated[Number, Field(ge=1, le=1000)] = 1.5
 
     @model_validator(mode="after")
     def _the_cell_has_a_part(self) -> NandString:
@@ -49,6 +49,12 @@ class NandString(Config):
         """
         step = self.slope_factor * boltzmann * temperature / elementary_charge
         y_ref = float(np.logaddexp(0, self.v_overdrive / step))
+        if y_ref == 0:
+            lowest = -700 * step
+            raise ValueError(
+                f"v_overdrive must be at least {lowest:g} V at {temperature:g} K, below which no current is left, got "
+                f"{self.v_overdrive:g} V"
+            )
         part = np.maximum(1 - g * self.r_pass, 0)  # R_cell / R_string
         per_y = self.g_ref / (1 - self.g_ref * self.r_pass) / y_ref  # conductance of the cell itself, g / part, over y
         with np.errstate(divide="ignore", over="ignore"):

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from ..crossbar.hardware import Hardware
 from ..crossbar.matrix import TiledMatrix
+from .batches import Batch
 from .errors import MappingError
 from .graph import asks_for_no_view
-from .layers import Inference, Session, TileLayer
+from .inference import Inference, OneByOne, Session
+from .layers import TileLayer
 from .recurrent import balance, stepped
+from .samples import locate
 from .trace import Call, Recorder
 
 if TYPE_CHECKING:
+    from .cover import Cover
     from .report import Report
 
 
@@ -43,7 +50,6 @@ class Chip(nn.Module):
         digital: what is not on tiles, and why.
         seed: of programming errors and of read noise, unless `hardware.seeds` sets them.
         copy_index: 0, or which copy of the chip this is (`replica`).
-        trace: the calls of one inference and which results each needs, as recorded in the first; empty before.
     """
 
     def __init__(
@@ -62,7 +68,7 @@ class Chip(nn.Module):
         self.digital = digital
         self.seed = seed
         self.copy_index = copy_index
-        self.trace: list[Call] = []
+        self.cover: Cover | None = None  # what map knows of it, for the report
         self.session = Session()
         for layer in layers.values():
             layer.session = self.session
@@ -71,20 +77,36 @@ class Chip(nn.Module):
 
     @property
     def calls(self) -> int:
-        """Inferences so far."""
+        """Inferences so far, and reads of single layers."""
         return self.session.calls
+
+    @property
+    def trace(self) -> list[Call]:
+        """The calls of one inference of the last inputs, and which results each needs; empty before the first."""
+        return self.session.trace
+
+    @trace.setter
+    def trace(self, calls: list[Call]) -> None:
+        self.session.trace = calls
 
     @property
     def largest_output(self) -> int:
         """Bytes of the largest output of a layer on tiles for one sample, once one has been read."""
         return max(4 * layer.spec.out_features * (layer.positions or 1) for layer in self.layers.values())
 
-    def forward(self, *inputs: torch.Tensor) -> Any:
+    def forward(self, *inputs: Any, **named: Any) -> Any:
         """One noisy inference: what the model returns for these inputs."""
-        self.session.calls += 1
-        return self.read(*inputs, read=self.session.calls - 1)
+        return self.read(*inputs, read=self.session.next_read(), named=named)
 
-    def read(self, *inputs: torch.Tensor, read: int, reads: int = 1, first_sample: int = 0, noisy: bool = True) -> Any:
+    def read(
+        self,
+        *inputs: Any,
+        read: int,
+        reads: int = 1,
+        first_sample: int = 0,
+        noisy: bool = True,
+        named: Mapping[str, Any] | None = None,
+    ) -> Any:
         """The inference of a given number, or several of them at once.
 
         Args:
@@ -94,29 +116,49 @@ class Chip(nn.Module):
                 the first dimension and are those of the inferences made one by one.
             first_sample: place of the first sample in the whole data set, so that batches do not change the noise.
             noisy: False leaves out the noise of the read; converters and frozen errors stay.
+            named: inputs that the model takes by name.
         """
-        return self.run(inputs, Inference(read=read, reads=reads, first_sample=first_sample, noisy=noisy))
+        run = Inference(read=read, reads=reads, first_sample=first_sample, noisy=noisy)
+        return self.run(inputs, run, dict(named or {}))
 
-    def prepare(self, calibrate: torch.Tensor | None) -> None:
-        """Set the ranges that hardware leaves to calibration from a batch of inputs, and program all layers.
+    def train(self, mode: bool = True) -> Chip:
+        """Nothing but a warning: a chip is an inference device, whose dropout is off and whose batch norm is fixed."""
+        if mode:
+            warnings.warn("a chip is an inference device: train() changes nothing, it stays as in eval()", stacklevel=2)
+            return self
+        return super().train(False)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load the digital part of this very chip. Its cells are not in it: `save` a chip, and `mho.load` it.
+
+        Raises:
+            MappingError: a state of another chip or of a model that is not on tiles, or one that does not fit.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        except RuntimeError as error:
+            raise MappingError(" ".join(str(error).split())) from error
+
+    def prepare(self, batches: Sequence[Batch]) -> dict[str, str]:
+        """Set the ranges that hardware leaves to calibration from batches of inputs, and program all layers.
+
+        Returns:
+            The layers that no range could be set for, and so are not programmed, with the reason.
 
         Raises:
             MappingError: inputs are needed and missing, or do not fit the model.
         """
-        if calibrate is not None:
+        if batches:
             try:
-                self._calibrate(calibrate)
+                return self._calibrate(batches)
             except MappingError:
                 raise
-            except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-                shape = tuple(calibrate.shape) if isinstance(calibrate, torch.Tensor) else type(calibrate).__name__
+            except Exception as error:  # a model may fail in any way on inputs that are not its own
+                reason = " ".join(str(error).split())[:300]
                 raise MappingError(
-                    f"calibrate: inputs of shape {shape} do not go through the model ({error})"
+                    f"calibrate: inputs of shape {batches[0].shape} do not go through the model "
+                    f"({type(error).__name__}: {reason})"
                 ) from error
-            idle = [name for name, layer in self.layers.items() if not layer.matrix.programmed]
-            if idle:
-                raise MappingError(f"calibrate: the inputs never reach layer(s) {', '.join(idle)}; exclude them")
-            return
         for name, layer in self.layers.items():
             dac, adc = layer.hardware.dac, layer.hardware.adc
             if "calibrated" in (dac.range, adc.full_scale):
@@ -126,22 +168,30 @@ class Chip(nn.Module):
                     f"or set {field} to a number"
                 )
             layer.matrix.set_drive(None if dac.range is None else float(dac.range), signed=True)
+        return {}
 
-    def _calibrate(self, batch: torch.Tensor) -> None:
-        """Layer after layer; a layer that is called several times needs the inputs of all its calls beforehand."""
-        several = stepped(self.model)
+    def _calibrate(self, batches: Sequence[Batch]) -> dict[str, str]:
+        """Layer after layer; a layer that is called several times needs the inputs of all its calls beforehand.
+
+        So does each layer where there are several batches.
+        """
+        several = stepped(self.model) if len(batches) == 1 else set(self.layers)
         while True:
-            survey = Inference(surveying=True, inputs={name: [] for name in several})
-            if several:
-                self.run((batch,), survey)
-            inputs = {name: arrays for name, arrays in survey.inputs.items() if arrays}
+            survey: dict[str, list[Any]] = {name: [] for name in several}
+            for batch in batches if several else ():
+                self.run(batch.args, Inference(surveying=True, inputs=survey), batch.kwargs)
+            inputs = {name: arrays for name, arrays in survey.items() if any(x.any() for x in arrays)}
             balance(self.model, inputs)
             run = Inference(calibrating=True, inputs=inputs)
-            self.run((batch,), run)
-            idle = {name for name in run.calls if not self.layers[name].matrix.programmed}
-            more = (idle | {name for name, calls in run.calls.items() if calls > 1}) - several
+            self.run(batches[0].args, run, batches[0].kwargs)
+            for name in inputs.keys() - run.calls.keys():  # only later batches reach it
+                self.layers[name].matrix.calibrate(*inputs[name])
+            idle = {name for name, layer in self.layers.items() if not layer.matrix.programmed}
+            reached = run.calls.keys() | {name for name, arrays in survey.items() if arrays}
+            more = ((idle & reached) | {name for name, calls in run.calls.items() if calls > 1}) - several
             if not more:
-                return
+                zero, never = "its calibration inputs are all zero", "the calibration inputs never reach it"
+                return {name: zero if name in reached else never for name in self.layers if name in idle}
             several |= more
 
     def replica(self, index: int) -> Chip:
@@ -172,7 +222,7 @@ class Chip(nn.Module):
 
     def remade(self, hardware: Hardware, matrix: Callable[[TileLayer], TiledMatrix]) -> Chip:
         """A chip of the same model and layers, with other hardware and matrices; its calls are counted anew."""
-        known: dict[int, Any] = {id(self.hardware): hardware, id(self.session): Session()}
+        known: dict[int, Any] = {id(self.hardware): hardware, id(self.session): self.session.anew()}
         for layer in self.layers.values():
             known |= {id(layer.matrix): matrix(layer), id(layer.spec): layer.spec}
         return copy.deepcopy(self, known)  # all but these
@@ -189,21 +239,63 @@ class Chip(nn.Module):
 
         save(self, path)
 
-    def run(self, inputs: tuple[torch.Tensor, ...], run: Inference) -> Any:
-        first = inputs[0]
-        if not isinstance(first, torch.Tensor):
-            raise TypeError(f"a chip takes torch tensors, got {type(first).__name__}")
+    def run(self, inputs: tuple[Any, ...], run: Inference, named: dict[str, Any] | None = None) -> Any:
+        """What the model returns for these inputs in an inference.
+
+        Raises:
+            TypeError: inputs without a tensor.
+        """
+        given: Any = (inputs, named or {})
+        plain = not named and all(type(x) is torch.Tensor for x in inputs)  # the others take a walk, which takes time
+        leaves = inputs if plain else tree_leaves(given)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        if not tensors:
+            kinds = ", ".join(type(leaf).__name__ for leaf in tree_leaves(given)) or "nothing"
+            raise TypeError(f"a chip takes torch tensors, got {kinds}")
+        if self.model.training:
+            warnings.warn(
+                "chip.model was put into training mode; a chip is an inference device: eval() again", stacklevel=2
+            )
+            self.model.eval()
+        if not (self.session.located or run.surveying or run.calibrating):
+            with self.session.lock:
+                locate(self, inputs, named or {})
+        first = tensors[0]
         run.samples = max(1, first.shape[0] if first.ndim else 1)
-        if run.reads > 1:
-            with torch.inference_mode(False):  # so that writing to them is noticed
-                inputs = tuple(x.repeat(run.reads, *(1,) * (x.ndim - 1)) for x in inputs)
-            run.repeated = inputs[0]
         run.channels_last = self.channels_last
-        self.session.inference = run
-        with torch.no_grad():
-            if self.trace:
-                return self.model(*inputs)
-            with Recorder(self.layers, inputs, run.samples * run.reads) as recorder:
-                result = self.model(*inputs)
-            self.trace = recorder.calls
-            return result
+        if run.reads > 1 and self.session.one_by_one:
+            return self._one_by_one(inputs, run, named)
+        if run.reads > 1:
+            given = self._repeated(given, run)
+        shapes = tuple((len(x) == run.samples, x.shape[1:]) if x.ndim else () for x in tensors)
+        try:
+            with torch.no_grad():
+                if self.session.trace and self.session.shapes == shapes:
+                    return self.session.within(run, lambda: self.model(*given[0], **given[1]))
+                with self.session.lock, Recorder(given, run.samples * run.reads) as run.recorder:
+                    result = self.session.within(run, lambda: self.model(*given[0], **given[1]))
+                self.session.trace, self.session.shapes = run.recorder.calls, shapes
+                return result
+        except OneByOne:
+            self.session.one_by_one = True
+            return self._one_by_one(inputs, run, named)
+
+    @staticmethod
+    def _repeated(given: Any, run: Inference) -> Any:
+        """Inputs with their samples repeated for each read; the first of them is `run.repeated`."""
+
+        def repeated(x: torch.Tensor) -> torch.Tensor:
+            if not x.ndim or len(x) != run.samples:
+                return x
+            x = x.repeat(run.reads, *(1,) * (x.ndim - 1))
+            run.repeated = x if run.repeated is None else run.repeated
+            return x
+
+        with torch.inference_mode(False):  # so that writing to them is noticed
+            return tree_map_only(torch.Tensor, repeated, given)
+
+    def _one_by_one(self, inputs: tuple[Any, ...], run: Inference, named: dict[str, Any] | None) -> Any:
+        """The reads of an inference made one after another, and put together along the first dimension."""
+        each = replace(run, reads=1, repeated=None, recorder=None)
+        found = [self.run(inputs, replace(each, read=run.read + v, calls={}), named) for v in range(run.reads)]
+        return tree_map(lambda *parts: torch.cat(parts) if isinstance(parts[0], torch.Tensor) else parts[0], *found)

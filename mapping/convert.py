@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable
-from fnmatch import fnmatchcase
+from typing import Any
 
-import torch
 from torch import nn
 
 from ..crossbar.compensation import Compensate
+from ..crossbar.extrapolation import extrapolations
 from ..crossbar.hardware import Hardware
-from .chip import Chip, Digital
+from .batches import Batch, batches_of
+from .check import SAMPLES, Check, compare, reference
+from .chip import Chip
+from .cover import OFF, UNCHECKED, Cover
 from .errors import MappingError
-from .fold import BATCH_NORMS, foldable, folded
-from .layers import HANDLERS, TileLayer, matrices
-from .modules import names_of, replaced
-from .recurrent import DIGITAL_REASON, Recurrent, Step, expanded, recurrent_names
+from .faithful import MAPPED, check_model
+from .fold import BATCH_NORMS
+from .inference import Inference
+from .modules import copied
+from .passes import Pass
+from .placement import Plan
 
 
 def map(
     model: nn.Module,
     hardware: Hardware,
     *,
-    calibrate: torch.Tensor | None = None,
+    calibrate: Any = None,
+    check: Any = True,
     seed: int = 0,
     exclude: Iterable[str] = (),
     compensate: Compensate | None = None,
+    strict: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Chip:
     """Map a trained model onto the tiles of one chip.
@@ -39,68 +46,45 @@ def map(
     Args:
         model: any torch model; it is mapped as in evaluation mode.
         hardware: what the chip is made of. `hardware.layers` overrides fields per layer.
-        calibrate: a batch of real inputs, from which the ranges of the converters are set where the hardware leaves
-            them to calibration.
+        calibrate: real inputs, from which the ranges of the converters are set where the hardware leaves them to
+            calibration: a tensor, a NumPy array, a tuple of positional inputs, a dict of keyword inputs, or an iterable
+            of such batches (a DataLoader), of which up to 1,024 samples are taken: see `mho.mapping.batches`.
+        check: by default the digital form of the mapped network is compared with the caller's network, layer by layer
+            and at the output, on the first 3 of the calibration inputs; or on those given here, in the same forms.
+            Relative errors (RMS) of half the digits of the coarsest floating-point type in use (sqrt(eps), 3.5e-4
+            for float32) count as rounding. False leaves it out, and so does a call without inputs; the report says so.
         seed: which chip. The same seed gives the same programmed conductances and the same noise in each read.
         exclude: names, or patterns of shell wildcards, of layers that stay digital.
         compensate: what is done about the loss in wires with resistance. `gain`: the readings of each column of a tile
             are multiplied by a number, measured on each chip. `program`: cells are programmed to conductances that are
             right once the wires have taken their part.
+        strict: layers whose weights are all zero, and layers that the calibration inputs never reach or reach with
+            zeros alone, are errors, and otherwise they stay digital. So are settings of the hardware outside the data
+            behind its models, of which there is otherwise a `devices.data.ExtrapolationWarning` and a line in the
+            report.
         progress: told how many of the tiles with resistive wires are solved, and how many there are.
 
     Raises:
-        MappingError: a pattern that matches no layer, nothing to map, weights that are all zero, NaN or infinite, or
-            missing or unfit calibration inputs; the message names the layer.
+        MappingError: a pattern that matches no layer, nothing to map, weights that are NaN or infinite, missing or
+            unfit calibration inputs, or a mapped network that is not the caller's; the message names the layer.
     """
-    if not isinstance(model, nn.Module):
-        raise MappingError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_model(model)
     if not isinstance(hardware, Hardware):
         raise MappingError(f"hardware must be a mho.Hardware (see Hardware.preset), got {type(hardware).__name__}")
-    model = copy.deepcopy(model).eval()
-    patterns = [exclude] if isinstance(exclude, str) else list(exclude)
-    norms = foldable(model)
-    kept = {name: found for name, found in recurrent_names(model).items() if _match(patterns, found)}
-    digital = [Digital(name, type(model.get_submodule(name)).__name__, "excluded by name") for name in kept]
-    model = expanded(model, kept)
-    names = names_of(model)
-    layers = {name: module for name, module in model.named_modules() if type(module) in HANDLERS}
-    for pattern, said in [(p, "exclude") for p in patterns] + [(p, "hardware.layers") for p in hardware.layers]:
-        known = [names[name] for name in layers] + (list(kept.values()) if said == "exclude" else [])
-        if not any(_match([pattern], found) for found in known):
-            raise MappingError(
-                f"{said}: pattern {pattern!r} matches no layer; layers are {', '.join(layers) or 'none'}"
-            )
-    mapped: dict[str, TileLayer] = {}
-    for name, module in layers.items():
-        if _match(patterns, names[name]):
-            digital.append(Digital(name, type(module).__name__, "excluded by name"))
-            continue
-        ends = [side.get(name) for side in (norms.behind, norms.before)]
-        weight, bias = folded(module, *(None if norm is None else model.get_submodule(norm) for norm in ends))
-        _check_weights(name, weight, bias)
-        spec, cell = HANDLERS[type(module)](module), hardware.for_layer(*names[name]).cell
-        if cell.nonlinearity.kind != "linear":
-            raise MappingError(
-                f"layer {name!r}: cell.nonlinearity is '{cell.nonlinearity.kind}', and tiles are read with linear "
-                "cells; mho.crossbar.wires.read takes others"
-            )
-        try:
-            layer = TileLayer(name, spec, matrices(weight, bias, spec), hardware.for_layer(*names[name]), seed)
-        except ValueError as error:
-            raise MappingError(f"layer {name!r}: {error}") from error
-        layer.aliases = names[name]
-        mapped[name] = layer
-        for alias in names[name]:
-            model = replaced(model, alias, layer)
-        for norm in filter(None, ends):
-            digital.append(Digital(norm, type(model.get_submodule(norm)).__name__, f"folded into {name}"))
-            replaced(model, norm, nn.Identity())
-    if not mapped:
-        why = "all are excluded" if digital else "no linear, convolution or recurrent layer"
-        raise MappingError(f"model has no layer to map: {why}")
-    digital += _digital(model, {d.name for d in digital}, norms.reasons)
-    chip = Chip(model, hardware, mapped, tuple(digital), seed)
-    wired = [layer.matrix for layer in mapped.values() if not layer.hardware.wires.ideal]
+    batches = [] if calibrate is None else batches_of(calibrate, model, "calibrate")
+    asked = check is None or isinstance(check, bool)
+    tried = batches if asked else batches_of(check, model, "check")
+    model = copied(model)
+    samples = tried[0].first(SAMPLES) if tried and check is not False else None
+    before, fault = _first_pass(model, samples)
+    plan = Plan(model, hardware, [exclude] if isinstance(exclude, str) else list(exclude), strict, seed)
+    plan.place(before.taken if before else frozenset())
+    if strict:
+        for name, layer in plan.mapped.items():
+            for said in extrapolations(layer.hardware):
+                raise MappingError(f"layer {name!r}: {said} (strict=True)")
+    chip = Chip(plan.model, hardware, plan.mapped, (), seed)
+    wired = [layer.matrix for layer in plan.mapped.values() if not layer.hardware.wires.ideal]
     if compensate not in (None, "gain", "program"):
         raise MappingError(f"compensate must be 'gain', 'program' or None, got {compensate!r}")
     if compensate and not wired:
@@ -110,46 +94,41 @@ def map(
     for matrix in wired:
         matrix.compensate = compensate
         matrix.tell = None if progress is None else lambda: progress(next(solved), tiles)
-    chip.prepare(calibrate)
+    outcome: Check | str = OFF if check is False else UNCHECKED
+    if samples is not None:
+        said = "calibrate" if asked else "check"
+        outcome = _second_pass(chip, plan.watched(), samples if before else tried[0], before, fault, said)
+    idle = chip.prepare(batches)
+    if idle:
+        plan.restore(chip, idle)
+        chip.trace = []
+        chip.run(batches[0].args, Inference(surveying=True), batches[0].kwargs)  # the trace without them
     for matrix in wired:
         matrix.tell = None
+    chip.digital = plan.digital(chip.model)
+    chip.cover = Cover.of(chip, plan.parameters, plan.held(), outcome)
     return chip
 
 
-def _match(patterns: Iterable[str], names: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+def _first_pass(model: nn.Module, samples: Batch | None) -> tuple[Pass | None, Exception | None]:
+    """The caller's network on some samples, or what became of it."""
+    if samples is None:
+        return None, None
+    names = [name for name, module in model.named_modules() if isinstance(module, (*MAPPED, *BATCH_NORMS))]
+    try:
+        return reference(model, names, samples), None
+    except Exception as error:  # a model may fail in any way on inputs that are not its own
+        return None, error
 
 
-def _check_weights(name: str, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-    for what, values in (("weights", weight), ("bias", bias)):
-        if values is not None and not torch.isfinite(values).all():
-            count = int((~torch.isfinite(values)).sum())
-            raise MappingError(
-                f"layer {name!r}: {what} must be finite, got {count} NaN or infinite of {values.numel()}"
-            )
-    if not weight.any():
-        raise MappingError(
-            f"layer {name!r}: weights are all zero, nothing to program; exclude the layer to keep it digital"
-        )
-
-
-def _digital(model: nn.Module, known: set[str], reasons: dict[str, str]) -> list[Digital]:
-    """Modules of their own kind that stay digital: leaves that compute something and are not on tiles."""
-    found = []
-    steps: set[int] = set()
-    for name, module in model.named_modules():
-        if isinstance(module, (Recurrent, Step)) and id(module) not in steps:
-            steps |= {id(step) for step in module.children()}
-            kind = module.config.get("kind") or type(module).__name__.replace("Step", "Cell")
-            found.append(Digital(name, str(kind), DIGITAL_REASON))
-        inside_tile = isinstance(module, TileLayer)
-        if inside_tile or name in known or any(True for _ in module.children()) or type(module) is nn.Identity:
-            continue
-        if isinstance(module, BATCH_NORMS):
-            reason = reasons.get(name, "batch norm that folds into no matrix layer")
-        elif any(True for _ in module.parameters()):
-            reason = "no handler maps this type"
-        else:
-            reason = "no weights"
-        found.append(Digital(name, type(module).__name__, reason))
-    return found
+def _second_pass(
+    chip: Chip, names: list[str], samples: Batch, before: Pass | None, fault: Exception | None, said: str
+) -> Check:
+    if before is not None:
+        return compare(chip, before, names, samples)
+    with contextlib.suppress(RuntimeError, TypeError, IndexError, AttributeError, KeyError, AssertionError):
+        chip.run(samples.args, Inference(surveying=True), samples.kwargs)  # whose layers say what they take
+    reason = " ".join(str(fault).split())[:300]
+    raise MappingError(
+        f"{said}: inputs of shape {samples.shape} do not go through the model ({type(fault).__name__}: {reason})"
+    ) from fault

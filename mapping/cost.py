@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..crossbar.converters import Drive
 from ..crossbar.hardware import Hardware
+from ..crossbar.periphery import Periphery
 from ..crossbar.tile import Plan
 from .errors import MappingError
 from .stages import check_converters, reading
@@ -44,7 +45,7 @@ class Demand:
         """Joules by component."""
         cost, plan, bits, adc_bits = self.hardware.cost, self.plan, *self._bits()
         times = reading(self)
-        word_lines = plan.groups * plan.column_tiles * plan.rows
+        word_lines, ends = plan.groups * plan.column_tiles * plan.rows, self._periphery()
         conversions = self.positions * self.pulses * plan.conversions
         outputs = self.positions * plan.groups * plan.outputs
         array = self.array_energy_j
@@ -54,9 +55,9 @@ class Demand:
         buffered = self.values + self.positions * plan.groups * plan.rows + 2 * outputs
         registered = self.positions * word_lines + outputs * plan.row_tiles
         return {
-            "dac": self.positions * self.pulses * word_lines * cost.pulse_energy(self._pulse_bits()),
+            "dac": self.positions * self.pulses * word_lines * ends.drivers * cost.pulse_energy(self._pulse_bits()),
             "array": self.positions * array,
-            "sense": self.positions * plan.conversions * cost.sense_power * times.interval_s,
+            "sense": self.positions * plan.conversions * ends.amplifiers * cost.sense_power * times.interval_s,
             "adc": conversions * cost.conversion_energy(adc_bits),
             "digital": conversions * cost.shift_add_energy + self.work * cost.digital_energy,
             "buffer": bits * (buffered * cost.buffer_energy + registered * cost.register_energy),
@@ -65,12 +66,12 @@ class Demand:
 
     def area(self, replicas: int = 1) -> dict[str, float]:
         """Square metres by component, for a number of replicas of its tiles; digital unit and buffer are there once."""
-        cost, tile, tiles = self.hardware.cost, self.plan.tile, replicas * self.plan.tiles
+        cost, tile, tiles, ends = self.hardware.cost, self.plan.tile, replicas * self.plan.tiles, self._periphery()
         adcs = tiles * cost.adcs_per_tile
         return {
-            "dac": tiles * tile.rows * cost.dac_area * self._pulse_bits(),
+            "dac": tiles * ends.all_drivers * cost.dac_area * self._pulse_bits(),
             "array": tiles * tile.rows * tile.columns * cost.cell_area,
-            "sense": tiles * tile.columns * cost.sense_area,
+            "sense": tiles * ends.all_amplifiers * cost.sense_area,
             "adc": adcs * cost.converter_area(self._bits()[1]),
             "digital": adcs * cost.shift_add_area + cost.digital_area,
             "buffer": tiles * cost.register_area + self._buffer_bits() * cost.buffer_area,
@@ -79,11 +80,11 @@ class Demand:
 
     def leakage(self, replicas: int = 1) -> float:
         """Watts that it takes whether it works or not."""
-        cost, tile, tiles = self.hardware.cost, self.plan.tile, replicas * self.plan.tiles
+        cost, tiles, ends = self.hardware.cost, replicas * self.plan.tiles, self._periphery()
         of_tile = (
             cost.adcs_per_tile * cost.adc_leakage
-            + tile.rows * cost.dac_leakage
-            + tile.columns * cost.sense_leakage
+            + ends.all_drivers * cost.dac_leakage
+            + ends.all_amplifiers * cost.sense_leakage
             + cost.interconnect_leakage
         )
         return tiles * of_tile + cost.digital_leakage + self._buffer_bits() * cost.buffer_leakage
@@ -92,6 +93,9 @@ class Demand:
     def operations(self) -> int:
         """Multiplications and additions."""
         return 2 * self.positions * self.plan.groups * self.plan.rows * self.plan.outputs
+
+    def _periphery(self) -> Periphery:
+        return Periphery.of(self.plan.tile, self.hardware.wires)
 
     def _bits(self) -> tuple[int, int]:
         dac, adc = self.hardware.dac.bits, self.hardware.adc.bits

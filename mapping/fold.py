@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 
 import torch
 from torch import fx, nn
 
+from .faithful import kind_of, tensors_of
+from .hooks import hooked
 from .layers import HANDLERS
+from .modules import copied
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -17,82 +19,128 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 FOLLOWS_NONE = "batch norm that follows no matrix layer"
 
 
+UNTRACED = "batch norm of a model that torch.fx cannot trace, so that nothing shows what else reads its input"
+HOOKED = "batch norm with hooks, or of a layer or part with hooks"
+
+
 @dataclass
 class Folds:
-    """Names of the batch norms to fold, by the matrix layer: those `behind` it and those `before` it; and why others
-    stay digital, by their names."""
+    """Names of the batch norms to fold, by the matrix layer: those `behind` it and those `before` it; why others stay
+    digital, by their names; and the modules whose tensors the model takes itself, past their forward."""
 
     behind: dict[str, str] = field(default_factory=dict)
     before: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
 
 
 def foldable(model: nn.Module) -> Folds:
     """The batch norms that a matrix layer can take in exactly.
 
-    Such a batch norm has running statistics, and either takes the output of the layer, which goes nowhere else, or goes
-    into a convolution and nowhere else. There it must not meet padding with zeros, which it would have to shift. Both
-    modules must be used exactly once. The graph of the model says so (torch.fx); a model that cannot be traced still
-    tells by its `nn.Sequential` parts.
+    Such a batch norm is torch's own, has running statistics, and either takes the output of the layer, which goes
+    nowhere else, or goes into a convolution and nowhere else. There it must not meet padding with zeros, which it would
+    have to shift. Both modules must be used exactly once, and no hook may see what goes from one to the other. The
+    graph of the model says so (torch.fx); in a model that cannot be traced nothing is folded, as its code may do
+    anything with the parts it holds. Where the code takes another way than when it was traced, `guard` notices.
     """
     modules = dict(model.named_modules())
     folds = Folds()
+    norms = {name: module for name, module in modules.items() if isinstance(module, BATCH_NORMS)}
     try:
-        pairs = _traced(model, modules, folds.reasons)
-    except Exception:  # a model may do anything while it is traced: then its containers are all there is to go by
-        pairs = _sequential(model)
-    steady = {
-        name for name, module in modules.items() if isinstance(module, BATCH_NORMS) and module.running_mean is not None
-    }
+        pairs = _traced(model, modules, folds)
+    except Exception:  # a model may do anything while it is traced
+        folds.reasons = dict.fromkeys(norms, UNTRACED)
+        return folds
+    unsteady = {name: why for name, norm in norms.items() if (why := _unsteady(norm))}
+    folds.reasons = unsteady | folds.reasons
+    pairs = [(first, second) for first, second in pairs if not {first, second} & unsteady.keys()]
     for first, second in pairs:
-        if type(modules[first]) in HANDLERS and second in steady:
+        if _hooks_between(modules, first, second):
+            folds.reasons |= dict.fromkeys({first, second} & norms.keys(), HOOKED)
+        elif _takes(modules[first], modules[second]):
             folds.behind[first] = second
     for first, second in pairs:
-        if first in steady and first not in folds.behind.values() and _shiftable(modules[second]):
+        known = first in folds.behind.values() or folds.reasons.get(first) == HOOKED
+        if not known and first in norms and _shiftable(modules[second]) and _fits(norms[first], modules[second], False):
             folds.before[second] = first
     return folds
 
 
+def _unsteady(norm: nn.Module) -> str | None:
+    """Why a batch norm is none that multiplies and adds fixed numbers."""
+    if type(norm) not in BATCH_NORMS:
+        return f"a {type(norm).__name__}, which may compute something else than batch norm"
+    if any(callable(getattr(type(norm), name, None)) for name in vars(norm)):
+        return "batch norm with a forward of its own"
+    if type(norm).forward.__globals__["__name__"] != nn.BatchNorm1d.__module__:
+        return "batch norm with a forward of its own"
+    if norm.running_mean is None or norm.running_var is None or norm.training:
+        return "batch norm that normalises by the batch"
+    return None
+
+
+def _hooks_between(modules: dict[str, nn.Module], first: str, second: str) -> bool:
+    """Whether hooks of two modules, or of parts of the model that hold only one of them, see what goes between."""
+    inside = [{name.rsplit(".", k)[0] for k in range(name.count(".") + 1)} for name in (first, second)]
+    return any(hooked(modules[name]) for name in inside[0] ^ inside[1])
+
+
+def _takes(layer: nn.Module, norm: nn.Module) -> bool:
+    return kind_of(layer) in HANDLERS and isinstance(norm, BATCH_NORMS) and _fits(norm, layer, True)
+
+
+def _fits(norm: nn.Module, layer: nn.Module, behind: bool) -> bool:
+    """Whether the channels of a batch norm are those of the layer."""
+    dims = HANDLERS[kind_of(layer)](layer).dims
+    channels = (
+        (layer.out_channels if behind else layer.in_channels) if isinstance(layer, CONVOLUTIONS) else layer.out_features
+    )
+    return type(norm) is BATCH_NORMS[max(dims, 1) - 1] and norm.num_features == channels
+
+
 def _shiftable(layer: nn.Module) -> bool:
     """Whether a shift of all inputs of a layer, channel by channel, is a shift of its outputs."""
-    if type(layer) not in CONVOLUTIONS:
+    if kind_of(layer) not in CONVOLUTIONS:
         return False
     assert isinstance(layer, CONVOLUTIONS)
     padded = layer.padding != "valid" if isinstance(layer.padding, str) else any(layer.padding)
     return layer.padding_mode != "zeros" or not padded
 
 
-def _traced(model: nn.Module, modules: dict[str, nn.Module], reasons: dict[str, str]) -> list[tuple[str, str]]:
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return kind_of(m) in HANDLERS or super().is_leaf_module(m, module_qualified_name)
+
+
+def _traced(model: nn.Module, modules: dict[str, nn.Module], folds: Folds) -> list[tuple[str, str]]:
     """Pairs of modules, each used once, of which the first one's output goes into the second and nowhere else."""
-    graph = fx.Tracer().trace(model)
-    names = {id(module): name for name, module in modules.items()}
-    called = {
-        node: names[id(model.get_submodule(str(node.target)))] for node in graph.nodes if node.op == "call_module"
-    }
+    twin = copied(model, model.parameters())  # tracing leaves its stand-ins for tensors in whatever the model keeps
+    with torch.random.fork_rng(devices=[]):
+        graph = _Tracer().trace(twin)
+    names = {id(module): name for name, module in twin.named_modules()}
+    called = {node: names[id(twin.get_submodule(str(node.target)))] for node in graph.nodes if node.op == "call_module"}
     uses = Counter(called.values())
+    for node in graph.nodes:
+        owner = str(node.target).rpartition(".")[0]
+        if owner and node.op == "get_attr" and not all(_of_shape(user) for user in node.users):
+            folds.taken.add(names[id(twin.get_submodule(owner))])
     pairs = []
     for node, name in called.items():
-        source = node.args[0] if node.args else None
+        source = node.args[0] if len(node.args) == 1 and not node.kwargs else None
         first = called.get(source) if isinstance(source, fx.Node) else None
-        alone = isinstance(source, fx.Node) and len(source.users) == 1
-        if first is not None and alone and uses[first] == uses[name] == 1:
+        alone = isinstance(source, fx.Node) and sum(not _of_shape(user) for user in source.users) == 1
+        if first is not None and alone and uses[first] == uses[name] == 1 and not {first, name} & folds.taken:
             pairs.append((first, name))
         elif isinstance(modules[name], BATCH_NORMS):
-            shared = first is not None and type(modules[first]) in HANDLERS
-            reasons[name] = f"batch norm of {first}, which is used elsewhere too" if shared else FOLLOWS_NONE
+            shared = first is not None and kind_of(modules[first]) in HANDLERS
+            folds.reasons[name] = f"batch norm of {first}, which is used elsewhere too" if shared else FOLLOWS_NONE
     return pairs
 
 
-def _sequential(model: nn.Module) -> list[tuple[str, str]]:
-    seen = Counter(id(child) for _, child in model.named_modules(remove_duplicate=False))
-    pairs = []
-    for prefix, container in model.named_modules():
-        if type(container) is nn.Sequential:
-            children = [(f"{prefix}.{name}".lstrip("."), child) for name, child in container.named_children()]
-            for (name, first), (next_name, second) in itertools.pairwise(children):
-                if seen[id(first)] == seen[id(second)] == 1:
-                    pairs.append((name, next_name))
-    return pairs
+def _of_shape(node: fx.Node) -> bool:
+    """Whether a node of a graph asks a tensor for its shape, type or device alone."""
+    names = ("shape", "dtype", "device", "ndim", "size", "dim", "numel")
+    return (node.args[1] if node.target is getattr else node.target) in names
 
 
 def _affine(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,15 +155,16 @@ def _affine(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     return factor, shift if norm.bias is None else shift + norm.bias.double()
 
 
+@torch.no_grad()
 def folded(
     layer: nn.Module, behind: nn.Module | None, before: nn.Module | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Weight and bias of a matrix layer with the batch norms behind and before it folded in (computed in float64)."""
-    assert isinstance(layer.weight, torch.Tensor)
-    given = layer.bias if isinstance(layer.bias, torch.Tensor) else None
+    tensors = tensors_of(layer)
+    given = tensors.get("bias")
     if behind is None and before is None:
-        return layer.weight, given
-    weight = layer.weight.double()
+        return tensors["weight"], given
+    weight = tensors["weight"].double()
     bias = weight.new_zeros(len(weight)) if given is None else given.double()
     over = (1,) * (weight.ndim - 2)  # the kernel
     if before is not None:

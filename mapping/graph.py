@@ -4,7 +4,8 @@ code.
 A model that torch.fx can trace is a list of nodes: inputs, calls of functions and methods of torch, calls of modules.
 Modules are tiles or come from torch.nn and are rebuilt from their constructor's arguments. Only functions that torch
 lists as overridable, operators, public attributes and the methods of a tensor are written or read; a file cannot name
-anything else. torch.fx makes program text of the nodes, so every name is checked before it gets there.
+anything else. torch.fx makes program text of the nodes, so every name is checked before it gets there. Modules are
+built without memory of their own and take the tensors of the file, whose shapes they must have.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -21,8 +23,10 @@ from torch.fx.graph import inplace_methods, magic_methods
 from torch.overrides import get_overridable_functions, resolve_name
 
 from .errors import CheckpointError
-from .layers import TileLayer
-from .modules import replaced
+from .guard import Marks, Unmarks
+from .hooks import hooks_of
+from .layers import TileLayer, linear_spec
+from .modules import copied, replaced
 from .recurrent import STEPS, Recurrent, Step
 
 Tree = dict[str, Any]
@@ -30,6 +34,23 @@ RECURRENT: dict[str, type[nn.Module]] = {
     "Recurrent": Recurrent,
     **{f"{kind}Step": step for kind, step in STEPS.items()},
 }
+MOST_LAYERS = 1024  # that one module of torch.nn may be told to build
+LAYER_COUNTS = ("num_layers", "num_encoder_layers", "num_decoder_layers")
+# what torch lists and a file must not name: it takes memory as it is, or calls what it is given
+UNSAFE_FUNCTIONS = (
+    "autocast",
+    "fbgemm_",
+    "miopen_",
+    "quantized_",
+    "slice_inverse",
+    "triplet_margin_with_distance_loss",
+)
+_UNSAFE = """
+    apply_ const_data_ptr data_ptr map2_ map_ module_load new record_stream register_hook
+    register_post_accumulate_grad_hook reinforce resize resize_ resize_as resize_as_ resize_as_sparse_ set_
+    share_memory_ slice_inverse sparse_resize_ sparse_resize_and_clear_ storage untyped_storage
+"""
+UNSAFE_METHODS = frozenset(_UNSAFE.split())
 NEED_ORDER = ("view", "view_as", "as_strided", "stride", "is_contiguous", "data_ptr")
 
 
@@ -42,13 +63,24 @@ class _Tracer(fx.Tracer):
         return isinstance(m, (TileLayer, Recurrent, Step)) or super().is_leaf_module(m, module_qualified_name)
 
 
+def _traced(model: nn.Module) -> tuple[fx.Graph, nn.Module]:
+    """The graph of a model, and the copy that holds its constants.
+
+    The model is left as it is: tracing leaves constants, and stand-ins for tensors in what a model keeps.
+    """
+    tiles = [module for module in model.modules() if isinstance(module, TileLayer)]
+    twin = copied(model, [*tiles, *model.parameters()])
+    with torch.random.fork_rng(devices=[]):
+        return _Tracer().trace(twin), twin
+
+
 @cache
 def _functions() -> dict[str, Callable[..., Any]]:
     found = {}
     for group in get_overridable_functions().values():
         for function in group:
             name = resolve_name(function)
-            if name and not name.startswith("torch.Tensor."):
+            if name and not name.startswith("torch.Tensor.") and not name.split(".")[-1].startswith(UNSAFE_FUNCTIONS):
                 found[name] = function
     for name in (*magic_methods, *inplace_methods, "abs"):
         if hasattr(operator, name):
@@ -59,7 +91,7 @@ def _functions() -> dict[str, Callable[..., Any]]:
 
 @cache
 def _methods() -> frozenset[str]:
-    return frozenset(name for name in dir(torch.Tensor) if not name.startswith("_"))
+    return frozenset(name for name in dir(torch.Tensor) if not name.startswith("_")) - UNSAFE_METHODS
 
 
 def asks_for_no_view(model: nn.Module) -> bool:
@@ -67,7 +99,7 @@ def asks_for_no_view(model: nn.Module) -> bool:
     neither `view` nor what shows the order.
     """
     try:
-        graph = _Tracer().trace(model)
+        graph, _ = _traced(model)
     except Exception:  # tracing runs the model's own code, which may fail in any way
         return False
     return not any(node.op == "call_method" and node.target in NEED_ORDER for node in graph.nodes)
@@ -80,12 +112,15 @@ def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
     Raises:
         NotPlain: it cannot be traced, or holds something that is neither a tile nor torch's own.
     """
+    hooked = [n for n, m in model.named_modules() if any(not isinstance(h, (Marks, Unmarks)) for h in hooks_of(m))]
+    if hooked:
+        raise NotPlain(f"module {hooked[0]!r} has hooks")
     if isinstance(model, TileLayer):
         return {"layer": model.name}, {}
     if isinstance(model, (Recurrent, Step)):
         return {"module": _describe_module(model)}, {}
     try:
-        graph = _Tracer().trace(model)
+        graph, twin = _traced(model)
     except Exception as error:  # tracing runs the model's own code, which may fail in any way
         raise NotPlain(f"torch.fx cannot trace it ({' '.join(str(error).split())[:200]})") from error
     names = {id(function): name for name, function in _functions().items()}
@@ -104,7 +139,7 @@ def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
             if not isinstance(module, TileLayer):
                 modules[target] = _describe_module(module)
         elif node.op == "get_attr" and target not in state:
-            constants[target] = operator.attrgetter(target)(model)
+            constants[target] = operator.attrgetter(target)(twin)
         text = {
             "name": node.name,
             "op": node.op,
@@ -156,9 +191,16 @@ def rebuild(tree: Tree, layers: dict[str, nn.Module], tensors: dict[str, torch.T
 
 
 def _loaded(model: nn.Module, tensors: dict[str, torch.Tensor]) -> nn.Module:
-    missing = model.load_state_dict(tensors, strict=False).missing_keys
+    """The model with these tensors in the places of its own, which are as large and hold nothing yet."""
+    own = model.state_dict()
+    missing = [name for name in own if name not in tensors]
     if missing:
         raise CheckpointError(f"tensors of its digital part are missing: {', '.join(missing)}")
+    for name, value in own.items():
+        if value.shape != tensors[name].shape:
+            shapes = f"{tuple(tensors[name].shape)}, its module wants {tuple(value.shape)}"
+            raise CheckpointError(f"the tensor {name} of its digital part has shape {shapes}")
+    model.load_state_dict({name: tensors[name] for name in own}, assign=True)
     return model
 
 
@@ -166,7 +208,11 @@ def _with_tiles(module: nn.Module, name: str, layers: dict[str, nn.Module]) -> n
     """The module called `name` with those of its own modules that are tiles replaced by them."""
     for child in [child for child, _ in module.named_modules() if child]:
         if (full := f"{name}.{child}".lstrip(".")) in layers:
-            replaced(module, child, layers[full])
+            tile, own = layers[full], module.get_submodule(child)
+            assert isinstance(tile, TileLayer)
+            if not isinstance(own, nn.Linear) or replace(linear_spec(own), dtype=tile.spec.dtype) != tile.spec:
+                raise CheckpointError(f"its layer {full!r} is {tile.spec}, its model wants {own}")
+            replaced(module, child, tile)
     return module
 
 
@@ -180,11 +226,11 @@ def _fault(node: Tree) -> str | None:
             return f"it calls {target}, which is no function of torch"
         # the name must stand in the file as such: one that is computed could be anything
         name = args["tuple"][1] if target == "getattr" else "public"
-        if not isinstance(name, str) or name.startswith("_"):
+        if not isinstance(name, str) or name.startswith("_") or name in UNSAFE_METHODS:
             return f"it takes the attribute {name!r}"
     elif op == "call_method":
         if target not in _methods():
-            return f"it calls the method {target!r}, which a tensor has not"
+            return f"it calls the method {target!r}, which is no safe one of a tensor"
     elif op in ("call_module", "get_attr", "placeholder", "output"):
         if not target.isprintable() or set(target) & set("'\"\\"):
             return f"it names {target!r}"
@@ -229,7 +275,12 @@ def _build_module(text: Tree) -> nn.Module:
     kind = RECURRENT.get(text["class"]) or getattr(nn, text["class"], None)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise CheckpointError(f"its model holds a module {text['class']!r}, which torch.nn has not")
-    return kind(**{key: _restore(value, {}) for key, value in text["args"].items()}).eval()
+    args = {key: _restore(value, {}) for key, value in text["args"].items()}
+    for key in LAYER_COUNTS:
+        if not (type(args.get(key, 1)) is int and 0 < args.get(key, 1) <= MOST_LAYERS):
+            raise CheckpointError(f"its model holds {text['class']} with {key} = {str(args[key])[:40]}")
+    with torch.device("meta"):
+        return kind(**args).eval()
 
 
 def _parent(root: nn.Module, name: str) -> nn.Module:
@@ -255,7 +306,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return {"tuple": [_plain(v) for v in value]}
     if isinstance(value, dict):
-        return {"dict": {key: _plain(v) for key, v in value.items()}}
+        return {"dict": [[_plain(key), _plain(v)] for key, v in value.items()]}  # text has no keys but text
     if isinstance(value, slice):
         return {"slice": [_plain(v) for v in (value.start, value.stop, value.step)]}
     if isinstance(value, torch.dtype):
@@ -268,6 +319,10 @@ def _plain(value: Any) -> Any:
 def _restore(value: Any, nodes: dict[str, fx.Node]) -> Any:
     if isinstance(value, list):
         return [_restore(v, nodes) for v in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise CheckpointError(
+            f"the structure of its model is damaged or foreign: it holds a number of {len(str(value))} digits"
+        )
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict) and len(value) == 1:
@@ -277,7 +332,7 @@ def _restore(value: Any, nodes: dict[str, fx.Node]) -> Any:
         if kind == "tuple":
             return tuple(_restore(v, nodes) for v in inner)
         if kind == "dict":
-            return {key: _restore(v, nodes) for key, v in inner.items()}
+            return {_restore(key, nodes): _restore(v, nodes) for key, v in inner}
         if kind == "slice":
             return slice(*(_restore(v, nodes) for v in inner))
         if kind == "dtype":

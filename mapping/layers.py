@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from math import prod
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional
 
 from ..crossbar.hardware import Hardware
 from ..crossbar.matrix import TiledMatrix
 from ..crossbar.tile import Plan
 from .errors import MappingError
+from .inference import Inference, OneByOne, Session
+from .order import FIRST, Order, SampleAxis, order_of
+from .parameters import TileParameter
 
 Triple = tuple[int, int, int]
+CELLS = "cells"  # key of a layer's cells in a state dict: their digest
 _PAD_MODE = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 
 
@@ -38,6 +43,39 @@ class LayerSpec:
     dilation: Triple = (1, 1, 1)
     padding: tuple[int, ...] = ()
     padding_mode: str = "constant"
+    dtype: str = "float32"
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """Of the weights in the model."""
+        found: torch.dtype = getattr(torch, self.dtype)
+        return found
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Of torch's weight."""
+        return (self.out_features, self.in_features // self.groups, *self.kernel[3 - self.dims :])
+
+    @cached_property
+    def attributes(self) -> dict[str, Any]:
+        """The attributes that the layer has in torch, by their names there."""
+        if self.dims == 0:
+            return {"in_features": self.in_features, "out_features": self.out_features}
+        pads = tuple(zip(self.padding[::2], self.padding[1::2], strict=True))[::-1]
+        alike = all(a == b for a, b in pads)
+        mode = next(name for name, found in _PAD_MODE.items() if found == self.padding_mode)
+        return {
+            "in_channels": self.in_features,
+            "out_channels": self.out_features,
+            "groups": self.groups,
+            "kernel_size": self.kernel[3 - self.dims :],
+            "stride": self.stride[3 - self.dims :],
+            "dilation": self.dilation[3 - self.dims :],
+            "padding": (tuple(a for a, _ in pads) or (0,) * self.dims) if alike else "same",
+            "padding_mode": mode,
+            "transposed": False,
+            "output_padding": (0,) * self.dims,
+        }
 
 
 @dataclass(frozen=True)
@@ -52,7 +90,7 @@ class Matrices:
 
 
 def linear_spec(module: nn.Linear) -> LayerSpec:
-    return LayerSpec(0, module.in_features, module.out_features)
+    return LayerSpec(0, module.in_features, module.out_features, dtype=_dtype(module))
 
 
 def conv_spec(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> LayerSpec:
@@ -76,7 +114,12 @@ def conv_spec(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> LayerSpec:
         _triple(module.dilation),
         padding if any(padding) else (),
         _PAD_MODE[module.padding_mode],
+        _dtype(module),
     )
+
+
+def _dtype(module: nn.Module) -> str:
+    return str(module.weight.dtype).removeprefix("torch.")
 
 
 HANDLERS: dict[type[nn.Module], Callable[[Any], LayerSpec]] = {
@@ -99,56 +142,13 @@ def matrices(weight: torch.Tensor, bias: torch.Tensor | None, spec: LayerSpec) -
     return Matrices(np.ascontiguousarray(w.numpy()), b)
 
 
-@dataclass
-class Inference:
-    """What one pass through a chip shares among its layers.
-
-    A pass can be several reads, numbered from `read`: the layers then see their samples one read after the other, and
-    `repeated` is the tensor that holds the same samples for each read. With `channels_last` convolutions return the
-    memory layout that they compute in. A pass that is `surveying` computes digitally and keeps, in `inputs`, what goes
-    into the layers named there, over all their calls; one that is `calibrating` sets their ranges from that.
-    """
-
-    read: int = 0
-    reads: int = 1
-    repeated: torch.Tensor | None = None
-    first_sample: int = 0
-    samples: int = 1
-    surveying: bool = False
-    calibrating: bool = False
-    noisy: bool = True
-    channels_last: bool = False
-    inputs: dict[str, list[np.ndarray[Any, Any]]] = field(default_factory=dict)
-    calls: dict[str, int] = field(default_factory=dict)
-
-    def shares(self, x: torch.Tensor) -> bool:
-        """Whether x is the repeated samples, perhaps in another shape, so that one read's inputs stand for all."""
-        same = self.repeated
-        return (
-            same is not None
-            and x.data_ptr() == same.data_ptr()
-            and not x.is_inference()
-            and x._version == 0  # not written to since
-            and x.is_contiguous()
-            and (len(x), x.numel(), x.dtype) == (len(same), same.numel(), same.dtype)
-        )
-
-
-@dataclass
-class Session:
-    """What a chip shares with its layers: the inference under way, and how many there have been."""
-
-    inference: Inference = field(default_factory=Inference)
-    calls: int = 0
-
-
 class TileLayer(nn.Module):
     """A linear or convolution layer on tiles; takes and returns what the torch layer does, without gradients.
 
     Attributes:
         matrix: the tiles.
         session: shared with the chip.
-        positions: matrix reads per sample in one inference, all calls of the layer together; None before the first.
+        samples_along: where the samples lie in its inputs; None where its rows belong to no sample.
         aliases: all names the layer has in its model.
     """
 
@@ -160,10 +160,33 @@ class TileLayer(nn.Module):
         self.aliases: list[str] = [name]
         self.spec = spec
         self.session = Session()
-        self.positions: int | None = None
+        self.samples_along: SampleAxis | None = FIRST
         self.matrix = TiledMatrix(
             weights.weights, weights.bias, hardware, name, seed, copy, spec.kernel, spec.stride, spec.dilation
         )
+        self.add_parameters()
+
+    def add_parameters(self) -> None:
+        """Weight and bias as the model may ask for them."""
+        for kind, shape in (("weight", self.spec.weight_shape), ("bias", (self.spec.out_features,))):
+            there = kind == "weight" or self.matrix.bias is not None
+            self._parameters[kind] = TileParameter(self, kind, shape, self.spec.torch_dtype) if there else None  # type: ignore[assignment]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_parameters": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.add_parameters()
+
+    def __getattr__(self, name: str) -> Any:
+        spec = vars(self).get("spec")
+        if spec is not None and name in spec.attributes:
+            return spec.attributes[name]
+        return super().__getattr__(name)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        raise MappingError(f"layer {self.name!r} is on tiles: its {name} cannot be set; change the model and map it")
 
     @property
     def hardware(self) -> Hardware:
@@ -181,22 +204,44 @@ class TileLayer(nn.Module):
     def array_energy_j(self) -> float | None:
         return self.matrix.array_energy_j
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    @property
+    def positions(self) -> int | None:
+        """Matrix reads per sample in one inference, all calls of the layer together; None before the first."""
+        return self.session.positions(self.name)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # as torch names it
+        self._check(input)
         run = self.session.inference
+        if run is None:  # a read of this layer alone
+            run = Inference(read=self.session.next_read(), samples=len(input) if input.ndim else 1, alone=True)
+        return self.read(input, run) if run.recorder is None else run.recorder.read(self, input, run)
+
+    def _check(self, x: torch.Tensor) -> None:
+        """Raises MappingError for what is no input of the layer, or has no values that tiles could read."""
+        if not isinstance(x, torch.Tensor):
+            raise MappingError(f"layer {self.name!r} takes a tensor, got {type(x).__name__}")
+        if not x.is_floating_point():
+            raise MappingError(
+                f"layer {self.name!r} takes floating-point inputs, got {x.dtype}: convert them, as with x.float()"
+            )
+        if x.layout != torch.strided or x.is_meta or is_functorch_wrapped_tensor(x):
+            what = "on the meta device" if x.is_meta else f"of layout {x.layout}"
+            what = "inside of vmap or another transform of torch.func" if is_functorch_wrapped_tensor(x) else what
+            raise MappingError(f"layer {self.name!r} takes dense tensors with values, got one {what}")
+        for kind, parameter in self._parameters.items():
+            if parameter is not None and not isinstance(parameter, TileParameter):
+                raise MappingError(f"layer {self.name!r} is on tiles: its {kind} cannot be replaced in a call")
+
+    def read(self, x: torch.Tensor, run: Inference) -> torch.Tensor:
+        """The layer's output for x in an inference."""
         shared = run.shares(x)
         inputs, leading, spatial = self._arrange(x[: run.samples] if shared else x)
-        rows = inputs.shape[0] * prod(spatial)
-        samples = run.samples if shared else run.samples * run.reads
-        per_sample = max(1, rows // samples) if leading else rows
         call = run.calls.get(self.name, 0)
         run.calls[self.name] = call + 1
         if run.surveying:
             if self.name in run.inputs:
                 run.inputs[self.name].append(inputs.copy())
             return self.digital(x)
-        positions = per_sample + (self.positions or 0 if call else 0)
-        if positions != self.positions:  # setting a module's attribute takes longer than a small read
-            self.positions = positions
         known = run.inputs.get(self.name)
         if run.calibrating and known is None and not (self.matrix.programmed if call else inputs.any()):
             return self.digital(x)  # no range comes from zeros, as a state starts with; later calls may have others
@@ -205,37 +250,100 @@ class TileLayer(nn.Module):
                 self.matrix.calibrate(*(known or [inputs]))
             except ValueError as error:
                 raise MappingError(str(error)) from error
-        if (run.first_sample or run.reads > 1) and rows % samples:
-            raise MappingError(
-                f"layer {self.name!r} has {rows} rows for {samples} samples: batches can't be told apart; "
-                "give all samples at once (batch_size=None)"
-            )
+        size = spatial[3 - self.spec.dims :]
+        inputs, order = self._by_sample(inputs, leading, run.samples * (1 if shared else run.reads), run)
         y = self.matrix.read(
             inputs,
             read=run.read,
             reads=run.reads,
             shared=shared,
-            first_row=run.first_sample * per_sample,
+            first_sample=run.first_sample if order.samples or not leading else 0,
+            shape=(*order.others, *size),
             call=call,
             noisy=run.noisy and not run.calibrating,
             threads=torch.get_num_threads(),
         )
+        shape = (*size, self.spec.out_features)
+        y = order.restored(y.reshape(-1, *shape))
         if shared:
             leading = (run.reads * leading[0], *leading[1:])
-        y = y.reshape(*leading, *spatial[3 - self.spec.dims :], self.spec.out_features)
-        out = torch.from_numpy(y).to(x.device, x.dtype)
+        out = torch.from_numpy(y.reshape(*leading, *shape))
+        if x.dtype != torch.float32 or x.device.type != "cpu":
+            out = out.to(x.device, x.dtype)
         if self.spec.dims == 0:
             return out
         out = out.movedim(-1, -1 - self.spec.dims)
         return out if run.channels_last else out.contiguous()
+
+    def _by_sample(
+        self, inputs: np.ndarray[Any, Any], leading: tuple[int, ...], samples: int, run: Inference
+    ) -> tuple[np.ndarray[Any, Any], Order]:
+        """Inputs with the samples first, and their order.
+
+        Raises:
+            MappingError: the samples cannot be told apart.
+            OneByOne: the rows belong to no sample, and several reads are asked for.
+        """
+        place = self.samples_along
+        if leading and place is not None and len(leading) > place.axis and leading[place.axis] % samples == 0:
+            order = order_of(leading, place, samples)
+            return order.arranged(inputs), order
+        if leading and leading[0] != 1 and place is not None and not (run.alone or run.calibrating):
+            raise MappingError(
+                f"layer {self.name!r} has an input of shape {leading} before its features for {samples} samples, which "
+                "are not told apart; give mho.map inputs of two samples or more to find them (calibrate= or check=)"
+            )
+        if run.reads > 1:
+            raise OneByOne
+        return inputs, order_of(leading, FIRST, 0)
+
+    def programmed(self, kind: str) -> torch.Tensor:
+        """Weight or bias, as `kind` says, in torch's layout: what the cells stand for, or before they do the exact."""
+        matrix = self.matrix
+        if kind == "bias":
+            assert matrix.bias is not None
+            rows = [p.weights[-1] * matrix.drive.limit for p in matrix.programmed] if matrix.bias_on_array else []  # type: ignore[union-attr]
+            return torch.from_numpy(np.stack(rows) if rows else matrix.bias).reshape(-1)
+        found = [p.weights[: matrix.weights.shape[1]] for p in matrix.programmed]
+        return self._as_torch(np.stack(found) if found else matrix.weights).contiguous()
+
+    def _as_torch(self, weights: np.ndarray[Any, Any]) -> torch.Tensor:
+        """Matrices (groups, rows, outputs) in torch's layout."""
+        spec, weight = self.spec, torch.from_numpy(weights).transpose(1, 2)
+        return weight.reshape(spec.out_features, *spec.kernel[3 - spec.dims :], -1).movedim(-1, 1)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> TileLayer:
+        return self  # there is nothing to move or convert
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        destination[f"{prefix}{CELLS}"] = torch.frombuffer(bytearray(self.matrix.digest()), dtype=torch.uint8)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        given = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+        if CELLS in given and bytes(given[CELLS].cpu().numpy()) != self.matrix.digest():
+            error_msgs.append(f"layer {self.name!r}: its cells are another chip's; save a chip with Chip.save")
+        elif CELLS not in given and any(kind in given for kind in self._parameters):
+            error_msgs.append(
+                f"layer {self.name!r}: it is on tiles and takes no weights; load them, then map the model"
+            )
+        elif CELLS not in given:
+            missing_keys.append(f"{prefix}{CELLS}")
 
     @torch.no_grad()
     def digital(self, x: torch.Tensor) -> torch.Tensor:
         """What the layer gives for x without tiles: torch's own arithmetic on the (folded) weights."""
         spec, matrix, given = self.spec, self.matrix, x
         x = x.to("cpu", torch.float32)
-        weight = torch.from_numpy(matrix.weights).transpose(1, 2)
-        weight = weight.reshape(spec.out_features, *spec.kernel[3 - spec.dims :], -1).movedim(-1, 1)
+        weight = self._as_torch(matrix.weights)
         bias = None if matrix.bias is None else torch.from_numpy(matrix.bias).reshape(-1)
         if spec.dims == 0:
             return functional.linear(x, weight, bias).to(given)

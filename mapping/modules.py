@@ -1,8 +1,17 @@
-"""Modules of a model by all their names."""
+"""Modules of a model by all their names, and copies of models."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from .errors import MappingError
+from .hooks import move_hooks
 
 
 def names_of(model: nn.Module) -> dict[str, list[str]]:
@@ -15,9 +24,48 @@ def names_of(model: nn.Module) -> dict[str, list[str]]:
 
 
 def replaced(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
-    """Put `module` in the place called `name`; returns the model, which is `module` itself when the name is empty."""
+    """Put `module` in the place called `name`, with the hooks of what stood there.
+
+    Returns the model, which is `module` itself when the name is empty.
+    """
+    move_hooks(model.get_submodule(name), module, name)
     if not name:
         return module
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
     return model
+
+
+class _Detaching(TorchFunctionMode):
+    """Copies tensors that were computed (weights of pruned or normalised layers), which torch refuses to."""
+
+    def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.Tensor.__deepcopy__ and not args[0].is_leaf:
+            value, known = args
+            if id(value) not in known:
+                known[id(value)] = value.detach().clone()
+            return known[id(value)]
+        return function(*args, **(kwargs or {}))
+
+
+def copied(model: nn.Module, keep: Iterable[Any] = ()) -> nn.Module:
+    """A copy of a model in evaluation; parameters and modules in `keep` are not copied but shared.
+
+    The fused kernels of torch's transformer layers are off in it, as they take weights past the layers that hold them.
+
+    Raises:
+        MappingError: it holds something that cannot be copied.
+    """
+    known: dict[int, Any] = {id(value): value for value in keep}
+    try:
+        with _Detaching():
+            made = copy.deepcopy(model, known).eval()
+    except Exception as error:  # copying runs the code of whatever the model holds
+        reason = " ".join(str(error).split())[:200]
+        raise MappingError(f"model cannot be copied ({type(error).__name__}: {reason})") from error
+    for module in made.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
+        elif isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
+    return made

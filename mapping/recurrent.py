@@ -15,11 +15,10 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from ..crossbar.calibration import percentile_of
+from .faithful import CELLS, RECURRENT, kind_of, tensors_of, unfaithful
 from .layers import TileLayer
 from .modules import names_of, replaced
 
-RECURRENT = (nn.LSTM, nn.GRU, nn.RNN)
-CELLS = (nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 DIGITAL_REASON = "its matrices are on tiles; activations and elementwise products of the gates stay digital"
 
 State = tuple[torch.Tensor, ...]  # h, and c of an LSTM, each (samples, size)
@@ -188,6 +187,9 @@ class Recurrent(nn.Module):
                 self.add_module(name, STEPS[kind](size, hidden_size, **other))
             size = len(names) * self.step(names[0]).sizes[0]
 
+    def flatten_parameters(self) -> None:
+        """Nothing, as in nn.LSTM on a CPU; models call it."""
+
     def step(self, name: str) -> Step:
         step = self.get_submodule(name)
         assert isinstance(step, Step)
@@ -268,7 +270,7 @@ def _packed(x: torch.Tensor, like: PackedSequence) -> PackedSequence:
 
 def _linear(inputs: int, outputs: int, bias: bool) -> nn.Module:
     """A linear layer whose weights are set later: no random numbers are drawn."""
-    return nn.utils.skip_init(nn.Linear, inputs, outputs, bias)
+    return nn.utils.skip_init(nn.Linear, inputs, outputs, bias, device=torch.get_default_device())
 
 
 def _set(linear: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -277,30 +279,40 @@ def _set(linear: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> 
         linear.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
 
 
-def _of(module: nn.Module) -> Recurrent | Step:
-    """What stands for a recurrent layer or cell of torch, with its weights."""
-    kind = type(module).__name__.removesuffix("Cell")
+def _of(module: Any) -> Recurrent | Step:
+    """What stands for a recurrent layer or cell of torch, with the weights that its forward uses and its attributes."""
+    kind = kind_of(module).__name__.removesuffix("Cell")
+    tensors: dict[str, Any] = tensors_of(module)
     other: dict[str, Any] = {"bias": module.bias}
     if kind == "RNN":
         other["nonlinearity"] = module.nonlinearity
-    if isinstance(module, CELLS):
-        cell = STEPS[kind](module.input_size, module.hidden_size, **other)
-        return cell.take(module.weight_ih, module.weight_hh, module.bias_ih, module.bias_hh).eval()
-    assert isinstance(module, RECURRENT)
-    if kind == "LSTM":
-        other["proj_size"] = module.proj_size
-    sizes = module.input_size, module.hidden_size, module.num_layers
-    layers = Recurrent(kind, *sizes, module.batch_first, module.bidirectional, **other)
-    for suffix in (suffix for names in layers.suffixes for suffix in names):
-        weights: list[Any] = [getattr(module, f"{part}_{suffix}", None) for part in PARTS]
-        layers.step(suffix).take(*weights)
-    return layers.eval()
+    steps: Recurrent | Step
+    if kind_of(module) in CELLS:
+        steps = STEPS[kind](module.input_size, module.hidden_size, **other)
+        weights: list[Any] = [tensors.get(part) for part in PARTS]
+        steps.take(*weights)
+    else:
+        if kind == "LSTM":
+            other["proj_size"] = module.proj_size
+        sizes = module.input_size, module.hidden_size, module.num_layers
+        steps = Recurrent(kind, *sizes, module.batch_first, module.bidirectional, **other)
+        for suffix in (suffix for names in steps.suffixes for suffix in names):
+            weights = [tensors.get(f"{part}_{suffix}") for part in PARTS]
+            steps.step(suffix).take(*weights)
+    for name, value in vars(module).items():  # hidden_size, num_layers ... which models read
+        if not hasattr(steps, name) and isinstance(value, (bool, int, float, str)):
+            setattr(steps, name, value)
+    return steps.eval()
 
 
 def recurrent_names(model: nn.Module) -> dict[str, list[str]]:
     """All names, by the first one, of the layers and cells that `expanded` replaces."""
-    kinds = {name: type(module) for name, module in model.named_modules()}
-    return {name: names for name, names in names_of(model).items() if kinds[name] in (*RECURRENT, *CELLS)}
+    modules = dict(model.named_modules())
+    return {
+        name: names
+        for name, names in names_of(model).items()
+        if kind_of(modules[name]) in (*RECURRENT, *CELLS) and unfaithful(modules[name]) is None
+    }
 
 
 def expanded(model: nn.Module, keep: Iterable[str] = ()) -> nn.Module:

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy.optimize import nnls
 
-from ..crossbar.expected import Errors, expected_errors, gain_of
+from ..crossbar.expected import Errors, expected_errors
 from ..crossbar.hardware import Hardware
-from ..crossbar.matrix import TiledMatrix
+from ..crossbar.kernels.plain import gather
+from ..crossbar.matrix import Counts, TiledMatrix
 from .chip import Chip
 from .errors import MappingError
-from .layers import Inference, TileLayer
+from .estimates import ERRORS, FIGURES, LEAST, fit, gain_with_error, is_shared, mean_with_error, of_pairs
+from .inference import Inference
+from .layers import TileLayer
 
 __all__ = ["PARTS", "Reduction", "reduce"]
 
 Array = np.ndarray[Any, Any]
 PARTS = ("frozen", "slow", "fresh")
 ROWS = 2048  # of a layer's matrix that are looked at
+SIGMAS = ("sigma_add", "sigma_mult")
 STEPS = 8  # calls of a layer that is used several times
-NOTHING = 1e-6  # errors below this part of the outputs are rounding
-BINS = 30  # of outputs by size, of equal numbers
-HOLDS = 0.25  # largest `misfit` of a model that is taken to hold
+SAMPLES = 20  # from which on positions of one sample count as dependent
 MATTERS = 0.1  # share of a layer's squared error above which a part of it has to hold
 
 
@@ -40,12 +41,14 @@ class Reduction:
             from read to read, and `total` is what one read sees. Columns: `sigma_add` (in the layer's own units) and
             `sigma_mult`, fitted to the measured E[error^2 | y] = sigma_add^2 + sigma_mult^2 y^2 over real inputs;
             `misfit`, the root mean square relative deviation of the mean squared errors from that, over bins of
-            equally many outputs by |y|; `misfit_outputs`, the same over the outputs of the layer, one by one; `holds`,
-            whether both are at most 25 %; `rms`, of the error; `gain`, by which outputs before the bias are multiplied
-            on average (of `frozen`, else 1); the same, `predicted_...`, for the errors expected from the physics;
-            `y_rms`, of the exact outputs.
+            equally many outputs by |y|; `misfit_outputs`, the same over the outputs of the layer, one by one; both less
+            what sampling gives; `holds`, whether both are at most 25 %; `rms`, of the error; `gain`, by which outputs
+            before the bias are multiplied on average (of `frozen`, else 1); of each of these but `holds`, the standard
+            error `..._se`; the same, `predicted_...`, for the errors expected from the physics, for which nothing is
+            drawn; `y_rms`, of the exact outputs. A frozen or slow part that chance may have made is 0 and holds, and so
+            is a misfit; a gain is then 1: see docs/reduction.md.
         sources: mean squared error expected from each source, in units of the layer's outputs squared: columns layer,
-            part, source, variance.
+            part, source, variance, and variance_se, of which inputs they happen to be.
     """
 
     table: pd.DataFrame
@@ -97,10 +100,18 @@ class Reduction:
         return model
 
     def __str__(self) -> str:
-        shown = self.table.copy()
-        for column in shown.columns[2:]:
-            if column != "holds":
-                shown[column] = shown[column].map("{:.3g}".format)
+        shown = self.table[["layer", "part"]].copy()
+        for name in (n for n in self.table.columns[2:] if not n.endswith("_se")):
+            values, errors = self.table[name], self.table.get(f"{name}_se")
+            if errors is not None and name != "gain":
+                sure = (values > ERRORS * errors) | (errors == 0)
+                if name in SIGMAS:  # the surer one of the two stays
+                    other = SIGMAS[1 - SIGMAS.index(name)]
+                    sure |= values * self.table[f"{other}_se"] >= self.table[other] * errors
+                values = values.where(sure, 0.0)
+            shown[name] = values if name == "holds" else values.map("{:.3g}".format)
+            if errors is not None:
+                shown[name] += errors.map(" ± {:.1g}".format)
         return shown.to_string(index=False)
 
 
@@ -117,11 +128,11 @@ def reduce(chip: Chip, images: torch.Tensor, *, reads: int = 8) -> Reduction:
             for which slow and fresh parts are told apart: take the number of votes.
 
     Raises:
-        ValueError: no images, or fewer than 2 reads.
+        ValueError: fewer than 2 images, or fewer than 2 reads.
         MappingError: a layer that the images never reach.
     """
-    if not len(images):
-        raise ValueError("images must hold at least one sample, got none")
+    if len(images) < 2:
+        raise ValueError(f"images must hold at least 2 samples, to tell errors from chance, got {len(images)}")
     if reads < 2:
         raise ValueError(f"reads must be at least 2, to tell frozen from fresh errors, got {reads}")
     survey = Inference(surveying=True, inputs={name: [] for name in chip.layers})
@@ -131,77 +142,92 @@ def reduce(chip: Chip, images: torch.Tensor, *, reads: int = 8) -> Reduction:
     for name, layer in chip.layers.items():
         if not survey.inputs[name]:
             raise MappingError(f"reduce: the images never reach layer {name!r}")
-        x = _few_rows(layer.matrix, survey.inputs[name])
-        expected = expected_errors(layer.matrix, x, reads)
-        measured, gain = _measure(layer.matrix, x, expected, reads)
+        matrix, x, samples = _few_rows(layer.matrix, survey.inputs[name])
+        expected = expected_errors(matrix, x, reads)
+        measured, noise, gain = _measure(matrix, x, samples, expected, reads)
         predicted = {part: expected.total(part) for part in PARTS}
+        noises = dict.fromkeys(("frozen", "slow"), (noise, predicted["fresh"] / reads))
         predicted["total"] = sum(predicted.values()) + np.square((expected.gain - 1) * expected.product)
         for part in (*PARTS, "total"):
-            gains = (gain, expected.gain) if part == "frozen" else (1.0, 1.0)
-            found, foreseen = (_fit(expected.y, squared[part]) for squared in (measured, predicted))
+            met, foreseen_noise = noises.get(part, (np.zeros_like(noise),) * 2)
+            found = fit(expected.y, measured[part].squared, met, samples, found=measured[part].found)
+            foreseen = fit(expected.y, predicted[part], foreseen_noise)
+            found["gain"], found["gain_se"] = gain if part == "frozen" else (1.0, 0.0)
+            foreseen["gain"] = expected.gain if part == "frozen" else 1.0
             rows.append(
-                {"layer": name, "part": part, **found, "gain": gains[0]}
-                | {f"predicted_{key}": value for key, value in {**foreseen, "gain": gains[1]}.items() if key != "holds"}
+                {"layer": name, "part": part, **found}
+                | {f"predicted_{key}": foreseen[key] for key in (*FIGURES, "gain")}
                 | {"y_rms": float(np.sqrt(np.square(expected.y).mean()))}
             )
         sources += [
-            {"layer": name, "part": part, "source": source, "variance": float(variance.mean())}
+            {"layer": name, "part": part, "source": source}
+            | dict(zip(("variance", "variance_se"), mean_with_error(variance, samples), strict=True))
             for part in PARTS
             for source, variance in getattr(expected, part).items()
         ]
     return Reduction(pd.DataFrame(rows), pd.DataFrame(sources), chip)
 
 
-def _few_rows(matrix: TiledMatrix, calls: list[Array]) -> Array:
-    """Some of the inputs, from calls of the layer that are spread over the inference: about `ROWS` rows together."""
-    x = [calls[int(call)] for call in np.unique(np.linspace(0, len(calls) - 1, min(len(calls), STEPS)).astype(int))]
-    x = [call for call in x if call.shape[1:] == x[0].shape[1:]]
-    positions = prod(matrix.positions(x[0].shape[1:4]))
-    return np.concatenate([call[: max(1, ROWS // (positions * len(x)))] for call in x])
+def _few_rows(matrix: TiledMatrix, calls: list[Array]) -> tuple[TiledMatrix, Array, Array]:
+    """Some of the rows that a layer reads, with a matrix that reads them as they are, and the sample of each.
 
-
-def _measure(matrix: TiledMatrix, x: Array, expected: Errors, reads: int) -> tuple[dict[str, Array], float]:
-    """Squared errors (rows, outputs) by part of reads of x, unbiased (so that some are below 0), and the gain."""
-
-    def read(matrix: TiledMatrix) -> tuple[Array, Array]:
-        """Mean over the reads before the bias, and variance from read to read."""
-        got = matrix.read(x, reads=reads, shared=True).reshape(reads, *expected.y.shape).astype(np.float64)
-        return got.mean(axis=0) - (expected.y - expected.product), got.var(axis=0, ddof=1)
-
-    level, fresh = read(matrix)
-    alone, noise = level, fresh
-    if any(len(programmed.slow_std) for programmed in matrix.programmed):
-        alone, noise = read(matrix.forgetful())
-    gain = gain_of(expected.product, alone)
-    total = np.square(level - expected.product) + (1 - 1 / reads) * fresh
-    frozen = np.square(alone - gain * expected.product) - noise / reads
-    slow = np.square(level - gain * expected.product) - fresh / reads - frozen
-    return {"frozen": frozen, "slow": slow, "fresh": fresh, "total": total}, gain
-
-
-def _fit(y: Array, squared: Array) -> dict[str, Any]:
-    """sigma_add and sigma_mult of E[squared | y] = sigma_add^2 + sigma_mult^2 y^2, by weighted least squares.
-
-    The bins hold equally many values of |y|; the error of a bin's mean is taken as in proportion to the mean.
+    They come from calls of the layer that are spread over the inference, and from as many samples as there are, with as
+    many positions of each as make about `ROWS` rows.
     """
-    order = np.argsort(np.abs(y), axis=None)
-    power, mean = (
-        np.array([part.mean() for part in np.array_split(values.reshape(-1)[order], BINS)])
-        for values in (y**2, squared)
-    )
-    rms = float(np.sqrt(max(squared.mean(), 0)))
-    names = ("sigma_add", "sigma_mult", "misfit", "misfit_outputs", "holds", "rms")
-    if rms <= NOTHING * float(np.sqrt(power.mean())):
-        return dict(zip(names, (0.0, 0.0, 0.0, 0.0, True, rms), strict=True))
-    least = 0.05 * mean.mean()
-    level, solution = np.maximum(mean, least), np.zeros(2)
-    for _ in range(5):
-        solution, _ = nnls(np.stack([np.ones_like(power), power], axis=1) / level[:, None], mean / level)
-        level = np.maximum(solution[0] + solution[1] * power, least)
-    of_outputs = np.maximum(solution[0] + solution[1] * np.square(y).mean(axis=0), least)
-    misfits = [
-        float(np.sqrt(np.square(found / fitted - 1).mean()))
-        for found, fitted in ((mean, level), (squared.mean(axis=0), of_outputs))
-    ]
-    add, mult = np.sqrt(solution)
-    return dict(zip(names, (float(add), float(mult), *misfits, max(misfits) <= HOLDS, rms), strict=True))
+    rng, patches, samples = np.random.default_rng(0), [], []
+    chosen = np.unique(np.linspace(0, len(calls) - 1, min(len(calls), STEPS)).astype(int))
+    for x in (calls[int(call)] for call in chosen):
+        few = np.unique(np.linspace(0, len(x) - 1, min(len(x), ROWS // len(chosen))).astype(int))
+        positions = prod(matrix.positions(x.shape[1:4]))
+        many = min(positions, max(1, ROWS // (len(chosen) * len(few))))
+        geometries = [matrix.geometry(x.shape, g) for g in range(matrix.plan.groups)]
+        for sample in few:
+            taken = np.sort(rng.choice(positions, many, replace=False))
+            one = x[sample : sample + 1]
+            patches.append(np.concatenate([gather(one, geometry)[taken] for geometry in geometries], axis=1))
+            samples += [sample] * many
+    numbers = np.unique(samples, return_inverse=True)[1]
+    if numbers.max() + 1 < SAMPLES:
+        numbers = np.arange(len(samples))
+    single = (1, 1, 1)
+    plain = replace(matrix, kernel=single, stride=single, dilation=single, counts=Counts(), _kept={})
+    return plain, np.concatenate(patches)[:, None, None, None], numbers
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Squared errors (rows, outputs), unbiased, so that some are below 0; whether there are any."""
+
+    squared: Array
+    found: bool = True
+
+
+def _measure(
+    matrix: TiledMatrix, x: Array, samples: Array, expected: Errors, reads: int
+) -> tuple[dict[str, _Part], Array, tuple[float, float]]:
+    """The parts of the errors of reads of x, the squared read noise of their mean, and the gain with its error."""
+
+    def read(matrix: TiledMatrix) -> Array:
+        """Errors (reads, rows, outputs)."""
+        return matrix.read(x, reads=reads, shared=True).reshape(reads, *expected.y.shape) - expected.y
+
+    errors = alone = read(matrix)
+    lasting = any(len(programmed.slow_std) for programmed in matrix.programmed)
+    if lasting:
+        alone = read(matrix.forgetful())
+    noise = alone.var(axis=0, ddof=1)
+    least = np.sqrt(max(LEAST * float(noise.mean()), np.finfo(float).tiny))
+    add, mult = (fit(expected.y, noise, np.zeros_like(noise))[name] for name in ("sigma_add", "sigma_mult"))
+    scale = np.maximum(np.sqrt(add**2 + (mult * expected.y) ** 2), least)
+
+    def part(errors: Array) -> _Part:
+        return _Part(of_pairs(errors), not noise.any() or is_shared(errors, scale))
+
+    gain, error = gain_with_error(expected.product, expected.product + alone.mean(axis=0), samples)
+    found = {
+        "frozen": part(alone - (gain - 1) * expected.product),
+        "slow": part(errors - alone) if lasting else _Part(np.zeros_like(noise), found=False),
+        "fresh": _Part(errors.var(axis=0, ddof=1)),
+        "total": _Part(np.square(errors).mean(axis=0)),
+    }
+    return found, noise / reads, (gain, error)

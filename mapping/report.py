@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from ..crossbar.extrapolation import extrapolations
 from ..crossbar.row_tile import BINS, HISTOGRAM_TOP
+from .cover import Cover
 
 if TYPE_CHECKING:
+    from .check import Check
     from .chip import Chip
     from .layers import TileLayer
 
+LOADED = "the chip was loaded"
 NAMED = 3  # modules of one type and reason that the text names
 
 
@@ -25,22 +30,31 @@ class Report:
         table: one row a layer. `weight_rmse` is the error of the programmed weights as a share of the RMS weight;
             clipping is counted over all reads of the chip since it was calibrated (NaN where nothing was converted);
             conductances are in siemens, over all cells in use; `array_energy_j` is the array's energy for one sample.
-        digital: name, type and reason of what is not on tiles.
+        digital: name, type, reason and number of parameters of what is not on tiles; a parameter that several parts
+            share, or that tiles hold too, counts once.
         title: the hardware and the seed.
+        cover: how much of the model is on tiles, and whether the mapping was checked.
+        extrapolated: settings of the hardware outside the data behind its models, with the layers that have them.
     """
 
     table: pd.DataFrame
     digital: pd.DataFrame
     title: str
+    cover: Cover
+    extrapolated: dict[str, list[str]]
 
     @classmethod
     def of(cls, chip: Chip) -> Report:
         title = f"{chip.hardware.name}, seed {chip.seed}" + (f", copy {chip.copy_index}" if chip.copy_index else "")
-        return cls(
-            pd.DataFrame([_row(layer) for layer in chip.layers.values()]),
-            pd.DataFrame(list(chip.digital), columns=["name", "type", "reason"]),
-            title,
-        )
+        cover = chip.cover or Cover.of(chip, None, set(), LOADED)
+        digital = pd.DataFrame(list(chip.digital), columns=["name", "type", "reason"])
+        digital["parameters"] = [cover.digital.get(name, 0) for name in digital["name"]]
+        extrapolated: dict[str, list[str]] = {}
+        for name, layer in chip.layers.items():
+            for said in extrapolations(layer.hardware):
+                extrapolated.setdefault(said, []).append(name)
+        table = pd.DataFrame([_row(layer) for layer in chip.layers.values()])
+        return cls(table, digital, title, cover, extrapolated)
 
     def __str__(self) -> str:
         shown = pd.DataFrame(
@@ -54,8 +68,8 @@ class Report:
                 "weight error": self.table["weight_rmse"].map("{:.2%}".format),
                 "DAC clip": self.table["dac_clipped"].map(_share),
                 "ADC clip": self.table["adc_clipped"].map(_share),
-                "G mean (uS)": (1e6 * self.table["g_mean"]).map("{:.3g}".format),
-                "G std (uS)": (1e6 * self.table["g_std"]).map("{:.3g}".format),
+                "G mean (uS)": (1e6 * self.table["g_mean"]).map(_number),
+                "G std (uS)": (1e6 * self.table["g_std"]).map(_number),
             }
         )
         cells = int(self.table["cells"].sum())
@@ -65,8 +79,48 @@ class Report:
             lines.append("not on tiles:")
             for (kind, reason), rows in self.digital.groupby(["type", "reason"], sort=False):
                 more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
-                lines.append(f"  {', '.join(rows['name'][:NAMED])}{more} ({kind}): {reason}")
-        return "\n".join(lines)
+                names = ", ".join(name or "the model" for name in rows["name"][:NAMED])
+                count = int(rows["parameters"].sum())
+                held = f"; {count:,} parameter{'s' * (count != 1)}" if count else ""
+                lines.append(f"  {names}{more} ({kind}): {reason}{held}")
+        for said, layers in self.extrapolated.items():
+            where = "all layers" if len(layers) == len(self.table) else ", ".join(map(repr, layers[:NAMED]))
+            more = f" and {len(layers) - NAMED} more" if NAMED < len(layers) < len(self.table) else ""
+            lines.append(f"outside the data ({where}{more}): {said}")
+        return "\n".join([*lines, *_checked(self.cover.check), _shares(self.cover)])
+
+
+def _checked(check: Check | str) -> list[str]:
+    """What the comparison with the caller's network showed, and which layers it did not see."""
+    if isinstance(check, str):
+        return [f"unchecked: {check}"]
+    samples = f"{check.samples} sample{'s' * (check.samples != 1)}"
+    lines = [
+        f"checked: computed digitally, it equals the caller's network on {samples} within {check.error:.1g} "
+        f"(tolerance {check.tolerance:.1g})"
+    ]
+    if unreached := check.unreached:
+        more = f" and {len(unreached) - NAMED} more" if len(unreached) > NAMED else ""
+        lines.append(f"unchecked, as the inputs never reach them: {', '.join(unreached[:NAMED])}{more}")
+    return lines
+
+
+def _shares(cover: Cover) -> str:
+    parameters = f"{_part(cover.on_tiles, cover.parameters)} of {cover.parameters:,} parameters"
+    if isinstance(cover.check, str) or not cover.check.macs:
+        return f"on tiles: {parameters}; multiply-accumulates unknown without inputs"
+    macs = cover.check.macs // cover.check.samples
+    share = _part(cover.check.macs_on_tiles, cover.check.macs)
+    return f"on tiles: {parameters}, {share} of {macs:,} multiply-accumulates a sample"
+
+
+def _part(part: int, whole: int) -> str:
+    """A share; 100 % only where nothing is left out."""
+    return f"{math.floor(1000 * part / whole) / 10:.1f} %" if whole else "all"
+
+
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3g}"
 
 
 def _share(value: float) -> str:
@@ -79,7 +133,7 @@ def _row(layer: TileLayer) -> dict[str, Any]:
     histogram = sum(p.histogram for p in matrix.programmed)
     g = (np.arange(BINS) + 0.5) * HISTOGRAM_TOP * layer.hardware.cell.g_max / BINS
     g_mean = float(np.average(g, weights=histogram))
-    counts = matrix.counts
+    counts, clips = matrix.counts, matrix.drive is not None and matrix.drive.clips
     return {
         "layer": layer.name,
         "aliases": ", ".join(layer.aliases[1:]),
@@ -94,7 +148,7 @@ def _row(layer: TileLayer) -> dict[str, Any]:
         "cells": plan.cells,
         "utilisation": plan.utilisation,
         "weight_rmse": float(np.sqrt(np.mean((stored - matrix.weights) ** 2) / np.mean(np.square(matrix.weights)))),
-        "dac_clipped": counts.inputs_clipped / counts.inputs if counts.inputs and layer.hardware.dac.bits else np.nan,
+        "dac_clipped": counts.inputs_clipped / counts.inputs if counts.inputs and clips else np.nan,
         "adc_clipped": counts.readings_clipped / counts.readings if counts.readings else np.nan,
         "g_mean": g_mean,
         "g_std": float(np.sqrt(np.average((g - g_mean) ** 2, weights=histogram))),

@@ -1,39 +1,43 @@
 """Saved chips: a folder with `chip.yaml` (what it is) and `chip.safetensors` (conductances, weights), no pickle.
 
 The programmed conductances themselves are kept, not the seed alone, so a loaded chip is the same chip on any machine.
+The text is JSON (which is YAML too, and has no tags, aliases or other surprises). Its first line is a comment with the
+SHA-256 of the rest, which holds those of the other file's header and of each tensor: nothing in either file can change
+unnoticed, nor can the two be of different chips.
 """
 
 from __future__ import annotations
 
-import copy
-from dataclasses import asdict, replace
-from math import prod
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..crossbar.converters import Drive
 from ..crossbar.hardware import Hardware
-from ..crossbar.kernels.read import Planes
+from ..devices.config import faults
 from .chip import Chip, Digital
+from .description import FORMAT, SavedChip, build_layer, describe_layer, layer_arrays
 from .errors import CheckpointError, MappingError
 from .folders import whole_folder
 from .graph import NotPlain, describe, rebuild
-from .layers import LayerSpec, Matrices, TileLayer
-from .modules import replaced
+from .layers import CELLS
+from .modules import copied, replaced
 from .recurrent import expanded, recurrent_names
 from .trace import Call
 
-FORMAT = 2
 TEXT, TENSORS = "chip.yaml", "chip.safetensors"
-PARTS = ("row_conductance", "histogram", "slow_std", "slow_shares")  # of `Programmed`, beside its planes
-PARTITION = ("edges", "reference")  # what of a plane follows from the hardware alone
+MOST = 100_000_000  # bytes of the text, and of the header of the other file, as safetensors has it
+FIRST_LINE = re.compile(rb"# mho chip, format (\d{1,9}), sha256 ([0-9a-f]{64})")
+OLD = re.compile(rb"format: ([12])\s")
 
 
 def check_target(path: str | Path) -> Path:
@@ -60,24 +64,61 @@ def save(chip: Chip, path: str | Path) -> None:
         structure, constants = describe(chip.model)
     except NotPlain as reason:
         structure, constants = str(reason), {}
+    trace = chip.trace if all(call.digital or call.positions for call in chip.trace) else []  # of an empty batch
     text = {
         "format": FORMAT,
         "seed": chip.seed,
         "copy": chip.copy_index,
+        "located": chip.session.located,
         "digital": [list(d) for d in chip.digital],
-        "trace": [call.plain() for call in chip.trace],
-        "layers": {name: _describe(layer) for name, layer in chip.layers.items()},
+        "trace": [call.plain() for call in trace],
+        "layers": {name: describe_layer(layer) for name, layer in chip.layers.items()},
         "hardware": chip.hardware.model_dump(mode="json"),
         "structure": structure,
     }
     tensors = {f"digital.{key}": _own(value) for key, value in chip.model.state_dict().items()}
     tensors |= {f"constant.{key}": _own(value) for key, value in constants.items()}
     for name, layer in chip.layers.items():
-        for key, array in _arrays(layer).items():
+        for key, array in layer_arrays(layer).items():
             tensors[f"layer.{name}.{key}"] = torch.from_numpy(np.ascontiguousarray(array))
+    try:
+        SavedChip.model_validate(text | {"digests": {"header": "", "tensors": {}}})
+    except ValidationError as error:
+        raise MappingError(f"chip cannot be saved: {_short(faults(error))}") from error
     with whole_folder(path) as folder:
-        (folder / TEXT).write_text(yaml.safe_dump(text, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        write(folder, text, tensors)
+
+
+def write(folder: Path, text: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """Write both files of a chip, with their digests.
+
+    Raises:
+        MappingError: more text than is read again.
+    """
+    with ThreadPoolExecutor() as pool:  # hashing while the tensors are written
+        digests = pool.map(_digest, tensors.values())
         save_file(tensors, folder / TENSORS)
+    header = sha256(_header(folder / TENSORS)).hexdigest()
+    text = text | {"digests": {"header": header, "tensors": dict(zip(tensors, digests, strict=True))}}
+    body = json.dumps(text, indent=1).encode()
+    if len(body) > MOST:
+        raise MappingError(
+            f"chip cannot be saved: its {TEXT} would have {len(body)} bytes, and at most {MOST} are read"
+        )
+    first = f"# mho chip, format {FORMAT}, sha256 {sha256(body).hexdigest()}\n"
+    (folder / TEXT).write_bytes(first.encode() + body)
+
+
+def _digest(value: torch.Tensor) -> str:
+    """Of the values of a tensor; name, type and shape stand in the header."""
+    return sha256(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"").hexdigest()
+
+
+def _header(path: Path) -> bytes:
+    """The first bytes of a safetensors file: their number, then names, types, shapes and places of its tensors."""
+    with path.open("rb") as file:
+        size = file.read(8)
+        return size + file.read(min(MOST, int.from_bytes(size, "little")))
 
 
 def _own(value: torch.Tensor) -> torch.Tensor:
@@ -100,33 +141,85 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> Chip:
     if not (path / TEXT).is_file() or not (path / TENSORS).is_file():
         raise CheckpointError(f"chip {path}: no saved chip there (a folder with {TEXT} and {TENSORS})")
     try:
-        text = yaml.safe_load((path / TEXT).read_text(encoding="utf-8"))
-        tensors = load_file(path / TENSORS)
-    except (yaml.YAMLError, UnicodeDecodeError, SafetensorError) as error:
-        raise CheckpointError(f"chip {path}: damaged ({' '.join(str(error).split())[:200]})") from error
-    if not isinstance(text, dict) or text.get("format") != FORMAT:
-        found = text.get("format") if isinstance(text, dict) else None
-        raise CheckpointError(f"chip {path}: expected format {FORMAT}, got {found}")
-    try:
-        return _assemble(text, tensors, model)
+        return _assemble(*_read(path), model)
     except CheckpointError as error:
-        raise CheckpointError(f"chip {path}: {error}") from error
+        raise CheckpointError(f"chip {path}: {_short(str(error), 1000)}") from error
+    except ValidationError as error:
+        raise CheckpointError(f"chip {path}: {_short(faults(error))}") from error
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise CheckpointError(f"chip {path}: cannot be read ({reason})") from error
     except Exception as error:  # what a damaged file makes of the constructors it feeds is anybody's guess
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise CheckpointError(f"chip {path}: damaged ({reason})") from error
+        raise CheckpointError(f"chip {path}: damaged ({type(error).__name__}: {_short(str(error))})") from error
 
 
-def _assemble(text: dict[str, Any], tensors: dict[str, torch.Tensor], model: nn.Module | None) -> Chip:
-    structure = text["structure"]  # the last of its entries
-    hardware = Hardware.model_validate(text["hardware"])
-    seed, copy_index = int(text["seed"]), int(text["copy"])
+def _short(text: str, most: int = 300) -> str:
+    """In one line of at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 3] + "..."
+
+
+def _read(path: Path) -> tuple[SavedChip, dict[str, torch.Tensor]]:
+    """Text and tensors, both as they were written.
+
+    The tensors are copies: a file can be changed or cut while it is in use.
+    """
+    with (path / TEXT).open("rb") as file:
+        first, body = file.readline(200).rstrip(b"\n"), file.read(MOST + 1)
+    found, old = FIRST_LINE.fullmatch(first), OLD.match(first + b"\n")
+    if old is not None:
+        raise CheckpointError(
+            f"expected format {FORMAT}, got {old[1].decode()}, which has no digests that tell whether it is as it was "
+            "written; map the model anew"
+        )
+    if found is None:
+        raise CheckpointError(f"damaged ({TEXT} does not begin with its digest)")
+    if int(found[1]) != FORMAT:
+        raise CheckpointError(f"expected format {FORMAT}, got {int(found[1])}")
+    if len(body) > MOST or sha256(body).hexdigest() != found[2].decode():
+        raise CheckpointError(f"damaged ({TEXT} is not as it was written)")
+    try:
+        text = SavedChip.model_validate(json.loads(body, object_pairs_hook=_named_once))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"damaged ({TEXT}: {_short(str(error))})") from error
+    if sha256(_header(path / TENSORS)).hexdigest() != text.digests.header:
+        raise CheckpointError(f"damaged ({TENSORS}: its header is not as it was written, or is of another chip)")
+    try:
+        mapped = load_file(path / TENSORS)
+    except SafetensorError as error:
+        raise CheckpointError(f"damaged ({TENSORS}: {_short(str(error))})") from error
+    if mapped.keys() != text.digests.tensors.keys():
+        raise CheckpointError(f"damaged ({TENSORS} has other tensors than {TEXT} has digests of)")
+    tensors = {name: mapped.pop(name).clone() for name in list(mapped)}
+    with ThreadPoolExecutor() as pool:
+        for name, digest in zip(tensors, pool.map(_digest, tensors.values()), strict=True):
+            if digest != text.digests.tensors[name]:
+                raise CheckpointError(f"damaged ({TENSORS}: {name} is not as it was written, or is of another chip)")
+    return text, tensors
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise CheckpointError(f"damaged ({TEXT} has a field twice)")
+    return found
+
+
+def _assemble(text: SavedChip, tensors: dict[str, torch.Tensor], model: nn.Module | None) -> Chip:
+    structure, hardware = text.structure, Hardware.model_validate(text.hardware)
+    state, constants = _taken("digital.", tensors), _taken("constant.", tensors)
     layers = {}
-    for name, described in text["layers"].items():
-        arrays = {key: value.numpy() for key, value in _under(f"layer.{name}.", tensors).items()}
-        layers[name] = _layer(name, described, arrays, hardware.for_layer(*described["aliases"]), seed, copy_index)
-    digital = tuple(Digital(*d) for d in text["digital"])
-    state, constants = _under("digital.", tensors), _under("constant.", tensors)
+    for name, saved in sorted(text.layers.items(), key=lambda item: -len(item[0])):  # "a.b" before "a"
+        arrays = {key: value.numpy() for key, value in _taken(f"layer.{name}.", tensors).items()}
+        own = hardware.for_layer(*saved.aliases)
+        layers[name] = build_layer(name, saved, arrays, own, text.seed, text.copy_index)
+    if tensors:
+        raise CheckpointError(f"it has no place for its tensor {next(iter(tensors))}")
+    layers = {name: layers[name] for name in text.layers}
+    digital = tuple(Digital(*d) for d in text.digital)
     places: dict[str, nn.Module] = {alias: layer for layer in layers.values() for alias in layer.aliases}
+    for alias, tile in places.items():  # the digests of the file have said it already
+        state[f"{alias}.{CELLS}".lstrip(".")] = tile.state_dict()[CELLS]
     if model is not None:
         folded = {d.name: nn.Identity() for d in digital if d.reason.startswith("folded")}
         built = _fill(model, places | folded, state)
@@ -134,9 +227,15 @@ def _assemble(text: dict[str, Any], tensors: dict[str, torch.Tensor], model: nn.
         raise CheckpointError(f"its structure was not saved: {structure}; pass mho.load(path, model=...)")
     else:
         built = rebuild(structure, places, state | constants)
-    chip = Chip(built, hardware, layers, digital, seed, copy_index)
-    chip.trace = [Call.of(call) for call in text.get("trace", ())]  # chips of version 0.1 have none
+    chip = Chip(built, hardware, layers, digital, text.seed, text.copy_index)
+    chip.session.located = text.located
+    chip.trace = [Call(**call.model_dump()) for call in text.trace]
     return chip
+
+
+def _taken(start: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors whose names start so, by the rest of the name; they are taken out."""
+    return {key.removeprefix(start): tensors.pop(key) for key in list(tensors) if key.startswith(start)}
 
 
 def _fill(model: nn.Module, places: dict[str, nn.Module], state: dict[str, torch.Tensor]) -> nn.Module:
@@ -147,7 +246,7 @@ def _fill(model: nn.Module, places: dict[str, nn.Module], state: dict[str, torch
     """
     if not isinstance(model, nn.Module):
         raise CheckpointError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    built = copy.deepcopy(model).eval()
+    built = copied(model)
     torchs = ("weight_ih", "weight_ih_l0")  # a recurrent layer with these was excluded and is as torch has it
     keep = [name for name in recurrent_names(built) if any(f"{name}.{w}".lstrip(".") in state for w in torchs)]
     built = expanded(built, keep)
@@ -162,74 +261,3 @@ def _fill(model: nn.Module, places: dict[str, nn.Module], state: dict[str, torch
     except RuntimeError as error:
         raise CheckpointError(f"model does not fit: {' '.join(str(error).split())[:300]}") from error
     return built
-
-
-def _under(start: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors whose names start so, by the rest of the name."""
-    return {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
-
-
-def _describe(layer: TileLayer) -> dict[str, Any]:
-    matrix = layer.matrix
-    assert matrix.drive is not None
-    spec = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(layer.spec).items()}
-    return {
-        "aliases": layer.aliases,
-        "spec": spec,
-        "drive": asdict(matrix.drive),
-        "array_energy_j": matrix.array_energy_j,
-        "compensate": matrix.compensate,
-        "positions": layer.positions,
-    }
-
-
-def _arrays(layer: TileLayer) -> dict[str, Any]:
-    arrays = {"weights": layer.matrix.weights, "full_scale": layer.matrix.full_scale}
-    if layer.matrix.bias is not None:
-        arrays["bias"] = layer.matrix.bias
-    if layer.matrix.moments is not None:
-        arrays["moments"] = layer.matrix.moments
-    for g, programmed in enumerate(layer.matrix.programmed):
-        for key, array in programmed.planes._asdict().items():
-            arrays[f"{g}.{key}"] = array
-        for key in PARTS:
-            arrays[f"{g}.{key}"] = getattr(programmed, key)
-    return arrays
-
-
-def _layer(
-    name: str, described: dict[str, Any], arrays: dict[str, Any], hardware: Hardware, seed: int, copy_index: int
-) -> TileLayer:
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in described["spec"].items()}
-    spec = LayerSpec(**fields)
-    weights, bias = arrays["weights"], arrays.get("bias")
-    columns = spec.out_features // spec.groups
-    shape = (spec.groups, prod(spec.kernel) * spec.in_features // spec.groups, columns)
-    if min(*spec.kernel, *spec.stride, *spec.dilation) < 1 or weights.shape != shape:
-        raise CheckpointError(f"layer {name!r}: weights of shape {weights.shape} are not those of {spec}")
-    if bias is not None and bias.shape != (spec.groups, columns):
-        raise CheckpointError(f"layer {name!r}: bias of shape {bias.shape} for {spec}")
-    layer = TileLayer(name, spec, Matrices(weights, bias), hardware, seed, copy_index)
-    layer.aliases, layer.positions = list(described["aliases"]), described["positions"]
-    matrix = layer.matrix
-    matrix.drive = Drive(**described["drive"])
-    matrix.array_energy_j = described["array_energy_j"]
-    matrix.compensate = described.get("compensate")
-    matrix.moments = arrays.get("moments")
-    if matrix.moments is not None and matrix.moments.shape != (2, spec.groups, matrix.plan.rows):
-        raise CheckpointError(f"layer {name!r}: moments of shape {matrix.moments.shape} do not fit its word lines")
-    matrix.program()  # what was kept replaces it, and must have its layout, which the kernels trust
-    if hardware.adc.bits is not None:
-        matrix.full_scale = arrays["full_scale"]
-        if matrix.full_scale.shape != (hardware.tile.slices,):
-            raise CheckpointError(f"layer {name!r}: full_scale of shape {matrix.full_scale.shape}")
-    for g, programmed in enumerate(matrix.programmed):
-        kept = {key: arrays[f"{g}.{key}"] for key in (*Planes._fields, *PARTS)}
-        for key, array in kept.items():
-            new = getattr(programmed if key in PARTS else programmed.planes, key)
-            same = array.shape == new.shape and array.dtype == new.dtype
-            if not same or (key in PARTITION and not np.array_equal(array, new)):
-                raise CheckpointError(f"layer {name!r}: {key} does not fit the tiles of its hardware")
-        planes = Planes(*(kept[key] for key in Planes._fields))
-        matrix.programmed[g] = replace(programmed, planes=planes, **{key: kept[key] for key in PARTS})
-    return layer

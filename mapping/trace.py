@@ -6,9 +6,8 @@ a sequence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 if TYPE_CHECKING:
+    from .inference import Inference
     from .layers import TileLayer
 
 __all__ = ["Call", "Recorder"]
@@ -24,10 +24,10 @@ __all__ = ["Call", "Recorder"]
 INPUT = -1
 # functions that only say where values lie, by their names in torch
 _WIRING = """
-    __get__ __getitem__ __len__ __set__ __setitem__ broadcast_to cat chunk clone concat concatenate contiguous cpu
-    detach dim dropout expand expand_as flatten float is_contiguous len movedim moveaxis narrow new_empty new_full
-    new_ones new_zeros numel ones_like pad permute repeat reshape select size split squeeze stack stride swapaxes t to
-    transpose type type_as unbind unflatten unsqueeze view view_as zeros_like empty_like full_like
+    __get__ __getitem__ __len__ __set__ __setitem__ as_subclass broadcast_to cat chunk clone concat concatenate
+    contiguous cpu detach dim dropout expand expand_as flatten float is_contiguous len movedim moveaxis narrow
+    new_empty new_full new_ones new_zeros numel ones_like pad permute repeat reshape select size split squeeze stack
+    stride swapaxes t to transpose type type_as unbind unflatten unsqueeze view view_as zeros_like empty_like full_like
 """
 WIRING = frozenset(_WIRING.split())
 # functions whose output row needs no rows of a picture but those next to it
@@ -75,35 +75,21 @@ class Call:
 
 
 class Recorder(TorchFunctionMode):
-    """A context that records the calls of a model: `with Recorder(layers, (x,), samples) as recorder: model(x)`.
+    """A context that records the calls of a model: `with Recorder((x,), samples) as recorder: model(x)`.
 
-    layers: the layers on tiles by name. inputs: what depends on them is recorded. samples: size of the batch, by which
-    work is divided.
+    inputs: what depends on them is recorded. samples: size of the batch, by which work is divided. The layers on tiles
+    are read by `read`.
     """
 
-    def __init__(self, layers: Mapping[str, TileLayer], inputs: tuple[Any, ...], samples: int) -> None:
+    def __init__(self, inputs: Any, samples: int) -> None:
         super().__init__()
         self.calls: list[Call] = []
-        self.layers, self.samples = layers, samples
+        self.samples = samples
         self.makers: Any = WeakTensorKeyDictionary()  # the calls that a tensor comes from
         for tensor in tree_leaves(inputs):
-            self.makers[tensor] = frozenset({INPUT})
+            if isinstance(tensor, torch.Tensor):
+                self.makers[tensor] = frozenset({INPUT})
         self.inside = False
-        self.hooks: list[Any] = []
-
-    def __enter__(self) -> Recorder:
-        for layer in self.layers.values():
-            self.hooks.append(layer.register_forward_pre_hook(self._enter_layer))
-            self.hooks.append(layer.register_forward_hook(self._leave_layer))
-        super().__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
-        for hook in self.hooks:
-            hook.remove()
 
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
@@ -148,25 +134,27 @@ class Recorder(TorchFunctionMode):
         self.calls.append(Call(layer, (name,), after, work=work, rows_in=rows_in, needs=_spread(rows, rows_in)))
         return len(self.calls) - 1
 
-    def _enter_layer(self, layer: Any, inputs: tuple[Any, ...]) -> None:
+    def read(self, layer: TileLayer, x: torch.Tensor, run: Inference) -> torch.Tensor:
+        """What a layer on tiles reads for x: one call."""
         self.inside = True
-
-    def _leave_layer(self, layer: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        output = layer.read(x, run)
         self.inside = False
-        (x,) = inputs
         makers, spec = self._makers([x]), layer.spec
         rows = _rows(output) if spec.dims == 2 else 1
-        needs, rows_in = (0,), 1
+        needs: tuple[int, ...] = (0,)
+        rows_in = 1
         if rows > 1:
             rows_in = _rows(x)
             before = spec.padding[2] if spec.padding else 0
             reach = spec.dilation[1] * (spec.kernel[1] - 1) - before
             needs = tuple(min(max(row * spec.stride[1] + reach, 0), rows_in - 1) for row in range(rows))
-        positions = -(-output.numel() // (spec.out_features * self.samples))
+        samples = self.samples if x.ndim > spec.dims + 1 else 1  # a layer may also take one sample without a batch
+        positions = -(-output.numel() // (spec.out_features * samples))
         after = tuple(sorted(makers - {INPUT}))
         values = -(-x.numel() // self.samples)
         self.calls.append(Call(layer.name, (), after, positions, 0, values, rows_in, needs))
         self.makers[output] = frozenset({len(self.calls) - 1})
+        return output
 
 
 def _rows(tensor: torch.Tensor) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from .mapping.report import Report
 from .models import mnist_cnn
 from .models.data import mnist
 from .models.votes import Accuracy, vote
+from .sweeps.workers import spread
 
 PRESETS = ("reram", "pcm", "nand")
 HARDWARE = {
@@ -32,6 +34,7 @@ HARDWARE = {
     **{name: Hardware.preset(name) for name in PRESETS},
     "paper 0.6": Hardware.paper(sigma_mult=0.6),  # the paper's multiplicative noise, strong enough to need votes
 }
+DIGITAL = "digital"
 WEIGHTS = ("sigma-0.0", "sigma-0.5")
 CALIBRATION_IMAGES = 256
 ERROR_IMAGES = 200
@@ -68,41 +71,81 @@ class Results:
     seconds: float
 
 
-def run(settings: Settings, step: Callable[[str], None] = lambda text: None) -> Results:
-    """Run it; `step` is told what comes next, once for each of `steps(settings)`."""
+@dataclass
+class _Part:
+    """What one chip, or the digital network, adds to the tables."""
+
+    accuracy: list[dict[str, Any]]
+    votes: list[dict[str, Any]]
+    errors: list[dict[str, Any]]
+    conductance: list[dict[str, Any]]
+    report: Report | None
+    said: str
+
+
+def run(settings: Settings, jobs: int = 1, step: Callable[[int, int, str], None] = lambda *_: None) -> Results:
+    """Run it in `jobs` processes; `step` is told what is finished: how many chips and networks, of how many, and which.
+
+    The results are the same bits whatever `jobs`.
+    """
     began = time.perf_counter()
+    places = [(weights, name) for weights in WEIGHTS for name in (DIGITAL, *HARDWARE)]
+    calls = [(place, *place, settings) for place in places]
+    found: dict[tuple[str, str], _Part] = {}
+    step(0, len(places), "")
+    with closing(spread(_part, calls, min(jobs, len(calls)))) as parts:
+        for place, part in parts:
+            found[place] = part
+            step(len(found), len(places), part.said)
+    reports = {place: part.report for place in places if (part := found[place]).report is not None}
+    tables = {
+        name: pd.DataFrame([row for place in places for row in getattr(found[place], name)])
+        for name in ("accuracy", "votes", "errors", "conductance")
+    }
+    layers = [report.table.assign(weights=weights, hardware=name) for (weights, name), report in reports.items()]
+    return Results(
+        **tables, layers=pd.concat(layers, ignore_index=True), reports=reports, seconds=time.perf_counter() - began
+    )
+
+
+def _part(place: tuple[str, str], weights: str, name: str, settings: Settings) -> tuple[tuple[str, str], _Part]:
+    """The part of a network on some hardware."""
     images, labels = mnist("test")
     images, labels = images[: settings.images], labels[: settings.images]
-    rows: dict[str, list[Any]] = {"accuracy": [], "votes": [], "layers": [], "errors": [], "conductance": []}
-    reports = {}
-    for weights in WEIGHTS:
-        net = mnist_cnn(weights=weights).eval()
-        step(f"{weights}: digital")
-        rows["accuracy"].append(_row(weights, "digital", "exact", _digital(net, images, labels)))
-        for name, hardware in HARDWARE.items():
-            place = {"weights": weights, "hardware": name}
-            step(f"{weights} on {name}: mapping")
-            chip = map_model(net, hardware, calibrate=images[:CALIBRATION_IMAGES], seed=settings.seed)
-            step(f"{weights} on {name}: {len(images)} pictures")
-            rows["accuracy"].append(_row(weights, name, "1 read", _once(chip, images, labels)))
-            step(f"{weights} on {name}: {settings.votes} votes")
-            few, few_labels = images[: settings.vote_images], labels[: settings.vote_images]
-            curve = vote(chip, few, settings.votes, batch_size=BATCH).accuracy_over_votes(few_labels)
-            rows["accuracy"].append(_row(weights, name, f"{settings.votes} votes", curve[-1]))
-            rows["votes"] += [{**place, "votes": k, **_interval(a)} for k, a in enumerate(curve, start=1)]
-            if name in PRESETS:
-                rows["errors"] += [{**place, **error} for error in layer_errors(chip, images[:ERROR_IMAGES])]
-                rows["conductance"] += [{**place, **found} for found in conductances(chip)]
-            reports[weights, name] = chip.report()
-            rows["layers"].append(reports[weights, name].table.assign(**place))
-    layers = pd.concat(rows.pop("layers"), ignore_index=True)
-    tables = {name: pd.DataFrame(found) for name, found in rows.items()}
-    return Results(**tables, layers=layers, reports=reports, seconds=time.perf_counter() - began)
+    net = mnist_cnn(weights=weights).eval()
+    if name == DIGITAL:
+        exact = _digital(net, images, labels)
+        return place, _Part([_row(weights, name, "exact", exact)], [], [], [], None, f"{weights}: digital {exact}")
+    chip = map_model(net, HARDWARE[name], calibrate=images[:CALIBRATION_IMAGES], seed=settings.seed)
+    once, curve = _votes(chip, images, labels, settings, noisy=name != "ideal")
+    where = {"weights": weights, "hardware": name}
+    known = name in PRESETS
+    report = chip.report()
+    return place, _Part(
+        accuracy=[_row(weights, name, "1 read", once), _row(weights, name, f"{settings.votes} votes", curve[-1])],
+        votes=[{**where, "votes": k, **_interval(a)} for k, a in enumerate(curve, start=1)],
+        errors=[{**where, **error} for error in layer_errors(chip, images[:ERROR_IMAGES])] if known else [],
+        conductance=[{**where, **shares} for shares in conductances(chip)] if known else [],
+        report=report,
+        said=f"{weights} on {name}: {once} in one inference, {curve[-1]} by {settings.votes} votes",
+    )
 
 
-def steps(settings: Settings) -> int:
-    """How often `run` reports a step."""
-    return len(WEIGHTS) * (1 + 3 * len(HARDWARE))
+def _votes(
+    chip: Chip, images: torch.Tensor, labels: torch.Tensor, settings: Settings, noisy: bool
+) -> tuple[Accuracy, list[Accuracy]]:
+    """One inference of all pictures, and the accuracy over the votes of the first; its first votes are inferences too.
+
+    Without noise all inferences are alike, and one stands for all votes.
+    """
+    first = min(settings.vote_images, len(images))
+    few = vote(chip, images[:first], settings.votes if noisy else 1, batch_size=BATCH)
+    curve = few.accuracy_over_votes(labels[:first])
+    right = int((few.winners[:, 0] == labels[:first]).sum())
+    if first < len(images):
+        rest = vote(chip, images[first:], 1, batch_size=BATCH, first_sample=first)
+        right += int((rest.classes == labels[first:]).sum())
+    return Accuracy(right, len(images)), curve if noisy else curve * settings.votes
 
 
 def write(results: Results, settings: Settings, folder: Path) -> None:
@@ -150,7 +193,9 @@ def layer_errors(chip: Chip, images: torch.Tensor) -> list[dict[str, Any]]:
         found.append(
             {
                 "layer": layer.name,
-                "error": float((output - exact).square().mean().sqrt() / exact.square().mean().sqrt()),
+                "error": float(
+                    (output - exact).double().square().mean().sqrt() / exact.double().square().mean().sqrt()
+                ),
             }
         )
 
@@ -177,10 +222,6 @@ def _digital(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Accu
             for i in range(0, len(images), BATCH)
         ]
     return Accuracy(sum(right), len(images))
-
-
-def _once(chip: Chip, images: torch.Tensor, labels: torch.Tensor) -> Accuracy:
-    return vote(chip, images, 1, batch_size=BATCH).accuracy(labels)
 
 
 def _interval(accuracy: Accuracy) -> dict[str, Any]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from ..mapping.chip import Chip
 from ..mapping.cost import layer_costs
-from .votes import Accuracy, order, prepare, reads_of
+from .votes import Accuracy, Array, Progress, Result, order, prepare, reads_of
 
 CAUTION = 0.25  # votes that each of two classes is credited with before a bet; any value above 0 keeps the guarantee
 AHEAD = 4  # rounds that are simulated at once: what a sample reads after its decision is not counted
 
 
-@dataclass(frozen=True)
-class AdaptiveResult:
+@dataclass(frozen=True, eq=False)
+class AdaptiveResult(Result):
     """What noisy inferences of n samples decided, each sample read until its lead was safe, or k times.
 
     Attributes:
@@ -61,7 +63,7 @@ class AdaptiveResult:
         """Energy of a decision of `chip` on average: mean reads times the energy of an inference (`layer_costs`)."""
         return self.mean_reads * float(layer_costs(chip)["energy_j"].sum())
 
-    def accuracy(self, labels: torch.Tensor, confidence: float = 0.95) -> Accuracy:
+    def accuracy(self, labels: Array, confidence: float = 0.95) -> Accuracy:
         """Share of samples whose winner is their label (n,), a float with the Wilson interval `.low`, `.high`.
 
         Raises:
@@ -72,7 +74,7 @@ class AdaptiveResult:
 
 def adaptive_vote(
     chip: Chip,
-    images: torch.Tensor,
+    images: torch.Tensor | np.ndarray[Any, Any],
     k: int = 20,
     *,
     error: float = 0.01,
@@ -80,6 +82,7 @@ def adaptive_vote(
     copies: int = 1,
     rule: Literal["hard", "soft"] = "hard",
     first_sample: int = 0,
+    progress: Progress = lambda done, total: None,
 ) -> AdaptiveResult:
     """Classify samples by noisy inferences that stop when the lead is safe, k at most.
 
@@ -101,19 +104,18 @@ def adaptive_vote(
     telegraph) makes neighbouring inferences agree, and the error larger than `error` says.
 
     Args:
-        chip, images, k, batch_size, copies, rule, first_sample: as in `mho.vote`.
+        chip, images, k, batch_size, copies, rule, first_sample, progress: as in `mho.vote`.
         error: accepted probability, for a sample, of stopping safe with another class than the true choice.
 
     Raises:
         ValueError: as `mho.vote`, or an error outside 0 to 1.
     """
-    if not 0 < error < 1:
-        raise ValueError(f"error must be a probability above 0 and below 1, got {error}")
-    chips, size = prepare(chip, images, k, batch_size, copies, rule)
-    starts = range(0, len(images), size)
-    parts = [_decide(chips, images[a : a + size], first_sample + a, k, error, rule) for a in starts]
+    if not isinstance(error, Real) or not 0 < error < 1:
+        raise ValueError(f"error must be a probability above 0 and below 1, got {error!r}")
+    asked = prepare(chip, images, k, batch_size, copies, rule, first_sample, progress)
+    parts = [_decide(asked.chips, batch, start, asked.k, error, rule) for start, batch in asked.batches]
     ballots, softmax, reads, safe, classes = (torch.cat(part) for part in zip(*parts, strict=True))
-    return AdaptiveResult(classes, ballots, softmax, reads, safe, k, error, rule, copies)
+    return AdaptiveResult(classes, ballots, softmax, reads, safe, asked.k, float(error), rule, asked.copies)
 
 
 def _decide(

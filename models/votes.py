@@ -2,42 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from ..mapping.chip import Chip
 
 TOGETHER = 24e6  # bytes of the largest layer output of the reads made at once: more would not stay in memory kept
 
+Progress = Callable[[int, int], None]
+Array = torch.Tensor | np.ndarray[Any, Any] | Sequence[int]
+
 
 class Accuracy(float):
-    """A share of right answers, with the Wilson (1927) score interval `low`, `high` and the number of samples `n`."""
+    """A share of right answers, with the Wilson (1927) score interval `low`, `high` and the number of samples `n`.
+
+    Raises:
+        ValueError: no samples, more right answers than samples, or a confidence outside 0 to 1.
+    """
 
     low: float
     high: float
     n: int
+    _made_of: tuple[int, int, float]
 
     def __new__(cls, right: int, n: int, confidence: float = 0.95) -> Accuracy:
+        if not 0 <= right <= n or n < 1:
+            raise ValueError(f"an accuracy needs 0 to n right answers of n >= 1 samples, got {right} of {n}")
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence must be above 0 and below 1, got {confidence}")
         self = super().__new__(cls, right / n)
-        z = norm.ppf((1 + confidence) / 2)
+        z = ndtri((1 + confidence) / 2)
         p, z2 = right / n, z * z
         centre = (p + z2 / (2 * n)) / (1 + z2 / n)
         half = z / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-        self.low, self.high, self.n = max(0.0, float(centre - half)), min(1.0, float(centre + half)), n
+        self.low, self.high, self.n = float(np.clip(centre - half, 0, p)), float(np.clip(centre + half, p, 1)), n
+        self._made_of = right, n, confidence
         return self
 
+    def __getnewargs__(self) -> tuple[int, int, float]:  # type: ignore[override]  # of float: what copies are made of
+        return self._made_of
+
     @classmethod
-    def of(cls, classes: torch.Tensor, labels: torch.Tensor, confidence: float = 0.95) -> Accuracy:
+    def of(cls, classes: torch.Tensor, labels: Array, confidence: float = 0.95) -> Accuracy:
         """The share of classes (n,) that are the labels (n,).
 
         Raises:
             ValueError: labels of another length.
         """
+        labels = tensor_of("labels", labels).to(classes.device)
         if labels.shape != classes.shape:
             raise ValueError(f"labels must have shape {tuple(classes.shape)}, got {tuple(labels.shape)}")
         return cls(int((classes == labels).sum()), labels.numel(), confidence)
@@ -46,8 +64,20 @@ class Accuracy(float):
         return f"{100 * self:.2f} % [{100 * self.low:.2f}, {100 * self.high:.2f}]"
 
 
-@dataclass(frozen=True)
-class VoteResult:
+class Result:
+    """A result is equal to another of its kind with the same contents."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))  # type: ignore[arg-type]
+        return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, eq=False)
+class VoteResult(Result):
     """What K noisy inferences of n samples decided.
 
     Attributes:
@@ -88,11 +118,11 @@ class VoteResult:
             raise ValueError(f"k must be 1 to {classes}, the number of classes, got {k}")
         return order(self.counts, self.softmax, self.rule)[:, :k]
 
-    def accuracy_over_votes(self, labels: torch.Tensor, confidence: float = 0.95) -> list[Accuracy]:
+    def accuracy_over_votes(self, labels: Array, confidence: float = 0.95) -> list[Accuracy]:
         """The accuracy after 1, 2, ... k inferences."""
         return [Accuracy.of(winners, labels, confidence) for winners in self.winners.unbind(dim=1)]
 
-    def accuracy(self, labels: torch.Tensor, confidence: float = 0.95) -> Accuracy:
+    def accuracy(self, labels: Array, confidence: float = 0.95) -> Accuracy:
         """Share of samples whose winner is their label (n,), a float with the Wilson interval `.low`, `.high`.
 
         Raises:
@@ -107,13 +137,14 @@ class VoteResult:
 
 def vote(
     chip: Chip,
-    images: torch.Tensor,
+    images: torch.Tensor | np.ndarray[Any, Any],
     k: int = 20,
     *,
     batch_size: int | None = 250,
     copies: int = 1,
     rule: Literal["hard", "soft"] = "hard",
     first_sample: int = 0,
+    progress: Progress = lambda done, total: None,
 ) -> VoteResult:
     """Classify samples by k noisy inferences each.
 
@@ -122,47 +153,104 @@ def vote(
 
     Args:
         chip: the mapped network; its output is (samples, classes).
-        images: (n, ...) samples.
+        images: (n, ...) samples, as a tensor or a NumPy array.
         k: inferences a sample.
         batch_size: samples worked off together, at most; None takes all at once.
         copies: chips that the inferences are dealt out to in turn: this one and others of its design (`Chip.replica`).
         rule: hard counts one vote an inference, soft averages the softmax.
         first_sample: place of the first of these samples in the whole data set, when they are a part of it.
+        progress: told after each batch how many samples are done, and how many there are.
 
     Raises:
-        ValueError: no samples, k or copies below 1, more copies than inferences, an unknown rule, or a model whose
-            output is not (samples, classes) with at least two classes.
+        ValueError: no samples, k or copies that are no whole numbers of at least 1, more copies than inferences, an
+            unknown rule, or a model whose output is not one tensor (samples, classes) with at least two classes.
     """
-    chips, size = prepare(chip, images, k, batch_size, copies, rule)
-    starts = range(0, len(images), size)
-    parts = [
-        _tally(reads_of(chips, images[start : start + size], first_sample + start, range(k)), rule) for start in starts
-    ]
+    asked = prepare(chip, images, k, batch_size, copies, rule, first_sample, progress)
+    parts = [_tally(reads_of(asked.chips, batch, start, range(asked.k)), rule) for start, batch in asked.batches]
     counts, softmax, winners = (torch.cat(part) for part in zip(*parts, strict=True))
-    return VoteResult(winners[:, -1], counts, softmax, winners, k, rule, copies)
+    return VoteResult(winners[:, -1], counts, softmax, winners, asked.k, rule, asked.copies)
+
+
+class Election(NamedTuple):
+    """The arguments of `vote`, checked: the chips that vote, the samples of a batch (`size`), and the others."""
+
+    chips: list[Chip]
+    images: torch.Tensor
+    k: int
+    size: int
+    copies: int
+    first_sample: int
+    progress: Progress
+
+    @property
+    def batches(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """The batches, and the place of their first sample in the whole data set."""
+        for start in range(0, len(self.images), self.size):
+            batch = self.images[start : start + self.size]
+            yield self.first_sample + start, batch
+            self.progress(start + len(batch), len(self.images))
 
 
 def prepare(
-    chip: Chip, images: torch.Tensor, k: int, batch_size: int | None, copies: int, rule: str
-) -> tuple[list[Chip], int]:
-    """The chips that vote and the samples of a batch, once the arguments of `vote` are checked."""
-    if not len(images):
+    chip: Chip,
+    images: Any,
+    k: int,
+    batch_size: int | None,
+    copies: int,
+    rule: str,
+    first_sample: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> Election:
+    """What `vote` and `adaptive_vote` are asked for.
+
+    Raises:
+        ValueError: as `vote`.
+    """
+    images = tensor_of("images", images)
+    if not images.ndim or not len(images):
         raise ValueError("images must hold at least one sample, got none")
-    for name, value in (
-        ("k", k),
-        ("copies", copies),
-        ("batch_size", len(images) if batch_size is None else batch_size),
-    ):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    k, copies = whole_number("k", k), whole_number("copies", copies)
+    size = len(images) if batch_size is None else whole_number("batch_size", batch_size)
+    first_sample = whole_number("first_sample", first_sample, least=0)
     if copies > k:
         raise ValueError(f"copies must be at most k = {k}, got {copies}")
     if rule not in ("hard", "soft"):
         raise ValueError(f"rule must be 'hard' or 'soft', got {rule!r}")
     others = [index for index in range(copies) if index != chip.copy_index][: copies - 1]
     chips = [chip, *(chip.replica(index) for index in others)]
-    batches = -(-len(images) // (batch_size or len(images)))
-    return chips, -(-len(images) // batches)  # the same size for all but the last
+    batches = -(-len(images) // size)
+    size = -(-len(images) // batches)  # the same for all but the last
+    return Election(chips, images, k, size, copies, first_sample, progress)
+
+
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """A count as int.
+
+    Raises:
+        ValueError: no whole number, or one that is too small.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise ValueError(f"{name} must be a whole number, got {value!r}") from error
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    return number
+
+
+def tensor_of(name: str, values: Any) -> torch.Tensor:
+    """Values as a tensor; doubles of NumPy and Python become torch's default floats.
+
+    Raises:
+        ValueError: what is no array of numbers.
+    """
+    if isinstance(values, torch.Tensor):
+        return values
+    try:
+        found = torch.as_tensor(np.asarray(values))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a tensor or an array of numbers, got {type(values).__name__}") from error
+    return found.to(torch.get_default_dtype()) if found.dtype == torch.float64 else found
 
 
 def reads_of(chips: list[Chip], batch: torch.Tensor, start: int, reads: range) -> Iterator[torch.Tensor]:
@@ -171,12 +259,29 @@ def reads_of(chips: list[Chip], batch: torch.Tensor, start: int, reads: range) -
     for first in reads[::together]:
         group = min(together, reads.stop - first)
         logits = chips[first % len(chips)].read(batch, read=first, reads=group, first_sample=start)
+        if not isinstance(logits, torch.Tensor) or logits.is_complex():
+            raise ValueError(
+                "vote needs a model that returns one tensor of shape (samples, classes), this one returns "
+                f"{_returned(logits)}; wrap it in a module that returns the scores of the classes alone"
+            )
         if logits.ndim != 2 or len(logits) != group * len(batch) or logits.shape[1] < 2:
             raise ValueError(
                 f"vote needs an output of shape (samples, classes), two classes or more, the model gives "
                 f"{tuple(logits.shape)} for {group * len(batch)} samples"
             )
+        if torch.isnan(logits).any():
+            raise ValueError("vote needs an output of numbers, the model gives NaN for some samples")
         yield from logits.chunk(group)
+
+
+def _returned(output: Any) -> str:
+    """What a model returned, in words."""
+    if isinstance(output, torch.Tensor):
+        return f"a tensor of {str(output.dtype).removeprefix('torch.')}"
+    name = type(output).__name__
+    if isinstance(output, Mapping):
+        return f"a {name} with {', '.join(map(repr, output))}" if output else f"an empty {name}"
+    return f"a {name} of {len(output)}" if isinstance(output, tuple | list) else f"a {name}"
 
 
 def _tally(reads: Iterator[torch.Tensor], rule: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

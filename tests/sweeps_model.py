@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,41 @@ def net() -> nn.Module:
 def random_net() -> nn.Module:
     """Other weights each time."""
     return nn.Sequential(nn.Linear(16, CLASSES)).eval()
+
+
+class Fragile(nn.Module):
+    """Passes its inputs on. Meanwhile, in a worker: the first to see three finished parts is killed.
+
+    MHO_TEST_FRAGILE: the run folder, and the process that is none of the workers.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        folder, _, spared = os.environ.get("MHO_TEST_FRAGILE", "").partition(" ")
+        if folder and os.getpid() != int(spared) and len(list(Path(folder, "parts").glob("[!.]*.parquet"))) >= 3:
+            try:
+                os.close(os.open(Path(folder, "killed"), os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                return x
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+
+def fragile_net() -> nn.Module:
+    return nn.Sequential(*net(), Fragile()).eval()
+
+
+class Slow(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.05)
+        return x
+
+
+def slow_net() -> nn.Module:
+    return nn.Sequential(*net(), Slow()).eval()
+
+
+def leaving_net() -> nn.Module:
+    raise SystemExit(3)
 
 
 def write_files(folder: Path) -> dict[str, Any]:

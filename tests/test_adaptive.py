@@ -151,7 +151,7 @@ def test_a_chip_gives_the_same_bits_in_any_batch():
     assert float(result.accuracy(labels)) == pytest.approx(float((result.classes == labels).double().mean()))
 
 
-@pytest.mark.parametrize("error", [0.0, 1.0, -0.1, float("nan")])
+@pytest.mark.parametrize("error", [0.0, 1.0, -0.1, float("nan"), "0.1", None])
 def test_an_error_that_is_no_probability_is_refused(error):
     with pytest.raises(ValueError, match="error must be a probability above 0 and below 1, got"):
         decide(draws([[0.5, 0.5]], 3, 2), error=error)

@@ -14,7 +14,7 @@ from helpers import small_cnn
 from safetensors.torch import save_file
 from torch import nn
 
-from mho.mapping.checkpoint import build_model, load_weights, read_state_dict
+from mho.mapping.checkpoint import build_model, find_weights, load_weights, read_state_dict
 from mho.mapping.errors import CheckpointError
 
 
@@ -42,6 +42,12 @@ FORMS = {
     "lightning.pt": lambda state, path: torch.save({"state_dict": state, "epoch": 3}, path),
     "training.pt": lambda state, path: torch.save({"model_state_dict": state, "optimizer": {"lr": 1.0}}, path),
     "short.pt": lambda state, path: torch.save({"model": state}, path),
+    "own name.pt": lambda state, path: torch.save(
+        {"step": 1, "model_state": state, "optimizer_state": {"state": {0: {"exp_avg": torch.ones(3)}}}}, path
+    ),
+    "deep.pt": lambda state, path: torch.save({"run": {"nets": {"a": state}}, "epoch": 3, "best": 0.5}, path),
+    "beside numbers.pt": lambda state, path: torch.save({**state, "epoch": 3, "note": "best"}, path),
+    "compiled.pt": lambda state, path: torch.save({f"_orig_mod.{key}": value for key, value in state.items()}, path),
     "parallel.pt": lambda state, path: torch.save({f"module.{key}": value for key, value in state.items()}, path),
     "both.pt": lambda state, path: torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, path),
 }
@@ -85,6 +91,79 @@ def test_all_that_does_not_fit_is_named_at_once_and_nothing_is_loaded(tmp_path):
     assert equal(model.state_dict(), net(1).state_dict())
 
 
+def test_state_dicts_are_found_under_any_key(tmp_path):
+    state, path = net().state_dict(), tmp_path / "a.pt"
+    other = {key: value + 1 for key, value in state.items()}
+    ema = {"step": 7, "model": state, "ema": {"shadow": other}, "optimizer": {"state": {0: {"m": torch.ones(1)}}}}
+    torch.save(ema, path)
+    said = (
+        "several of its state dicts fit Sequential, under the keys 'model', 'ema.shadow'; choose one with key= .--key."
+    )
+    with pytest.raises(CheckpointError, match=said):
+        load_weights(net(1), path)
+    for key, exact in {"model": state, "ema.shadow": other}.items():
+        assert equal(load_weights(net(1), path, key=key).state_dict(), exact)
+        assert equal(read_state_dict(path, key), exact)
+    with pytest.raises(CheckpointError, match=r"key 'net' holds no state dict; it holds .* keys 'model', 'ema.shadow'"):
+        load_weights(net(1), path, key="net")
+    torch.save({"model": state, "best": state}, path)  # the same twice is no question
+    assert equal(load_weights(net(1), path).state_dict(), state)
+    torch.save({"generator": {"0.weight": torch.ones(2)}, "net": state}, path)
+    assert find_weights(net(1), path).key == "net"
+
+
+def test_a_prefix_is_taken_off_where_that_makes_it_fit(tmp_path):
+    state, path = net().state_dict(), tmp_path / "a.pt"
+    for prefix in ("module.", "_orig_mod.", "module._orig_mod.", "model.", "net.body."):
+        torch.save({"state_dict": {f"{prefix}{key}": value for key, value in state.items()}}, path)
+        found = find_weights(net(1), path)
+        assert (found.prefix, found.key) == (prefix, "state_dict")
+        assert str(found) == f"weights: state_dict, prefix {prefix!r} taken off"
+        assert equal(found.state, state)
+    deeper = nn.Sequential(net())
+    torch.save({f"0.{key}": value for key, value in state.items()}, path)
+    assert find_weights(deeper, path).prefix == ""
+
+
+def test_where_none_fits_the_nearest_is_told(tmp_path):
+    state, path = net().state_dict(), tmp_path / "a.pt"
+    del state["2.bias"]
+    torch.save({"net": state, "other": {"x": torch.ones(1)}}, path)
+    with pytest.raises(
+        CheckpointError,
+        match=r"does not fit Sequential: missing: 2.bias; so much for 'net', it holds .* 'net', 'other', choose one",
+    ):
+        load_weights(net(1), path)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda value: value.to(torch.int8), "wrong type: 0.weight is int8, the model has float32"),
+        (lambda value: value.to(torch.complex64), "wrong type: 0.weight is complex64"),
+        (lambda value: value.to_sparse(), "not dense: 0.weight"),
+        (lambda value: value.to("meta"), "not dense: 0.weight"),
+        (lambda value: value[:1, :1].expand(10**6, 10**6), "wrong shape: 0.weight is .1000000, 1000000."),
+    ],
+)
+def test_numbers_that_are_no_weights_are_refused(change, match, tmp_path):
+    state = dict(net().state_dict())
+    state["0.weight"] = change(state["0.weight"])
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=match):
+        load_weights(net(1), tmp_path / "a.pt")
+
+
+def test_dicts_that_hold_themselves_are_searched_once(tmp_path):
+    state = net().state_dict()
+    loop: dict = {"a": {}}
+    loop["a"]["b"] = loop
+    for _ in range(30):
+        loop = {f"k{n}": loop for n in range(10)}
+    torch.save({"net": state, "loop": loop}, tmp_path / "a.pt")
+    assert find_weights(net(1), tmp_path / "a.pt").key == "net"
+
+
 def test_a_missing_count_of_batches_is_no_fault(tmp_path):
     state = {key: value for key, value in net().state_dict().items() if not key.endswith("num_batches_tracked")}
     torch.save(state, tmp_path / "a.pt")
@@ -123,8 +202,8 @@ def test_a_pickled_module_is_refused_unread_with_the_way_out(tmp_path):
         (torch.ones(1), "expected a state dict of tensors, got Tensor"),
         ({}, "got an empty one"),
         ({"state_dict": {}}, "got an empty one"),
-        ({"weight": torch.ones(1), "epoch": 3}, "'epoch' is int"),
-        ({"net": {"weight": torch.ones(1)}}, "alone or under state_dict, model_state_dict, model; 'net' is dict"),
+        ({"epoch": 3, "net": {"lr": 0.1}}, "alone or under a key, got 'epoch' is int"),
+        ({"net": {"a": torch.ones(1)}, "ema": {"a": torch.ones(1)}}, "the keys 'net', 'ema'; choose one with key="),
         ({0: torch.ones(1)}, "key 0"),
     ],
 )

@@ -1,12 +1,13 @@
 """How the command line answers: one line for what the user can mend, a traceback for what is a mistake of ours."""
 
+import sys
 from pathlib import Path
 
 import pydantic
 import pytest
 import typer
 
-from mho.cli import app, run
+from mho.cli import COMMANDS, app, run
 
 trial = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -53,6 +54,11 @@ def leave(code: int) -> None:
 
 
 @trial.command()
+def quit(code: int) -> None:
+    sys.exit(code)
+
+
+@trial.command()
 def mistake() -> None:
     raise ZeroDivisionError
 
@@ -85,6 +91,22 @@ def test_bad_usage_gets_one_line(arguments: list[str], capsys: pytest.CaptureFix
     assert out == ""
     assert err.startswith("mho: error: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_what_it_refuses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([name, "--no-such-option"], [name, *["nowhere"] * 9]):
+        assert run(app, arguments) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("mho: error: ")
+        assert err.count("\n") == 1
+
+
+def test_a_command_that_leaves_python_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(trial, ["quit", "3"]) == 2
+    assert capsys.readouterr().err == ("mho: error: the process was ended by sys.exit(3), which no code of Mho does\n")
+    assert run(trial, ["quit", "0"]) == 0
 
 
 def test_control_c_leaves_with_130(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 import mho
 from mho.crossbar.cost import ADC_FLOOR, CONSTANTS, Cost, adc_energy
+from mho.crossbar.lines import Wires
 from mho.crossbar.tile import Plan, Tile
 from mho.mapping.cost import AREAS, COMPONENTS, layer_costs
 from mho.mapping.schedule import schedule
@@ -31,12 +32,14 @@ def fake_layer(**changes: object) -> SimpleNamespace:
         "pulses": 1,
         "positions": 10,
         "array_energy_j": 5e-12,
+        "wires": Wires(),
     } | changes
     hardware = SimpleNamespace(
         sensing=SimpleNamespace(t_read=fields["t_read"], v_read=0.2),
         dac=SimpleNamespace(bits=fields["dac_bits"], bits_per_pulse=fields["bits_per_pulse"]),
         adc=SimpleNamespace(bits=fields["adc_bits"]),
         cost=fields["cost"],
+        wires=fields["wires"],
     )
     own = {name: fields[name] for name in ("plan", "pulses", "positions", "array_energy_j")}
     return SimpleNamespace(hardware=hardware, **own)
@@ -103,7 +106,7 @@ def test_layer_counted_by_hand() -> None:
     assert row["stage_time_s"] == pytest.approx(10 * 100e-9 + convert + 0.833e-9 + 100e-9)  # 2 row tiles: one addition
     assert row["energy_dac_j"] == pytest.approx(10 * 200 * 2 * 8 * 0.39e-12)
     assert row["energy_array_j"] == pytest.approx(10 * 5e-12)
-    assert row["energy_sense_j"] == pytest.approx(10 * 80 * 9.7e-9 * 100e-9)
+    assert row["energy_sense_j"] == pytest.approx(10 * 80 * 2 * 9.7e-9 * 100e-9)  # two amplifiers a pair
     assert row["energy_adc_j"] == pytest.approx(10 * 80 * adc_energy(8, 1.28e9))
     assert row["energy_digital_j"] == pytest.approx(10 * 80 * 0.021e-12 + 30 * 0.383e-12)
     buffered, registered = 200 + 10 * (200 + 2 * 40), 10 * (200 * 2 + 40 * 2)

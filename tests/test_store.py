@@ -38,12 +38,6 @@ def folder(small_chip: mho.Chip, tmp_path: Path) -> Path:
     return tmp_path / "chip"
 
 
-def rewrite(folder: Path, change) -> None:
-    text = yaml.safe_load((folder / TEXT).read_text(encoding="utf-8"))
-    change(text)
-    (folder / TEXT).write_text(yaml.safe_dump(text), encoding="utf-8")
-
-
 HARDWARE = {
     "groups and batch norm": {},
     "offset": {"tile__encoding": "offset", "tile__columns": 13},
@@ -70,6 +64,63 @@ def test_a_loaded_chip_gives_the_same_bits(fields, tmp_path):
     assert other.report().table[still].equals(chip.report().table[still])
 
 
+TELEGRAPH = {"kind": "telegraph", "amplitude": 0.2, "capture": "1 us", "emission": "1 us"}
+SLOW = {"cell__read_noise": TELEGRAPH, "sensing__read_interval": "0.2 us"}
+WIRED = {"wires__r_word_line": "2 ohm", "wires__r_bit_line": "2 ohm"}
+
+
+def linear_chip(compensate: str | None = None, **fields: object) -> mho.Chip:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(40, 20), nn.ReLU(), nn.Linear(20, 4))
+    return mho.map(net, hardware(**fields), calibrate=torch.rand(8, 40), compensate=compensate)
+
+
+CHIPS = {
+    "slow noise": lambda: linear_chip(**SLOW),
+    "slow noise in slices": lambda: linear_chip(**SLOW, tile__slices=2, cell__levels=4, tile__encoding="offset"),
+    "wires": lambda: linear_chip(**WIRED),
+    "gains": lambda: linear_chip("gain", **WIRED),
+    "gains of a replica": lambda: linear_chip("gain", **WIRED, **SLOW).replica(3),
+    "programmed for wires": lambda: linear_chip("program", **WIRED),
+    "aged": lambda: aged().at(3600.0),
+    "aged and compensated": lambda: aged().at(86400.0, compensate=True),
+    "reduced": lambda: mho.reduce(linear_chip(), torch.rand(8, 40), reads=2).model(5),
+}
+
+
+def aged() -> mho.Chip:
+    return linear_chip(cell=mho.Hardware.preset("reram").cell.model_dump())
+
+
+@pytest.mark.parametrize("make", CHIPS.values(), ids=CHIPS)
+def test_chips_of_every_kind(make, tmp_path):
+    """The same bits, and the same chips made from them."""
+    chip, x = make(), torch.rand(5, 40, generator=torch.Generator().manual_seed(4))
+    other = saved(chip, tmp_path / "chip")
+    assert same_bits(chip, other, x)
+    assert same_bits(chip.replica(1), other.replica(1), x)
+    if chip.hardware.cell.drift.kind != "none":
+        assert same_bits(chip.at(7200.0), other.at(7200.0), x)
+    if not chip.hardware.wires.ideal:
+        assert same_bits(chip.at(0.0), other.at(0.0), x)
+
+
+def test_a_model_with_numbers_of_its_own_type_keeps_them(tmp_path):
+    net = nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4), nn.PReLU(4)).double()
+    chip = mho.map(net, ideal(), calibrate=torch.rand(4, 6).double())
+    other, x = saved(chip, tmp_path / "chip"), torch.rand(4, 6).double()
+    assert other.model.get_parameter("1.weight").dtype == torch.float64
+    assert same_bits(chip, other, x)
+
+
+def test_an_inference_without_samples_is_no_trace(tmp_path):
+    chip = mho.map(nn.Linear(6, 3), ideal())
+    chip(torch.rand(0, 6))
+    other, x = saved(chip, tmp_path / "chip"), torch.rand(4, 6)
+    assert other.trace == []
+    assert torch.equal(other(x), chip.read(x, read=0))
+
+
 def test_a_chip_saved_again_is_the_same_file(small_chip, tmp_path):
     other = saved(small_chip, tmp_path / "a")
     assert same_bits(small_chip, saved(other, tmp_path / "b"), pictures())
@@ -88,7 +139,7 @@ def test_replicas_before_and_after(small_chip, tmp_path):
 
 def test_two_files_of_plain_data_and_nothing_beside_them(folder):
     assert {file.name for file in folder.iterdir()} == {TEXT, TENSORS}
-    assert yaml.safe_load((folder / TEXT).read_text(encoding="utf-8"))["format"] == 2
+    assert yaml.safe_load((folder / TEXT).read_text(encoding="utf-8"))["format"] == 3
     assert {file.name for file in folder.parent.iterdir()} == {"chip"}
 
 
@@ -262,133 +313,6 @@ def test_a_model_that_does_not_fit_is_refused(small_chip, folder):
         mho.load(folder, model=nn.Sequential(*small_cnn(), nn.LayerNorm(10)))
     with pytest.raises(CheckpointError, match=r"model must be a torch.nn.Module, got str"):
         mho.load(folder, model="net")
-
-
-def test_what_is_no_chip_is_refused(tmp_path, folder):
-    for path in (tmp_path / "nowhere", tmp_path, folder / TEXT):
-        with pytest.raises(CheckpointError, match=f"chip {path}: no saved chip there"):
-            mho.load(path)
-    (folder / TENSORS).unlink()
-    with pytest.raises(CheckpointError, match="no saved chip there"):
-        mho.load(folder)
-
-
-@pytest.mark.parametrize("length", [0, 4, 1000, -1])
-def test_truncated_tensors_are_refused(folder, length):
-    content = (folder / TENSORS).read_bytes()
-    (folder / TENSORS).write_bytes(content[:length])
-    refused(folder, "damaged")
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"\xff\xfe\x00", b"a: [1", b"- list", b"text", b"format: 3", b"!!python/none"]
-)
-def test_foreign_text_is_refused(folder, content):
-    (folder / TEXT).write_bytes(content)
-    refused(folder, "damaged|expected format 2, got")
-
-
-def refused(folder: Path, match: str) -> None:
-    with pytest.raises(CheckpointError, match=match) as caught:
-        mho.load(folder)
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith(f"chip {folder}: ")
-
-
-def test_truncated_text_is_refused_wherever_it_ends(folder):
-    content = (folder / TEXT).read_text(encoding="utf-8")
-    lines = content.splitlines(keepends=True)
-    for end in range(0, len(lines), 37):
-        (folder / TEXT).write_text("".join(lines[:end]), encoding="utf-8")
-        refused(folder, "damaged|expected format|that it does not hold")
-
-
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
-        (lambda text: text["hardware"]["tile"].update(rows=8), "layer '0': .* does not fit the tiles of its hardware"),
-        (lambda text: text["hardware"]["tile"].update(encoding="offset"), "does not fit the tiles of its hardware"),
-        (lambda text: text["hardware"]["tile"].update(rows=0), "tile.rows"),
-        (lambda text: text["hardware"].update(colour="red"), "Hardware has no field colour"),
-        (lambda text: text["layers"]["0"]["spec"].update(kernel=[1, 5, 5]), "layer '0': weights of shape"),
-        (lambda text: text["layers"]["0"]["spec"].update(dilation=[1, 1, -9]), "layer '0': weights of shape"),
-        (lambda text: text["layers"]["0"]["spec"].update(colour="red"), "damaged"),
-        (lambda text: text["layers"]["0"]["drive"].pop("limit"), "damaged"),
-        (lambda text: text["layers"].pop("0"), "uses a layer '0' that it does not hold"),
-        (lambda text: text.pop("seed"), "damaged"),
-        (lambda text: text.update(seed="red"), "damaged"),
-    ],
-)
-def test_text_that_does_not_fit_its_tensors_is_refused(folder, change, match):
-    """The kernels trust their arrays, so nothing that is another size may reach them."""
-    rewrite(folder, change)
-    refused(folder, match)
-
-
-def test_missing_tensors_are_refused(tmp_path):
-    chip = mho.map(Tensors().eval(), hardware(), calibrate=pictures())
-    chip.save(tmp_path / "chip")
-    tensors = store.load_file(tmp_path / "chip" / TENSORS)
-    constant = next(name for name in tensors if name.startswith("constant."))
-    for key in ("digital.gain", "digital.norm.bias", constant, "layer.conv.0.mean", "layer.fc.full_scale"):
-        kept = {name: value.clone() for name, value in tensors.items() if name != key}
-        store.save_file(kept, tmp_path / "chip" / TENSORS)
-        refused(tmp_path / "chip", "that it does not hold|are missing: norm.bias|damaged")
-
-
-def node(text: dict, op: str) -> dict:
-    return next(node for node in text["structure"]["nodes"] if node["op"] == op)
-
-
-def call(text: dict, target: str, *args: object, op: str = "call_function", **kwargs: object) -> None:
-    """Let the first node after the input do something else."""
-    first = text["structure"]["nodes"][1]
-    first.update(op=op, target=target, args={"tuple": [{"node": "input_1"}, *args]}, kwargs=kwargs)
-
-
-EVIL = "x'] or __import__('os')#"
-
-
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
-        (lambda text: call(text, "os.system", "true"), r"it calls os.system, which is no function of torch"),
-        (lambda text: call(text, "torch.load", "file"), r"it calls torch.load"),
-        (lambda text: call(text, "builtins.eval", "1"), r"it calls builtins.eval"),
-        (lambda text: call(text, "operator.methodcaller", "1"), r"it calls operator.methodcaller"),
-        (lambda text: call(text, "operator.attrgetter", "1"), r"it calls operator.attrgetter"),
-        (lambda text: call(text, "getattr", "__class__"), r"it takes the attribute '__class__'"),
-        (lambda text: call(text, "getattr", {"node": "input_1"}), r"it takes the attribute \{'node'"),
-        (lambda text: call(text, "__reduce_ex__", op="call_method"), r"it calls the method '__reduce_ex__'"),
-        (lambda text: call(text, EVIL, op="call_method"), r"it calls the method"),
-        (lambda text: call(text, EVIL, op="get_attr"), r"it names"),
-        (lambda text: call(text, EVIL, op="call_module"), r"it names"),
-        (lambda text: call(text, "a\nb", op="call_module"), r"it names"),
-        (lambda text: call(text, "relu", op="call_anything"), r"it has a node of kind 'call_anything'"),
-        (lambda text: call(text, "torch.nn.functional.relu", **{EVIL: 1}), r"it passes arguments by the names"),
-        (lambda text: call(text, "torch.nn.functional.relu", {"dtype": "load"}), r"'load', which is no dtype of torch"),
-        (lambda text: call(text, "torch.nn.functional.relu", {"object": "os"}), r"it holds .*object"),
-        (lambda text: node(text, "placeholder").update(target="x=__import__('os')"), r"it names"),
-        (lambda text: node(text, "placeholder").update(target="x, y"), r"it has an input 'x, y'"),
-        (lambda text: text["structure"]["modules"]["2"].update({"class": "Popen"}), r"'Popen', which torch.nn has not"),
-        (lambda text: text["structure"]["modules"]["2"].update({"class": "functional"}), r"which torch.nn has not"),
-        (lambda text: text["structure"]["modules"]["2"].update({"args": {"colour": 1}}), r"damaged"),
-    ],
-)
-def test_a_file_can_name_nothing_but_torch(folder, change, match):
-    rewrite(folder, change)
-    refused(folder, match)
-
-
-def test_a_name_becomes_no_program_text(folder, monkeypatch):
-    """torch.fx writes Python for the nodes: a name from the file must not end up in it as code."""
-    ran = []
-    monkeypatch.setattr(torch, "ran", ran.append, raising=False)
-    for op in ("call_method", "get_attr", "call_module"):
-        rewrite(folder, lambda text, op=op: call(text, 'a"), torch.ran("b', op=op))
-        with pytest.raises(CheckpointError):
-            mho.load(folder)(pictures())
-    assert not ran
 
 
 def test_only_a_chip_is_overwritten(small_chip, tmp_path):

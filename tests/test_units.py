@@ -24,7 +24,7 @@ def parse(unit: str, value: object) -> float:
         ("Siemens", "-1.5E+2 nS", -150e-9),
         ("Siemens", "1e-3", 1e-3),
         ("Siemens", ".5 mS", 0.5e-3),
-        ("Siemens", "1 MS", 1e6),
+        ("Hertz", "1 MHz", 1e6),
         ("Volt", "0.2 V", 0.2),
         ("Volt", "200 mV", 0.2),
         ("Ampere", "12.58037 nA", 12.58037e-9),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
+import numpy as np
 import pytest
 import torch
 from helpers import hardware, pictures, small_cnn
@@ -103,6 +107,13 @@ def test_reads_and_samples_are_named_by_their_place():
     assert whole.asked == [(0, 0), (1, 0), (2, 0)]
 
 
+@pytest.mark.parametrize("cast", [mho.vote, mho.adaptive_vote])
+def test_progress_is_told_after_each_batch(cast):
+    told = []
+    cast(Scripted(torch.randn(3, 5, 2)), torch.zeros(5, 1), 3, batch_size=2, progress=lambda *now: told.append(now))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
 @pytest.mark.parametrize(("index", "others"), [(0, [1, 2]), (1, [0, 2]), (2, [0, 1]), (7, [0, 1])])
 def test_copies_are_chips_of_their_own(index, others):
     chip = Scripted(torch.randn(7, 2, 3), index)
@@ -159,6 +170,138 @@ def test_an_output_that_is_not_classes_is_refused(shape):
 
     with pytest.raises(ValueError, match=r"vote needs an output of shape \(samples, classes\), .* gives \("):
         vote(Odd(torch.zeros(0)), torch.zeros(4, 1), 1)
+
+
+class Returning(Scripted):
+    """A chip whose model returns something else than a tensor."""
+
+    def __init__(self, output: object) -> None:
+        super().__init__(torch.zeros(1, 4, 3))
+        self.output = output
+
+    def read(self, images, *, read, reads, first_sample):
+        return self.output
+
+
+@pytest.mark.parametrize("cast", [mho.vote, mho.adaptive_vote])
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ({"logits": torch.zeros(4, 3), "hidden": None}, "a dict with 'logits', 'hidden'"),
+        ({}, "an empty dict"),
+        ((torch.zeros(4, 3), torch.zeros(4)), "a tuple of 2"),
+        ([torch.zeros(4, 3)], "a list of 1"),
+        (None, "a NoneType"),
+        (np.zeros((4, 3)), "a ndarray"),
+        (torch.zeros(4, 3, dtype=torch.complex64), "a tensor of complex64"),
+    ],
+)
+def test_a_model_that_returns_no_tensor_is_refused_in_one_line(cast, output, said):
+    with pytest.raises(ValueError, match=r"vote needs a model that returns one tensor") as caught:
+        cast(Returning(output), torch.zeros(4, 1), 1)
+    assert f"this one returns {said}; wrap it" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cast", [mho.vote, mho.adaptive_vote])
+def test_a_model_of_a_dict_on_a_chip_is_refused_in_one_line(cast):
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"logits": self.head(x)}
+
+    chip = mho.map(Named().eval(), mho.Hardware.preset("ideal"))
+    with pytest.raises(ValueError, match=r"this one returns a dict with 'logits'; wrap it in a module"):
+        cast(chip, torch.rand(4, 8), 3)
+
+
+def test_an_output_of_nan_is_no_vote():
+    with pytest.raises(ValueError, match="the model gives NaN"):
+        vote(Scripted(torch.full((1, 4, 3), torch.nan)), torch.zeros(4, 1), 1)
+
+
+@pytest.mark.parametrize("cast", [mho.vote, mho.adaptive_vote])
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"k": 2.5}, "k must be a whole number, got 2.5"),
+        ({"k": "3"}, "k must be a whole number, got '3'"),
+        ({"copies": 1.0}, "copies must be a whole number, got 1.0"),
+        ({"batch_size": 2.0}, "batch_size must be a whole number, got 2.0"),
+        ({"first_sample": -1}, "first_sample must be at least 0, got -1"),
+        ({"images": {"x": 1}}, "images must be a tensor or an array of numbers, got dict"),
+        ({"images": [[1, 2], [3]]}, "images must be a tensor or an array of numbers, got list"),
+        ({"images": torch.tensor(1.0)}, "images must hold at least one sample"),
+        ({"images": np.zeros((0, 1))}, "images must hold at least one sample"),
+    ],
+)
+def test_counts_and_samples_that_are_none(cast, options, match):
+    with pytest.raises(ValueError, match=match):
+        cast(Scripted(torch.zeros(9, 4, 3)), **{"images": torch.zeros(4, 1)} | options)
+
+
+def test_arrays_are_as_good_as_tensors():
+    chip = mho.map(nn.Linear(8, 3).eval(), mho.Hardware.preset("reram"), calibrate=torch.rand(16, 8))
+    x, labels = torch.rand(5, 8), torch.tensor([0, 1, 2, 0, 1])
+    for cast in (mho.vote, mho.adaptive_vote):
+        found = cast(chip, x, 4)
+        assert cast(chip, x.numpy(), np.int64(4), batch_size=np.int32(2), first_sample=np.int64(0)) == found
+        assert cast(chip, x.double().numpy(), 4) == found
+        assert cast(chip, x, 5) != found
+        assert found.accuracy(labels.numpy()) == found.accuracy(labels) == found.accuracy([0, 1, 2, 0, 1])
+        with pytest.raises(ValueError, match=r"labels must have shape \(5,\), got \(4,\)"):
+            found.accuracy(labels.numpy()[:4])
+        with pytest.raises(ValueError, match="labels must be a tensor or an array of numbers, got list"):
+            found.accuracy(["cat"] * 5)
+
+
+def clones(value):
+    yield from (copy.copy(value), copy.deepcopy(value))
+    yield from (pickle.loads(pickle.dumps(value, protocol)) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1))
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.8])
+def test_an_accuracy_survives_copies(confidence):
+    accuracy = Accuracy(9934, 10_000, confidence)
+    for again in clones(accuracy):
+        assert type(again) is Accuracy
+        assert (again, again.low, again.high, again.n) == (accuracy, accuracy.low, accuracy.high, 10_000)
+        assert (str(again), repr(again)) == (str(accuracy), repr(accuracy))
+
+
+@pytest.mark.parametrize("cast", [mho.vote, mho.adaptive_vote])
+def test_results_survive_copies_and_can_be_compared(cast):
+    torch.manual_seed(0)
+    chip = Scripted(torch.randn(6, 5, 3))
+    result = cast(chip, torch.zeros(5, 1), 6)
+    for again in clones(result):
+        assert again == result
+        assert again.accuracy(result.classes) == result.accuracy(result.classes)
+        assert repr(again) == repr(result)
+    assert result != cast(chip, torch.zeros(5, 1), 6, rule="soft")
+    assert result != "a result"
+
+
+def test_an_interval_holds_its_share():
+    for n in range(1, 200):
+        for right in (0, 1, n // 2, n - 1, n):
+            accuracy = Accuracy(right, n)
+            assert 0 <= accuracy.low <= accuracy <= accuracy.high <= 1
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 0), (3, 2), (-1, 2)])
+def test_shares_of_nothing_are_refused(right, n):
+    with pytest.raises(ValueError, match=f"got {right} of {n}"):
+        Accuracy(right, n)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, float("nan"), 95])
+def test_a_confidence_is_a_probability(confidence):
+    with pytest.raises(ValueError, match="confidence must be above 0 and below 1, got"):
+        Accuracy(1, 2, confidence)
 
 
 @pytest.mark.parametrize("k", [0, 4, -1])

@@ -163,7 +163,7 @@ def test_no_cells_no_current():
         ({"r_bit_line": float("inf")}, "r_bit_line"),
         ({"sense": "top"}, "sense"),
         ({"r_wordline": 1.0}, "Lines has no field r_wordline"),
-        ({"r_word_line": 1e308, "r_driver": 1e308, "g": np.zeros((2, 3))}, "out of range"),
+        ({"r_word_line": 1e308}, r"r_word_line = 1e\+308: expected ohms: 0 or a size of 1e-09 to 1e\+12 ohm"),
     ],
 )
 def test_bad_input(change, message):

@@ -8,7 +8,7 @@ from numba import prange
 from .compiled import kernel
 from .philox import GROUP, add_noise
 
-f32, u32, u64 = np.float32, np.uint32, np.uint64
+f32, u32 = np.float32, np.uint32
 BLOCK = 1 << 14
 CHUNK = 64
 
@@ -46,26 +46,25 @@ def make_codes_parallel(x, factor, low, high, rounds, out):  # type: ignore[no-u
 
 
 @kernel()
-def add_output_noise(out, sigma_add, sigma_mult, first_row, read, key):  # type: ignore[no-untyped-def]
-    """out (rows, outputs) += sqrt(sigma_add^2 + sigma_mult^2 out^2) normals, in place; `first_row` is a uint64."""
-    rows, outputs = out.shape
+def add_output_noise(out, sigma_add, sigma_mult, rows, start, read, key):  # type: ignore[no-untyped-def]
+    """out (rows, outputs) += sqrt(sigma_add^2 + sigma_mult^2 out^2) normals, in place; `rows` from `start` on."""
+    count, outputs = out.shape
     padded = (outputs + GROUP - 1) // GROUP * GROUP
     factors = f32(1.0), f32(0.0), sigma_mult * sigma_mult
     floor = np.full(padded, sigma_add * sigma_add)
     nothing, extra = np.zeros((1, padded), np.float32), np.zeros(1, np.float32)
-    for start in range(0, rows, CHUNK):
-        stop = min(rows, start + CHUNK)
-        signal = np.zeros((stop - start, padded), np.float32)
-        signal[:, :outputs] = out[start:stop]
-        add_noise(signal, nothing, floor, factors, extra, first_row + u64(start), (u32(0), read), key)
-        out[start:stop] = signal[:, :outputs]
+    for a in range(0, count, CHUNK):
+        b = min(count, a + CHUNK)
+        signal = np.zeros((b - a, padded), np.float32)
+        signal[:, :outputs] = out[a:b]
+        add_noise(signal, nothing, floor, factors, extra, rows, start + a, (u32(0), read), key)
+        out[a:b] = signal[:, :outputs]
 
 
 @kernel(parallel=True)
-def add_output_noise_parallel(out, sigma_add, sigma_mult, first_row, read, key):  # type: ignore[no-untyped-def]
+def add_output_noise_parallel(out, sigma_add, sigma_mult, rows, start, read, key):  # type: ignore[no-untyped-def]
     """`add_output_noise` in parallel: the same bits."""
-    rows = out.shape[0]
-    for c in prange((rows + CHUNK - 1) // CHUNK):
-        start = c * CHUNK
-        part = out[start : min(rows, start + CHUNK)]
-        add_output_noise(part, sigma_add, sigma_mult, first_row + u64(start), read, key)
+    count = out.shape[0]
+    for c in prange((count + CHUNK - 1) // CHUNK):
+        part = out[c * CHUNK : min(count, (c + 1) * CHUNK)]
+        add_output_noise(part, sigma_add, sigma_mult, rows, start + c * CHUNK, read, key)

@@ -11,7 +11,7 @@ give 32 normals, word w of the i-th counter that of column 8 w + i, so that noth
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
@@ -28,6 +28,21 @@ MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 WEYL = 0x9E3779B9, 0xBB67AE85
 ROUNDS = 10
 WORD = 0xFFFFFFFF
+POSITION_BITS, PLANE_BITS = 28, 20  # of the counter; the low 12 bits of the position stand above the plane
+BESIDE_PLANE = 32 - PLANE_BITS
+
+
+class Rows(NamedTuple):
+    """Whose the rows of a block are, which is what their random numbers depend on.
+
+    Row i is that of sample `first_sample` + i // P at the position `positions[i % P]`, for P = len(positions).
+    """
+
+    first_sample: Any  # uint64, below 2^32
+    positions: np.ndarray[Any, Any]  # (P,) uint32, below 2^POSITION_BITS
+
+
+ALONE = np.zeros(1, np.uint32)  # the positions where each row is a sample of its own, as each word line is
 
 
 def _rounded(*coefficients: float) -> tuple[float, ...]:
@@ -142,33 +157,50 @@ def _noise_group(
 
 
 @kernel()
-def add_noise(signal, variance, floor, factors, extra, first_row, place, key):  # type: ignore[no-untyped-def]
+def counter_of(sample, position, place):  # type: ignore[no-untyped-def]
+    """The first counter of a row; place = (plane, read), and all are uint32, the plane below 2^PLANE_BITS."""
+    plane, read = place
+    low = position & u32((1 << BESIDE_PLANE) - 1)
+    return u32((position >> u32(BESIDE_PLANE)) << u32(16)), sample, u32(plane | (low << u32(PLANE_BITS))), read
+
+
+@kernel()
+def add_noise(signal, variance, floor, factors, extra, rows, start, place, key):  # type: ignore[no-untyped-def]
     """signal (rows, columns) float32 becomes its mean plus Gaussian noise, in place; columns are a multiple of GROUP.
 
     mean = unit signal and the variance is variance_unit variance + floor + extra + gain mean^2, with factors = (unit,
     variance_unit, gain) float32, variance (rows, columns) or one row for all, floor (columns,), extra (rows,) or one.
     All arrays are contiguous.
 
-    The normal of (row, column) is word w of the counter (block + 2^16 (row >> 32), row, plane, read), with
-    w = column // LANES mod 4 and block = LANES (column // GROUP) + column mod LANES: it depends on nothing else. Rows
-    count from first_row, a uint64 below 2^48; place = (plane, read) are uint32; `key` are the `round_keys`.
+    The normal of (row, column) is word w of the counter
+
+        (block + 2^16 (position // 2^12), sample, plane + 2^20 (position mod 2^12), read)
+
+    with w = column // LANES mod 4 and block = LANES (column // GROUP) + column mod LANES: it depends on nothing else.
+    The first row of `signal` is number `start` of `rows`, which say sample and position; place = (plane, read) are
+    uint32; `key` are the `round_keys`.
     """
     unit, variance_unit, gain = factors
-    plane, read = place
+    count = rows.positions.shape[0]
+    done = start // count
+    p = start - done * count
+    whose = u32(rows.first_sample + u64(done))
     for m in range(signal.shape[0]):
-        row = first_row + u64(m)
-        high = u32(row >> u64(32)) << u32(16)
-        low = u32(row & u64(0xFFFFFFFF))
+        first, sample, plane, read = counter_of(whose, rows.positions[p], place)
+        p += 1
+        if p == count:
+            p = 0
+            whose = u32(whose + u32(1))
         n = min(m, variance.shape[0] - 1)
         terms = (unit, variance_unit, extra[min(m, extra.shape[0] - 1)], gain)
         for block in range(signal.shape[1] // GROUP):
-            counter = (u32(LANES * block) | high, low, plane, read)
+            counter = (u32(u32(LANES * block) | first), sample, plane, read)
             _noise_group(signal, variance, floor, key, (m, n, GROUP * block), terms, counter)
 
 
 @kernel()
-def draw_normals(first_row, place, key, out):  # type: ignore[no-untyped-def]
+def draw_normals(rows, start, place, key, out):  # type: ignore[no-untyped-def]
     """Standard normals into out (rows, columns) float32, columns a multiple of GROUP; counters as in `add_noise`."""
     out[:] = 0
     nothing, one = np.zeros((1, out.shape[1]), np.float32), np.ones(out.shape[1], np.float32)
-    add_noise(out, nothing, one, (f32(0), f32(0), f32(0)), np.zeros(1, np.float32), first_row, place, key)
+    add_noise(out, nothing, one, (f32(0), f32(0), f32(0)), np.zeros(1, np.float32), rows, start, place, key)

@@ -35,15 +35,16 @@ def normal_pair(radius_word: Array, angle_word: Array) -> tuple[Array, Array]:
     return sign * radius * np.cos(angle), sign * radius * np.sin(angle)
 
 
-def draw_normals(rows: int, columns: int, first_row: int, plane: int, read: int, key: Array) -> Array:
-    """Normals (rows, columns) of the counters that `philox.add_noise` documents."""
-    row = first_row + np.arange(rows, dtype=np.uint64)[:, None]
+def draw_normals(samples: Array, positions: Array, columns: int, plane: int, read: int, key: Array) -> Array:
+    """Normals (rows, columns) of the counters that `philox.add_noise` documents, samples and positions (rows,)."""
+    rows, position = len(samples), positions.astype(np.uint64)[:, None]
     groups = -(-columns // GROUP)
     block = np.arange(groups * LANES, dtype=np.uint64)[None]
     counter = np.zeros((rows, block.size, 4), dtype=np.uint32)
-    counter[..., 0] = block + ((row >> np.uint64(32)) << np.uint64(16))
-    counter[..., 1] = row & np.uint64(0xFFFFFFFF)
-    counter[..., 2], counter[..., 3] = plane, read
+    counter[..., 0] = block + ((position >> np.uint64(12)) << np.uint64(16))
+    counter[..., 1] = samples[:, None]
+    counter[..., 2] = plane + ((position & np.uint64(4095)) << np.uint64(20))
+    counter[..., 3] = read
     w = philox4x32(counter, key)
     words = np.stack([*normal_pair(w[..., 0], w[..., 1]), *normal_pair(w[..., 2], w[..., 3])], axis=1)
     return words.reshape(rows, 4, groups, LANES).transpose(0, 2, 1, 3).reshape(rows, -1)[:, :columns]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .compiled import kernel
-from .philox import GROUP, draw_normals
+from .philox import GROUP, Rows, draw_normals
 
 f32, u32, u64 = np.float32, np.uint32, np.uint64
 
@@ -15,9 +15,9 @@ def fill_rows(out, first_row, plane, read, key):  # type: ignore[no-untyped-def]
     """out (rows, columns) float32: the normals of the rows from `first_row`, a uint64, on; see `draw_normals`."""
     rows, columns = out.shape
     padded = (columns + GROUP - 1) // GROUP * GROUP
-    scratch = np.empty((1, padded), np.float32)
+    scratch, alone = np.empty((1, padded), np.float32), np.zeros(1, np.uint32)
     for m in range(rows):
-        draw_normals(first_row + u64(m), (u32(plane), u32(read)), key, scratch)
+        draw_normals(Rows(first_row + u64(m), alone), 0, (u32(plane), u32(read)), key, scratch)
         out[m] = scratch[0, :columns]
 
 

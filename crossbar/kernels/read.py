@@ -15,12 +15,12 @@ from numba import prange
 from .adc import convert
 from .compiled import kernel
 from .panel import multiply_panels
-from .philox import GROUP, add_noise, draw_normals
+from .philox import GROUP, PLANE_BITS, Rows, add_noise, draw_normals
 
-f32, i32, u32, u64 = np.float32, np.int32, np.uint32, np.uint64
+f32, i32, u32 = np.float32, np.int32, np.uint32
 Array = np.ndarray[Any, Any]
 
-SUPPLY_PLANE = u32(1 << 31)  # random numbers of the read voltage: planes from here on
+SUPPLY_PLANE = u32(1 << (PLANE_BITS - 1))  # random numbers of the read voltage: planes from here on
 CHUNK = 48  # rows worked off together, at most: their scratch stays in the second-level cache
 
 
@@ -84,7 +84,8 @@ class Circuit(NamedTuple):
 class Deal(NamedTuple):
     """Where reads stand among all reads, and how their rows are dealt out."""
 
-    first_row: Any  # uint64, below 2^48
+    first_sample: Any  # uint64 and
+    positions: Array  # whose the rows of each read are: see `Rows`, which numba takes apart no further here
     first_read: Any  # uint32
     chunk: int  # rows worked off together
 
@@ -92,7 +93,7 @@ class Deal(NamedTuple):
 class Place(NamedTuple):
     """Where a chunk stands: among all reads, in the inputs, and in the outputs (reads, rows, outputs)."""
 
-    first_row: Any  # uint64: of all rows
+    rows: Rows  # of the whole read
     first_read: Any  # uint32: of all reads
     source: int  # first row of the inputs
     start: int  # first row of the outputs
@@ -250,9 +251,9 @@ def plane_products(digits, squares, planes, circuit, s, t, current, variance):  
 
 
 @kernel()
-def move_supply(current, supply, first_row, pulse, read, key, normals):  # type: ignore[no-untyped-def]
+def move_supply(current, supply, rows, start, pulse, read, key, normals):  # type: ignore[no-untyped-def]
     """Scale each row of current (rows, columns) by 1 + supply times its normal, the same for all planes of a pulse."""
-    draw_normals(first_row, (SUPPLY_PLANE + u32(pulse), read), key, normals)
+    draw_normals(rows, start, (SUPPLY_PLANE + u32(pulse), read), key, normals)
     for m in range(current.shape[0]):
         factor = f32(1.0) + f32(supply) * normals[m, 0]
         for j in range(current.shape[1]):
@@ -290,8 +291,8 @@ def read_plane(digits, squares, planes, circuit, key, place, q, s, t, work, out)
                 signal[:] = current
             where = plane, place.first_read + u32(v)
             if circuit.supply > 0:
-                move_supply(target, circuit.supply, place.first_row, q, where[1], key, work.normals[:rows])
-            add_noise(target, variance, planes.floor[s, t], factors, work.extra, place.first_row, where, key)
+                move_supply(target, circuit.supply, place.rows, place.start, q, where[1], key, work.normals[:rows])
+            add_noise(target, variance, planes.floor[s, t], factors, work.extra, place.rows, place.start, where, key)
         else:
             target = signal
             for m in range(rows):
@@ -336,8 +337,14 @@ def read_chunks(x, geometry, planes, circuit, key, deal, worker, workers, out): 
     for job in range(worker, jobs, workers):
         v = 0 if shared else job // chunks
         start = (job - v * chunks) * deal.chunk
-        first_row, first_read = deal.first_row + u64(start), deal.first_read + u32(v)
-        place = Place(first_row, first_read, v * rows + start, start, v, reads if shared else 1)
+        place = Place(
+            Rows(deal.first_sample, deal.positions),
+            deal.first_read + u32(v),
+            v * rows + start,
+            start,
+            v,
+            reads if shared else 1,
+        )
         clipped += read_chunk(x, geometry, planes, circuit, key, place, min(rows - start, deal.chunk), work, out)
     return clipped
 

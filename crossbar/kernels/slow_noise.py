@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .compiled import kernel
-from .philox import GROUP, draw_normals
+from .philox import GROUP, Rows, draw_normals
 
 f32, u32, u64 = np.float32, np.uint32, np.uint64
 
@@ -35,6 +35,7 @@ def fluctuation(std, amplitudes, first_row, read, plane, key, out):  # type: ign
     components = amplitudes.shape[0]
     padded = (columns + GROUP - 1) // GROUP * GROUP
     normals, total = np.empty((1, padded), np.float32), np.empty(padded, np.float32)
+    alone = np.zeros(1, np.uint32)
     for i in range(rows):
         row = first_row + u64(i)
         total[:] = 0
@@ -43,7 +44,7 @@ def fluctuation(std, amplitudes, first_row, read, plane, key, out):  # type: ign
             if amplitude == 0:
                 continue
             renewed = u32(0) if m == components - 1 else renewals(row, read, m)
-            draw_normals(row, (plane * u32(NEVER) + u32(m), renewed), key, normals)
+            draw_normals(Rows(row, alone), 0, (plane * u32(NEVER) + u32(m), renewed), key, normals)
             for j in range(padded):
                 total[j] += amplitude * normals[0, j]
         for j in range(columns):

@@ -52,6 +52,7 @@ def attack(
     from ..models.noise import set_inference_noise
     from ..models.train import evaluate
     from ..models.votes import Accuracy
+    from .progress import shown
 
     known = [name for name, entry in NETWORKS.items() if entry.attack is not None]
     if network not in known:
@@ -79,7 +80,7 @@ def attack(
         originals, labels = originals[labels != target], labels[labels != target]
     wanted = labels if target is None else torch.full_like(labels, target)
     options: dict[str, Any] = {"targeted": target is not None, "batch_size": batch_size}
-    with _progress() as tell:
+    with shown("pictures and starts", every=10.0) as tell:
         if method == "pgd":
             found = pgd(net, originals, wanted, settings, seed=seed, tell=tell, **options)
         elif method == "fgsm":
@@ -121,18 +122,3 @@ def _write(out: Path, found: Adversarial, labels: torch.Tensor) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole(out) as part, part.open("wb") as file:
         np.savez_compressed(file, images=found.images.numpy(), labels=labels.numpy(), fooled=found.fooled.numpy())
-
-
-def _progress() -> Any:
-    from contextlib import contextmanager
-
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    @contextmanager
-    def bar() -> Any:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, transient=True) as progress:
-            task = progress.add_task("pictures and starts", total=None)
-            yield lambda done, total: progress.update(task, completed=done, total=total)
-
-    return bar()

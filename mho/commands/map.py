@@ -18,6 +18,7 @@ def map(
     model: str = typer.Option(
         ..., help="The network, as package.module:factory; the factory is called without arguments."
     ),
+    key: str | None = typer.Option(None, help="Which state dict of the checkpoint, where it holds several that fit."),
     hardware: str = typer.Option("reram", help="Preset (ideal, reram, pcm, nand) or YAML file."),
     calibrate: str = typer.Option(
         "mnist", help="Real inputs that set the converters' ranges: mnist, cifar10, strokes, .npy or .npz file."
@@ -31,19 +32,18 @@ def map(
     out: Path | None = typer.Option(None, help="Folder to save the mapped chip in."),
 ) -> None:
     """Map a trained checkpoint onto virtual tiles, print the report and, with --out, save the chip."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from ..inputs import find_hardware, find_inputs
-    from ..mapping.checkpoint import build_model, load_weights
+    from ..mapping.checkpoint import build_model, find_weights
     from ..mapping.convert import map as map_model
     from ..mapping.store import check_target
+    from .progress import shown
 
     if out is not None:
         check_target(out)
-    network = load_weights(build_model(model), checkpoint)
-    columns = (TextColumn("wires of tiles"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as bar:
-        task = bar.add_task("", visible=False)
+    network = build_model(model)
+    weights = find_weights(network, checkpoint, key)
+    network.load_state_dict(weights.state, strict=False)
+    with shown("wires of tiles", every=10.0) as tell:
         chip = map_model(
             network,
             find_hardware(hardware),
@@ -51,9 +51,11 @@ def map(
             seed=seed,
             exclude=exclude,
             compensate=None if compensate is None else compensate.value,
-            progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+            progress=tell,
         )
     if out is not None:
         chip.save(out)
+    if weights.key or weights.prefix:
+        print(weights)
     print(chip.report())
     print(f"ranges calibrated with the first {images} inputs of {calibrate}" + (f"; saved in {out}" if out else ""))

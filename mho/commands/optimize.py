@@ -14,14 +14,11 @@ def optimize(
     csv: bool = typer.Option(False, "--csv", help="Write the tables as CSV too."),
 ) -> None:
     """Search for the cheapest settings that reach an accuracy; run it again after Ctrl-C or a crash, and it goes on."""
-    from rich.console import Console
+    from .progress import loading, shown
 
-    from .progress import shown
-
-    console = Console()
-    with console.status("loading PyTorch and the search ..."):
+    with loading("PyTorch and the search"):
         from ..sweeps.optimize import optimize as run
-    with shown("trials", console) as progress:
+    with shown("trials") as progress:
         found = run(file, out=out, jobs=jobs, csv=csv, progress=progress)
     print(found)
-    console.print(f"\nreport.txt, front.png and the tables are in {out}", soft_wrap=True, highlight=False)
+    print(f"\nreport.txt, front.png and the tables are in {out}")

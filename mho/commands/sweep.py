@@ -15,22 +15,17 @@ def sweep(
     dry_run: bool = typer.Option(False, "--dry-run", help="List the tasks, and which are done; run nothing."),
 ) -> None:
     """Run an experiment over grids of settings; run it again after Ctrl-C or a crash, and it goes on."""
-    from rich.console import Console
+    from .progress import loading, shown
 
-    from .progress import shown
-
-    console = Console()
-    with console.status("loading PyTorch and the sweep ..."):
+    with loading("PyTorch and the sweep"):
         from ..sweeps.run import planned
         from ..sweeps.run import sweep as run
     if dry_run:
         tasks = planned(file, out=out)
         for row in tasks.itertuples():
-            console.print(
-                f"{row.task_id}  {'done' if row.done else '-   '}  {row.task}", soft_wrap=True, highlight=False
-            )
-        console.print(f"{len(tasks)} tasks, {int(tasks['done'].sum())} of them done", highlight=False)
+            print(f"{row.task_id}  {'done' if row.done else '-   '}  {row.task}")
+        print(f"{len(tasks)} tasks, {int(tasks['done'].sum())} of them done")
         return
-    with shown("tasks", console) as progress:
+    with shown("tasks") as progress:
         table = run(file, out=out, jobs=jobs, csv=csv, progress=progress)
-    console.print(f"{len(table)} results in {out / 'results.parquet'}", soft_wrap=True, highlight=False)
+    print(f"{len(table)} results in {out / 'results.parquet'}")

@@ -27,6 +27,7 @@ def vote(
     from ..mapping.store import load
     from ..models.adaptive import adaptive_vote
     from ..models.votes import vote as cast_votes
+    from .progress import shown
 
     inputs, labels = find_inputs(data)
     if labels is None:
@@ -34,14 +35,17 @@ def vote(
     inputs, labels = inputs[:images], labels[:images]
     mapped = load(chip, model=build_model(model) if model else None)
     options: dict[str, Any] = {"batch_size": batch_size, "copies": copies, "rule": rule}
+    with shown("inputs", every=10.0) as tell:
+        if error is not None:
+            found = adaptive_vote(mapped, inputs, votes, error=error, progress=tell, **options)
+        else:
+            result = cast_votes(mapped, inputs, votes, progress=tell, **options)
     if error is not None:
-        found = adaptive_vote(mapped, inputs, votes, error=error, **options)
         print(
             f"{found.mean_reads:.2f} votes on average, {votes} at most  {found.accuracy(labels)}\n"
             f"{found.capped} of {len(inputs)} not safe at an error of {error:g}"
         )
         return
-    result = cast_votes(mapped, inputs, votes, **options)
     for k, accuracy in enumerate(result.accuracy_over_votes(labels), start=1):
         if k in (1, 2, 5, 10, votes) or k % 20 == 0:
             print(f"{k:4d} vote{'s' if k > 1 else ' '}  {accuracy}")

@@ -146,11 +146,11 @@ def voting(bench: Bench, settings: Settings) -> Columns:
         raise ValueError(f"target_width must be null for experiment voting, got {settings.target_width}")
     k, rule = settings.votes, settings.rule
     images, labels = bench.images[: settings.images], bench.labels[: settings.images]
-    chips, size = prepare(bench.chip, images, k, settings.batch_size, settings.copies, rule)
+    asked = prepare(bench.chip, images, k, settings.batch_size, settings.copies, rule)
     right, reads, capped = np.zeros(3, np.int64), 0, 0
-    for start in range(0, len(images), size):
-        truth = labels[start : start + size]
-        logits = list(reads_of(chips, images[start : start + size], start, range(k)))
+    for start, batch in asked.batches:
+        truth = labels[start : start + len(batch)]
+        logits = list(reads_of(asked.chips, batch, start, range(k)))
         stopping = Tally(len(truth), k, settings.vote_error or ERROR, rule, settings.copies)
         for read, found in enumerate(logits):
             stopping.add(torch.arange(len(truth)), read, found)
@@ -181,8 +181,8 @@ def reduction(bench: Bench, settings: Settings) -> Columns:
 
     Columns: `pictures` used; `chip_single`, `chip_voted`, `model_single`, `model_voted`, the accuracies with 95 %
     Wilson intervals `..._low`, `..._high`; `holds`, whether the model claims to predict them; the `misfit` of one read
-    in the layer where it is largest, and that `layer`; `frozen`, the largest share of what stays the same from read to
-    read in the squared error of a layer.
+    in the layer where it is largest with its standard error `misfit_se`, and that `layer`; `frozen`, the largest share
+    of what stays the same from read to read in the squared error of a layer, and its standard error `frozen_se`.
     """
     votes, images, labels = settings.votes, bench.images[: settings.images], bench.labels[: settings.images]
     reduced = reduce(bench.chip, bench.images[: settings.calibrate], reads=max(votes, READS))
@@ -197,14 +197,19 @@ def reduction(bench: Bench, settings: Settings) -> Columns:
     table = reduced.table.set_index(["part", "layer"])
     total = table.loc["total"]
     misfit = total["misfit"].combine(total["misfit_outputs"], max)
-    power = table["rms"] ** 2
-    share = (power["frozen"] + power["slow"]) / power["total"].where(power["total"] > 0, 1)
+    layer = str(misfit.idxmax())
+    error_of = np.where(total["misfit"] >= total["misfit_outputs"], total["misfit_se"], total["misfit_outputs_se"])
+    power, error = table["rms"] ** 2, (table["rms_se"] * (2 * table["rms"] - table["rms_se"])).abs()  # of the square
+    whole = power["total"].where(power["total"] > 0, 1)
+    share = (power["frozen"] + power["slow"]) / whole
     return {
         **columns,
         "holds": reduced.holds,
         "misfit": misfit.max(),
-        "layer": str(misfit.idxmax()),
+        "misfit_se": error_of[misfit.argmax()],
+        "layer": layer,
         "frozen": share.max(),
+        "frozen_se": (np.hypot(error["frozen"], error["slow"]) / whole)[share.idxmax()],
     }
 
 
@@ -258,5 +263,5 @@ class Experiment(NamedTuple):
 EXPERIMENTS = {
     "accuracy": Experiment(accuracy, version=2),
     "voting": Experiment(voting, version=1),
-    "reduction": Experiment(reduction, version=2),
+    "reduction": Experiment(reduction, version=3),
 }

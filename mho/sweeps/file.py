@@ -7,14 +7,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import numpy as np
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..crossbar.hardware import Hardware
-from ..devices.config import Config, faults
+from ..crossbar.yaml_text import read_yaml
+from ..devices.config import Config, faults, one_line, plain
+from ..devices.units import Number, Whole
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[Whole, Field(ge=1, le=10**9)]
+Seed = Annotated[Whole, Field(ge=-(2**63), lt=2**63)]
+Share = Annotated[Number, Field(gt=0, lt=1)]
 Values = dict[str, Any]
 S = TypeVar("S", bound="Study")
 
@@ -45,10 +48,10 @@ class Shared(Config):
     votes: Count = 1
     copies: Count = 1
     rule: Literal["hard", "soft"] = "hard"
-    vote_error: Annotated[float, Field(gt=0, lt=1)] | None = None
-    seed: int = 0
+    vote_error: Share | None = None
+    seed: Seed = 0
     batch_size: Count = 250
-    target_width: Annotated[float, Field(gt=0, lt=1)] | None = None
+    target_width: Share | None = None
 
 
 class Settings(Shared):
@@ -98,20 +101,15 @@ class Study(Shared):
             ValueError: not YAML, a field that does not exist, or an impossible value; the message names the file.
         """
         where = cls.kind if isinstance(source, Mapping) else f"{cls.kind} file {source}"
-        fields: Any = source
-        if not isinstance(source, Mapping):
-            try:
-                fields = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError) as error:
-                raise ValueError(f"{where}: {getattr(error, 'strerror', None) or error}") from error
-            except yaml.YAMLError as error:
-                raise ValueError(f"{where}: not a YAML file ({' '.join(str(error).split())})") from error
+        fields = source if isinstance(source, Mapping) else read_yaml(source, where)
         if not isinstance(fields, Mapping):
             raise ValueError(f"{where}: expected a mapping of fields, got {type(fields).__name__}")
         try:
             return cls.model_validate(plain(fields))
         except ValidationError as error:
             raise ValueError(f"{where}: {faults(error)}") from error
+        except RecursionError:
+            raise ValueError(f"{where}: nested too deep") from None
 
     def dump(self) -> str:
         """The study as YAML, all fields resolved; `read` takes it."""
@@ -161,15 +159,6 @@ class Sweep(Study):
             raise ValueError(f"point {number} ({describe(values)}): {text}") from error
 
 
-def plain(value: Any) -> Any:
-    """With lists and Python's numbers in place of NumPy's, tuples and ranges."""
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {key: plain(entry) for key, entry in value.items()}
-    return [plain(entry) for entry in value] if isinstance(value, list | tuple | range) else value
-
-
 def lists(grid: Any) -> dict[str, list[Any]]:
     """Names and their values as lists.
 
@@ -204,7 +193,7 @@ def is_hardware(name: str) -> bool:
 
 def describe(values: Values) -> str:
     """The values of a point, for messages."""
-    return ", ".join(f"{name}: {value}" for name, value in values.items()) or "no grid"
+    return one_line(", ".join(f"{name}: {value}" for name, value in values.items()), 1000) or "no grid"
 
 
 def field_of(settings: Settings, hardware: Hardware, name: str) -> Any:

@@ -140,10 +140,13 @@ def _names(folder: Path) -> list[str]:
 
 def _write(path: Path, content: Any) -> None:
     """Write a file that is whole or not there, even if the power goes."""
-    with whole(path) as part, part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with whole(path) as part, part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:  # a full disk does not say where
+        raise OSError(error.errno, error.strerror, str(path)) from error
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

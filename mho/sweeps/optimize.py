@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..models.votes import whole_number
 from .experiments import COSTS
 from .file import Values, describe, is_hardware
 from .folder import CONFIRMED, FIGURE, REPORT, SEARCH_MARK, TABLE, TRIALS, SweepFolder
@@ -51,8 +52,7 @@ def optimize(
         ValueError: a search that is impossible, or no Optuna (nothing has run then); a task that fails; or a folder in
             use.
     """
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    jobs = whole_number("jobs", jobs)
     folder, search = SweepFolder(out), Search.read(source)
     space = search.space()
     with _study(search) as study, folder.locked():

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import joblib
 import pandas as pd
 import yaml
 
+from ..models.votes import whole_number
+from .clusters import on_dask, on_ray
 from .file import Settings, Study, Sweep, field_of, is_hardware
 from .folder import MARK, TABLE, SweepFolder
 from .tasks import Row, Task, groups_of, run_group, tasks_of
+from .workers import cores, spread
 
 Source = str | Path | Mapping[str, Any]
 
@@ -48,8 +49,7 @@ def sweep(
     Raises:
         ValueError: a sweep that is impossible (nothing has run then), a task that fails, or a folder in use.
     """
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    jobs = whole_number("jobs", jobs)
     folder, settings = SweepFolder(out), Sweep.read(source)
     tasks = tasks_of(settings)
     with folder.locked():
@@ -111,58 +111,12 @@ def _results(groups: list[list[Task]], jobs: int, backend: str, cluster: str | N
     if not groups:
         return
     if backend == "ray":
-        yield from _on_ray(groups, jobs, cluster)
+        yield from on_ray(groups, jobs, cluster)
     elif backend == "dask":
-        with _dask(jobs, cluster) as client, joblib.parallel_config("dask", client=client, n_jobs=-1):
-            yield from _in_parallel(groups, 1, None)
-    elif jobs == 1:
+        yield from on_dask(groups, jobs, cluster)
+    elif jobs == 1 or len(groups) == 1:
         for group in groups:
             yield run_group(group)
     else:
-        threads = max(1, _cores() // jobs)
-        with joblib.parallel_config("loky", n_jobs=min(jobs, len(groups)), inner_max_num_threads=threads):
-            yield from _in_parallel(groups, threads, os.getpid())
-
-
-def _in_parallel(groups: list[list[Task]], threads: int, owner: int | None) -> Iterator[list[Row]]:
-    parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
-    with closing(parallel(joblib.delayed(run_group)(group, threads, owner) for group in groups)) as results:
-        yield from results
-
-
-@contextmanager
-def _dask(jobs: int, cluster: str | None) -> Iterator[Any]:
-    """A client of the Dask cluster at the address, or of a local one."""
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError as error:
-        raise ValueError("backend dask needs its packages: pip install 'mho[cluster]'") from error
-    if cluster is not None:
-        with Client(cluster) as client:
-            yield client
-        return
-    local = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
-    with local, Client(local) as client:
-        yield client
-
-
-def _on_ray(groups: list[list[Task]], jobs: int, cluster: str | None) -> Iterator[list[Row]]:
-    """By tasks of Ray's own: its joblib backend gives no result before all are there."""
-    try:
-        import ray
-    except ImportError as error:
-        raise ValueError("backend ray needs its package: pip install 'mho[cluster]'") from error
-    ray.init(address=cluster, **({} if cluster else {"num_cpus": jobs, "include_dashboard": False}))
-    try:
-        work = ray.remote(run_group)
-        pending = [work.remote(group, 1) for group in groups]
-        while pending:
-            (ready, *_), pending = ray.wait(pending)
-            yield ray.get(ready)
-    finally:
-        ray.shutdown()
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = max(1, cores() // jobs)
+        yield from spread(run_group, [(group, threads) for group in groups], min(jobs, len(groups)))

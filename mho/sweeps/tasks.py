@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -121,19 +120,16 @@ def groups_of(tasks: Iterable[Task]) -> list[list[Task]]:
     return [sorted(group, key=lambda task: -task.settings.votes) for group in groups.values()]
 
 
-def run_group(group: list[Task], threads: int | None = None, owner: int | None = None) -> list[Row]:
+def run_group(group: list[Task], threads: int | None = None) -> list[Row]:
     """Do the tasks of a group: the rows of their results.
 
     Args:
         group: as `groups_of` makes them.
         threads: threads to use; None leaves the process as it is.
-        owner: process that this one has to end with, its parent.
 
     Raises:
         ValueError: a task that cannot be done; the message says which.
     """
-    if owner is not None:
-        _end_with(owner)
     if threads is not None and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     first = group[0]
@@ -237,15 +233,3 @@ def _known_data(name: str, wanted: str) -> tuple[torch.Tensor, torch.Tensor]:
 def _digest(content: Any) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return blake2b(text.encode(), digest_size=10).hexdigest()
-
-
-@lru_cache(maxsize=1)
-def _end_with(owner: int) -> None:
-    """End this process soon after its parent, which may have been killed, so that it does not work for nobody."""
-
-    def watch() -> None:
-        while os.getppid() == owner:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

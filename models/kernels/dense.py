@@ -14,7 +14,7 @@ from numba import prange, types
 from numba.extending import overload
 
 from ...crossbar.kernels.compiled import kernel
-from ...crossbar.kernels.philox import GROUP, draw_normals, round_keys
+from ...crossbar.kernels.philox import ALONE, GROUP, Rows, draw_normals, round_keys
 
 f32, u16, u32, u64 = np.float32, np.uint16, np.uint32, np.uint64
 
@@ -63,14 +63,14 @@ def noise_factors(sigma: float, layer: int, key: int, shape: tuple[int, int]) ->
         return np.empty((0, 1), np.float32)
     size = shape[0] * shape[1]
     flat = np.empty((-(-size // ROW), ROW), np.float32)
-    _draw_factors(f32(sigma), (u32(layer), u32(0)), round_keys(key), flat)
+    _draw_factors(f32(sigma), ALONE, (u32(layer), u32(0)), round_keys(key), flat)
     return flat.reshape(-1)[:size].reshape(shape)
 
 
 @kernel(parallel=True)
-def _draw_factors(sigma, place, key, out):  # type: ignore[no-untyped-def]
+def _draw_factors(sigma, alone, place, key, out):  # type: ignore[no-untyped-def]
     for m in prange(out.shape[0]):
-        draw_normals(u64(m), place, key, out[m : m + 1])
+        draw_normals(Rows(u64(m), alone), 0, place, key, out[m : m + 1])
         for k in range(out.shape[1]):
             out[m, k] = f32(1) + sigma * out[m, k]
 

@@ -1,0 +1,124 @@
+"""What hardware has to be for its numbers to mean something: bounds of fields against each other.
+
+Each field has bounds of its own; values within them can still be impossible together: noise so far above all
+conductances, or a conductance range so narrow, that no arithmetic holds both, or converters whose levels no current
+reaches. The bounds are wide, and `docs/devices.md` lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .hardware import Hardware
+
+Array = np.ndarray[Any, Any]
+CELL = 1e4  # errors and noise of a cell, and what it drifts to, in units of g_max
+CURRENT = 1e6  # white noise of a reading, in units of v_read g_max
+CONTRAST = 1e-3  # least (g_max - g_min) / g_max
+KEPT = 1e-6  # least part of the conductance range that drift leaves
+DIGITS = 2**53  # most values of a sliced weight
+SIGMAS = 6.0
+FINEST = 1e-6  # least full scale of an ADC, in units of v_read g_max
+
+
+def check_numbers(hardware: Hardware) -> None:
+    """Raises ValueError, in one line that names the field, its value and the bound, for numbers out of reach."""
+    cell, tile = hardware.cell, hardware.tile
+    if cell.g_max - cell.g_min < CONTRAST * cell.g_max:
+        raise ValueError(
+            f"cell.g_min must be below g_max by at least {CONTRAST:g} of it, got {cell.g_min:g} and {cell.g_max:g} S"
+        )
+    if (cell.levels or 1) ** tile.slices > DIGITS:
+        raise ValueError(
+            f"tile.slices must keep cell.levels to the power of them below 2^53, got {cell.levels} ^ {tile.slices}"
+        )
+    with np.errstate(all="ignore"):
+        _check_cell(hardware)
+        _check_sensing(hardware)
+    _check_converters(hardware)
+
+
+def _check_cell(hardware: Hardware) -> None:
+    cell, sensing, time_s = hardware.cell, hardware.sensing, hardware.time_s
+    bound = CELL * cell.g_max
+    ends = f"S at most ({CELL:g} g_max)"
+    targets = np.linspace(cell.g_min, cell.g_max, 9, dtype=np.float32)
+    with _names("cell.programming"):
+        error = cell.programming.std(targets, temperature=sensing.temperature)
+    _within("cell.programming: its standard deviation must be", error, bound, ends)
+    held = np.concatenate([targets, np.maximum(targets - SIGMAS * error, 0), targets + SIGMAS * error])
+    if time_s > 0:
+
+        def later(g: Array, n: float) -> Array:
+            with _names("cell.drift"):
+                return np.asarray(cell.drift.apply(g, time_s, np.full_like(g, n), temperature=sensing.temperature))
+
+        aged = np.concatenate([later(held, n) for n in (-SIGMAS, 0.0, SIGMAS)])
+        _within(f"cell.drift: conductances after time_s = {time_s:g} s must be", aged, bound, ends)
+        kept = float(np.ptp(later(targets, 0.0))) / cell.g_max
+        if kept < KEPT:
+            raise ValueError(
+                f"cell.drift: at least {KEPT:g} of g_max must be left between the lowest and the highest mean "
+                f"conductance after time_s = {time_s:g} s, got {kept:g}"
+            )
+        held = np.maximum(np.concatenate([held, aged]), 0)
+    lags = np.array([0.0, 1.0, 64.0, 4096.0]) * (sensing.read_interval or 1.0)
+    for part in cell.read_noise.parts:
+        read = {"v_read": sensing.v_read, "t_read": sensing.t_read, "temperature": sensing.temperature}
+        with _names("cell.read_noise"):
+            noise = part.std(held, time_s=time_s, **read)
+            shared = part.correlation(lags, t_read=sensing.t_read, time_s=time_s)
+        _within(f"cell.read_noise ({part.kind}): its standard deviation must be", noise, bound, ends)
+        _within(f"cell.read_noise ({part.kind}): its correlation must be", shared, 1 + 1e-6, "at most 1")
+
+
+def _check_sensing(hardware: Hardware) -> None:
+    sensing, unit = hardware.sensing, hardware.sensing.v_read * hardware.cell.g_max
+    cells = sensing.white_cell_variance(hardware.cell.g_max, np.array([0.0, sensing.v_read]))
+    for name, variance in (("amplifier_noise and capacitance", sensing.column_variance), ("thermal and shot", cells)):
+        noise = np.sqrt(variance) / unit
+        what = f"sensing: noise of {name} in t_read = {sensing.t_read:g} s, in units of v_read g_max, must be"
+        _within(what, noise, CURRENT, "at most 1e+06")
+
+
+def _check_converters(hardware: Hardware) -> None:
+    adc, sensing = hardware.adc, hardware.sensing
+    if adc.bits is None:
+        return
+    top = 2.0 ** (adc.bits - 1)  # steps of a full scale, about
+    one = sensing.v_read * hardware.cell.g_max
+    if adc.calibrated_at is not None and not FINEST <= adc.calibrated_at / sensing.v_read <= 2 * top:
+        raise ValueError(
+            f"adc.calibrated_at must be {FINEST:g} to {2 * top:g} times sensing.v_read = {sensing.v_read:g} V, or no "
+            f"current is more than half a step of {adc.bits} bits, got {adc.calibrated_at:g} V"
+        )
+    if isinstance(adc.full_scale, float):
+        low, high = FINEST * one, 2 * top * one * hardware.tile.rows
+        if not low <= adc.full_scale <= high:
+            raise ValueError(
+                f"adc.full_scale must be {low:.3g} to {high:.3g} A (a millionth of v_read g_max; all cells of a bit "
+                f"line at g_max and v_read make half a step of {adc.bits} bits), got {adc.full_scale:g} A"
+            )
+
+
+def _within(what: str, values: Any, bound: float, ends: str) -> None:
+    worst = float(np.max(np.abs(values)))
+    if not worst <= bound:
+        most = f"{bound:.3g} {ends}" if not ends.startswith("at") else ends
+        raise ValueError(f"{what} {most}, got {worst:.3g}")
+
+
+@contextmanager
+def _names(field: str) -> Iterator[None]:
+    """Arithmetic that fails is an error that names the field; those of the models name what they are about."""
+    try:
+        yield
+    except (OverflowError, ZeroDivisionError) as error:
+        raise ValueError(f"{field}: its numbers are out of range ({error})") from error
+    except ValueError as error:
+        raise ValueError(str(error) if "time_s" in str(error) else f"{field}: {error}") from error

@@ -1,0 +1,144 @@
+"""Inputs in the forms that people have them in: tensors, arrays, positional and keyword inputs, data loaders."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import Dataset, IterableDataset
+
+from .errors import MappingError
+
+ENOUGH = 1024  # samples, after which no further batch is taken from an iterable
+LABELS = ("label", "labels")
+FORMS = (
+    "a tensor, a NumPy array, a tuple of positional inputs, a dict of keyword inputs, or an iterable of such batches"
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of one call of a model."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        return [x for x in tree_leaves((self.args, self.kwargs)) if isinstance(x, torch.Tensor)]
+
+    @property
+    def samples(self) -> int:
+        """Along the first dimension of the first tensor."""
+        first = self.tensors[0]
+        return first.shape[0] if first.ndim else 1
+
+    @property
+    def shape(self) -> str:
+        return ", ".join(str(tuple(x.shape)) for x in self.tensors)
+
+    @property
+    def splits(self) -> bool:
+        """Whether all tensors have the samples along their first dimension."""
+        return all(x.ndim and x.layout == torch.strided and x.shape[0] == self.samples for x in self.tensors)
+
+    def first(self, samples: int) -> Batch:
+        """The first samples, where the tensors tell which these are; else the whole batch."""
+        if not self.splits or samples >= self.samples:
+            return self
+        args, kwargs = tree_map(lambda x: x[:samples] if isinstance(x, torch.Tensor) else x, (self.args, self.kwargs))
+        return Batch(args, kwargs)
+
+
+def batches_of(inputs: Any, model: nn.Module, said: str) -> list[Batch]:
+    """The batches that `inputs` stand for; `said` names them in errors.
+
+    A tensor or an array is a model's only input, a tuple its positional inputs, a dict its keyword inputs. Any other
+    iterable, such as a list or a DataLoader, holds batches of these forms, of which the first are taken until there are
+    1,024 samples. As data sets give pairs of inputs and labels, its tuples and lists are cut after the inputs that
+    `forward` must have, and its dicts lose keys `label` and `labels` that `forward` does not take. Batches of one
+    tensor each are joined where their shapes allow.
+
+    Raises:
+        MappingError: anything else, no samples, or more inputs than the model takes.
+    """
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+    required, most, keys = _accepts(model)
+    if isinstance(inputs, (torch.Tensor, np.ndarray, tuple, Mapping)):
+        return [_batch(inputs, said, dtype, most, keys)]
+    if isinstance(inputs, (str, bytes, nn.Module)) or not isinstance(inputs, (Iterable, Dataset)):
+        raise MappingError(f"{said}: expected {FORMS}, got {type(inputs).__name__}")
+    if isinstance(inputs, Dataset) and not isinstance(inputs, IterableDataset):
+        raise MappingError(f"{said}: a data set holds single samples; wrap it in a torch.utils.data.DataLoader")
+    found: list[Batch] = []
+    for item in inputs:
+        given = item
+        if isinstance(item, (tuple, list)):
+            given = tuple(item[: required or len(item)])
+        elif isinstance(item, Mapping) and keys is not None:
+            given = {key: value for key, value in item.items() if key in keys or key not in LABELS}
+        found.append(_batch(given, f"{said}: batch {len(found)}", dtype, most, keys))
+        if sum(batch.samples for batch in found) >= ENOUGH:
+            break
+    if not found:
+        raise MappingError(f"{said}: the {type(inputs).__name__} holds no batch")
+    return _joined(found)
+
+
+def _accepts(model: nn.Module) -> tuple[int | None, int | None, set[str] | None]:
+    """How many positional inputs a model's forward needs, how many it takes, and its keywords; None: any."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):  # a callable without a signature
+        return None, None, None
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    some = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    named = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    required = max(1, sum(p.default is p.empty for p in positional))
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return None if some else required, None if some else len(positional), None if open_ended else named
+
+
+def _batch(given: Any, said: str, dtype: torch.dtype, most: int | None, keys: set[str] | None) -> Batch:
+    if isinstance(given, (torch.Tensor, np.ndarray)):
+        given = (given,)
+    if not isinstance(given, (tuple, Mapping)):
+        raise MappingError(f"{said}: expected {FORMS}, got {type(given).__name__}")
+    if isinstance(given, tuple) and most is not None and len(given) > most:
+        raise MappingError(f"{said}: a tuple of {len(given)} inputs, and the model takes {most}")
+    if isinstance(given, Mapping):
+        odd = [str(key) for key in given if not isinstance(key, str) or (keys is not None and key not in keys)]
+        if odd:
+            known = ", ".join(sorted(keys or ()))
+            raise MappingError(f"{said}: the model takes no input called {', '.join(odd)}; it takes {known}")
+        given = dict(given)
+    try:
+        made = tree_map(lambda x: _tensor(x, dtype) if isinstance(x, np.ndarray) else x, given)
+    except (TypeError, ValueError) as error:
+        raise MappingError(f"{said}: an array that is no tensor ({' '.join(str(error).split())[:100]})") from error
+    batch = Batch((), made) if isinstance(made, dict) else Batch(made)
+    if not batch.tensors:
+        raise MappingError(f"{said}: holds no tensor")
+    if not batch.samples:
+        raise MappingError(f"{said}: holds no samples, its shape is {batch.shape}")
+    return batch
+
+
+def _tensor(array: np.ndarray[Any, Any], dtype: torch.dtype) -> torch.Tensor:
+    made = torch.tensor(array)
+    return made.to(dtype) if made.is_floating_point() else made
+
+
+def _joined(batches: list[Batch]) -> list[Batch]:
+    """One batch, if each holds one tensor and all have the same shape but for the number of samples."""
+    tensors = [b.args[0] for b in batches if len(b.args) == 1 and not b.kwargs and isinstance(b.args[0], torch.Tensor)]
+    kinds = {(x.shape[1:], x.dtype, x.device) for x in tensors if x.ndim}
+    if len(tensors) < len(batches) or len(kinds) > 1 or not all(x.ndim for x in tensors):
+        return batches
+    return [Batch((torch.cat(tensors),))]

@@ -1,0 +1,211 @@
+"""Whether a mapped network, computed digitally, is the caller's network: layer by layer and at the output.
+
+Two passes on the same few samples, with the same random numbers: one of a copy of the caller's network, one of the
+mapped network with torch's arithmetic in the place of tiles. Both record what goes into each layer and comes out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from .errors import MappingError
+from .inference import Inference
+from .modules import copied
+from .passes import ROUNDING, Pass, as_tree, largest_rms, relative_error, rms, watch_pass
+from .samples import Sizes, Unfound, narrowed, settle
+
+if TYPE_CHECKING:
+    from .batches import Batch
+    from .chip import Chip
+
+SAMPLES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What the two passes showed.
+
+    Attributes:
+        samples: of the caller's inputs.
+        error: relative error of the output, RMS over RMS.
+        tolerance: half the digits of the coarsest floating-point type of model and outputs, and of float32, in which
+            tiles are programmed: sqrt(eps), 3.5e-4 for float32.
+        unreached: layers that the inputs never reach.
+        macs: multiply-accumulates of the pass, as torch's FlopCounterMode counts products of matrices.
+        macs_on_tiles: those of layers on tiles.
+    """
+
+    samples: int
+    error: float
+    tolerance: float
+    unreached: tuple[str, ...]
+    macs: int
+    macs_on_tiles: int
+
+
+class _Watch(TorchFunctionMode):
+    """Notes which modules' tensors a model uses while the module that holds them is not running."""
+
+    def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
+        super().__init__()
+        held = [(tensor, name) for name in names for tensor in _tensors(model.get_submodule(name))]
+        self.names = {id(tensor): name for tensor, name in held}
+        self.held = held  # so that no other tensor gets one of these identities
+        self.holders = [m for m in model.modules() if any(id(t) in self.names for t in _tensors(m, recurse=False))]
+        self.running: list[set[int]] = []
+        self.taken: set[str] = set()
+
+    def enter(self, module: nn.Module, *_: Any) -> None:
+        self.running.append({id(t) for t in _tensors(module)})
+
+    def leave(self, *_: Any) -> None:
+        self.running.pop()
+
+    def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if any(isinstance(x, torch.Tensor) for x in tree_leaves(result)):  # a shape or a type is no use of the values
+            for x in tree_leaves((args, kwargs)):
+                if id(x) in self.names and not any(id(x) in ids for ids in self.running):
+                    self.taken.add(self.names[id(x)])
+        return result
+
+
+def _tensors(module: nn.Module, *, recurse: bool = True) -> list[torch.Tensor]:
+    own = [
+        x for m in (module.modules() if recurse else [module]) for x in vars(m).values() if isinstance(x, torch.Tensor)
+    ]
+    return [*module.parameters(recurse), *module.buffers(recurse), *own]
+
+
+def reference(model: nn.Module, names: list[str], batch: Batch) -> Pass:
+    """The pass of a copy of the caller's network in evaluation."""
+    twin = copied(model, model.parameters())
+    watch = _Watch(twin, names)
+    handles = []
+    for module in watch.holders:
+        handles.append(module.register_forward_pre_hook(watch.enter, prepend=True))
+        handles.append(module.register_forward_hook(watch.leave, always_call=True))
+    with watch:
+        done = watch_pass(twin, names, lambda: twin(*batch.args, **batch.kwargs))
+    return dataclasses.replace(done, taken=frozenset(watch.taken))
+
+
+def compare(chip: Chip, before: Pass, names: list[str], batch: Batch) -> Check:
+    """The second pass, and the comparison of both.
+
+    Where it can, the second pass has one sample less than the first: that shows where the samples lie in each layer
+    too. Where it differs so, the comparison is made with all of them, in one pass more, so that the reason is told.
+
+    Args:
+        chip: the mapped network, not yet programmed; its layers are told where their samples lie.
+        before: the pass of the caller's network.
+        names: of the layers that must give the same in both.
+        batch: the samples.
+
+    Raises:
+        MappingError: they differ; the error names the first layer.
+    """
+    before = dataclasses.replace(before, seen=tuple(call for call in before.seen if call.name in names))
+    sizes = Sizes(batch.samples, batch.samples - 1)
+    if batch.splits and sizes.fewer and not before.drew:
+        try:
+            after, trial = _digital_pass(chip, names, batch.first(sizes.fewer))
+            found = _verdict(narrowed(before, after, sizes), after, trial, sizes.fewer)
+            settle(chip, before, after, sizes)
+            return found
+        except (Unfound, MappingError):
+            pass
+    after, trial = _digital_pass(chip, names, batch)
+    return _verdict(before, after, trial, batch.samples)
+
+
+@dataclasses.dataclass
+class _Trial:
+    """A copy of a chip on which a pass is made, and the multiply-accumulates of that."""
+
+    chip: Chip
+    run: Inference
+    macs: int = 0
+    macs_on_tiles: int = 0
+
+    def count(self, layer: Any, _: Any, output: torch.Tensor) -> None:
+        self.macs_on_tiles += output.numel() * layer.matrix.weights.shape[1]
+
+
+def _digital_pass(chip: Chip, names: list[str], batch: Batch) -> tuple[Pass, _Trial]:
+    """A pass of a copy of the chip, so that it leaves no trace there."""
+    trial = _Trial(chip.remade(chip.hardware, lambda layer: layer.matrix), Inference(surveying=True))
+    for layer in trial.chip.layers.values():
+        layer.register_forward_hook(trial.count, prepend=True)
+    seen = [*dict.fromkeys([*names, *chip.layers])]
+    try:
+        with FlopCounterMode(display=False) as counter:
+            call = lambda: trial.chip.run(batch.args, trial.run, batch.kwargs)  # noqa: E731
+            after = watch_pass(trial.chip.model, seen, call)
+    except MappingError:
+        raise
+    except Exception as error:  # a model may do anything with its layers
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        at = next((f"layer {n!r}" for n in reversed(list(trial.run.calls)) if n in names), "the first layer")
+        raise MappingError(
+            f"the model fails with its layers on tiles, after {at} ({reason}); exclude the layer that it asks for this"
+        ) from error
+    trial.macs = counter.get_total_flops() // 2
+    return after, trial
+
+
+def _verdict(before: Pass, after: Pass, trial: _Trial, samples: int) -> Check:
+    tolerance = _tolerance(trial.chip.model, before)
+    compared = dict.fromkeys(call.name for call in before.seen)  # in the order of the pass
+    for name in compared:
+        _same_layer(name, before, after, trial.chip, tolerance)
+    wanted, got = (tree_leaves(as_tree(done.output)) for done in (before, after))
+    off = relative_error(wanted, got, 0.0)
+    if not off <= tolerance and relative_error(wanted, got, largest_rms(before) * ROUNDING):
+        raise MappingError(
+            f"the mapped network is not the caller's: all {len(compared)} layers give the same, and its output differs "
+            f"by {off:.2g} (relative RMS; tolerance {tolerance:.2g}); check=False maps it all the same"
+        )
+    unreached = tuple(name for name in trial.chip.layers if name not in trial.run.calls)
+    return Check(samples, off, tolerance, unreached, trial.macs, trial.macs_on_tiles)
+
+
+def _same_layer(name: str, before: Pass, after: Pass, chip: Chip, tolerance: float) -> None:
+    wanted, got = before.of(name), after.of(name)
+    if len(wanted) != len(got):
+        raise MappingError(
+            f"layer {name!r}: the caller's network calls it {len(wanted)} times, the mapped one {len(got)} times; "
+            "exclude it, or map with check=False"
+        )
+    layer = chip.layers.get(name)
+    for one, other in zip(wanted, got, strict=True):
+        floor = 0.0
+        if layer is not None and one.input is not None:  # where products cancel, their rounding is left
+            floor = ROUNDING * rms([one.input]) * float((layer.matrix.weights.astype(float) ** 2).sum(1).mean()) ** 0.5
+        error = relative_error(list(one.outputs), list(other.outputs), floor)
+        if not error <= tolerance:
+            fed = relative_error(_some(one.input), _some(other.input), 0.0)
+            why = "its inputs differ already" if not fed <= tolerance else "its inputs are the same"
+            raise MappingError(
+                f"layer {name!r}: its output differs by {error:.2g} from the caller's network (relative RMS; tolerance "
+                f"{tolerance:.2g}; {why}); exclude it, or map with check=False"
+            )
+
+
+def _tolerance(model: nn.Module, before: Pass) -> float:
+    tensors = [*model.parameters(), *model.buffers(), *(x for call in before.seen for x in call.outputs)]
+    tensors += [x for x in tree_leaves(as_tree(before.output)) if isinstance(x, torch.Tensor)]
+    kinds = {x.dtype for x in tensors if x.is_floating_point()} | {torch.float32}
+    return float(max(torch.finfo(kind).eps for kind in kinds) ** 0.5)
+
+
+def _some(x: torch.Tensor | None) -> list[torch.Tensor]:
+    return [] if x is None else [x]

@@ -1,0 +1,53 @@
+"""How much of a model is on tiles: parameters and multiply-accumulates; and whether the mapping was checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .layers import TileLayer
+
+if TYPE_CHECKING:
+    from .check import Check
+    from .chip import Chip
+
+UNCHECKED = "no inputs were given (calibrate= or check=)"
+OFF = "check=False"
+
+
+@dataclass(frozen=True)
+class Cover:
+    """What of a model is on tiles.
+
+    Attributes:
+        parameters: of the caller's model, each shared one counted once.
+        on_tiles: those whose values tiles hold, batch norms that were folded in included.
+        digital: parameters that no tile holds, by the name of the part in `Chip.digital` that they are listed under.
+        check: what the comparison with the caller's network showed, or why there was none.
+    """
+
+    parameters: int
+    on_tiles: int
+    digital: dict[str, int]
+    check: Check | str
+
+    @classmethod
+    def of(cls, chip: Chip, parameters: int | None, held: set[int], check: Check | str) -> Cover:
+        """Of a chip, given the number of the caller's parameters and the identities of those on tiles.
+
+        Without the number (a chip that was loaded) those on tiles are the values that the tiles hold.
+        """
+        tiles = [f"{name}." for name, module in chip.model.named_modules() if isinstance(module, TileLayer)]
+        names = {d.name for d in chip.digital}
+        counts: dict[str, int] = {}
+        for name, value in chip.model.named_parameters():
+            if id(value) not in held and not name.startswith(tuple(tiles)):
+                parts = name.split(".")
+                ends = (".".join(parts[:k]) for k in range(len(parts), -1, -1))
+                owner = next((end for end in ends if end in names), "")
+                counts[owner] = counts.get(owner, 0) + value.numel()
+        digital = sum(counts.values())
+        if parameters is None:
+            matrices = [layer.matrix for layer in chip.layers.values()]
+            parameters = digital + sum(m.weights.size + (0 if m.bias is None else m.bias.size) for m in matrices)
+        return cls(parameters, parameters - digital, counts, check)

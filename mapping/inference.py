@@ -1,0 +1,117 @@
+"""What one pass through a chip shares among its layers, and which pass is under way in which thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from .trace import Call, Recorder
+
+
+class OneByOne(Exception):
+    """Several reads cannot be made at once: a layer reads rows that belong to no single sample."""
+
+
+@dataclass
+class Inference:
+    """What one pass through a chip shares among its layers.
+
+    A pass can be several reads, numbered from `read`: the layers then see their samples one read after the other, and
+    `repeated` is the tensor that holds the same samples for each read. With `channels_last` convolutions return the
+    memory layout that they compute in. A pass that is `surveying` computes digitally and keeps, in `inputs`, what goes
+    into the layers named there, over all their calls; one that is `calibrating` sets their ranges from that. One that
+    is `alone` is the read of a single layer. A `recorder` is told of the calls of layers.
+    """
+
+    read: int = 0
+    reads: int = 1
+    repeated: torch.Tensor | None = None
+    first_sample: int = 0
+    samples: int = 1
+    surveying: bool = False
+    calibrating: bool = False
+    alone: bool = False
+    noisy: bool = True
+    channels_last: bool = False
+    recorder: Recorder | None = None
+    inputs: dict[str, list[np.ndarray[Any, Any]]] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+
+    def shares(self, x: torch.Tensor) -> bool:
+        """Whether x is the repeated samples, perhaps in another shape, so that one read's inputs stand for all."""
+        same = self.repeated
+        return (
+            same is not None
+            and x.data_ptr() == same.data_ptr()
+            and not x.is_inference()
+            and x._version == 0  # not written to since
+            and x.is_contiguous()
+            and (len(x), x.numel(), x.dtype) == (len(same), same.numel(), same.dtype)
+        )
+
+
+_UNDER_WAY: ContextVar[tuple[tuple[Session, Inference], ...]] = ContextVar("under way", default=())
+
+
+class Session:
+    """What a chip shares with its layers: how many inferences there have been, and what the last new kind of them did.
+
+    Attributes:
+        calls: inferences so far, those of single layers included.
+        trace: the calls of one inference; empty before the first.
+        shapes: of the inputs whose inference is the `trace`.
+        one_by_one: whether reads have to be made one after another.
+        located: whether it is known where the samples lie in the inputs of the layers.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.trace: list[Call] = []
+        self.shapes: Any = None
+        self.one_by_one = False
+        self.located = False
+        self.lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, lock=threading.RLock())
+
+    def anew(self) -> Session:
+        """The session of another chip of the same model: its calls are counted from 0."""
+        other = Session()
+        other.__setstate__({**self.__getstate__(), "calls": 0})
+        return other
+
+    def next_read(self) -> int:
+        """The number of one more inference."""
+        with self.lock:
+            self.calls += 1
+            return self.calls - 1
+
+    @property
+    def inference(self) -> Inference | None:
+        """The inference of this chip that is under way in this thread; None outside of any."""
+        for session, run in reversed(_UNDER_WAY.get()):
+            if session is self:
+                return run
+        return None
+
+    def within(self, run: Inference, call: Callable[[], Any]) -> Any:
+        """What `call` returns while `run` is under way in this thread."""
+        token = _UNDER_WAY.set((*_UNDER_WAY.get(), (self, run)))
+        try:
+            return call()
+        finally:
+            _UNDER_WAY.reset(token)
+
+    def positions(self, layer: str) -> int | None:
+        """Matrix reads of a layer per sample in the inference of the trace; None before it."""
+        return sum(call.positions for call in self.trace if call.layer == layer) if self.trace else None

@@ -1,0 +1,80 @@
+"""The order of a layer's rows: by sample, as random numbers are keyed, or as the model has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+class SampleAxis(NamedTuple):
+    """Where the samples lie among the leading dimensions of a layer's input.
+
+    Along `axis` index = sample * others + other; where samples are `inner`, it is other * samples + sample.
+    """
+
+    axis: int = 0
+    inner: bool = False
+
+
+FIRST = SampleAxis()
+
+
+@dataclass(frozen=True)
+class Order:
+    """How the `leading` dimensions of a layer's input hold the samples, so many; 0 where its rows belong to none."""
+
+    leading: tuple[int, ...]
+    place: SampleAxis = FIRST
+    samples: int = 0
+
+    @cached_property
+    def _split(self) -> tuple[int, ...]:
+        """The leading dimensions with the one that holds the samples as two."""
+        axis, inner = self.place
+        many = self.leading[axis] // self.samples
+        pair = (many, self.samples) if inner else (self.samples, many)
+        return (*self.leading[:axis], *pair, *self.leading[axis + 1 :])
+
+    @cached_property
+    def _at(self) -> int:
+        """Which of the split dimensions is that of the samples."""
+        return self.place.axis + self.place.inner
+
+    @cached_property
+    def others(self) -> tuple[int, ...]:
+        """The leading dimensions that tell apart the positions of one sample."""
+        if not self.samples:
+            return self.leading
+        split, axis = self._split, self.place.axis
+        left = [size for k, size in enumerate(split) if k != self._at]
+        if split[2 * axis + 1 - self._at] == 1:  # nothing was beside the samples
+            del left[axis]
+        return tuple(left)
+
+    def arranged(self, x: Array) -> Array:
+        """x (all leading dimensions as one, ...) by sample, in this shape."""
+        if not self._at:
+            return x
+        rest = x.shape[1:]
+        return np.moveaxis(x.reshape(*self._split, *rest), self._at, 0).reshape(-1, *rest)
+
+    def restored(self, y: Array) -> Array:
+        """y (all leading dimensions as one, ...), arranged by sample, in the order of the model."""
+        if not self.samples or not self._at:
+            return y
+        split, rest = self._split, y.shape[1:]
+        turned = (self.samples, *(size for k, size in enumerate(split) if k != self._at))
+        assert prod(turned) == len(y)
+        return np.moveaxis(y.reshape(*turned, *rest), 0, self._at).reshape(-1, *rest)
+
+
+@lru_cache(maxsize=1024)
+def order_of(leading: tuple[int, ...], place: SampleAxis, samples: int) -> Order:
+    """The order, kept: reads of small layers have it made anew often."""
+    return Order(leading, place, samples)

@@ -1,0 +1,135 @@
+"""Passes of a model whose layers are watched, and how much what they give differs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from .guard import unmarked
+
+SEED = 0
+ROUNDING = 16  # rounding errors of float32, as a multiple of its epsilon, that a sum of products may show
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """One call of a layer: its first input and its output as tensors, without gradients."""
+
+    name: str
+    input: torch.Tensor | None
+    outputs: tuple[torch.Tensor, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """The calls of the layers in one pass of a model, in the order in which they ended, and what the model returned.
+
+    `taken` are the modules whose tensors were used past their forward, and `drew` is whether random numbers were drawn.
+    """
+
+    seen: tuple[Seen, ...]
+    output: Any
+    taken: frozenset[str] = frozenset()
+    drew: bool = False
+
+    def of(self, name: str) -> list[Seen]:
+        return [call for call in self.seen if call.name == name]
+
+
+def watch_pass(model: nn.Module, names: list[str], call: Callable[[], Any]) -> Pass:
+    """A pass that records the layers called `names`."""
+    seen: list[Seen] = []
+
+    def kept(x: torch.Tensor) -> torch.Tensor:
+        return unmarked(x).detach().clone()
+
+    def record(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+            outputs = tuple(kept(x) for x in tree_leaves(output) if isinstance(x, torch.Tensor))
+            seen.append(Seen(name, kept(given[0]) if given else None, outputs))
+
+        return hook
+
+    handles = [model.get_submodule(name).register_forward_hook(record(name), with_kwargs=True) for name in names]
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            state = torch.get_rng_state()
+            output = tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, call())
+            drew = not torch.equal(torch.get_rng_state(), state)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Pass(tuple(seen), output, drew=drew)
+
+
+def as_tree(output: Any) -> Any:
+    """Nested outputs with dataclasses and objects as dicts, for torch's pytree."""
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        return {field.name: as_tree(getattr(output, field.name)) for field in dataclasses.fields(output)}
+    if isinstance(output, dict):
+        return {str(key): as_tree(value) for key, value in output.items()}
+    if isinstance(output, (list, tuple)):
+        return [as_tree(value) for value in output]
+    return torch.tensor(output, dtype=torch.float64) if isinstance(output, float) else output
+
+
+def largest_rms(done: Pass) -> float:
+    """The largest RMS of what layers gave: rounding errors of the output cannot be small against those of it."""
+    return max((rms([x]) for call in done.seen for x in call.outputs), default=0.0)
+
+
+def rms(tensors: list[torch.Tensor]) -> float:
+    values = [x.detach().to(torch.float64).flatten() for x in tensors if x.is_floating_point() and x.numel()]
+    finite = [x[x.isfinite()] for x in values]
+    count = sum(x.numel() for x in finite)
+    return float((sum(float((x**2).sum()) for x in finite) / count) ** 0.5) if count else 0.0
+
+
+def relative_error(wanted: list[Any], got: list[Any], floor: float) -> float:
+    """The largest relative error among pairs of values: RMS of the difference over RMS of the value.
+
+    `floor`, times the epsilon of float32, is a difference that counts as none. Infinity where the structures differ.
+    """
+    if len(wanted) != len(got):
+        return float("inf")
+    return max((_difference(a, b, floor) for a, b in zip(wanted, got, strict=True)), default=0.0)
+
+
+def _difference(wanted: Any, got: Any, floor: float) -> float:
+    if not isinstance(wanted, torch.Tensor) or not isinstance(got, torch.Tensor):
+        same_type = isinstance(wanted, torch.Tensor) == isinstance(got, torch.Tensor)
+        plain = isinstance(wanted, (bool, int, str)) and type(got) is type(wanted)
+        return 0.0 if same_type and (not plain or wanted == got) else float("inf")
+    if wanted.shape != got.shape:
+        return float("inf")
+    if wanted.is_nested or wanted.is_sparse or wanted.is_quantized or not wanted.numel():
+        return 0.0
+    if not (wanted.is_floating_point() or wanted.is_complex()):  # ties may fall otherwise
+        return 0.0 if float((wanted != got).double().mean()) <= 0.1 else float("inf")
+    a, b = (torch.view_as_real(x) if x.is_complex() else x for x in (wanted, got))
+    a, b = a.to("cpu", torch.float64), b.to("cpu", torch.float64)
+    odd = ~(a.isfinite() & b.isfinite())
+    if bool((odd & ~((a == b) | (a.isnan() & b.isnan()))).any()):
+        return float("inf")
+    difference, size = rms([(a - b)[~odd]]), rms([a[~odd]])
+    if difference <= floor * torch.finfo(torch.float32).eps:
+        return 0.0
+    return difference / size if size else float("inf")
+
+
+def alike(done: Pass) -> Callable[[torch.Tensor, torch.Tensor], bool]:
+    """Whether two tensors are the same but for rounding, in a pass of numbers of this size."""
+    floor = ROUNDING * largest_rms(done)
+
+    def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+        eps = torch.finfo(a.dtype).eps if a.is_floating_point() else 0.0
+        return relative_error([a], [b], floor) <= max(eps, torch.finfo(torch.float32).eps) ** 0.5
+
+    return same

@@ -1,0 +1,217 @@
+"""Which layers of a model go onto tiles, and the reason of each that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+
+from ..crossbar.hardware import Hardware
+from .chip import Chip, Digital
+from .errors import MappingError
+from .faithful import CELLS, MAPPED, RECURRENT, kind_of, unfaithful
+from .fold import BATCH_NORMS, foldable, folded
+from .guard import Fold
+from .layers import HANDLERS, TileLayer, matrices
+from .modules import names_of, replaced
+from .recurrent import DIGITAL_REASON, Recurrent, Step, expanded
+
+EXCLUDED = "excluded by name"
+TAKEN = "the model uses its weights itself, past the layer"
+ZERO = "its weights are all zero"
+OWN = "parameters of its own: "
+
+
+class Plan:
+    """The placement of a model, which is changed in place.
+
+    Attributes:
+        model: with its recurrent layers as steps and, once placed, with layers on tiles.
+        mapped: the layers on tiles by name.
+        parameters: of the caller's model, each shared one counted once.
+    """
+
+    def __init__(self, model: nn.Module, hardware: Hardware, exclude: list[str], strict: bool, seed: int) -> None:
+        self.hardware, self.exclude, self.strict, self.seed = hardware, exclude, strict, seed
+        self.parameters = sum(p.numel() for p in model.parameters())
+        self.mapped: dict[str, TileLayer] = {}
+        self.originals: dict[str, dict[str, nn.Module]] = {}  # of each layer on tiles: what stood where, by first names
+        self.listed: list[Digital] = []
+        self.model = model
+
+    def place(self, taken: Iterable[str] = ()) -> None:
+        """Put layers onto tiles. `taken` are those whose weights the model uses past their forward."""
+        model, names = self.model, names_of(self.model)
+        self.folds = foldable(model)
+        self.taken = {*taken, *self.folds.taken}
+        modules = dict(model.named_modules())
+        self.recurrent = [name for name, module in modules.items() if kind_of(module) in (*RECURRENT, *CELLS)]
+        kept = {name: why for name in self.recurrent if (why := self._digital_by(name, modules[name], names[name]))}
+        self.listed += [Digital(name, kind_of(modules[name]).__name__, why) for name, why in kept.items()]
+        self.model = model = expanded(model, kept)
+        self.names = names = names_of(model) | {name: names[name] for name in kept}
+        layers = {name: module for name, module in model.named_modules() if kind_of(module) in HANDLERS}
+        inside = [f"{name}." for name, module in model.named_modules() if kind_of(module) in MAPPED]
+        layers = {name: module for name, module in layers.items() if not name.startswith(tuple(inside))}
+        self._check_patterns(layers, kept)
+        for name, module in layers.items():
+            self._place(name, module)
+        if not self.mapped:
+            raise MappingError(f"model has no layer to map: {self._why_none()}")
+
+    def _digital_by(self, name: str, module: nn.Module, names: list[str]) -> str | None:
+        """Why a layer stays digital, whatever its weights are."""
+        if matches(self.exclude, names):
+            return EXCLUDED
+        return unfaithful(module) or (TAKEN if name in self.taken else None)
+
+    def _check_patterns(self, layers: Iterable[str], kept: Iterable[str]) -> None:
+        folds = [*self.folds.behind.values(), *self.folds.before.values()]
+        for pattern, said in [(p, "exclude") for p in self.exclude] + [
+            (p, "hardware.layers") for p in self.hardware.layers
+        ]:
+            known = [self.names[name] for name in (*layers, *((*kept, *folds) if said == "exclude" else ()))]
+            if not any(matches([pattern], found) for found in known):
+                raise MappingError(
+                    f"{said}: pattern {pattern!r} matches no layer; layers are {', '.join(layers) or 'none'}"
+                )
+
+    def _place(self, name: str, module: nn.Module) -> None:
+        names, hardware = self.names[name], self.hardware.for_layer(*self.names[name])
+        why = self._digital_by(name, module, names)
+        ends = [self._norm(side.get(name)) for side in (self.folds.behind, self.folds.before)]
+        if why is None:
+            weight, bias = folded(module, *(None if norm is None else self.model.get_submodule(norm) for norm in ends))
+            _check_finite(name, weight, bias)
+            if not weight.any():
+                why = ZERO
+                if self.strict:
+                    raise MappingError(f"layer {name!r}: weights are all zero, nothing to program (strict=True)")
+        if why is not None:
+            self.listed.append(Digital(name, kind_of(module).__name__, why))
+            return
+        if hardware.cell.nonlinearity.kind != "linear":
+            raise MappingError(
+                f"layer {name!r}: cell.nonlinearity is '{hardware.cell.nonlinearity.kind}', and tiles are read with "
+                "linear cells; mho.crossbar.wires.read takes others"
+            )
+        spec = HANDLERS[kind_of(module)](module)
+        try:
+            layer = TileLayer(name, spec, matrices(weight, bias, spec), hardware, self.seed)
+        except ValueError as error:
+            raise MappingError(f"layer {name!r}: {error}") from error
+        layer.aliases = names
+        self.mapped[name], self.originals[name] = layer, {name: module}
+        for alias in names:
+            self.model = replaced(self.model, alias, layer)
+        for norm, behind in zip(ends, (True, False), strict=True):
+            if norm is not None:
+                self._empty(layer, norm, behind)
+
+    def _norm(self, norm: str | None) -> str | None:
+        """The batch norm, unless it is excluded."""
+        if norm is None or not matches(self.exclude, self.names[norm]):
+            return norm
+        self.folds.reasons[norm] = EXCLUDED
+        return None
+
+    def _empty(self, layer: TileLayer, norm: str, behind: bool) -> None:
+        """Leave the place of a folded batch norm empty, and watch over what the model does there."""
+        module, empty = self.model.get_submodule(norm), nn.Identity()
+        self.originals[layer.name][norm] = module
+        self.listed.append(Digital(norm, type(module).__name__, f"folded into {layer.name}"))
+        for alias in self.names[norm]:
+            replaced(self.model, alias, empty)
+        ends = (layer, empty) if behind else (empty, layer)
+        Fold(layer.name, norm, layer.spec.dims).between(*ends)
+
+    def restore(self, chip: Chip, idle: dict[str, str]) -> None:
+        """Take layers off the tiles again, for the reasons given, with all that was folded into them.
+
+        Raises:
+            MappingError: with `strict`, or if no other layer is on tiles.
+        """
+        for name, why in idle.items():
+            if self.strict:
+                raise MappingError(f"calibrate: layer {name!r}: {why}; exclude it (strict=True)")
+            places = self.originals.pop(name)
+            self.listed = [d for d in self.listed if d.name not in places]
+            for place, module in places.items():
+                for alias in self.names[place]:
+                    chip.model = replaced(chip.model, alias, module)
+            self.listed.append(Digital(name, kind_of(places[name]).__name__, why))
+            self.folds.reasons |= dict.fromkeys(set(places) - {name}, f"batch norm of {name}, which is digital")
+            del self.mapped[name]
+        if not self.mapped:
+            raise MappingError(f"model has no layer to map: {self._why_none()}")
+
+    def _why_none(self) -> str:
+        found = [d for d in self.listed if not d.reason.startswith("folded")]
+        if not found:
+            odd = [name for name, module in self.model.named_modules() if isinstance(module, MAPPED)]
+            subclasses = f" (but subclasses, which may compute something else: {', '.join(odd[:3])})" if odd else ""
+            return f"no linear, convolution or recurrent layer{subclasses}"
+        if all(d.reason == EXCLUDED for d in found):
+            return "all are excluded"
+        named = [f"{d.name!r} ({d.reason})" for d in found[:3]]
+        return f"layer {', '.join(named)}" + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+
+    def watched(self) -> list[str]:
+        """Names at which the mapped model gives what the caller's gives: not between a layer and its batch norm."""
+        ends = {name: dict(places) for name, places in self.originals.items()}
+        names = [name for name in self.recurrent if not isinstance(self.model.get_submodule(name), nn.Identity)]
+        for name in self.mapped:
+            if any(name.startswith(f"{outer}.") for outer in self.recurrent) or name in self.recurrent:
+                continue
+            behind = self.folds.behind.get(name)
+            names.append(behind if behind in ends[name] and behind is not None else name)
+        return names
+
+    def held(self) -> set[int]:
+        """Identities of the parameters of the caller's model whose values are on tiles."""
+        modules = [module for places in self.originals.values() for module in places.values()]
+        return {id(p) for module in modules for p in module.parameters()}
+
+    def digital(self, model: nn.Module) -> tuple[Digital, ...]:
+        """All parts of the model that are not on tiles: what was decided here, and modules of other kinds."""
+        whole = [d.name for d in self.listed]
+        found, inside = [], [f"{name}." for name in whole]
+        for name, module in model.named_modules():
+            if isinstance(module, TileLayer):
+                inside.append(f"{name}.")
+            elif name in whole or name.startswith(tuple(inside)):
+                continue
+            elif isinstance(module, (Recurrent, Step)):
+                inside.append(f"{name}.")
+                kind = module.config.get("kind") or type(module).__name__.replace("Step", "Cell")
+                found.append(Digital(name, str(kind), DIGITAL_REASON))
+            elif any(True for _ in module.children()):
+                if own := [key for key, value in module._parameters.items() if value is not None]:
+                    found.append(Digital(name, kind_of(module).__name__, OWN + ", ".join(own)))
+            elif type(module) is not nn.Identity:
+                found.append(Digital(name, type(module).__name__, self._reason(name, module)))
+        return (*self.listed, *found)
+
+    def _reason(self, name: str, module: nn.Module) -> str:
+        if isinstance(module, BATCH_NORMS):
+            return self.folds.reasons.get(name, "batch norm that folds into no matrix layer")
+        if isinstance(module, MAPPED):
+            base = next(kind for kind in MAPPED if isinstance(module, kind))
+            return f"a subclass of {base.__name__}, which may compute something else"
+        return "no handler maps this type" if any(True for _ in module.parameters()) else "no weights"
+
+
+def matches(patterns: Iterable[str], names: Iterable[str]) -> bool:
+    """Whether a pattern of shell wildcards matches one of the names."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+
+
+def _check_finite(name: str, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    for what, values in (("weights", weight), ("bias", bias)):
+        if values is not None and not torch.isfinite(values).all():
+            count = int((~torch.isfinite(values)).sum())
+            raise MappingError(
+                f"layer {name!r}: {what} must be finite, got {count} NaN or infinite of {values.numel()}"
+            )

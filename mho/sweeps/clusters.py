@@ -1,0 +1,80 @@
+"""The tasks of a sweep on the workers of a Dask or Ray cluster."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from typing import Any
+
+from .tasks import Row, Task, run_group
+from .workers import deaf, lost
+
+
+def on_dask(groups: list[list[Task]], jobs: int, cluster: str | None) -> Iterator[list[Row]]:
+    """The rows of each group as they come; what a lost worker has not handed over is done again by another.
+
+    Raises:
+        ValueError: Dask is not there, or a task that cannot be done.
+        OSError: no cluster at the address, it has gone, or workers are lost in the same task again and again.
+    """
+    try:
+        from distributed import KilledWorker, as_completed
+    except ImportError as error:
+        raise ValueError("backend dask needs its packages: pip install 'mho[cluster]'") from error
+    with _client(jobs, cluster) as client:
+        pending = client.map(run_group, groups, threads=1, pure=False)
+        try:
+            for future in as_completed(pending):
+                yield future.result()
+                future.release()
+        except KilledWorker as error:
+            raise lost(f"Dask gave up after {error.allowed_failures + 1} of them") from error
+        except CancelledError as error:
+            raise lost("Dask has lost its scheduler") from error
+        finally:
+            client.cancel(pending, force=True)
+
+
+@contextmanager
+def _client(jobs: int, cluster: str | None) -> Iterator[Any]:
+    """A client of the Dask cluster at the address, or of a local one."""
+    from distributed import Client, LocalCluster
+
+    if cluster is not None:
+        with Client(cluster) as client:
+            yield client
+        return
+    with deaf():
+        local = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None, silence_logs="ERROR")
+    with local, Client(local) as client:
+        yield client
+
+
+def on_ray(groups: list[list[Task]], jobs: int, cluster: str | None) -> Iterator[list[Row]]:
+    """The same on Ray, by tasks of its own: its joblib backend gives no result before all are there.
+
+    Raises:
+        ValueError: Ray is not there, or a task that cannot be done.
+        OSError: no cluster at the address, or workers are lost in the same task again and again.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError("backend ray needs its package: pip install 'mho[cluster]'") from error
+    local = {} if cluster else {"num_cpus": jobs, "include_dashboard": False}
+    with deaf():
+        ray.init(address=cluster, logging_level=logging.ERROR, log_to_driver=False, **local)
+    try:
+        work = ray.remote(run_group)
+        pending = [work.remote(group, 1) for group in groups]
+        while pending:
+            (ready, *_), pending = ray.wait(pending)
+            yield ray.get(ready)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error  # the task's own, in place of its traceback as text
+    except ray.exceptions.RayError as error:
+        raise lost(f"Ray says: {str(error).splitlines()[0]}") from error
+    finally:
+        ray.shutdown()

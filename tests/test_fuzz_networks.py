@@ -1,0 +1,47 @@
+"""Random networks equal torch on ideal hardware or are refused by name: a few of benchmarks/fuzz_networks.py."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mho.mapping.layers import TileLayer
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("fuzz_networks")
+
+
+def test_random_networks(bench, tmp_path, capsys):
+    assert bench.main(["--models", "40", "--seed", "5000", "--out", str(tmp_path)]) == 0, capsys.readouterr().out
+    found = json.loads((tmp_path / "fuzz_networks.json").read_text())
+    for outcomes in found["outcomes"].values():
+        assert sum(outcomes.values()) == found["models"] == 40
+        assert sum(count for name, count in outcomes.items() if name.startswith("equal")) > 20
+
+
+def test_the_fuzzer_finds_a_fault(bench, monkeypatch, tmp_path):
+    """Hooks that are lost, and batch norm that is folded though its input is used elsewhere."""
+    module = importlib.import_module("mho.mapping.modules")
+    monkeypatch.setattr(module, "move_hooks", lambda *_: None)
+    outcomes = {bench.tried(seed, False)[0] for seed in range(5000, 5040)}
+    assert any(name.startswith("failed: differs") for name in outcomes)
+
+
+def test_networks_are_those_of_their_seeds(bench):
+    maker = importlib.import_module("random_networks").Maker
+    one, other = maker(3).network(), maker(3).network()
+    assert one[2] == other[2]
+    assert torch.equal(one[1][0], other[1][0])
+    assert maker(4).network()[2] != one[2]
+    assert not any(isinstance(module, TileLayer) for module in one[0].modules())
+    assert isinstance(one[0], nn.Module)
