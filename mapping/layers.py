@@ -285,7 +285,6 @@ class TileLayer(nn.Module):
         """Inputs with the samples first, and their order.
 
         Raises:
-            MappingError: the samples cannot be told apart.
             OneByOne: the rows belong to no sample, and several reads are asked for.
         """
         place = self.samples_along
@@ -295,12 +294,11 @@ class TileLayer(nn.Module):
             order = order_of(leading, place, samples)
             return order.arranged(inputs), order
         if leading and leading[0] != 1 and place is not None and not (run.alone or run.calibrating):
-            said = f"layer {self.name!r} has an input of shape {leading} before its features for {samples} samples"
-            if not self.session.located:
-                raise MappingError(f"{said}, which are not told apart; give mho.map inputs of two samples or more")
             self.session.one_by_one = True  # rows chosen by their values, or chunks of a batch
             warnings.warn(
-                f"{said}: its rows belong to no single sample, and its noise depends on the batch", stacklevel=2
+                f"layer {self.name!r} has an input of shape {leading} before its features for {samples} samples: its "
+                "rows belong to no single sample, and its noise depends on the batch",
+                stacklevel=2,
             )
         if run.reads > 1:
             raise OneByOne

@@ -147,10 +147,21 @@ def locate(chip: Chip, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
     """Find where the samples lie in the layers of a chip, by two digital passes of two samples and of one."""
     chip.session.located = True
     batch = Batch(inputs, named)
-    if not batch.splits:  # which are the samples?
+    count, first = batch.samples, batch.tensors[0]
+    if not first.ndim or first.layout != torch.strided:
         return
-    one = batch.first(1)
-    two = batch.first(2) if batch.samples > 1 else Batch(*tree_map(_doubled, (one.args, one.kwargs)))
+
+    def taken(many: int) -> Batch:
+        """So many samples of what has as many as the first input, which may be twice the same."""
+
+        def part(x: Any) -> Any:
+            if not (isinstance(x, torch.Tensor) and x.ndim and len(x) == count and x.layout == torch.strided):
+                return x
+            return x[:many] if many <= count else torch.cat([x] * many)
+
+        return Batch(*tree_map(part, (inputs, named)))
+
+    one, two = taken(1), taken(2)
     seen = []
     for some in (two.apart(), one.apart()):
         trial = chip.remade(chip.hardware, lambda layer: layer.matrix)  # a model may keep what it has seen
@@ -172,7 +183,3 @@ def _tells(a: torch.Tensor, b: torch.Tensor, sizes: Sizes, same: Same) -> bool:
         return found(a, b, sizes, same) is not None
     except Unfound:
         return False
-
-
-def _doubled(x: Any) -> Any:
-    return torch.cat([x, x]) if isinstance(x, torch.Tensor) and x.ndim else x

@@ -183,18 +183,37 @@ def test_a_model_that_mixes_samples_is_told_of(hardware):
         chip(x)
 
 
-def test_rows_of_which_no_samples_can_be_made_are_an_error():
-    class Odd(nn.Module):
+def test_samples_are_found_beside_inputs_that_are_no_samples():
+    class Masked(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.inner = nn.Linear(4, 3)
 
         def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            return self.inner(x.transpose(0, 1)) * mask
+            return (self.inner(x.transpose(0, 1)) * mask).transpose(0, 1)
 
-    chip = mho.map(Odd(), IDEAL)  # with a mask, nobody can tell which are the samples
-    with pytest.raises(MappingError, match=r"layer 'inner'.*\(5, 4\).*4 samples"):
-        chip(torch.rand(4, 5, 4), torch.rand(3))
+    chip = mho.map(Masked(), mho.Hardware.paper(sigma_mult=0.2))
+    x, mask = torch.rand(4, 8, 4), torch.rand(3)
+    whole = chip.read(x, mask, read=0)
+    parts = [chip.read(x[k : k + 2], mask, read=0, first_sample=k) for k in (0, 2)]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_rows_that_are_chosen_by_their_values_are_told_of():
+    class Chosen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x.new_zeros(len(x), 3)
+            y[x[:, 0] > 0] = self.inner(x[x[:, 0] > 0])
+            return y
+
+    x = torch.tensor([1.0, 1.0, -1.0, 1.0])[:, None].expand(4, 4)
+    chip = mho.map(Chosen(), IDEAL)
+    with pytest.warns(UserWarning, match=r"layer 'inner'.* to no single sample"):
+        chip(x)
 
 
 @pytest.mark.parametrize(("what", "arguments"), [("read", {"read": 2**32}), ("read", {"read": -1})])
