@@ -32,7 +32,8 @@ def trained(role: str, pictures: int, epochs: int, out: Path, console: Console) 
     assert known.adversarial is not None
     inputs, labels, source = known.load("train")
     test_inputs, test_labels, _ = known.load("test")
-    recipe = replace(known.adversarial, epochs=epochs, batch_size=64, learning_rate=0.1, data=f"{source}, {pictures}")
+    settings = {"epochs": epochs, "batch_size": 64, "learning_rate": 0.1, "sizes": ""}
+    recipe = replace(known.adversarial, **settings, data=f"{source}, {pictures}")
     build = partial(densenet, depth=DEPTHS[role], growth=8)
     few = (inputs[:pictures], labels[:pictures]), (test_inputs[:500], test_labels[:500])
 

@@ -19,6 +19,7 @@ Array = np.ndarray[Any, Any]
 CALIBRATION_ROWS = 16384
 CALIBRATION_VALUES = 4_000_000
 SURVEYED_ROWS = 4096  # that the moments of the inputs are taken over
+CLIPPED = 1e-5  # least range of a converter, in units of the largest value of the calibration
 
 
 def calibrate(matrix: TiledMatrix, inputs: tuple[Array, ...]) -> None:
@@ -27,17 +28,26 @@ def calibrate(matrix: TiledMatrix, inputs: tuple[Array, ...]) -> None:
     `inputs` are those of all calls of one inference; the ranges cover them all.
 
     Raises:
-        ValueError: inputs that are not finite, or all zero where a range is to be set.
+        ValueError: inputs that are not finite, or all zero where a range is to be set; a range that makes the same of
+            all of them.
     """
     dac, adc, sensing = matrix.hardware.dac, matrix.hardware.adc, matrix.hardware.sensing
     if not all(np.isfinite(x).all() for x in inputs):
         raise ValueError(f"layer {matrix.name!r}: calibration inputs must be finite, got NaN or infinity")
     limit = dac.range if dac.range != "calibrated" else percentile_of(dac.percentile, *inputs)
+    largest = max((float(np.abs(x).max()) for x in inputs if x.size), default=0.0)
     if limit == 0:
-        raise ValueError(f"layer {matrix.name!r}: calibration inputs are all zero; no DAC range can be set from them")
+        why = f"are 0 up to dac.percentile = {dac.percentile:g}" if largest else "are all zero"
+        raise ValueError(f"layer {matrix.name!r}: calibration inputs {why}; no DAC range can be set from them")
     signed = any(bool((x < 0).any()) for x in inputs)
     matrix.drive = drive = Drive.of(dac, limit, signed)
-    largest = max((float(np.abs(x).max()) for x in inputs if x.size), default=0.0)
+    if drive.full_code / drive.limit > np.finfo(np.float32).max:
+        raise ValueError(f"layer {matrix.name!r}: a DAC range of {drive.limit:g} is too small for 32 bits")
+    if dac.range not in (None, "calibrated") and drive.limit < CLIPPED * largest:
+        raise ValueError(
+            f"layer {matrix.name!r}: dac.range must be at least {CLIPPED:g} of the largest calibration input, "
+            f"{largest:g}, got {drive.limit:g}"
+        )
     if drive.rounds and 0 < largest / drive.limit * drive.full_code < 0.5:
         raise ValueError(
             f"layer {matrix.name!r}: dac.range = {drive.limit:g} makes code 0 of all calibration inputs, the largest "
@@ -48,7 +58,7 @@ def calibrate(matrix: TiledMatrix, inputs: tuple[Array, ...]) -> None:
     matrix.set_drive(limit, signed)
     batches = [matrix.input_codes(x) for x in _joined(inputs)]
     matrix.forget()
-    surveys = [_survey(matrix, codes, keep=adc.full_scale == "calibrated") for codes in batches]
+    surveys = [_survey(matrix, codes, keep=adc.full_scale is not None) for codes in batches]
     rows = [codes.shape[0] * prod(matrix.positions(codes.shape[1:4])) for codes in batches]
     matrix.array_energy_j = float(np.average([energy for energy, _ in surveys], weights=rows))
     if adc.full_scale == "calibrated":
@@ -56,6 +66,22 @@ def calibrate(matrix: TiledMatrix, inputs: tuple[Array, ...]) -> None:
         scale = np.array([percentile_of(adc.percentile, *currents) for currents in slices])
         matrix.full_scale = np.where(scale == 0, 1.0, scale) * (adc.calibrated_at or sensing.v_read) / sensing.v_read
         matrix.forget()
+    elif adc.full_scale is not None:
+        _check_full_scale(matrix, max(float(np.abs(c).max()) for _, currents in surveys for c in currents))
+
+
+def _check_full_scale(matrix: TiledMatrix, largest: float) -> None:
+    """Raises ValueError where a full scale of the ADC's own makes the same of all currents, up to the `largest`."""
+    adc, sensing, cell = matrix.hardware.adc, matrix.hardware.sensing, matrix.hardware.cell
+    full = float(matrix.full_scale[0])
+    low, high = CLIPPED * largest, 2 * largest / adc.codes(matrix.signed_currents).relative_step
+    if largest and not low <= full < high:
+        unit = sensing.v_read * cell.g_max
+        raise ValueError(
+            f"layer {matrix.name!r}: adc.full_scale must be {low * unit:.3g} to {high * unit:.3g} A, as the largest "
+            f"current of the calibration is {largest * unit:.3g} A and shall make at least half a step, got "
+            f"{full * unit:.3g} A"
+        )
 
 
 def _moments(matrix: TiledMatrix, inputs: tuple[Array, ...]) -> Array:

@@ -28,7 +28,7 @@ PRESETS = tuple(sorted(file.name.removesuffix(".yaml") for file in PRESET_FOLDER
 
 Additive = Annotated[Number, Field(ge=0, le=1e9)]
 Relative = Annotated[Number, Field(ge=0, le=1000)]
-Seed = Annotated[Whole, Field(ge=-(2**63), lt=2**63)]
+Seed = Annotated[Whole, Field(ge=-(2**63), le=2**63 - 1)]
 
 
 def _writable(text: str) -> str:
@@ -80,7 +80,7 @@ class Hardware(Config):
     cost: Cost = Cost()
     time_s: Annotated[Second, Field(ge=0)] = Field(0.0, description="time from programming to reading")
     seeds: Seeds = Seeds()
-    layers: Annotated[dict[Name, dict[Name, Any]], Field(max_length=10_000)] = Field(default_factory=dict)
+    layers: Annotated[dict[Name, dict[Name, Any]], Field(max_length=1000)] = Field(default_factory=dict)
     sources: Annotated[dict[Name, Text], Field(max_length=10_000)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -166,10 +166,14 @@ class Hardware(Config):
         Raises:
             ValueError: a path or value that does not exist or fit, in one line.
         """
+        if not isinstance(fields, Mapping):
+            raise ValueError(f"fields must be a mapping of dotted paths to values, got {type(fields).__name__}")
         tree = self.model_dump()
         try:
             for path, value in fields.items():
-                *parents, last = str(path).split(".")
+                if not isinstance(path, str):
+                    raise ValueError(f"hardware has no field {brief(path)}")
+                *parents, last = path.split(".")
                 node = tree
                 for part in parents:
                     node = node.get(part) if isinstance(node, dict) else None  # type: ignore[assignment]

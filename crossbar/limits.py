@@ -23,6 +23,7 @@ CONTRAST = 1e-3  # least (g_max - g_min) / g_max
 KEPT = 1e-6  # least part of the conductance range that drift leaves
 DIGITS = 2**53  # most values of a sliced weight
 SIGMAS = 6.0
+WIRE = 100.0  # largest resistance of a piece of wire, in units of 1 / g_max
 FINEST = 1e-6  # least full scale of an ADC, in units of v_read g_max
 
 
@@ -41,6 +42,7 @@ def check_numbers(hardware: Hardware) -> None:
         _check_cell(hardware)
         _check_sensing(hardware)
     _check_converters(hardware)
+    _check_wires(hardware)
 
 
 def _check_cell(hardware: Hardware) -> None:
@@ -104,6 +106,14 @@ def _check_converters(hardware: Hardware) -> None:
                 f"adc.full_scale must be {low:.3g} to {high:.3g} A (a millionth of v_read g_max; all cells of a bit "
                 f"line at g_max and v_read make half a step of {adc.bits} bits), got {adc.full_scale:g} A"
             )
+
+
+def _check_wires(hardware: Hardware) -> None:
+    most = WIRE / hardware.cell.g_max
+    for name in ("r_word_line", "r_bit_line", "r_driver", "r_sense"):
+        resistance = getattr(hardware.wires, name)
+        if resistance > most:
+            raise ValueError(f"wires.{name} must be at most {WIRE:g} / cell.g_max = {most:.3g} ohm, got {resistance:g}")
 
 
 def _within(what: str, values: Any, bound: float, ends: str) -> None:

@@ -346,8 +346,8 @@ class TiledMatrix:
             threads: threads to use at most; the result does not depend on it.
 
         Raises:
-            ValueError: inputs that are not finite, or reads, samples or positions beyond those that have random
-                numbers.
+            ValueError: inputs or outputs that are not finite, or reads, samples or positions beyond those that have
+                random numbers.
         """
         threads = available(threads)
         outputs, size = self.plan.outputs, self.positions(x.shape[1:4])
@@ -384,6 +384,10 @@ class TiledMatrix:
             if noisy:
                 sigmas = noise.sigma_add, noise.sigma_mult
                 self._add_output_noise(out[v], "output", sigmas, rows, read + v, call, threads)
+        if not np.isfinite(np.vdot(out, out)) and not np.isfinite(out).all():
+            raise ValueError(
+                f"layer {self.name!r}: outputs beyond what 32 bits hold; its noise or inputs are too large"
+            )
         return out.reshape(reads * count, self.plan.groups * outputs)
 
     def _planes(self, group: int, read: int, reads: int, noisy: bool) -> list[tuple[int, int, Planes]]:

@@ -78,7 +78,11 @@ def one_line(text: str, most: int = 200) -> str:
 def plain(value: Any) -> Any:
     """With lists and Python's numbers in place of NumPy's, torch's and pandas', tuples and ranges; paths as text."""
     if hasattr(value, "tolist"):
-        return plain(value.tolist())
+        try:
+            found = value.tolist()
+        except Exception as error:  # of tensors without values, and of what other libraries call so
+            raise ValueError(f"expected plain values, got {type(value).__name__} without any") from error
+        return plain(found)
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):

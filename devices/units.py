@@ -28,7 +28,7 @@ def brief(value: object) -> str:
     """A value as messages show it, cut after 80 characters; numbers too long to write are named."""
     try:
         shown = repr(value)
-    except (ValueError, RecursionError):  # integers of more than 4300 digits, lists in themselves
+    except Exception:  # integers of more than 4300 digits, lists in themselves, objects that fail at it
         return f"<{type(value).__name__}>"
     return shown if len(shown) <= 80 else f"{shown[:77]}..."
 

@@ -35,9 +35,8 @@ class Batch:
 
     @property
     def samples(self) -> int:
-        """Along the first dimension of the first tensor."""
-        first = self.tensors[0]
-        return first.shape[0] if first.ndim else 1
+        """Along the first dimension of the first tensor that has any."""
+        return next((x.shape[0] for x in self.tensors if x.ndim), 1)
 
     @property
     def shape(self) -> str:
@@ -45,14 +44,21 @@ class Batch:
 
     @property
     def splits(self) -> bool:
-        """Whether all tensors have the samples along their first dimension."""
-        return all(x.ndim and x.layout == torch.strided and x.shape[0] == self.samples for x in self.tensors)
+        """Whether all tensors, but for single numbers, have the samples along their first dimension."""
+        tensors = [x for x in self.tensors if x.ndim]
+        return bool(tensors) and all(x.layout == torch.strided and x.shape[0] == self.samples for x in tensors)
 
     def first(self, samples: int) -> Batch:
         """The first samples, where the tensors tell which these are; else the whole batch."""
         if not self.splits or samples >= self.samples:
             return self
-        args, kwargs = tree_map(lambda x: x[:samples] if isinstance(x, torch.Tensor) else x, (self.args, self.kwargs))
+        cut = lambda x: x[:samples] if isinstance(x, torch.Tensor) and x.ndim else x  # noqa: E731
+        args, kwargs = tree_map(cut, (self.args, self.kwargs))
+        return Batch(args, kwargs)
+
+    def apart(self) -> Batch:
+        """The same inputs in memory of their own, for a model that writes to what it is given."""
+        args, kwargs = tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, (self.args, self.kwargs))
         return Batch(args, kwargs)
 
 

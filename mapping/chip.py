@@ -72,6 +72,8 @@ class Chip(nn.Module):
         self.session = Session()
         for layer in layers.values():
             layer.session = self.session
+        for name in stepped(model):
+            layers[name].rows_are_samples = True
         self.channels_last = asks_for_no_view(model)
         self.eval()
 
@@ -118,6 +120,10 @@ class Chip(nn.Module):
             noisy: False leaves out the noise of the read; converters and frozen errors stay.
             named: inputs that the model takes by name.
         """
+        if not (isinstance(reads, int) and reads >= 1):
+            raise ValueError(f"reads must be a whole number of at least 1, got {reads!r}")
+        if not (isinstance(first_sample, int) and 0 <= first_sample < 2**63):
+            raise ValueError(f"first_sample must be a whole number from 0 to 2^63 - 1, got {first_sample!r}")
         run = Inference(read=read, reads=reads, first_sample=first_sample, noisy=noisy)
         return self.run(inputs, run, dict(named or {}))
 
@@ -179,11 +185,11 @@ class Chip(nn.Module):
         while True:
             survey: dict[str, list[Any]] = {name: [] for name in several}
             for batch in batches if several else ():
-                self.run(batch.args, Inference(surveying=True, inputs=survey), batch.kwargs)
+                self.rehearse(batch, Inference(surveying=True, inputs=survey))
             inputs = {name: arrays for name, arrays in survey.items() if any(x.any() for x in arrays)}
             balance(self.model, inputs)
             run = Inference(calibrating=True, inputs=inputs)
-            self.run(batches[0].args, run, batches[0].kwargs)
+            self.rehearse(batches[0], run)
             for name in inputs.keys() - run.calls.keys():  # only later batches reach it
                 self.layers[name].matrix.calibrate(*inputs[name])
             idle = {name for name, layer in self.layers.items() if not layer.matrix.programmed}
@@ -193,6 +199,15 @@ class Chip(nn.Module):
                 zero, never = "its calibration inputs are all zero", "the calibration inputs never reach it"
                 return {name: zero if name in reached else never for name in self.layers if name in idle}
             several |= more
+
+    def rehearse(self, batch: Batch, run: Inference) -> None:
+        """A pass of a copy that has the same matrices: it changes neither the inputs nor what the model keeps.
+
+        Only the trace is kept.
+        """
+        trial, batch = self.remade(self.hardware, lambda layer: layer.matrix), batch.apart()
+        trial.run(batch.args, run, batch.kwargs)
+        self.session.trace, self.session.shapes = trial.session.trace, trial.session.shapes
 
     def replica(self, index: int) -> Chip:
         """Another chip with the same design and calibration, programmed anew: its frozen errors and its noise differ.
@@ -249,9 +264,9 @@ class Chip(nn.Module):
         plain = not named and all(type(x) is torch.Tensor for x in inputs)  # the others take a walk, which takes time
         leaves = inputs if plain else tree_leaves(given)
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        if not tensors:
+        if not tensors or any(x.is_nested for x in tensors):
             kinds = ", ".join(type(leaf).__name__ for leaf in tree_leaves(given)) or "nothing"
-            raise TypeError(f"a chip takes torch tensors, got {kinds}")
+            raise TypeError(f"a chip takes torch tensors, got {kinds}{' that is nested' if tensors else ''}")
         if self.model.training:
             warnings.warn(
                 "chip.model was put into training mode; a chip is an inference device: eval() again", stacklevel=2
@@ -260,8 +275,7 @@ class Chip(nn.Module):
         if not (self.session.located or run.surveying or run.calibrating):
             with self.session.lock:
                 locate(self, inputs, named or {})
-        first = tensors[0]
-        run.samples = max(1, first.shape[0] if first.ndim else 1)
+        run.samples = max(1, next((x.shape[0] for x in tensors if x.ndim), 1))
         run.channels_last = self.channels_last
         if run.reads > 1 and self.session.one_by_one:
             return self._one_by_one(inputs, run, named)
@@ -275,6 +289,10 @@ class Chip(nn.Module):
                 with self.session.lock, Recorder(given, run.samples * run.reads) as run.recorder:
                     result = self.session.within(run, lambda: self.model(*given[0], **given[1]))
                 self.session.trace, self.session.shapes = run.recorder.calls, shapes
+                if all(c.digital for c in run.recorder.calls) and not (run.surveying or run.calibrating):
+                    warnings.warn(
+                        "this inference read no layer on tiles: all that the model called is digital", stacklevel=2
+                    )
                 return result
         except OneByOne:
             self.session.one_by_one = True
@@ -297,5 +315,8 @@ class Chip(nn.Module):
     def _one_by_one(self, inputs: tuple[Any, ...], run: Inference, named: dict[str, Any] | None) -> Any:
         """The reads of an inference made one after another, and put together along the first dimension."""
         each = replace(run, reads=1, repeated=None, recorder=None)
-        found = [self.run(inputs, replace(each, read=run.read + v, calls={}), named) for v in range(run.reads)]
+        found = []
+        for v in range(run.reads):
+            batch = Batch(inputs, named or {}).apart()
+            found.append(self.run(batch.args, replace(each, read=run.read + v, calls={}), batch.kwargs))
         return tree_map(lambda *parts: torch.cat(parts) if isinstance(parts[0], torch.Tensor) else parts[0], *found)

@@ -77,6 +77,8 @@ def map(
     model = copied(model)
     samples = tried[0].first(SAMPLES) if tried and check is not False else None
     before, fault = _first_pass(model, samples)
+    if fault is not None and samples is not tried[0]:  # a model may take a fixed number of samples
+        before, fault = _first_pass(model, samples := tried[0])
     plan = Plan(model, hardware, [exclude] if isinstance(exclude, str) else list(exclude), strict, seed)
     plan.place(before.taken if before else frozenset())
     if strict:
@@ -97,12 +99,12 @@ def map(
     outcome: Check | str = OFF if check is False else UNCHECKED
     if samples is not None:
         said = "calibrate" if asked else "check"
-        outcome = _second_pass(chip, plan.watched(), samples if before else tried[0], before, fault, said)
+        outcome = _second_pass(chip, plan.watched(), samples, before, fault, said)
     idle = chip.prepare(batches)
     if idle:
         plan.restore(chip, idle)
         chip.trace = []
-        chip.run(batches[0].args, Inference(surveying=True), batches[0].kwargs)  # the trace without them
+        chip.rehearse(batches[0], Inference(surveying=True))  # the trace without them
     for matrix in wired:
         matrix.tell = None
     chip.digital = plan.digital(chip.model)
@@ -127,7 +129,7 @@ def _second_pass(
     if before is not None:
         return compare(chip, before, names, samples)
     with contextlib.suppress(RuntimeError, TypeError, IndexError, AttributeError, KeyError, AssertionError):
-        chip.run(samples.args, Inference(surveying=True), samples.kwargs)  # whose layers say what they take
+        chip.rehearse(samples, Inference(surveying=True))  # whose layers say what they take
     reason = " ".join(str(fault).split())[:300]
     raise MappingError(
         f"{said}: inputs of shape {samples.shape} do not go through the model ({type(fault).__name__}: {reason})"

@@ -22,6 +22,7 @@ __all__ = ["ERRORS", "FIGURES", "LEAST", "fit", "gain_with_error", "is_shared", 
 
 Array = np.ndarray[Any, Any]
 BINS = 30  # of outputs by size, of equal numbers
+PER_BIN = 8  # outputs at least, whose spread tells how sure their mean is; there are two bins or more
 ERRORS = 3  # standard errors below which a figure is none
 CHANCE = float(norm.sf(ERRORS))  # of noise that looks like a finding
 LEAST = 0.05  # of the mean squared error: what lies below counts as this much
@@ -81,8 +82,8 @@ def fit(
 ) -> dict[str, float | bool]:
     """sigma_add and sigma_mult of E[squared | y] = sigma_add^2 + sigma_mult^2 y^2, by weighted least squares.
 
-    Over `BINS` bins of equally many outputs by |y|, whose means are weighted as if their errors went with the squared
-    error of a read: what is fitted and the noise together.
+    Over up to `BINS` bins of equally many outputs by |y|, whose means are weighted as if their errors went with the
+    squared error of a read: what is fitted and the noise together.
 
     Args:
         y: (rows, outputs), as are the next two.
@@ -104,7 +105,7 @@ def fit(
         return {**exact, "rms": float(np.sqrt(max(average, 0.0))), "holds": True}
     bins = np.empty(y.size, np.int64)
     order = np.argsort(np.abs(y), axis=None)
-    for b, part in enumerate(np.array_split(order, min(BINS, y.size))):
+    for b, part in enumerate(np.array_split(order, min(BINS, max(2, y.size // PER_BIN), y.size))):
         bins[part] = b
     size = np.bincount(bins)
     power, mean, floor = (np.bincount(bins, v.reshape(-1)) / size for v in (np.square(y), squared, noise))

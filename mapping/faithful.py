@@ -13,12 +13,13 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .errors import MappingError
-from .hooks import settled
-from .layers import HANDLERS
+from .hooks import overridden, settled
+from .layers import HANDLERS, TileLayer
 
 RECURRENT = (nn.LSTM, nn.GRU, nn.RNN)
 CELLS = (nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 MAPPED = (*HANDLERS, *RECURRENT, *CELLS)
+TAKEN = ("name", "aliases", "spec", "session", "samples_along", "matrix")  # attributes of a TileLayer
 
 
 def kind_of(module: nn.Module) -> type[nn.Module]:
@@ -48,9 +49,14 @@ def unfaithful(module: nn.Module) -> str | None:
 
 
 def _own_code(module: nn.Module, kind: type[nn.Module]) -> str | None:
+    for name in overridden(module):
+        return f"its {name} is overridden on the instance"
+    for name in (*module._parameters, *module._buffers, *module._modules):
+        if not name.startswith(("weight", "bias")) and name != "parametrizations":
+            return f"it holds {name} of its own"
     for name in vars(module):
-        if callable(getattr(type(module), name, None)):
-            return f"its {name} is overridden on the instance"
+        if name in TAKEN or (hasattr(TileLayer, name) and not hasattr(kind, name)):
+            return f"its attribute {name} has another meaning on tiles"
     code = getattr(kind.forward, "__globals__", {}).get("__name__")
     if code != kind.__module__:
         return f"forward of {kind.__name__} was replaced by one of {code}"

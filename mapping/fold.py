@@ -114,6 +114,8 @@ class _Tracer(fx.Tracer):
 
 def _traced(model: nn.Module, modules: dict[str, nn.Module], folds: Folds) -> list[tuple[str, str]]:
     """Pairs of modules, each used once, of which the first one's output goes into the second and nowhere else."""
+    if "forward" in vars(model):  # torch.fx would take that of the class
+        raise ValueError("forward is overridden on the model")
     twin = copied(model, model.parameters())  # tracing leaves its stand-ins for tensors in whatever the model keeps
     with torch.random.fork_rng(devices=[]):
         graph = _Tracer().trace(twin)

@@ -24,7 +24,7 @@ from torch.overrides import get_overridable_functions, resolve_name
 
 from .errors import CheckpointError
 from .guard import Marks, Unmarks
-from .hooks import hooks_of
+from .hooks import hooks_of, overridden
 from .layers import TileLayer, linear_spec
 from .modules import copied, replaced
 from .recurrent import STEPS, Recurrent, Step
@@ -51,7 +51,12 @@ _UNSAFE = """
     share_memory_ slice_inverse sparse_resize_ sparse_resize_and_clear_ storage untyped_storage
 """
 UNSAFE_METHODS = frozenset(_UNSAFE.split())
-NEED_ORDER = ("view", "view_as", "as_strided", "stride", "is_contiguous", "data_ptr")
+NEED_ORDER = """
+    view view_as as_strided as_strided_ as_strided_copy as_strided_scatter stride is_contiguous data_ptr set_ storage
+    untyped_storage view_as_complex bernoulli bernoulli_ cauchy_ exponential_ geometric_ log_normal_ normal normal_
+    poisson random_ uniform_ rand_like randint_like randn_like
+"""
+IN_MEMORY_ORDER = frozenset(NEED_ORDER.split())  # random numbers, too, are drawn in that order
 
 
 class NotPlain(ValueError):
@@ -68,6 +73,8 @@ def _traced(model: nn.Module) -> tuple[fx.Graph, nn.Module]:
 
     The model is left as it is: tracing leaves constants, and stand-ins for tensors in what a model keeps.
     """
+    if "forward" in vars(model):  # torch.fx would take that of the class
+        raise NotPlain("its forward is overridden on the instance")
     tiles = [module for module in model.modules() if isinstance(module, TileLayer)]
     twin = copied(model, [*tiles, *model.parameters()])
     with torch.random.fork_rng(devices=[]):
@@ -96,13 +103,22 @@ def _methods() -> frozenset[str]:
 
 def asks_for_no_view(model: nn.Module) -> bool:
     """Whether a model surely never needs the elements of a tensor in torch's default order: it can be traced and calls
-    neither `view` nor what shows the order.
+    neither `view`, nor what shows the order, nor what draws random numbers.
     """
     try:
         graph, _ = _traced(model)
     except Exception:  # tracing runs the model's own code, which may fail in any way
         return False
-    return not any(node.op == "call_method" and node.target in NEED_ORDER for node in graph.nodes)
+    return not any(_needs_order(node) for node in graph.nodes)
+
+
+def _needs_order(node: fx.Node) -> bool:
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if node.op == "call_function" and name.removesuffix("_").endswith(
+        ("dropout", "dropout1d", "dropout2d", "dropout3d")
+    ):
+        return node.kwargs.get("training", True) is not False
+    return node.op in ("call_function", "call_method") and name in IN_MEMORY_ORDER
 
 
 def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
@@ -115,6 +131,9 @@ def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
     hooked = [n for n, m in model.named_modules() if any(not isinstance(h, (Marks, Unmarks)) for h in hooks_of(m))]
     if hooked:
         raise NotPlain(f"module {hooked[0]!r} has hooks")
+    for name, module in model.named_modules():
+        if own := overridden(module):
+            raise NotPlain(f"{f'module {name!r}' if name else 'the model'} has a {own[0]} overridden on the instance")
     if isinstance(model, TileLayer):
         return {"layer": model.name}, {}
     if isinstance(model, (Recurrent, Step)):

@@ -44,6 +44,11 @@ def hooked(module: nn.Module) -> bool:
     return any(not isinstance(hook, MAKERS) for hook in hooks_of(module))
 
 
+def overridden(module: nn.Module) -> list[str]:
+    """Names of the methods that are overridden on the instance."""
+    return [name for name in vars(module) if callable(getattr(type(module), name, None))]
+
+
 class Hook:
     """A hook of a module whose place something else has taken; it is called with that module, which keeps its weights.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -149,6 +150,7 @@ class TileLayer(nn.Module):
         matrix: the tiles.
         session: shared with the chip.
         samples_along: where the samples lie in its inputs; None where its rows belong to no sample.
+        rows_are_samples: whether each row is a sample, however many the chip has: in the steps of recurrent layers.
         aliases: all names the layer has in its model.
     """
 
@@ -161,6 +163,7 @@ class TileLayer(nn.Module):
         self.spec = spec
         self.session = Session()
         self.samples_along: SampleAxis | None = FIRST
+        self.rows_are_samples = False
         self.matrix = TiledMatrix(
             weights.weights, weights.bias, hardware, name, seed, copy, spec.kernel, spec.stride, spec.dilation
         )
@@ -228,8 +231,9 @@ class TileLayer(nn.Module):
             what = "on the meta device" if x.is_meta else f"of layout {x.layout}"
             what = "inside of vmap or another transform of torch.func" if is_functorch_wrapped_tensor(x) else what
             raise MappingError(f"layer {self.name!r} takes dense tensors with values, got one {what}")
-        for kind, parameter in self._parameters.items():
-            if parameter is not None and not isinstance(parameter, TileParameter):
+        for kind in ("weight", "bias"):
+            there = kind == "weight" or self.matrix.bias is not None
+            if isinstance(self._parameters.get(kind), TileParameter) is not there or kind in vars(self):
                 raise MappingError(f"layer {self.name!r} is on tiles: its {kind} cannot be replaced in a call")
 
     def read(self, x: torch.Tensor, run: Inference) -> torch.Tensor:
@@ -285,13 +289,18 @@ class TileLayer(nn.Module):
             OneByOne: the rows belong to no sample, and several reads are asked for.
         """
         place = self.samples_along
+        if self.rows_are_samples:
+            return inputs, order_of(leading, FIRST, len(inputs))
         if leading and place is not None and len(leading) > place.axis and leading[place.axis] % samples == 0:
             order = order_of(leading, place, samples)
             return order.arranged(inputs), order
         if leading and leading[0] != 1 and place is not None and not (run.alone or run.calibrating):
-            raise MappingError(
-                f"layer {self.name!r} has an input of shape {leading} before its features for {samples} samples, which "
-                "are not told apart; give mho.map inputs of two samples or more to find them (calibrate= or check=)"
+            said = f"layer {self.name!r} has an input of shape {leading} before its features for {samples} samples"
+            if not self.session.located:
+                raise MappingError(f"{said}, which are not told apart; give mho.map inputs of two samples or more")
+            self.session.one_by_one = True  # rows chosen by their values, or chunks of a batch
+            warnings.warn(
+                f"{said}: its rows belong to no single sample, and its noise depends on the batch", stacklevel=2
             )
         if run.reads > 1:
             raise OneByOne
@@ -366,7 +375,7 @@ class TileLayer(nn.Module):
                 f"layer {self.name!r} takes {spec.in_features} {'channels' if spec.dims else 'features'} "
                 f"in dimension {channels_at}, got an input of shape {tuple(x.shape)}"
             )
-        x = x.detach()
+        x = x.detach().resolve_neg()
         if x.dtype != torch.float32 or x.device.type != "cpu":
             x = x.to("cpu", torch.float32)
         if spec.dims == 0:

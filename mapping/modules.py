@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .errors import MappingError
 from .hooks import move_hooks
+
+_OF_TORCH = frozenset(vars(nn.Module()))  # hooks, parameters, modules
 
 
 def names_of(model: nn.Module) -> dict[str, list[str]]:
@@ -28,12 +31,25 @@ def replaced(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
 
     Returns the model, which is `module` itself when the name is empty.
     """
-    move_hooks(model.get_submodule(name), module, name)
+    there = model.get_submodule(name)
+    move_hooks(there, module, name)
     if not name:
         return module
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
+    for holder in model.modules():
+        for key, value in vars(holder).items():
+            held = key not in _OF_TORCH and isinstance(value, (list, tuple, dict, nn.Module))
+            if held and any(leaf is there for leaf in tree_leaves(value)):  # a model may keep layers in lists, too
+                vars(holder)[key] = tree_map(lambda leaf: module if leaf is there else leaf, value)
     return model
+
+
+def keep_attributes(there: nn.Module, instead: nn.Module) -> None:
+    """Give what stands in the place of a module the attributes that were set on it, as its model may read them."""
+    for key, value in vars(there).items():
+        if not hasattr(instead, key) and not isinstance(value, (torch.Tensor, nn.Module)):
+            vars(instead)[key] = value
 
 
 class _Detaching(TorchFunctionMode):

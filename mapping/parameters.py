@@ -50,6 +50,14 @@ class TileParameter(torch.Tensor):
         return func(*args, **kwargs)
 
     @property
+    def data(self) -> torch.Tensor:
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        raise MappingError(f"{self.said} is on tiles and cannot be written to; change the model and map it")
+
+    @property
     def said(self) -> str:
         return f"layer {self.layer.name!r}: its {self.kind}"
 

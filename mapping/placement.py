@@ -15,7 +15,7 @@ from .faithful import CELLS, MAPPED, RECURRENT, kind_of, unfaithful
 from .fold import BATCH_NORMS, foldable, folded
 from .guard import Fold
 from .layers import HANDLERS, TileLayer, matrices
-from .modules import names_of, replaced
+from .modules import keep_attributes, names_of, replaced
 from .recurrent import DIGITAL_REASON, Recurrent, Step, expanded
 
 EXCLUDED = "excluded by name"
@@ -103,6 +103,7 @@ class Plan:
         except ValueError as error:
             raise MappingError(f"layer {name!r}: {error}") from error
         layer.aliases = names
+        keep_attributes(module, layer)
         self.mapped[name], self.originals[name] = layer, {name: module}
         for alias in names:
             self.model = replaced(self.model, alias, layer)
@@ -122,6 +123,7 @@ class Plan:
         module, empty = self.model.get_submodule(norm), nn.Identity()
         self.originals[layer.name][norm] = module
         self.listed.append(Digital(norm, type(module).__name__, f"folded into {layer.name}"))
+        keep_attributes(module, empty)
         for alias in self.names[norm]:
             replaced(self.model, alias, empty)
         ends = (layer, empty) if behind else (empty, layer)

@@ -10,21 +10,28 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .batches import Batch
+from .guard import Unmarks
 from .inference import Inference
 from .order import SampleAxis
-from .passes import Pass, Seen, alike, watch_pass
+from .passes import Pass, Seen, alike, as_tree, watch_pass
 
 if TYPE_CHECKING:
     from .chip import Chip
 
 Same = Callable[[torch.Tensor, torch.Tensor], bool]
 NOWHERE = SampleAxis(-1)
+
+
+def _any(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Takes the shapes for it."""
+    return True
 
 
 class Sizes(NamedTuple):
@@ -84,12 +91,11 @@ def narrowed(before: Pass, after: Pass, sizes: Sizes) -> Pass:
     left = {name: iter(after.of(name)) for name in {call.name for call in after.seen}}
     for call in before.seen:
         other = next(left.get(call.name, iter(())), None)
-        if other is None or len(other.outputs) != len(call.outputs) or (call.input is None) != (other.input is None):
+        if other is None or len(other.outputs) != len(call.outputs):
             raise Unfound
         pairs = zip(call.outputs, other.outputs, strict=True)
         outputs = tuple(found(a, b, sizes, same)[1] for a, b in pairs)
-        given = None if call.input is None or other.input is None else found(call.input, other.input, sizes, same)[1]
-        calls.append(Seen(call.name, given, outputs))
+        calls.append(Seen(call.name, other.input, outputs))
 
     def part(a: Any, b: Any) -> Any:
         return found(a, b, sizes, same)[1] if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a
@@ -104,13 +110,17 @@ def narrowed(before: Pass, after: Pass, sizes: Sizes) -> Pass:
 def settle(chip: Chip, before: Pass, after: Pass, sizes: Sizes, same: Same | None = None) -> None:
     """Tell the layers on tiles where their samples lie, from two passes.
 
-    A layer that one pass alone has seen (a step of a recurrent layer) has them first.
+    A layer that one pass alone has seen has them first, and so have the steps of a recurrent layer.
     """
     lost, same = [], same or alike(before)
     for name, layer in chip.layers.items():
+        if layer.rows_are_samples:
+            continue
         pairs = zip(before.of(name), after.of(name), strict=False)
-        places = {_place(a.input, b.input, sizes, same, 1 + layer.spec.dims) for a, b in pairs}
-        if len(places) > 1 or NOWHERE in places:
+        counts = {len(done.of(name)) for done in (before, after)}
+        folded = any(isinstance(hook, Unmarks) for hook in layer._forward_pre_hooks.values())  # its input is another
+        places = {_place(a.input, b.input, sizes, _any if folded else same, 1 + layer.spec.dims) for a, b in pairs}
+        if len(places) > 1 or NOWHERE in places or len(counts - {0}) > 1:  # called sample by sample, say
             layer.samples_along = None
             lost.append(name)
         elif places:
@@ -141,14 +151,28 @@ def locate(chip: Chip, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         return
     one = batch.first(1)
     two = batch.first(2) if batch.samples > 1 else Batch(*tree_map(_doubled, (one.args, one.kwargs)))
-    trial = chip.remade(chip.hardware, lambda layer: layer.matrix)
     seen = []
-    for some in (two, one):
-        call = lambda some=some: trial.run(some.args, Inference(surveying=True), some.kwargs)  # noqa: E731
-        seen.append(watch_pass(trial.model, list(chip.layers), call))
+    for some in (two.apart(), one.apart()):
+        trial = chip.remade(chip.hardware, lambda layer: layer.matrix)  # a model may keep what it has seen
+        call = partial(trial.run, some.args, Inference(surveying=True), some.kwargs)
+        try:
+            seen.append(watch_pass(trial.model, list(chip.layers), call))
+        except Exception:  # a model may fail in any way with another number of samples
+            return
     drew = any(done.drew for done in seen)  # then the shapes are all there is to go by
-    settle(chip, seen[0], seen[1], Sizes(2, 1), (lambda a, b: True) if drew else alike(seen[0]))
+    sizes, same = Sizes(2, 1), _any if drew else alike(seen[0])
+    settle(chip, seen[0], seen[1], sizes, same)
+    outputs = [[x for x in tree_leaves(as_tree(done.output)) if isinstance(x, torch.Tensor)] for done in seen]
+    chip.session.one_by_one |= not all(_tells(a, b, sizes, same) for a, b in zip(*outputs, strict=False))
+
+
+def _tells(a: torch.Tensor, b: torch.Tensor, sizes: Sizes, same: Same) -> bool:
+    """Whether an output has a row for each sample."""
+    try:
+        return found(a, b, sizes, same) is not None
+    except Unfound:
+        return False
 
 
 def _doubled(x: Any) -> Any:
-    return torch.cat([x, x]) if isinstance(x, torch.Tensor) else x
+    return torch.cat([x, x]) if isinstance(x, torch.Tensor) and x.ndim else x

@@ -30,7 +30,7 @@ from .errors import CheckpointError, MappingError
 from .folders import whole_folder
 from .graph import NotPlain, describe, rebuild
 from .layers import CELLS
-from .modules import copied, replaced
+from .modules import copied, keep_attributes, replaced
 from .recurrent import expanded, recurrent_names
 from .trace import Call
 
@@ -255,6 +255,7 @@ def _fill(model: nn.Module, places: dict[str, nn.Module], state: dict[str, torch
     if absent:
         raise CheckpointError(f"model does not fit: it has no {', '.join(absent)}")
     for name, module in places.items():
+        keep_attributes(built.get_submodule(name), module)
         built = replaced(built, name, module)
     try:
         built.load_state_dict(state)

@@ -199,7 +199,7 @@ def layer_errors(chip: Chip, images: torch.Tensor) -> list[dict[str, Any]]:
             }
         )
 
-    hooks = [layer.register_forward_hook(compare) for layer in chip.layers.values()]
+    hooks = [layer.register_forward_hook(compare, prepend=True) for layer in chip.layers.values()]  # before folds
     try:
         chip.read(images, read=0)
     finally:

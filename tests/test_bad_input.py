@@ -149,7 +149,6 @@ WEIGHTS = {
     "infinite": ("4.weight", lambda value: value[0, 0].fill_(float("inf")), "layer '4': weights must be finite, got 1"),
     "bias": ("4.bias", lambda value: value.fill_(float("nan")), "layer '4': bias must be finite, got 3 NaN"),
     "norm": ("1.running_mean", lambda value: value[1].fill_(float("nan")), "layer '0': bias must be finite, got 1 NaN"),
-    "zero": ("4.weight", torch.Tensor.zero_, "layer '4': weights are all zero, nothing to program; exclude the layer"),
 }
 
 
@@ -207,8 +206,6 @@ def test_data_that_is_none(shop, refused):
             refused(shop.map(calibrate=name), f"data {name}: not a readable array file")
     np.save("nan.npy", np.full((4, 1, 8, 8), np.nan, np.float32))
     refused(shop.map(calibrate="nan.npy"), "calibration inputs must be finite, got NaN")
-    np.save("zero.npy", np.zeros((4, 1, 8, 8), np.float32))
-    refused(shop.map(calibrate="zero.npy"), "calibration inputs are all zero")
     np.save("words.npy", np.full((4, 1, 8, 8), "word"))
     refused(shop.map(calibrate="words.npy"), "images must be numbers, got <U4")
     np.save("complex.npy", np.ones((4, 1, 8, 8), complex))
@@ -258,6 +255,7 @@ def test_hardware_that_is_none(shop, refused):
         shop.map(hardware="flash"), "hardware must be a preset (ideal, nand, pcm, reram) or a YAML file, got 'flash'"
     )
     refused(["devices", "flash"], "hardware preset must be one of ideal, nand, pcm, reram, got 'flash'")
+    refused(["devices", ""], "hardware preset must be one of ideal, nand, pcm, reram, got ''")
     for wrong in (b"cell: [1", b"- cell", b"", b"\xff\xfe\x00", b"name: x"):
         Path("chip.yaml").write_bytes(wrong)
         refused(shop.map())

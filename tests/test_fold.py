@@ -147,6 +147,7 @@ class Reads(nn.Module):
         Reads(),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.* belong to no single sample:UserWarning")  # batch statistics
 def test_batch_norm_that_can_not_be_folded_exactly_stays_digital(net):
     net, x = settled(net), images(3, 6)
     chip = mho.map(net, ideal())

@@ -65,7 +65,7 @@ OUTSIDE = {
     "huge integer": ("ideal", "cost.adc_rate", 10**400, "hertz"),
     "rows": ("ideal", "tile.rows", 10**30, "less than or equal to 65536"),
     "levels": ("ideal", "cell.levels", 10**9, "less than or equal to 65536"),
-    "seed": ("ideal", "seeds.read", 2**63, "Input should be less than 9"),
+    "seed": ("ideal", "seeds.read", 2**63, "less than or equal to 9223372036854775807"),
     "a truth value for a number": ("ideal", "tile.rows", True, "a whole number, got True"),
     "a truth value for a quantity": ("ideal", "cell.g_max", True, "siemens"),
     "a truth value for a fraction": ("reram", "cell.read_noise.fraction", False, "a number"),
@@ -117,6 +117,11 @@ TOGETHER = {
         r"adc.full_scale must be 8e-12 to 0.524 A .*, got 100 A",
     ),
     "a full scale of nothing": ("reram", {"adc.full_scale": 1e-15}, "adc.full_scale must be 8e-12 to"),
+    "wires that nothing comes through": (
+        "reram",
+        {"wires.r_sense": "1 Gohm"},
+        r"wires.r_sense must be at most 100 / cell.g_max = 2.5e\+06 ohm, got 1e\+09",
+    ),
     "a range of another voltage": (
         "reram",
         {"adc.calibrated_at": "100 V"},
@@ -156,6 +161,13 @@ def test_numbers_of_numpy_are_numbers():
     assert Hardware.parse(made.dump(), "dump") == made
 
 
+class Unwritable:
+    """No text tells what it is."""
+
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -168,6 +180,11 @@ def test_numbers_of_numpy_are_numbers():
         lambda: Hardware.preset("reram\n"),
         lambda: ideal().replace({"adc.bits": 99, "a\nb.c": 1}),
         lambda: ideal().replace({3: 1}),
+        lambda: ideal().replace({Unwritable(): 1}),
+        lambda: ideal().replace({"adc.bits": Unwritable()}),
+        lambda: ideal().replace({"cell.g_max": torch.empty((), device="meta")}),
+        lambda: ideal().replace([("adc.bits", 6)]),
+        lambda: ideal().replace({"layers": {f"l{i}": {} for i in range(1001)}}),
         lambda: ideal().replace({"layers": {"*": {"adc.bits": 99}}}),
         lambda: Hardware.parse("cell: {g_min: 0, g_max: 1e-5, a\\nb: 1}\nsensing: 3\n", "file"),
     ],
@@ -221,3 +238,41 @@ def test_wide_sweeps_of_a_preset_stay_possible(preset):
         {"output_noise.sigma_mult": 100},
     ):
         hw.replace(fields)
+
+
+def pictures() -> torch.Tensor:
+    return torch.rand(16, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 5))
+
+
+MAPPED = {
+    "all inputs clipped": (
+        {"dac.range": 1e-9},
+        "layer '0': dac.range must be at least 1e-05 of the largest .*, got 1e-09",
+    ),
+    "no bits": ({"dac.range": 1e-9, "dac.bits": None}, "layer '0': dac.range must be at least 1e-05 of the largest"),
+    "a percentile of zeros": ({"dac.percentile": 1}, r"inputs are 0 up to dac.percentile = 1; no DAC range"),
+    "a full scale above all": (
+        {"adc.full_scale": 0.05},
+        "layer '0': adc.full_scale must be .* half a step, got 0.05 A",
+    ),
+    "a full scale below all": ({"adc.full_scale": "10 pA"}, "layer '0': adc.full_scale must be .*, got 1e-11 A"),
+}
+
+
+@pytest.mark.parametrize(("fields", "said"), MAPPED.values(), ids=MAPPED)
+def test_what_makes_the_same_of_all_inputs_is_refused_when_mapped(fields, said):
+    with pytest.raises(ValueError, match=said):
+        mho.map(network(), Hardware.preset("reram").replace(fields), calibrate=pictures())
+
+
+def test_outputs_beyond_32_bits_are_refused():
+    noise = Hardware.preset("ideal").replace({"output_noise.sigma_mult": 1000})
+    chip = mho.map(nn.Linear(4, 2), noise)
+    assert chip(torch.full((8, 4), 1e12)).isfinite().all()
+    with pytest.raises(ValueError, match="layer '': outputs beyond what 32 bits hold"):
+        chip(torch.full((8, 4), 1e37))

@@ -90,6 +90,16 @@ def test_what_chance_makes_is_none():
     assert (weak[weak["part"] == "frozen"]["rms"] > 0).mean() > 0.95
 
 
+@pytest.mark.parametrize(("images", "reads"), [(3, 8), (5, 8), (2, 20)])
+def test_few_images_make_no_finding(images, reads):
+    """Each bin has values enough that their spread tells how sure the figures are."""
+    table = trials({"sigma_mult": 0.4}, n=8, images=images, reads=reads)
+    assert table["holds"].all()
+    fresh = table[table["part"] == "fresh"]
+    assert (fresh["rms_se"] > 1e-6 * fresh["rms"]).all()
+    assert (fresh["sigma_mult_se"] > 0).all()
+
+
 def test_an_exact_chip_has_no_errors():
     table = reduce(mho.map(small_cnn(), ideal()), pictures(4), reads=2).table
     assert (table[["sigma_add", "sigma_mult", "misfit", "misfit_outputs"]] == 0).all(axis=None)

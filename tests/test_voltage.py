@@ -23,6 +23,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.mark.filterwarnings("ignore::mho.devices.data.ExtrapolationWarning")  # it goes beyond the limits of cells
 def test_tables_and_figures_are_written(script: ModuleType, tmp_path: Path) -> None:
     asked = ["--images", "6", "--chips", "2", "--votes", "4", "--jobs", "1", "--out", str(tmp_path / "out")]
     assert script.main(asked) == 0
@@ -44,6 +45,7 @@ def test_tables_and_figures_are_written(script: ModuleType, tmp_path: Path) -> N
         assert (accuracy[f"{way}_high"] >= accuracy[way]).all()
 
 
+@pytest.mark.filterwarnings("ignore::mho.devices.data.ExtrapolationWarning")  # it goes beyond the limits of cells
 def test_the_budget_is_that_of_the_pairs_of_the_chip(script: ModuleType) -> None:
     images, _ = script.mho.models.data.mnist("test")
     hardware = script.mho.Hardware.preset("pcm")

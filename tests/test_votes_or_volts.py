@@ -25,6 +25,7 @@ def reduction(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("reduction")
 
 
+@pytest.mark.filterwarnings("ignore::mho.devices.data.ExtrapolationWarning")  # it goes beyond the limits of cells
 def test_the_coefficients_of_reads_are_the_predicted_ones(volts: ModuleType) -> None:
     table = volts.coefficients_table(50)
     np.testing.assert_allclose(table["fitted_to_budget"], table["predicted"], rtol=0.02)

@@ -6,12 +6,14 @@ import typer
 
 
 def devices(
-    preset: str = typer.Argument("", help="Print this preset as YAML, with the source of each number; none: list all."),
+    preset: str | None = typer.Argument(
+        None, help="Print this preset as YAML, with the source of each number; none: list all."
+    ),
 ) -> None:
     """List the hardware presets, or print one."""
     from ..crossbar.hardware import PRESETS, Hardware
 
-    if preset:
+    if preset is not None:
         print(Hardware.preset(preset).dump(), end="")
         return
     for name in PRESETS:
