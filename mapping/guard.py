@@ -26,6 +26,7 @@ class Between(torch.Tensor):
     """What goes from a layer to its folded batch norm or the other way round; it lets nobody see its values."""
 
     fold: Fold
+    plain: torch.Tensor  # the same without a mark: the very tensor, as the trace knows what it comes from
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -38,9 +39,8 @@ class Between(torch.Tensor):
 
 
 def unmarked(x: torch.Tensor) -> torch.Tensor:
-    """The values of a tensor, marked or not."""
-    with torch._C.DisableTorchFunctionSubclass():
-        return x.as_subclass(torch.Tensor) if isinstance(x, Between) else x
+    """The tensor without its mark, if it has one."""
+    return x.plain if isinstance(x, Between) else x
 
 
 class Fold:
@@ -77,7 +77,7 @@ class Marks:
                 f"{self.fold.dims + 2} dimensions, got the shape {tuple(output.shape)}; exclude {self.fold.norm!r}"
             )
         marked: Between = output.as_subclass(Between)
-        marked.fold = self.fold
+        marked.fold, marked.plain = self.fold, output
         return marked
 
 

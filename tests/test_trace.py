@@ -98,6 +98,13 @@ def test_residual_connections_are_branches(residual: mho.Chip) -> None:
     assert joined.needs == (1, 3, 5, 7)
 
 
+def test_folded_batch_norms_lose_no_link() -> None:
+    first = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3)
+    chip = chip_of(nn.Sequential(*first, nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU()).eval(), 1, 8, 8)
+    assert "folded" in str(chip.report())
+    assert links(chip.trace) == {("0", "0|relu"), ("0|relu", "4"), ("4", "6"), ("6", "6|relu")}
+
+
 def test_dense_connections_reach_every_later_layer() -> None:
     calls = chip_of(Dense(), 2, 6, 6).trace
     assert [call.layer for call in calls if not call.digital] == ["convs.0", "convs.1", "convs.2"]
