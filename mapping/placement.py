@@ -207,7 +207,7 @@ class Plan:
 
 def matches(patterns: Iterable[str], names: Iterable[str]) -> bool:
     """Whether a pattern of shell wildcards matches one of the names."""
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
 def _check_finite(name: str, weight: torch.Tensor, bias: torch.Tensor | None) -> None:

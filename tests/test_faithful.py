@@ -457,3 +457,17 @@ def test_neither_trace_nor_check_leaves_anything_in_the_chip():
     chip = mho.map(net, ideal(), check=x)
     assert all(type(value) is torch.Tensor for value in chip.model.kept)
     assert not net.kept
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, as it imports what compiles
+def test_a_compiled_model_is_refused_in_a_line():
+    with pytest.raises(MappingError, match=r"compiled by torch\.compile; .*_orig_mod"):
+        mho.map(torch.compile(mlp()), ideal())
+
+
+def test_a_name_with_the_signs_of_a_pattern_is_matched_as_it_is():
+    net = nn.ModuleDict({"a": nn.Linear(4, 4), "[a]": nn.Linear(4, 4)})
+    layers = nn.Sequential(net["a"], nn.Sequential())
+    layers[1].add_module("[a]", net["[a]"])
+    chip = mho.map(layers, ideal(), exclude="1.[a]")
+    assert [d.name for d in chip.digital if d.reason == "excluded by name"] == ["1.[a]"]
