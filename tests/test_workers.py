@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from joblib.externals.loky import get_reusable_executor
 from sweeps_model import write_files, write_sweep
 
 import mho
@@ -41,6 +42,7 @@ def fragile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", str(HERE))
     out = tmp_path / "run"
     monkeypatch.setenv("MHO_TEST_FRAGILE", f"{out} {os.getpid()}")
+    get_reusable_executor().shutdown(wait=True)  # workers that other tests have left would not know of it
     return out
 
 
