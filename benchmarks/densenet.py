@@ -1,7 +1,7 @@
 """DenseNet-40 for each sigma_train of Table 5, one after the other, over as many sessions and machines as it takes.
 
 python benchmarks/densenet.py            trains what is not there, each from the weights of the one before
-python benchmarks/densenet.py --carry    writes what is unfinished to models/training, to be committed
+python benchmarks/densenet.py --carry    writes what is unfinished to benchmarks/training, to be committed
 python benchmarks/densenet.py --measure  accuracy of the trained ones under the noise that they were trained with
 
 Stop a training with Ctrl-C, at any time; the first command goes on with it, here or, once it is carried, elsewhere.
@@ -23,7 +23,7 @@ from mho.models.train import CHECKPOINT
 from mho.models.weights import FOLDER, names
 
 NETWORK = "densenet40"
-RUNS, CARRIED = Path("runs/train") / NETWORK, Path("models/training") / NETWORK
+RUNS, CARRIED = Path("runs/train") / NETWORK, Path("benchmarks/training") / NETWORK
 
 
 class Training(NamedTuple):

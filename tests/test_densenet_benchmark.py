@@ -39,7 +39,7 @@ def test_the_queue(queue: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path:
 
     monkeypatch.setattr(queue.subprocess, "run", run)
     (tmp_path / "weights" / "densenet40" / "sigma-0.6.safetensors").touch()
-    carried = tmp_path / "models" / "training" / "densenet40" / "sigma-0.4"
+    carried = tmp_path / "benchmarks" / "training" / "densenet40" / "sigma-0.4"
     carried.mkdir(parents=True)
     (carried / "checkpoint.pt").touch()
     (tmp_path / "runs" / "train" / "densenet40" / "sigma-0.2").mkdir(parents=True)
@@ -47,7 +47,7 @@ def test_the_queue(queue: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path:
 
     queue.carry()
     assert [(c[c.index("--sigma-train") + 1], c[-2:]) for c in commands] == [
-        ("0.2", ["--carry", str(Path("models/training/densenet40/sigma-0.2"))])
+        ("0.2", ["--carry", str(Path("benchmarks/training/densenet40/sigma-0.2"))])
     ]
     commands.clear()
     found.clear()
