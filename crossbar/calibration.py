@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from .cells import Cells
+from .compensation import WireCompensation
 from .converters import Drive, digits, input_codes
-from .kernels.plain import gather
+from .design import Design, Tell
 from .kernels.read import CHUNK, make_scratch, read_currents
+from .matrix import Matrix
+from .patches import gather
+from .programmed import Programmed
+from .reader import Seeds
+from .reader import input_codes as packed_codes
 from .wiring import Moments
-
-if TYPE_CHECKING:
-    from .matrix import TiledMatrix
 
 Array = np.ndarray[Any, Any]
 CALIBRATION_ROWS = 16384
@@ -22,8 +27,15 @@ SURVEYED_ROWS = 4096  # that the moments of the inputs are taken over
 CLIPPED = 1e-5  # least range of a converter, in units of the largest value of the calibration
 
 
-def calibrate(matrix: TiledMatrix, inputs: tuple[Array, ...]) -> None:
-    """Set what is calibrated from inputs (as in `read`): DAC range, then the cells, then the ADC's full scale.
+def calibrate(
+    matrix: Matrix,
+    inputs: tuple[Array, ...],
+    cells: Cells,
+    seeds: Seeds,
+    wire_compensation: WireCompensation | None = None,
+    tell: Tell | None = None,
+) -> Programmed:
+    """A matrix with the ranges that inputs (as in `Reader.read`) ask for: of the DACs, then of the cells' currents.
 
     `inputs` are those of all calls of one inference; the ranges cover them all.
 
@@ -31,102 +43,115 @@ def calibrate(matrix: TiledMatrix, inputs: tuple[Array, ...]) -> None:
         ValueError: inputs that are not finite, or all zero where a range is to be set; a range that makes the same of
             all of them.
     """
-    dac, adc, sensing = matrix.hardware.dac, matrix.hardware.adc, matrix.hardware.sensing
+    drive = _drive(matrix, inputs)
+    moments = None
+    if wire_compensation is not None or not matrix.hardware.wires.ideal:
+        moments = _moments(matrix, drive, inputs)
+    design = Design.of(matrix, drive, moments, wire_compensation, tell)
+    programmed = Programmed.of(design, cells, seeds, tell=tell)
+    adc, sensing, positions = matrix.hardware.adc, matrix.hardware.sensing, matrix.patches.positions
+    batches = [packed_codes(design, x)[0] for x in _joined(inputs)]
+    surveys = [_survey(programmed, codes, keep=adc.full_scale is not None) for codes in batches]
+    rows = [codes.shape[0] * prod(positions(codes.shape[1:4])) for codes in batches]
+    energy = float(np.average([energy for energy, _ in surveys], weights=rows))
+    ranges = replace(programmed.ranges, array_energy_j=energy)
+    if adc.full_scale == "calibrated":
+        slices = zip(*(currents for _, currents in surveys), strict=True)
+        scale = np.array([percentile_of(adc.percentile, *currents) for currents in slices])
+        full_scale = np.where(scale == 0, 1.0, scale) * (adc.calibrated_at or sensing.v_read) / sensing.v_read
+        ranges = replace(ranges, full_scale=full_scale)
+    elif adc.full_scale is not None:
+        largest = max(float(np.abs(c).max()) for _, currents in surveys for c in currents)
+        _check_full_scale(design, float(ranges.full_scale[0]), largest)
+    return programmed.with_ranges(ranges)
+
+
+def _drive(matrix: Matrix, inputs: tuple[Array, ...]) -> Drive:
+    """The drive whose range covers the inputs, or is the hardware's own.
+
+    Raises:
+        ValueError: see `calibrate`.
+    """
+    dac, name = matrix.hardware.dac, matrix.name
     if not all(np.isfinite(x).all() for x in inputs):
-        raise ValueError(f"layer {matrix.name!r}: calibration inputs must be finite, got NaN or infinity")
+        raise ValueError(f"layer {name!r}: calibration inputs must be finite, got NaN or infinity")
     limit = dac.range if dac.range != "calibrated" else percentile_of(dac.percentile, *inputs)
     largest = max((float(np.abs(x).max()) for x in inputs if x.size), default=0.0)
     if limit == 0:
         why = f"are 0 up to dac.percentile = {dac.percentile:g}" if largest else "are all zero"
-        raise ValueError(f"layer {matrix.name!r}: calibration inputs {why}; no DAC range can be set from them")
-    signed = any(bool((x < 0).any()) for x in inputs)
-    matrix.drive = drive = Drive.of(dac, limit, signed)
+        raise ValueError(f"layer {name!r}: calibration inputs {why}; no DAC range can be set from them")
+    drive = Drive.of(dac, limit, signed=any(bool((x < 0).any()) for x in inputs))
     if drive.full_code / drive.limit > np.finfo(np.float32).max:
-        raise ValueError(f"layer {matrix.name!r}: a DAC range of {drive.limit:g} is too small for 32 bits")
+        raise ValueError(f"layer {name!r}: a DAC range of {drive.limit:g} is too small for 32 bits")
     if dac.range not in (None, "calibrated") and drive.limit < CLIPPED * largest:
         raise ValueError(
-            f"layer {matrix.name!r}: dac.range must be at least {CLIPPED:g} of the largest calibration input, "
+            f"layer {name!r}: dac.range must be at least {CLIPPED:g} of the largest calibration input, "
             f"{largest:g}, got {drive.limit:g}"
         )
     if drive.rounds and 0 < largest / drive.limit * drive.full_code < 0.5:
         raise ValueError(
-            f"layer {matrix.name!r}: dac.range = {drive.limit:g} makes code 0 of all calibration inputs, the largest "
+            f"layer {name!r}: dac.range = {drive.limit:g} makes code 0 of all calibration inputs, the largest "
             f"of which is {largest:g}"
         )
-    if matrix.compensate is not None or not matrix.hardware.wires.ideal:
-        matrix.moments = _moments(matrix, inputs)
-    matrix.set_drive(limit, signed)
-    batches = [matrix.input_codes(x) for x in _joined(inputs)]
-    matrix.forget()
-    surveys = [_survey(matrix, codes, keep=adc.full_scale is not None) for codes in batches]
-    rows = [codes.shape[0] * prod(matrix.positions(codes.shape[1:4])) for codes in batches]
-    matrix.array_energy_j = float(np.average([energy for energy, _ in surveys], weights=rows))
-    if adc.full_scale == "calibrated":
-        slices = zip(*(currents for _, currents in surveys), strict=True)
-        scale = np.array([percentile_of(adc.percentile, *currents) for currents in slices])
-        matrix.full_scale = np.where(scale == 0, 1.0, scale) * (adc.calibrated_at or sensing.v_read) / sensing.v_read
-        matrix.forget()
-    elif adc.full_scale is not None:
-        _check_full_scale(matrix, max(float(np.abs(c).max()) for _, currents in surveys for c in currents))
+    return drive
 
 
-def _check_full_scale(matrix: TiledMatrix, largest: float) -> None:
+def _check_full_scale(design: Design, full: float, largest: float) -> None:
     """Raises ValueError where a full scale of the ADC's own makes the same of all currents, up to the `largest`."""
-    adc, sensing, cell = matrix.hardware.adc, matrix.hardware.sensing, matrix.hardware.cell
-    full = float(matrix.full_scale[0])
-    low, high = CLIPPED * largest, 2 * largest / adc.codes(matrix.signed_currents).relative_step
+    adc, sensing, cell = design.hardware.adc, design.hardware.sensing, design.hardware.cell
+    low, high = CLIPPED * largest, 2 * largest / adc.codes(design.signed_currents).relative_step
     if largest and not low <= full < high:
         unit = sensing.v_read * cell.g_max
         raise ValueError(
-            f"layer {matrix.name!r}: adc.full_scale must be {low * unit:.3g} to {high * unit:.3g} A, as the largest "
-            f"current of the calibration is {largest * unit:.3g} A and shall make at least half a step, got "
+            f"layer {design.matrix.name!r}: adc.full_scale must be {low * unit:.3g} to {high * unit:.3g} A, as the "
+            f"largest current of the calibration is {largest * unit:.3g} A and shall make at least half a step, got "
             f"{full * unit:.3g} A"
         )
 
 
-def _moments(matrix: TiledMatrix, inputs: tuple[Array, ...]) -> Array:
+def _moments(matrix: Matrix, drive: Drive, inputs: tuple[Array, ...]) -> Array:
     """(2, groups, rows) mean and mean square of the word lines' voltages over some rows of the inputs."""
-    assert matrix.drive is not None
     found = []
-    for g in range(matrix.plan.groups):
+    for g in range(matrix.placement.groups):
         patches = []
         for x in inputs:
-            samples = max(1, SURVEYED_ROWS // prod(matrix.positions(x.shape[1:4])))
+            samples = max(1, SURVEYED_ROWS // prod(matrix.patches.positions(x.shape[1:4])))
             some = x[:: max(1, len(x) // samples)][:samples]
-            patches.append(gather(some.astype(np.float64), matrix.geometry(x.shape, g))[:SURVEYED_ROWS])
-        codes = input_codes(np.concatenate(patches), matrix.drive)
+            geometry = matrix.patches.geometry(x.shape, g, matrix.placement.groups)
+            patches.append(gather(some.astype(np.float64), geometry)[:SURVEYED_ROWS])
+        codes = input_codes(np.concatenate(patches), drive)
         if matrix.bias_on_array:
-            codes = np.append(codes, np.full((len(codes), 1), matrix.drive.full_code), axis=1)
-        found.append(Moments.of(digits(codes, matrix.drive) if matrix.drive.rounds else codes / matrix.drive.full_code))
+            codes = np.append(codes, np.full((len(codes), 1), drive.full_code), axis=1)
+        found.append(Moments.of(digits(codes, drive) if drive.rounds else codes / drive.full_code))
     return np.stack(found, axis=1)
 
 
-def _survey(matrix: TiledMatrix, codes: Array, *, keep: bool) -> tuple[float, list[Array]]:
+def _survey(programmed: Programmed, codes: Array, *, keep: bool) -> tuple[float, list[Array]]:
     """Mean array energy of a read, and noiseless currents per slice, over rows spread evenly through `codes`."""
-    assert matrix.drive is not None
-    circuit = matrix.circuit(noisy=False)
-    plan, slices = matrix.plan, matrix.plan.tile.slices
-    rows = codes.shape[0] * prod(matrix.positions(codes.shape[1:4]))
-    columns = plan.outputs + (plan.column_tiles if plan.tile.reference_columns else 0)
-    per_row = circuit.pulses * slices * plan.row_tiles * columns * plan.groups
+    design, reader = programmed.design, programmed.reader
+    circuit, placement, drive = reader.circuit(noisy=False), design.placement, design.drive
+    slices = placement.tile.slices
+    rows = codes.shape[0] * prod(design.matrix.patches.positions(codes.shape[1:4]))
+    columns = placement.outputs + (placement.column_tiles if placement.tile.reference_columns else 0)
+    per_row = circuit.pulses * slices * placement.row_tiles * columns * placement.groups
     limit = max(CHUNK, min(rows, CALIBRATION_ROWS, CALIBRATION_VALUES // per_row))
     starts = np.linspace(0, rows - min(CHUNK, rows), max(1, limit // CHUNK)).astype(int)
     currents: list[list[Array]] = [[] for _ in range(slices)]
     power = 0.0
     size = min(CHUNK, rows)
-    for g, programmed in enumerate(matrix.programmed):
-        geometry = matrix.geometry(codes.shape, g)
-        work = make_scratch(codes, programmed.planes, circuit, size)
+    for g, packed in enumerate(programmed.packed):
+        geometry = reader.geometry(codes.shape, g)
+        work = make_scratch(codes, packed.planes, circuit, size)
         for start in starts:
-            out = np.empty((circuit.pulses, slices, plan.row_tiles, size, columns), dtype=np.float32)
-            read_currents(codes, geometry, programmed.planes, circuit, start, work, out)
-            chunk = work.codes[:, : plan.rows]
-            volts = digits(chunk, matrix.drive) if matrix.drive.rounds else chunk[None]
-            power += float((np.square(volts).mean(axis=1).sum(axis=0) * programmed.row_conductance).sum())
+            out = np.empty((circuit.pulses, slices, placement.row_tiles, size, columns), dtype=np.float32)
+            read_currents(codes, geometry, packed.planes, circuit, start, work, out)
+            chunk = work.codes[:, : placement.rows]
+            volts = digits(chunk, drive) if drive.rounds else chunk[None]
+            power += float((np.square(volts).mean(axis=1).sum(axis=0) * packed.row_conductance).sum())
             if keep:
                 for s in range(slices):
                     currents[s].append(out[:, s].reshape(-1))
-    sensing = matrix.hardware.sensing
+    sensing = programmed.hardware.sensing
     energy = power / len(starts) * sensing.v_read**2 * sensing.t_read
     return energy, [np.concatenate(c) for c in currents] if keep else []
 

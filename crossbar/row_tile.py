@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
@@ -10,12 +10,11 @@ from typing import Any
 
 import numba
 import numpy as np
-from scipy.special import ndtr
 
+from .cells import Cells, Place
+from .design import Design, Tell
 from .encoding import Encoding
-from .hardware import Hardware
-from .kernels.program import add_cells, fill_rows
-from .keys import stream_key
+from .kernels.program import add_cells
 from .threads import available
 from .wiring import Moments, Reach, placed, reach
 
@@ -58,24 +57,29 @@ class RowTile:
 
 
 @dataclass
-class Draw:
-    """Draws the cells of a matrix. The same `stream` (seed, layer, place) gives the same cells.
+class Assembly:
+    """Adds up the cells of a group, row tile by row tile.
 
     `shares` (parts, components) are those of the sources of read noise that reads share, no part where they share none.
     `histogram` counts cells by conductance.
     """
 
-    encoding: Encoding
-    hardware: Hardware
+    design: Design
+    cells: Cells
+    group: int
     shares: Array
-    stream: tuple[Any, ...]
     histogram: Array = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
+
+    @property
+    def encoding(self) -> Encoding:
+        return self.design.encodings[self.group]
 
     def row_tile(self, weights: Array, t: int, *, keep: bool) -> RowTile:
         """The cells that stand for weights (rows, outputs) of row tile t; `keep` those of `RowTile.cells`."""
         encoding, columns = self.encoding, self.encoding.columns
-        plan, sensing, unit = encoding.plan, self.hardware.sensing, self.hardware.cell.g_max
-        first, rows, slices = plan.edges[t], len(weights), plan.tile.slices
+        placement, hardware = encoding.placement, self.cells.hardware
+        sensing, unit = hardware.sensing, hardware.cell.g_max
+        first, rows, slices = placement.edges[t], len(weights), placement.tile.slices
         tile = RowTile.empty(slices, rows, columns, len(self.shares))
         _, c2 = sensing.white_cell_coefficients()
         if keep:
@@ -86,7 +90,8 @@ class Draw:
             some = slice(a, min(rows, a + at_once))
             targets = encoding.targets(weights, t, some)
             for s, polarity in product(range(slices), range(encoding.polarities)):
-                g = self.settle(targets[s, polarity], first + a, s, polarity)
+                place = Place(self.group, s, polarity, first + a)
+                g = self.cells.settled(self.design, targets[s, polarity], place)
                 std, slow = self.noise(g)
                 units = np.array([-unit if polarity else unit, c2 / unit**2, BINS / (HISTOGRAM_TOP * unit)], np.float32)
                 sums = tile.signed[s, some], tile.spread[s, some], tile.thermal[s], self.histogram
@@ -104,7 +109,8 @@ class Draw:
 
         The latter are in units of g_max^2, and whole: what of them is new in each read is part of the former too.
         """
-        hardware, unit = self.hardware, np.float32(self.hardware.cell.g_max)
+        hardware = self.cells.hardware
+        unit = np.float32(hardware.cell.g_max)
         sensing, noise = hardware.sensing, hardware.cell.read_noise
         read = {"v_read": sensing.v_read, "t_read": sensing.t_read, "temperature": sensing.temperature}
         slow = np.zeros((len(self.shares), *g.shape), dtype=np.float32)
@@ -116,49 +122,23 @@ class Draw:
             fresh += self.shares[p, 0].astype(np.float32) * slow[p]
         return np.sqrt(fresh) * unit, slow
 
-    def settle(self, targets: Array, first_row: int, *place: int) -> Array:
-        """Conductances of cells programmed to `targets` (rows, columns) siemens float32, after `hardware.time_s`.
-
-        Programming error, then drift, then stuck cells; never negative. `first_row` is the word line of the first row.
-        """
-        hardware, (seed, layer, *where) = self.hardware, self.stream
-
-        def normal(purpose: Any) -> Array:
-            out = np.empty(targets.shape, dtype=np.float32)
-            fill_rows(out, np.uint64(first_row), 0, 0, stream_key(seed, purpose, layer, *where, *place))
-            return out
-
-        g, cell, temperature = targets, hardware.cell, hardware.sensing.temperature
-        if cell.programming.kind != "none":
-            error = normal("program")
-            error *= cell.programming.std(g, temperature=temperature)
-            error += g
-            g = np.maximum(error, 0, out=error)
-        if hardware.time_s > 0 and cell.drift.kind != "none":
-            g = np.maximum(cell.drift.apply(g, hardware.time_s, normal("drift"), temperature=temperature), 0)
-        low, high = cell.stuck.at_g_min, cell.stuck.at_g_max
-        if low + high > 0:
-            u = ndtr(normal("stuck"))
-            g = np.where(u < low, cell.g_min, np.where(u >= 1 - high, cell.g_max, g))
-        return g.astype(np.float32, copy=False)
-
 
 def through_wires(
-    tiles: list[RowTile], weights: Array, draw: Draw, moments: Moments, tell: Callable[[], None] | None
+    tiles: list[RowTile], weights: Array, assembly: Assembly, moments: Moments, tell: Tell | None
 ) -> Iterator[RowTile]:
     """The row tiles of a matrix whose cells were kept, in order, as they are through their wires.
 
     The tiles are solved in parallel; `tell` is called for each that is done.
     """
-    encoding, wires = draw.encoding, draw.hardware.wires
-    plan = encoding.plan
+    encoding, wires = assembly.encoding, assembly.cells.hardware.wires
+    placement = encoding.placement
 
     def solved(t: int, columns: Array) -> Reach:
-        cells, rows = tiles[t].cells, slice(plan.edges[t], plan.edges[t + 1])
+        cells, rows = tiles[t].cells, slice(placement.edges[t], placement.edges[t + 1])
         assert cells is not None
         g, mine = cells[0][..., columns], moments.take(rows)
         shown = g if wires.order == "natural" else encoding.plain_targets(weights[rows], t)[..., columns]
-        return reach(g, wires, mine, placed(shown, wires, mine, plan.tile.reference_columns > 0))
+        return reach(g, wires, mine, placed(shown, wires, mine, placement.tile.reference_columns > 0))
 
     with ThreadPoolExecutor(available(numba.config.NUMBA_NUM_THREADS)) as pool:
         jobs = [
@@ -166,22 +146,22 @@ def through_wires(
         ]
         for tile, parts in zip(tiles, jobs, strict=True):
             for columns, job in parts:
-                _see(tile, columns, job.result(), draw)
+                _see(tile, columns, job.result(), assembly)
                 if tell is not None:
                     tell()
             tile.cells = None
             yield tile
 
 
-def _see(tile: RowTile, columns: Array, found: Reach, draw: Draw) -> None:
+def _see(tile: RowTile, columns: Array, found: Reach, assembly: Assembly) -> None:
     """Replace what the cells of a tile amount to by what they do through its wires."""
     assert tile.cells is not None
-    unit, variances = draw.hardware.cell.g_max, tile.cells[1][..., columns]
-    signs = np.array([1.0, -1.0])[: draw.encoding.polarities, None, None] / unit
+    unit, variances = assembly.cells.hardware.cell.g_max, tile.cells[1][..., columns]
+    signs = np.array([1.0, -1.0])[: assembly.encoding.polarities, None, None] / unit
     tile.signed[..., columns] = (signs * found.conductance).sum(axis=1)
     tile.spread[..., columns] = (variances[0] * found.noise).sum(axis=1)
     tile.slow[..., columns] = (variances[1:] * found.noise).sum(axis=2)
-    lasting = np.tensordot(1 - draw.shares[:, 0], variances[1:], axes=1) if len(draw.shares) else 0.0
+    lasting = np.tensordot(1 - assembly.shares[:, 0], variances[1:], axes=1) if len(assembly.shares) else 0.0
     tile.floor[:, columns] = ((variances[0] + lasting) * found.rest).sum(axis=(1, 2))
     tile.thermal[:, columns] = found.thermal
     if columns[0] == 0:

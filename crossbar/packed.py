@@ -1,20 +1,20 @@
-"""Programming: what conductances a chip's cells really get, once, and what they add to each read."""
+"""Cells packed for the kernels: what they amount to at the outputs, and what they add to each read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from ..devices.data import warn
 from ..devices.read_noise import Source
+from .cells import Cells
 from .compensation import gains_of
 from .converters import Drive
+from .design import Design, Tell
 from .encoding import Encoding
-from .extrapolation import extrapolations
 from .hardware import Hardware
 from .kernels.panel import PANEL, pack_rows, unpack
 from .kernels.philox import GROUP
@@ -22,10 +22,9 @@ from .kernels.program import peak_and_total
 from .kernels.read import Planes
 from .keys import Key
 from .periphery import Periphery
-from .row_tile import Draw, RowTile, through_wires
+from .placement import Placement
+from .row_tile import Assembly, RowTile, through_wires
 from .slow_noise import block_shares, perturbed
-from .tile import Plan
-from .wiring import Moments
 
 Array = np.ndarray[Any, Any]
 INT16_MAX, INT32_MAX = 2**15 - 1, 2**31 - 1
@@ -33,21 +32,17 @@ LARGEST_CODE = 255  # input codes up to 8 bits are worked off in integers
 
 
 @dataclass(frozen=True)
-class Programmed:
-    """A programmed matrix.
+class Packed:
+    """A group of a matrix as the kernels read it.
 
     Attributes:
         planes: what the read kernel works on.
         row_conductance: (slices, rows) siemens, all cells of a word line together.
         histogram: (BINS,) int64, cells by conductance in equal steps from 0 to HISTOGRAM_TOP g_max; the last holds all
             above.
-        limit: input that the scale of the planes is for.
         slow_std: (parts, slices, rows, columns) float32, in units of g_max: read noise of the cells of an output, by
             its independent sources, where successive reads share some of it; no part where reads are independent.
         slow_shares: (parts, components) float64, see `slow_noise.block_shares`.
-        limit: input that the scale of the planes is for.
-        pedestal: conductance, in units of g_max, that all cells have and no weight.
-        gains: (slices, row tiles, outputs) that are part of the scale of the planes, beside that of the encoding.
     """
 
     planes: Planes
@@ -55,19 +50,21 @@ class Programmed:
     histogram: Array
     slow_std: Array
     slow_shares: Array
-    limit: float
-    pedestal: float
-    gains: Array
 
     @property
-    def weights(self) -> Array:
+    def noisy(self) -> bool:
+        """Whether readings vary from read to read."""
+        planes = self.planes
+        return bool(planes.variance.size or planes.uniform.size or planes.floor.any())
+
+    def weights(self, design: Design) -> Array:
         """(rows, outputs) float32, the weights that the conductances stand for, a bias row included."""
-        planes, spans = self.planes, self._spans
+        planes, spans, pedestal = self.planes, self._spans, pedestal_of(design)
         outputs = planes.bias.size
         total = np.zeros((spans.sum(), outputs), dtype=np.float32)
         for g, scale in zip(self.conductances, planes.scale, strict=True):
-            signed = g[:, :outputs] - (g[:, planes.reference] if planes.reference.size else self.pedestal)
-            total += signed * np.repeat(scale[:, :outputs] / np.float32(self.limit), spans, axis=0)
+            signed = g[:, :outputs] - (g[:, planes.reference] if planes.reference.size else pedestal)
+            total += signed * np.repeat(scale[:, :outputs] / np.float32(design.drive.limit), spans, axis=0)
         return total
 
     @property
@@ -86,7 +83,7 @@ class Programmed:
         """(row tiles,) word lines of each."""
         return np.diff([*self.planes.edges[:-1], self.row_conductance.shape[1]])
 
-    def compensated(self, start: Programmed) -> Programmed:
+    def compensated(self, start: Packed) -> Packed:
         """Digital gains that make the total conductance of each tile what it was at the `start`."""
         firsts = self.planes.edges[:-1]
         before, now = (np.add.reduceat(p.row_conductance, firsts, axis=1) for p in (start, self))
@@ -111,91 +108,130 @@ class Programmed:
         return self.planes._replace(mean=mean, mean_unit=unit)
 
 
-def program(
-    weights: Array,
-    encoding: Encoding,
-    hardware: Hardware,
-    drive: Drive,
-    stream: tuple[Any, ...],
-    moments: Moments,
-    *,
-    gains: Array | None = None,
-    tell: Callable[[], None] | None = None,
-) -> Programmed:
-    """Program weights (rows, outputs) into the tiles of one chip, for inputs of a `drive`.
+def pack(design: Design, cells: Cells, group: int, gains: Array | None, tell: Tell | None) -> tuple[Packed, Array]:
+    """A group of a matrix with these cells, for the kernels, and the gains of its columns.
 
     Each slice and polarity is a set of cells of its own. Currents come out in units of v_read g_max, so conductances
     are kept in units of g_max and variances of current in (v_read g_max)^2. Where codes have at most 8 bits all numbers
-    of the planes are int16 (`largest_factors`), else float32. There is no digital bias. Where wires have resistance,
-    conductances and noise are those that reach the outputs.
+    of the planes are int16 (`largest_factors`), else float32. Where wires have resistance, conductances and noise are
+    those that reach the outputs.
 
     Args:
-        encoding: of these weights.
-        stream: (seed, layer, place): keys of the cells.
-        moments: of the inputs.
         gains: (slices, row tiles, outputs) that readings are multiplied by; None to measure them, see `gains_of`.
         tell: called when the wires of a tile are solved.
-
-    Warns:
-        ExtrapolationWarning: a setting outside the data of the cell's models.
 
     Raises:
         ValueError: wires that cannot be solved.
     """
-    warn(extrapolations(hardware))
-    plan = encoding.plan
-    sensing, unit, slices = hardware.sensing, hardware.cell.g_max, plan.tile.slices
-    edges, columns = plan.edges, encoding.columns
-    largest = largest_factors(plan, drive)
-    mean, variance = (empty_panels((slices, plan.rows, columns), largest[0] is not None) for _ in range(2))
-    units = np.ones((2, slices, plan.row_tiles), dtype=np.float32)
-    uniform = np.zeros((slices, plan.row_tiles), dtype=np.float32)
-    floor = np.empty((slices, plan.row_tiles, columns))
-    row_conductance = np.empty((slices, plan.rows))
-    slow_shares = np.array([read_shares(hardware, part) for part in hardware.cell.read_noise.parts])
-    shared = sensing.read_interval is not None and bool((slow_shares[:, 0] < 1).any())
-    slow_shares = slow_shares[: None if shared else 0]
-    slow_std = np.empty((len(slow_shares), slices, plan.rows, columns), dtype=np.float32)
+    encoding, hardware, placement = design.encodings[group], cells.hardware, design.placement
+    sensing, unit, slices = hardware.sensing, hardware.cell.g_max, placement.tile.slices
+    weights, moments, edges = design.rows_of(group), design.moments_of(group), placement.edges
+    building = Building.of(design, encoding.columns)
+    shares = slow_shares(hardware)
+    slow_std = np.empty((len(shares), slices, placement.rows, encoding.columns), dtype=np.float32)
+    row_conductance = np.empty((slices, placement.rows))
     c0, _ = sensing.white_cell_coefficients()
-    amplifiers = Periphery.of(plan.tile, hardware.wires).amplifiers
-    draw, wired = Draw(encoding, hardware, slow_shares, stream), not hardware.wires.ideal
-    tiles: Iterator[RowTile] = (draw.row_tile(weights[a:b], t, keep=wired) for t, (a, b) in enumerate(pairwise(edges)))
+    amplifiers = Periphery.of(placement.tile, hardware.wires).amplifiers
+    assembly, wired = Assembly(design, cells, group, shares), not hardware.wires.ideal
+    tiles: Iterator[RowTile] = (
+        assembly.row_tile(weights[a:b], t, keep=wired) for t, (a, b) in enumerate(pairwise(edges))
+    )
     if wired:
-        tiles = through_wires(list(tiles), weights, draw, moments, tell)
-    measured = np.ones((slices, plan.row_tiles, plan.outputs)) if gains is None else gains
+        tiles = through_wires(list(tiles), weights, assembly, moments, tell)
+    measured = np.ones((slices, placement.row_tiles, placement.outputs)) if gains is None else gains
     for t, tile in enumerate(tiles):
         rows = slice(edges[t], edges[t + 1])
         if gains is None:
-            measured[:, t] = gains_of(
-                encoding.targets(weights[rows], t), tile.signed * unit, encoding, moments.take(rows)
-            )
+            targets = encoding.targets(weights[rows], t)
+            measured[:, t] = gains_of(targets, tile.signed * unit, encoding, moments.take(rows))
         slow_std[:, :, rows] = np.sqrt(tile.slow)
         row_conductance[:, rows] = tile.supplied
         white = amplifiers * sensing.column_variance + c0 * tile.thermal
-        floor[:, t] = white / (sensing.v_read * unit) ** 2 + tile.floor
-        for s in range(slices):
-            units[0, s, t] = pack_tile(tile.signed[s], edges[t], largest[0], mean[s])
-            units[1, s, t] = pack_tile(tile.spread[s], edges[t], largest[1], variance[s])
+        building.add(t, tile, white / (sensing.v_read * unit) ** 2 + tile.floor)
+    planes = building.planes(encoding, measured, design.bias_of(group))
+    return Packed(planes, row_conductance, assembly.histogram, slow_std, shares), measured
+
+
+@dataclass(frozen=True)
+class Building:
+    """Planes that are filled row tile by row tile.
+
+    Attributes:
+        largest: see `largest_factors`.
+        mean, variance: packed, of all slices.
+        units: (2, slices, row tiles): what 1 of them stands for.
+        uniform: (slices, row tiles): the variance of the cells of a tile that are all alike, else NaN.
+        floor: (slices, row tiles, columns).
+    """
+
+    design: Design
+    largest: Largest
+    mean: Array
+    variance: Array
+    units: Array
+    uniform: Array
+    floor: Array
+
+    @classmethod
+    def of(cls, design: Design, columns: int) -> Building:
+        """Empty planes."""
+        placement, largest = design.placement, largest_factors(design.placement, design.drive)
+        slices, row_tiles = placement.tile.slices, placement.row_tiles
+        mean, variance = (empty_panels((slices, placement.rows, columns), largest[0] is not None) for _ in range(2))
+        units = np.ones((2, slices, row_tiles), dtype=np.float32)
+        uniform = np.zeros((slices, row_tiles), dtype=np.float32)
+        return cls(design, largest, mean, variance, units, uniform, np.empty((slices, row_tiles, columns)))
+
+    def add(self, t: int, tile: RowTile, floor: Array) -> None:
+        """The row tile t, and the (slices, columns) variance of its currents that no input changes."""
+        first = self.design.placement.edges[t]
+        self.floor[:, t] = floor
+        for s in range(len(self.mean)):
+            self.units[0, s, t] = pack_tile(tile.signed[s], first, self.largest[0], self.mean[s])
+            self.units[1, s, t] = pack_tile(tile.spread[s], first, self.largest[1], self.variance[s])
             low, high = float(tile.spread[s].min()), float(tile.spread[s].max())
-            uniform[s, t] = high if high - low <= 1e-6 * high else np.nan
-    integers = largest[0] is not None
-    if integers and halves_squares(drive.largest_digit):
-        units[1] *= 2
-    alike = bool(np.isfinite(uniform).all())  # one number a tile says it all
-    planes = Planes(
-        mean=mean,
-        variance=np.empty((slices, 0, 0, 0), mean.dtype) if alike else variance,
-        mean_unit=units[0],
-        variance_unit=units[1],
-        uniform=uniform if alike and uniform.any() else np.empty((0, 0), np.float32),
-        floor=pad(floor),
-        scale=pad(encoding.scale * measured * unit * drive.limit),
-        edges=np.array([*edges[:-1], plan.rows + plan.rows % 2 if integers else plan.rows], dtype=np.int64),
-        reference=encoding.reference,
-        bias=np.zeros(plan.outputs, dtype=np.float32),
-    )
-    pedestal = encoding.pedestal / unit
-    return Programmed(planes, row_conductance, draw.histogram, slow_std, slow_shares, drive.limit, pedestal, measured)
+            self.uniform[s, t] = high if high - low <= 1e-6 * high else np.nan
+
+    def planes(self, encoding: Encoding, gains: Array, bias: Array) -> Planes:
+        """The planes, with gains (slices, row tiles, outputs) beside the scale of the encoding."""
+        unit, drive, integers = self.design.hardware.cell.g_max, self.design.drive, self.largest[0] is not None
+        if integers and halves_squares(drive.largest_digit):
+            self.units[1] *= 2
+        alike = bool(np.isfinite(self.uniform).all())  # one number a tile says it all
+        nothing = np.empty((len(self.variance), 0, 0, 0), self.mean.dtype)
+        return Planes(
+            mean=self.mean,
+            variance=nothing if alike else self.variance,
+            mean_unit=self.units[0],
+            variance_unit=self.units[1],
+            uniform=self.uniform if alike and self.uniform.any() else np.empty((0, 0), np.float32),
+            floor=pad(self.floor),
+            scale=pad(encoding.scale * gains * unit * drive.limit),
+            edges=packed_edges(self.design),
+            reference=encoding.reference,
+            bias=bias,
+        )
+
+
+def packed_edges(design: Design) -> Array:
+    """(row tiles + 1,) int64: first word line of each row tile, and the end, in whole pairs where there are pairs."""
+    placement = design.placement
+    pairs = largest_factors(placement, design.drive)[0] is not None
+    last = placement.rows + placement.rows % 2 if pairs else placement.rows
+    return np.array([*placement.edges[:-1], last], dtype=np.int64)
+
+
+def pedestal_of(design: Design) -> float:
+    """Conductance, in units of g_max, that all cells have and no weight."""
+    cell = design.hardware.cell
+    return cell.g_min / cell.g_max if design.placement.tile.encoding == "single" else 0.0
+
+
+def slow_shares(hardware: Hardware) -> Array:
+    """(parts, components) of the sources of read noise, no part where successive reads share nothing."""
+    found = np.array([read_shares(hardware, part) for part in hardware.cell.read_noise.parts])
+    shared = hardware.sensing.read_interval is not None and bool((found[:, 0] < 1).any())
+    return found[: None if shared else 0]
 
 
 def read_shares(hardware: Hardware, source: Source) -> Array:
@@ -209,10 +245,10 @@ def read_shares(hardware: Hardware, source: Source) -> Array:
 Largest = tuple[int, int] | tuple[None, None]
 
 
-def largest_factors(plan: Plan, drive: Drive) -> Largest:
+def largest_factors(placement: Placement, drive: Drive) -> Largest:
     """Largest code, and largest squared (perhaps halved) code, that integer planes meet; None for float32 planes."""
     digit = drive.largest_digit
-    if not drive.rounds or drive.full_code > LARGEST_CODE or plan.tile.rows % 2:
+    if not drive.rounds or drive.full_code > LARGEST_CODE or placement.tile.rows % 2:
         return None, None
     return digit, (digit**2 + 1) // 2 if halves_squares(digit) else digit**2
 

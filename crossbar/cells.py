@@ -1,0 +1,141 @@
+"""The cells of a chip: their conductances, one by one, made on demand and never kept whole."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import ndtr
+
+from .design import Design
+from .hardware import Hardware
+from .kernels.program import fill_rows
+from .keys import Purpose, stream_key
+
+Array = np.ndarray[Any, Any]
+
+
+class Place(NamedTuple):
+    """Where cells are: group, slice and polarity (1: taken off), and the word line of the first of their rows."""
+
+    group: int
+    slice: int
+    polarity: int
+    row: int
+
+
+class Cells(ABC):
+    """The cells of one matrix on one chip, at one age.
+
+    Attributes:
+        hardware: of the layer, with `time_s` as old as the cells are.
+    """
+
+    hardware: Hardware
+
+    @abstractmethod
+    def settled(self, design: Design, targets: Array, place: Place) -> Array:
+        """Conductances of cells whose `targets` (rows, columns) are those of the design: siemens, float32, at least 0."""
+
+    @abstractmethod
+    def aged(self, time_s: float) -> Cells:
+        """The same cells so many seconds after programming ended.
+
+        Raises:
+            ValueError: a time that is negative or beyond the data of the cell, or cells that are known at one time.
+        """
+
+    def conductances(self, design: Design, group: int, row_tile: int) -> Array:
+        """(slices, polarities, rows, columns) float32 siemens of all cells of a row tile.
+
+        Columns are the outputs, then the reference columns.
+        """
+        encoding = design.encodings[group]
+        a, b = design.placement.edges[row_tile : row_tile + 2]
+        targets = encoding.targets(design.rows_of(group)[a:b], row_tile)
+        found = np.empty(targets.shape, np.float32)
+        for s, polarity in np.ndindex(*targets.shape[:2]):
+            found[s, polarity] = self.settled(design, targets[s, polarity], Place(group, s, polarity, a))
+        return found
+
+
+@dataclass(frozen=True)
+class Drawn(Cells):
+    """Cells that are programmed with random errors, and drift: the same seed and copy give the same cells at all ages.
+
+    Attributes:
+        seed: of the chip; `hardware.seeds.program` stands in for it.
+        copy: which chip of the design.
+    """
+
+    hardware: Hardware
+    seed: int
+    copy: int = 0
+
+    def settled(self, design: Design, targets: Array, place: Place) -> Array:
+        """Programming error, then drift, then stuck cells; never negative."""
+        hardware, name = self.hardware, design.matrix.name
+        seed = self.seed if hardware.seeds.program is None else hardware.seeds.program
+        where = place.group, self.copy, place.slice, place.polarity
+
+        def normal(purpose: Purpose) -> Array:
+            out = np.empty(targets.shape, dtype=np.float32)
+            fill_rows(out, np.uint64(place.row), 0, 0, stream_key(seed, purpose, name, *where))
+            return out
+
+        g, cell, temperature = targets, hardware.cell, hardware.sensing.temperature
+        if cell.programming.kind != "none":
+            error = normal("program")
+            error *= cell.programming.std(g, temperature=temperature)
+            error += g
+            g = np.maximum(error, 0, out=error)
+        if hardware.time_s > 0 and cell.drift.kind != "none":
+            g = np.maximum(cell.drift.apply(g, hardware.time_s, normal("drift"), temperature=temperature), 0)
+        low, high = cell.stuck.at_g_min, cell.stuck.at_g_max
+        if low + high > 0:
+            u = ndtr(normal("stuck"))
+            g = np.where(u < low, cell.g_min, np.where(u >= 1 - high, cell.g_max, g))
+        return g.astype(np.float32, copy=False)
+
+    def aged(self, time_s: float) -> Drawn:
+        return replace(self, hardware=self.hardware.replace({"time_s": time_s}))
+
+
+@dataclass(frozen=True)
+class Given(Cells):
+    """Cells whose conductances are given, as measured on a chip.
+
+    Attributes:
+        table: of each group, (slices, polarities, rows, columns) siemens, at least 0; columns are the outputs, then the
+            reference columns, and rows the word lines, that of a bias on the array last.
+    """
+
+    hardware: Hardware
+    table: tuple[Array, ...]
+
+    def settled(self, design: Design, targets: Array, place: Place) -> Array:
+        """Those of the table.
+
+        Raises:
+            ValueError: a table of another shape than the design has, or conductances that are no numbers of at least 0.
+        """
+        placement, encoding = design.placement, design.encodings[place.group]
+        shape = placement.tile.slices, encoding.polarities, placement.rows, encoding.columns
+        if len(self.table) != placement.groups or self.table[place.group].shape != shape:
+            found = [table.shape for table in self.table]
+            raise ValueError(
+                f"layer {design.matrix.name!r}: conductances must have shape {shape} for each of {placement.groups} "
+                f"group(s), got {found}"
+            )
+        rows = slice(place.row, place.row + len(targets))
+        g = self.table[place.group][place.slice, place.polarity, rows]
+        if not (np.isfinite(g).all() and (g >= 0).all()):
+            raise ValueError(f"layer {design.matrix.name!r}: conductances must be finite and at least 0")
+        return g.astype(np.float32)
+
+    def aged(self, time_s: float) -> Given:
+        if time_s == self.hardware.time_s:
+            return self
+        raise ValueError(f"time_s must be {self.hardware.time_s:g}, when the cells were measured, got {time_s:g}")

@@ -1,0 +1,106 @@
+"""The design of a matrix on tiles: what is to be programmed, and what drives it. All copies and ages of a chip share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .compensation import WireCompensation, compensated
+from .converters import Drive
+from .encoding import Encoding
+from .hardware import Hardware
+from .kernels.read import SUPPLY_PLANE
+from .matrix import Matrix
+from .placement import Placement
+from .wiring import Moments
+
+Array = np.ndarray[Any, Any]
+Tell = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Design:
+    """A matrix with the range of its inputs and the conductances that stand for its weights.
+
+    Attributes:
+        drive: how inputs become codes. A bias on the array depends on its range.
+        moments: (2, groups, rows) mean and mean square of the word lines' voltages, in units of v_read, that wires are
+            solved for; None for inputs spread evenly over their range.
+        wire_compensation: what is done about the loss in wires: gains of the columns, measured on each chip, or
+            conductances chosen with the loss in mind.
+        encodings: of each group.
+    """
+
+    matrix: Matrix
+    drive: Drive
+    moments: Array | None
+    wire_compensation: WireCompensation | None
+    encodings: tuple[Encoding, ...]
+
+    @classmethod
+    def of(
+        cls,
+        matrix: Matrix,
+        drive: Drive,
+        moments: Array | None = None,
+        wire_compensation: WireCompensation | None = None,
+        tell: Tell | None = None,
+    ) -> Design:
+        """The design for inputs of this drive; `tell` is called when a tile's conductances have been adjusted.
+
+        Raises:
+            ValueError: more planes than have random numbers, or weights that the encoding does not take.
+        """
+        placement = matrix.placement
+        planes = drive.pulses * placement.tile.slices * placement.row_tiles
+        if planes > SUPPLY_PLANE:
+            raise ValueError(
+                f"layer {matrix.name!r}: pulses x slices x row tiles must be at most {SUPPLY_PLANE}, got {planes}"
+            )
+        plain = cls(matrix, drive, moments, wire_compensation, ())
+        encodings = []
+        for g in range(placement.groups):
+            rows = plain.rows_of(g)
+            encoding = Encoding.of(rows, placement, matrix.hardware.cell)
+            if wire_compensation == "program":
+                encoding = compensated(encoding, rows, matrix.hardware.wires, plain.moments_of(g), tell)
+            encodings.append(encoding)
+        return cls(matrix, drive, moments, wire_compensation, tuple(encodings))
+
+    @property
+    def hardware(self) -> Hardware:
+        """Of this layer."""
+        return self.matrix.hardware
+
+    @property
+    def placement(self) -> Placement:
+        """The tiles."""
+        return self.matrix.placement
+
+    @property
+    def signed_currents(self) -> bool:
+        """Whether the currents of bit lines have both signs."""
+        return self.drive.signed or self.placement.tile.paired
+
+    def rows_of(self, group: int) -> Array:
+        """(rows, outputs) float32 weights of a group's word lines, those of a bias on the array included."""
+        weights, bias = self.matrix.weights, self.matrix.bias
+        if bias is None or not self.matrix.bias_on_array:
+            return weights[group]
+        return np.concatenate([weights[group], bias[group : group + 1] / np.float32(self.drive.limit)])
+
+    def bias_of(self, group: int) -> Array:
+        """(outputs,) float32 that are added digitally."""
+        bias = self.matrix.bias
+        if bias is None or self.matrix.bias_on_array:
+            return np.zeros(self.placement.outputs, dtype=np.float32)
+        return bias[group].astype(np.float32)
+
+    def moments_of(self, group: int) -> Moments:
+        """Of the voltages of a group's word lines."""
+        if self.moments is None:
+            return Moments.uniform(self.placement.rows, self.drive.signed)
+        return Moments(*self.moments[:, group])

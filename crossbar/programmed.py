@@ -1,0 +1,116 @@
+"""A matrix programmed into one chip: its design, its cells, its ranges and what reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from ..devices.data import warn
+from .cells import Cells, Drawn
+from .design import Design, Tell
+from .extrapolation import extrapolations
+from .hardware import Hardware
+from .packed import Packed, pack
+from .ranges import Ranges
+from .reader import Reader, Seeds
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Programmed:
+    """A matrix on the tiles of one chip, at one age. Nothing of it changes; another copy or age is another object."""
+
+    design: Design
+    cells: Cells
+    ranges: Ranges
+    reader: Reader
+
+    @classmethod
+    def of(
+        cls, design: Design, cells: Cells, seeds: Seeds, ranges: Ranges | None = None, tell: Tell | None = None
+    ) -> Programmed:
+        """Program the cells of a design, for reads with noise of these seeds.
+
+        Args:
+            ranges: of the chip that this is a copy or another age of; None for those that hardware sets. Gains that
+                make up for wires are measured where the ranges have none.
+            tell: called when the wires of a tile are solved.
+
+        Warns:
+            ExtrapolationWarning: a setting outside the data of the cell's models.
+
+        Raises:
+            ValueError: wires that cannot be solved, or cells that do not fit the design.
+        """
+        ranges = ranges or Ranges.of(design)
+        warn(extrapolations(cells.hardware))
+        placement, compensates = design.placement, design.wire_compensation == "gain"
+        ones = np.ones((placement.tile.slices, placement.row_tiles, placement.outputs))
+        known: Sequence[Array | None] = ranges.gains if compensates else [ones] * placement.groups
+        found = [pack(design, cells, g, gains, tell) for g, gains in enumerate(known or [None] * placement.groups)]
+        gains = tuple(gains for _, gains in found) if compensates else ()
+        return cls.assembled(design, cells, seeds, replace(ranges, gains=gains), tuple(packed for packed, _ in found))
+
+    @classmethod
+    def assembled(
+        cls, design: Design, cells: Cells, seeds: Seeds, ranges: Ranges, packed: tuple[Packed, ...]
+    ) -> Programmed:
+        """Of cells that are packed already."""
+        return cls(design, cells, ranges, Reader(design, cells.hardware, packed, ranges.full_scale, seeds))
+
+    @property
+    def hardware(self) -> Hardware:
+        """Of the layer, as old as the cells are."""
+        return self.cells.hardware
+
+    @property
+    def seeds(self) -> Seeds:
+        """Of the noise of reads."""
+        return self.reader.seeds
+
+    @property
+    def packed(self) -> tuple[Packed, ...]:
+        """Of each group."""
+        return self.reader.packed
+
+    def with_ranges(self, ranges: Ranges) -> Programmed:
+        """The same cells with other ranges of the ADCs."""
+        return self.assembled(self.design, self.cells, self.seeds, ranges, self.packed)
+
+    def copied(self, copy: int) -> Programmed:
+        """Another copy of the chip: the same design and ranges, programmed anew."""
+        seed = self.seeds.seed
+        cells = Drawn(self.cells.hardware, seed, copy)
+        return self.of(self.design, cells, Seeds(seed, copy), replace(self.ranges, gains=()))
+
+    def at(self, time_s: float, *, drift_compensation: bool) -> Programmed:
+        """The same matrix so many seconds after programming: see `Chip.at`."""
+        now = self.of(self.design, self.cells.aged(time_s), self.seeds, self.ranges)
+        if not drift_compensation:
+            return now
+        start = self if self.hardware.time_s == 0 else self.at(0.0, drift_compensation=False)
+        packed = tuple(late.compensated(early) for late, early in zip(now.packed, start.packed, strict=True))
+        return self.assembled(self.design, now.cells, self.seeds, self.ranges, packed)
+
+    def forgetful(self) -> Programmed:
+        """The same matrix without what successive reads share of the noise of its cells."""
+        packed = tuple(replace(p, slow_std=p.slow_std[:0], slow_shares=p.slow_shares[:0]) for p in self.packed)
+        return self.assembled(self.design, self.cells, self.seeds, self.ranges, packed)
+
+    def digest(self) -> bytes:
+        """16 bytes that tell this matrix on this chip from all others: cells, ranges, and the seeds of its noise."""
+        name, (seed, copy) = self.design.matrix.name, self.seeds
+        found = blake2b(repr((name, seed, copy, self.design.drive, self.hardware.seeds)).encode(), digest_size=16)
+        arrays = [self.ranges.full_scale]
+        for packed in self.packed:
+            arrays += [*packed.planes, packed.slow_std, packed.slow_shares]
+        for array in arrays:
+            found.update(f"{array.dtype} {array.shape}".encode())
+            found.update(np.ascontiguousarray(array).data)
+        return found.digest()
+

@@ -1,0 +1,37 @@
+"""The ranges of a matrix's readings: what calibration finds out, handed on to the copies and ages of a chip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .design import Design
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What turns currents into readings.
+
+    Attributes:
+        full_scale: (slices,) float64, of the ADCs, in units of v_read g_max; empty where there is no ADC, or before it
+            is known.
+        gains: of each group, (slices, row tiles, outputs) that its readings are multiplied by; empty where they are 1,
+            or before they are measured on a chip.
+        array_energy_j: mean energy of the array for one read of the matrix, over the calibration batch, in joules.
+    """
+
+    full_scale: Array
+    gains: tuple[Array, ...] = ()
+    array_energy_j: float | None = None
+
+    @classmethod
+    def of(cls, design: Design) -> Ranges:
+        """Those that are known before a calibration: a full scale of the hardware's own."""
+        adc, sensing, cell = design.hardware.adc, design.hardware.sensing, design.hardware.cell
+        if adc.full_scale in (None, "calibrated"):
+            return cls(np.empty(0))
+        return cls(np.full(design.placement.tile.slices, float(adc.full_scale) / (sensing.v_read * cell.g_max)))

@@ -1,0 +1,318 @@
+"""Reads of a programmed matrix: from inputs to readings, and how many conversions were clipped."""
+
+from __future__ import annotations
+
+import threading
+from math import prod
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from .design import Design
+from .hardware import Hardware
+from .kernels.convert import (
+    BLOCK,
+    add_output_noise,
+    add_output_noise_parallel,
+    make_codes,
+    make_codes_parallel,
+)
+from .kernels.panel import ROWS
+from .kernels.philox import Rows
+from .kernels.read import CHUNK, Circuit, Deal, Geometry, Planes, read_matrix, read_matrix_parallel
+from .keys import Key, Purpose, stream_key
+from .packed import Packed, halves_squares, largest_factors, pedestal_of
+from .positions import position_numbers
+from .threads import available, pool_of
+
+Array = np.ndarray[Any, Any]
+WORTH_A_THREAD = 6_000_000  # products of a read; below, starting other threads takes longer than they save
+CACHE = 192 * 1024  # bytes of scratch that stay in the second-level cache
+READING = 64  # products that take as long as the noise and conversion of one reading
+LARGEST = 2**32  # samples and reads, counted from 0, are below; see docs/random-numbers.md
+
+
+class Counts(NamedTuple):
+    """Conversions, and how many of them were clipped."""
+
+    inputs: int = 0
+    inputs_clipped: int = 0
+    readings: int = 0
+    readings_clipped: int = 0
+
+    def plus(self, other: Counts) -> Counts:
+        """Both together."""
+        return Counts(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+class Seeds(NamedTuple):
+    """What the noise of a chip's reads is keyed with: the seed of the chip, and which copy it is."""
+
+    seed: int
+    copy: int = 0
+
+
+class Reader:
+    """Reads a matrix that is packed for the kernels.
+
+    What successive reads would make anew each time is kept; what reads give is not. Reads in several threads at once
+    give what they give one after another.
+
+    Attributes:
+        packed: of each group.
+        full_scale: see `Ranges`.
+    """
+
+    def __init__(
+        self, design: Design, hardware: Hardware, packed: tuple[Packed, ...], full_scale: Array, seeds: Seeds
+    ) -> None:
+        self.design, self.hardware, self.packed, self.full_scale, self.seeds = (
+            design,
+            hardware,
+            packed,
+            full_scale,
+            seeds,
+        )
+        self._lock = threading.Lock()  # held while what several threads share is changed
+        self._circuits: dict[bool, Circuit] = {}
+        self._geometries: dict[tuple[Any, ...], Geometry] = {}
+        self._keys: dict[tuple[Any, ...], Key] = {}
+        self._positions: dict[tuple[int, ...], Array] = {}
+        self._slow: list[dict[int, Planes]] = [{} for _ in packed]  # of each group, by read
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.design, self.hardware, self.packed, self.full_scale, self.seeds
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
+
+    def circuit(self, *, noisy: bool = True) -> Circuit:
+        """What the read kernel needs to know of converters and noise."""
+        if noisy not in self._circuits:
+            self._circuits[noisy] = self._make_circuit(noisy)
+        return self._circuits[noisy]
+
+    def _make_circuit(self, noisy: bool) -> Circuit:
+        design, hardware = self.design, self.hardware
+        drive = design.drive
+        step, low, high, centre = np.empty(0, np.float32), 0.0, 0.0, 0.0
+        if hardware.adc.bits is not None and self.full_scale.size:
+            codes = hardware.adc.codes(design.signed_currents)
+            step = (self.full_scale * codes.relative_step).astype(np.float32)
+            low, high, centre = float(codes.low), float(codes.high), codes.centre
+        gain, supply = hardware.sensing.gain_noise**2, hardware.sensing.supply_noise
+        integers = self.packed[0].planes.mean.dtype == np.int16
+        return Circuit(
+            pulses=drive.pulses,
+            digit_bits=drive.digit_bits,
+            full_code=float(drive.full_code),
+            integers=integers,
+            halve=integers and halves_squares(drive.largest_digit),
+            constant=float(drive.full_code) if design.matrix.bias_on_array else 0.0,
+            gain_variance=gain,
+            supply=supply,
+            noisy=noisy and (gain > 0 or supply > 0 or any(packed.noisy for packed in self.packed)),
+            step=step,
+            low=low,
+            high=high,
+            centre=centre,
+            pedestal=pedestal_of(design),
+        )
+
+    def geometry(self, shape: tuple[int, ...], group: int) -> Geometry:
+        """How the kernel takes the patches of one group from inputs of this shape."""
+        place = shape[1:], group
+        if place not in self._geometries:
+            groups = self.design.placement.groups
+            self._geometries[place] = self.design.matrix.patches.geometry(shape, group, groups)
+        return self._geometries[place]
+
+    def _key(self, purpose: Purpose, *place: int) -> Key:
+        """Key of the noise of reads."""
+        if (purpose, place) not in self._keys:
+            own = self.hardware.seeds.read
+            seed = self.seeds.seed if own is None else own
+            self._keys[purpose, place] = stream_key(seed, purpose, self.design.matrix.name, *place)
+        return self._keys[purpose, place]
+
+    def input_codes(self, x: Array, threads: int = 1) -> tuple[Array, Counts]:
+        """DAC codes of inputs of any shape, contiguous, in the type that the planes have.
+
+        Raises:
+            ValueError: inputs that are not finite.
+        """
+        return input_codes(self.design, x, threads)
+
+    def rows(self, first_sample: int, shape: tuple[int, ...]) -> Rows:
+        """The rows of samples from this one on that have positions of this shape each.
+
+        Raises:
+            ValueError: more positions than have numbers.
+        """
+        if shape not in self._positions:
+            try:
+                self._positions[shape] = position_numbers(shape)
+            except ValueError as error:
+                raise ValueError(f"layer {self.design.matrix.name!r}: {error}") from error
+        return Rows(np.uint64(first_sample), self._positions[shape])
+
+    def read(
+        self,
+        x: Array,
+        *,
+        read: int = 0,
+        reads: int = 1,
+        shared: bool = False,
+        first_sample: int = 0,
+        shape: tuple[int, ...] | None = None,
+        call: int = 0,
+        noisy: bool = True,
+        threads: int = 1,
+    ) -> tuple[Array, Counts]:
+        """Read every patch of x: (reads * samples * positions, groups * outputs) float32, in weight units, with bias.
+
+        Args:
+            x: (samples, depth, height, width, channels) inputs in the layer's own units, padding included; for several
+                reads, their inputs one after the other, or once if they are `shared`.
+            read: number of the (first) read; other numbers give other noise.
+            reads: how many, numbered consecutively.
+            shared: whether all reads have the same inputs, given once.
+            first_sample: place of the first sample in the whole data set, the same in all reads.
+            shape: of the positions of one sample, the last index running fastest, where the samples of x are positions
+                of a sample too; None for the positions of the patches.
+            call: number of this call within one inference, for a layer that is used several times.
+            noisy: False leaves out the noise of the read; converters and frozen errors stay.
+            threads: threads to use at most; the result does not depend on it.
+
+        Raises:
+            ValueError: inputs or outputs that are not finite, or reads, samples or positions beyond those that have
+                random numbers.
+        """
+        placement, name, threads = self.design.placement, self.design.matrix.name, available(threads)
+        size = self.design.matrix.patches.positions(x.shape[1:4])
+        count = x.shape[0] * prod(size) // (1 if shared else reads)
+        if shape is None:
+            shape = size[next((axis for axis, many in enumerate(size) if many > 1), 3) :]
+        rows = self.rows(first_sample, shape)
+        for what, first, many in (
+            ("read", read, reads),
+            ("sample", first_sample, count // max(1, len(rows.positions))),
+        ):
+            if not 0 <= first <= LARGEST - many:
+                raise ValueError(f"layer {name!r}: {what} must be 0 to {LARGEST - many}, got {first}")
+        codes, counts = self.input_codes(x, threads)
+        circuit, clipped = self.circuit(noisy=noisy), 0
+        groups = np.empty((placement.groups, reads, count, placement.outputs), dtype=np.float32)
+        for g in range(placement.groups):
+            geometry, key = self.geometry(x.shape, g), self._key("read", g, self.seeds.copy, call)
+            for first, many, planes in self._planes(g, read, reads, noisy):
+                one = len(codes) // reads
+                part = codes if shared or many == reads else codes[one * first : one * (first + many)]
+                job = part, geometry, planes, circuit, key
+                clipped += self._read_group(job, rows, read + first, threads, groups[g, first : first + many])
+        out = groups.transpose(1, 2, 0, 3).reshape(reads, count, placement.groups * placement.outputs)
+        if circuit.step.size:
+            readings = reads * count * placement.conversions * circuit.pulses
+            counts = counts._replace(readings=readings, readings_clipped=clipped)
+        noise = self.hardware.output_noise
+        for v in range(reads):
+            self._add_output_noise(out[v], "frozen", (noise.frozen_add, noise.frozen_mult), rows, 0, call, threads)
+            if noisy:
+                sigmas = noise.sigma_add, noise.sigma_mult
+                self._add_output_noise(out[v], "output", sigmas, rows, read + v, call, threads)
+        if not np.isfinite(np.vdot(out, out)) and not np.isfinite(out).all():
+            raise ValueError(f"layer {name!r}: outputs beyond what 32 bits hold; its noise or inputs are too large")
+        return out.reshape(reads * count, placement.groups * placement.outputs), counts
+
+    def _planes(self, group: int, read: int, reads: int, noisy: bool) -> list[tuple[int, int, Planes]]:
+        """Consecutive reads that have the same planes: the first, counted from `read`, how many, and the planes.
+
+        Where reads share some of the noise of the cells, each has planes of its own, which are kept until other reads
+        are asked for.
+        """
+        packed = self.packed[group]
+        if not (noisy and len(packed.slow_std)):
+            return [(0, reads, packed.planes)]
+        largest, _ = largest_factors(self.design.placement, self.design.drive)
+        with self._lock:
+            kept = self._slow[group]
+            if any(not read <= other < read + reads for other in kept):
+                kept.clear()
+            for v in range(read, read + reads):
+                if v not in kept:
+                    kept[v] = packed.at_read(v, largest, self._key("slow", group, self.seeds.copy))
+            return [(v, 1, kept[read + v]) for v in range(reads)]
+
+    def _add_output_noise(
+        self,
+        out: Array,
+        purpose: Literal["output", "frozen"],
+        sigmas: tuple[float, float],
+        rows: Rows,
+        read: int,
+        call: int,
+        threads: int,
+    ) -> None:
+        """Add output-referred noise of sigmas (additive, multiplicative) to out (rows, outputs) in place."""
+        if not any(sigmas):
+            return
+        key, place = self._key(purpose, self.seeds.copy, call), (rows, 0, np.uint32(read))
+        add, mult = map(np.float32, sigmas)
+        if threads > 1 and out.size > BLOCK:
+            with pool_of(threads):
+                add_output_noise_parallel(out, add, mult, *place, key)
+        else:
+            add_output_noise(out, add, mult, *place, key)
+
+    def _read_group(self, job: tuple[Any, ...], whose: Rows, read: int, threads: int, out: Array) -> int:
+        """Read one group into out (reads, rows, outputs), by several threads where it is worth it; clipped readings.
+
+        `job` are the first arguments of `read_matrix`.
+        """
+        placement = self.design.placement
+        reads, rows, outputs = out.shape
+        readings = reads * rows * outputs * placement.tile.slices * self.design.drive.pulses
+        work = readings * (placement.rows + READING * placement.row_tiles)
+        workers = min(threads, -(-reads * rows // ROWS)) if work > WORTH_A_THREAD else 1
+        deal = Deal(*whose, np.uint32(read), self._chunk(rows, workers))
+        if workers == 1:
+            return int(read_matrix(*job, deal, out))
+        with pool_of(workers):
+            return int(read_matrix_parallel(*job, deal, workers, out))
+
+    def _chunk(self, rows: int, workers: int) -> int:
+        """Rows to be worked off together: what the cache holds, and equal shares for the workers where they are few."""
+        placement = self.design.placement
+        per_row = 4 * placement.rows + 12 * placement.outputs  # bytes of scratch: two int16 a word line, three float32
+        most = max(CHUNK, CACHE // per_row // ROWS * ROWS)
+        chunks = max(1, -(-rows // most))
+        if chunks < 4 * workers:
+            chunks += -chunks % workers
+        chunk = -(-rows // chunks)
+        return max(ROWS, chunk + -chunk % ROWS)
+
+
+def input_codes(design: Design, x: Array, threads: int = 1) -> tuple[Array, Counts]:
+    """DAC codes of inputs of any shape, contiguous, in the type that the planes have, and how many were clipped.
+
+    Raises:
+        ValueError: inputs that are not finite.
+    """
+    drive = design.drive
+    x = np.ascontiguousarray(x, dtype=np.float32)
+    integers = largest_factors(design.placement, drive)[0] is not None
+    codes = np.empty_like(x, dtype=np.int16 if integers else np.float32)
+    high = float(drive.full_code) if drive.clips else np.inf
+    low = -high if drive.signed else 0.0
+    factor = drive.full_code / drive.limit
+    scale = np.float32(factor), np.float32(low), np.float32(high), drive.rounds
+    if threads > 1 and x.size > 4 * BLOCK:
+        with pool_of(threads):
+            clipped, broken = make_codes_parallel(x.reshape(-1), *scale, codes.reshape(-1))
+    else:
+        clipped, broken = make_codes(x.reshape(-1), *scale, codes.reshape(-1))
+    if broken:
+        raise ValueError(
+            f"layer {design.matrix.name!r}: inputs must be finite, got {broken} NaN or infinite of {x.size}"
+        )
+    return codes, Counts(x.size, int(clipped))
