@@ -13,7 +13,7 @@ from .hardware import Hardware
 from .kernels.plain import gather
 from .matrix import TiledMatrix
 from .periphery import Periphery
-from .programming import read_shares
+from .programmed import read_shares
 from .slow_noise import shared_on_average
 from .wiring import Reach, reach_row_tile
 

@@ -15,7 +15,7 @@ import numpy as np
 from .kernels.panel import PANEL
 from .kernels.philox import GROUP
 from .kernels.read import Planes
-from .programming import INT32_MAX, Programmed, largest_factors, read_shares
+from .programmed import INT32_MAX, Programmed, largest_factors, read_shares
 from .row_tile import BINS
 from .slow_noise import DOUBLINGS
 

@@ -37,7 +37,7 @@ from .kernels.read import (
 )
 from .keys import Key, Purpose, stream_key
 from .positions import position_numbers
-from .programming import Programmed, halves_squares, largest_factors, program
+from .programmed import Programmed, halves_squares, largest_factors, program
 from .threads import available, pool_of
 from .tile import Plan
 from .wiring import Moments

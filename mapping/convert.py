@@ -22,7 +22,7 @@ from .fold import BATCH_NORMS
 from .inference import Inference
 from .modules import copied
 from .passes import Pass
-from .placement import Plan
+from .selection import Plan
 
 
 def map(

@@ -9,9 +9,9 @@ import torch
 from helpers import hardware, pictures, small_cnn
 
 import mho
-from mho.mapping.cost import layer_costs
-from mho.models.adaptive import adaptive_vote
-from mho.models.votes import vote
+from mho.mapping.architecture.cost import layer_costs
+from mho.mapping.voting.adaptive import adaptive_vote
+from mho.mapping.voting.votes import vote
 
 
 class Scripted:

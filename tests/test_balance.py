@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cost import fake_chip, fake_layer
 
-from mho.crossbar.cost import Cost
+from mho.crossbar.components import Cost
 from mho.crossbar.hardware import Hardware
 from mho.crossbar.tile import Plan, Tile
-from mho.mapping.balance import balance, ways
-from mho.mapping.cost import demands, layer_costs, peak
-from mho.mapping.decision import decision
-from mho.mapping.schedule import schedule
-from mho.mapping.stages import reading
+from mho.mapping.architecture.cost import demands, layer_costs, peak
+from mho.mapping.architecture.decision import decision
+from mho.mapping.architecture.replication import balance, ways
+from mho.mapping.architecture.schedule import schedule
+from mho.mapping.architecture.stages import reading
 
 TILE = Tile(rows=128, columns=64, encoding="differential")
 

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from torch import nn
 
 import mho
-from mho.crossbar.cost import ADC_FLOOR, CONSTANTS, Cost, adc_energy
+from mho.crossbar.components import ADC_FLOOR, CONSTANTS, Cost, adc_energy
 from mho.crossbar.lines import Wires
 from mho.crossbar.tile import Plan, Tile
-from mho.mapping.cost import AREAS, COMPONENTS, layer_costs
-from mho.mapping.schedule import schedule
+from mho.mapping.architecture.cost import AREAS, COMPONENTS, layer_costs
+from mho.mapping.architecture.schedule import schedule
 from mho.mapping.trace import Call
 
 TILE = Tile(rows=128, columns=64, encoding="differential")

@@ -12,7 +12,7 @@ from mho.crossbar.expected import expected_errors
 from mho.crossbar.lines import Wires
 from mho.crossbar.periphery import Periphery
 from mho.crossbar.tile import Plan, Tile
-from mho.mapping.cost import layer_costs
+from mho.mapping.architecture.cost import layer_costs
 
 PAIR = "differential"
 # encoding, pairs, amplifiers, sensed ends, driven ends: amplifiers of a reading, DACs of a word line

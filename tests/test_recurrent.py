@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequen
 
 import mho
 from mho.crossbar.matrix import TiledMatrix
-from mho.mapping.cost import layer_costs
+from mho.mapping.architecture.cost import layer_costs
 from mho.mapping.errors import CheckpointError, MappingError
 
 KINDS = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}

@@ -10,9 +10,9 @@ from torch import nn
 
 import mho
 from mho.cli import app, run
-from mho.mapping.cost import layer_costs
-from mho.mapping.decision import decision
-from mho.mapping.schedule import schedule
+from mho.mapping.architecture.cost import layer_costs
+from mho.mapping.architecture.decision import decision
+from mho.mapping.architecture.schedule import schedule
 from mho.mapping.trace import Call
 
 

@@ -13,8 +13,8 @@ from scipy import stats
 from torch import nn
 
 import mho
-from mho.models import votes
-from mho.models.votes import Accuracy, VoteResult, vote
+from mho.mapping.voting import votes
+from mho.mapping.voting.votes import Accuracy, VoteResult, vote
 
 
 class Scripted:

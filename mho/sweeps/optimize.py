@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..models.votes import whole_number
+from ..mapping.voting.votes import whole_number
 from .experiments import COSTS
 from .file import Values, describe, is_hardware
 from .folder import CONFIRMED, FIGURE, REPORT, SEARCH_MARK, TABLE, TRIALS, SweepFolder

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from ..models.votes import whole_number
+from ..mapping.voting.votes import whole_number
 from .clusters import on_dask, on_ray
 from .file import Settings, Study, Sweep, field_of, is_hardware
 from .folder import MARK, TABLE, SweepFolder

@@ -23,7 +23,7 @@ from .stages import Plan, chain_plan, chip_plan
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .chip import Chip
+    from ..chip import Chip
 
 __all__ = ["Schedule", "schedule"]
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..crossbar.converters import Drive
-from ..crossbar.hardware import Hardware
-from ..crossbar.periphery import Periphery
-from ..crossbar.tile import Plan
-from .errors import MappingError
+from ...crossbar.converters import Drive
+from ...crossbar.hardware import Hardware
+from ...crossbar.periphery import Periphery
+from ...crossbar.tile import Plan
+from ..errors import MappingError
 from .stages import check_converters, reading
 
 if TYPE_CHECKING:
-    from .chip import Chip
+    from ..chip import Chip
 
 __all__ = ["AREAS", "COMPONENTS", "Demand", "layer_costs", "peak"]
 
@@ -140,8 +140,8 @@ def layer_costs(chip: Chip) -> pd.DataFrame:
     sense, adc, digital, buffer and interconnect, and `energy_j`, their sum; `tiles`; `operations`, multiplications and
     additions; `area_<component>_m2` and `area_m2`; `leakage_w`, beside the energies.
 
-    All tiles of a layer work in parallel: see `mho.mapping.stages.reading`. Digital work between two layers on tiles
-    counts for the one before it.
+    All tiles of a layer work in parallel: see `mho.mapping.architecture.stages.reading`. Digital work between two
+    layers on tiles counts for the one before it.
 
     Raises:
         MappingError: no layer on tiles, a converter without a number of bits, or a layer that has seen no input yet.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
-from ..mapping.chip import Chip
+from ..chip import Chip
 
 TOGETHER = 24e6  # bytes of the largest layer output of the reads made at once: more would not stay in memory kept
 

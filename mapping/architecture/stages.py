@@ -9,14 +9,14 @@ from itertools import pairwise
 from math import ceil, gcd, log2
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from .errors import MappingError
+from ..errors import MappingError
 from .pipeline import Operation, loops_of
 
 if TYPE_CHECKING:
-    from ..crossbar.hardware import Hardware
-    from ..crossbar.tile import Plan as TilePlan
-    from .chip import Chip
-    from .trace import Call
+    from ...crossbar.hardware import Hardware
+    from ...crossbar.tile import Plan as TilePlan
+    from ..chip import Chip
+    from ..trace import Call
 
 __all__ = ["Plan", "Reading", "Work", "chip_plan", "reading", "unit_names"]
 

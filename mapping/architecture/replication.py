@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..errors import MappingError
 from .closed_forms import sequential
 from .cost import Demand, demands
 from .decision import Decision, decision
-from .errors import MappingError
 from .stages import chip_plan, reading
 
 if TYPE_CHECKING:
-    from .chip import Chip
+    from ..chip import Chip
 
 __all__ = ["Balance", "balance", "ways"]
 
