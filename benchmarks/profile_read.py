@@ -25,6 +25,7 @@ import torch
 from rich.console import Console
 
 import mho
+from mho.crossbar import programmed
 from mho.crossbar.kernels import adc, panel, philox, read
 from mho.crossbar.matrix import TiledMatrix
 

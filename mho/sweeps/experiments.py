@@ -136,8 +136,8 @@ def voting(bench: Bench, settings: Settings) -> Columns:
 
     Columns: `pictures` used; `single`, `voted` and `adaptive`, the accuracy after one inference, after all votes, and
     of `mho.mapping.voting.adaptive` with at most as many and the error `vote_error` or 1 %, each with its 95 % Wilson
-    interval `..._low`, `..._high`; `mean_reads` of the adaptive votes, and `capped`, pictures that all votes did not make safe;
-    energies as in `accuracy`, `adaptive_energy_j` of a decision of adaptive votes.
+    interval `..._low`, `..._high`; `mean_reads` of the adaptive votes, and `capped`, pictures that all votes did not
+    make safe; energies as in `accuracy`, `adaptive_energy_j` of a decision of adaptive votes.
 
     Raises:
         ValueError: a target width, which it does not know.
