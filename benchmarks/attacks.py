@@ -33,8 +33,9 @@ from timing import record
 from torch import nn
 
 import mho
+from mho.mapping.straight_through import StraightThrough
 from mho.mapping.voting.votes import VoteResult, vote
-from mho.models.attacks import TABLE_10, Adversarial, StraightThrough, pgd
+from mho.models.attacks import TABLE_10, Adversarial, pgd
 from mho.models.files import whole
 from mho.models.noise import set_inference_noise
 

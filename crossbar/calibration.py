@@ -88,7 +88,7 @@ def _moments(matrix: TiledMatrix, inputs: tuple[Array, ...]) -> Array:
     """(2, groups, rows) mean and mean square of the word lines' voltages over some rows of the inputs."""
     assert matrix.drive is not None
     found = []
-    for g in range(matrix.plan.groups):
+    for g in range(matrix.placement.groups):
         patches = []
         for x in inputs:
             samples = max(1, SURVEYED_ROWS // prod(matrix.positions(x.shape[1:4])))
@@ -105,10 +105,10 @@ def _survey(matrix: TiledMatrix, codes: Array, *, keep: bool) -> tuple[float, li
     """Mean array energy of a read, and noiseless currents per slice, over rows spread evenly through `codes`."""
     assert matrix.drive is not None
     circuit = matrix.circuit(noisy=False)
-    plan, slices = matrix.plan, matrix.plan.tile.slices
+    placement, slices = matrix.placement, matrix.placement.tile.slices
     rows = codes.shape[0] * prod(matrix.positions(codes.shape[1:4]))
-    columns = plan.outputs + (plan.column_tiles if plan.tile.reference_columns else 0)
-    per_row = circuit.pulses * slices * plan.row_tiles * columns * plan.groups
+    columns = placement.outputs + (placement.column_tiles if placement.tile.reference_columns else 0)
+    per_row = circuit.pulses * slices * placement.row_tiles * columns * placement.groups
     limit = max(CHUNK, min(rows, CALIBRATION_ROWS, CALIBRATION_VALUES // per_row))
     starts = np.linspace(0, rows - min(CHUNK, rows), max(1, limit // CHUNK)).astype(int)
     currents: list[list[Array]] = [[] for _ in range(slices)]
@@ -118,9 +118,9 @@ def _survey(matrix: TiledMatrix, codes: Array, *, keep: bool) -> tuple[float, li
         geometry = matrix.geometry(codes.shape, g)
         work = make_scratch(codes, programmed.planes, circuit, size)
         for start in starts:
-            out = np.empty((circuit.pulses, slices, plan.row_tiles, size, columns), dtype=np.float32)
+            out = np.empty((circuit.pulses, slices, placement.row_tiles, size, columns), dtype=np.float32)
             read_currents(codes, geometry, programmed.planes, circuit, start, work, out)
-            chunk = work.codes[:, : plan.rows]
+            chunk = work.codes[:, : placement.rows]
             volts = digits(chunk, matrix.drive) if matrix.drive.rounds else chunk[None]
             power += float((np.square(volts).mean(axis=1).sum(axis=0) * programmed.row_conductance).sum())
             if keep:

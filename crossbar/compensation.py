@@ -32,21 +32,23 @@ def compensated(
     can reach them within their range; its scale makes up for that. Cells with levels are rounded to them at the end.
     `tell` is called for each tile that is done.
     """
-    plan = encoding.plan
-    targets = [encoding.plain_targets(weights[a:b], t) for t, (a, b) in enumerate(pairwise(plan.edges))]
+    placement = encoding.placement
+    targets = [encoding.plain_targets(weights[a:b], t) for t, (a, b) in enumerate(pairwise(placement.edges))]
     scale = encoding.scale.copy()
 
     def adjust(t: int, columns: Array) -> None:
-        mine = moments.take(slice(plan.edges[t], plan.edges[t + 1]))
+        mine = moments.take(slice(placement.edges[t], placement.edges[t + 1]))
         wanted = targets[t][..., columns].astype(np.float64)
-        places = placed(wanted, wires, mine, plan.tile.reference_columns > 0)
+        places = placed(wanted, wires, mine, placement.tile.reference_columns > 0)
         g, factor = _adjusted(wanted, encoding, wires, places)
         targets[t][..., columns] = g
-        outputs = columns[columns < plan.outputs]
+        outputs = columns[columns < placement.outputs]
         scale[:, t, outputs] /= factor[:, : len(outputs)]
 
     with ThreadPoolExecutor(available(numba.config.NUMBA_NUM_THREADS)) as pool:
-        jobs = [pool.submit(adjust, t, columns) for t in range(plan.row_tiles) for columns in encoding.column_tiles]
+        jobs = [
+            pool.submit(adjust, t, columns) for t in range(placement.row_tiles) for columns in encoding.column_tiles
+        ]
         for job in jobs:
             job.result()
             if tell is not None:
@@ -56,8 +58,8 @@ def compensated(
 
 def _adjusted(wanted: Array, encoding: Encoding, wires: Wires, places: tuple[Array, Array]) -> tuple[Array, Array]:
     """Conductances (slices, polarities, rows, columns) for the `wanted` ones, and their factors (slices, columns)."""
-    cell, kind = encoding.cell, encoding.plan.tile.encoding
-    span, references = cell.g_max - cell.g_min, encoding.plan.tile.reference_columns > 0
+    cell, kind = encoding.cell, encoding.placement.tile.encoding
+    span, references = cell.g_max - cell.g_min, encoding.placement.tile.reference_columns > 0
 
     def signed(g: Array) -> Array:
         """(slices, rows, columns) what the cells of an output stand for; 0 for reference columns."""
@@ -119,7 +121,7 @@ def gains_of(targets: Array, signed: Array, encoding: Encoding, moments: Moments
         signed: (slices, rows, columns) siemens, of the chip: effective, those of a pair subtracted.
     """
     wanted = targets[:, 0] - targets[:, 1] if encoding.polarities == 2 else targets[:, 0]
-    outputs, variance = encoding.plan.outputs, moments.square - np.square(moments.mean)
+    outputs, variance = encoding.placement.outputs, moments.square - np.square(moments.mean)
 
     def product(x: Array, y: Array) -> Array:
         """(slices, outputs): mean of the product of two readings. Sums in the order of the word lines, unlike BLAS."""

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from ..devices.cell import Cell
-from .tile import Plan
+from .placement import Placement
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a matrix sits in the cells of a plan, and what turns their currents back into weights.
+    """How a matrix sits in the cells of a placement, and what turns their currents back into weights.
 
     Attributes:
-        plan, cell: the tiles and their cells.
+        placement, cell: the tiles and their cells.
         maxima: (row tiles, outputs) largest |weight| that shares one scale.
         scale: (slices, row tiles, outputs) float64: weight units of one siemens of (signed) conductance.
         reference: (outputs,) column whose reading is taken off each output's; empty without reference columns.
@@ -27,7 +27,7 @@ class Encoding:
         adjusted: targets of each row tile that stand in for those that follow from the weights.
     """
 
-    plan: Plan
+    placement: Placement
     cell: Cell
     maxima: Array
     scale: Array
@@ -36,43 +36,42 @@ class Encoding:
     adjusted: tuple[Array, ...] | None = None
 
     @classmethod
-    def of(cls, weights: Array, plan: Plan, cell: Cell) -> Encoding:
+    def of(cls, weights: Array, placement: Placement, cell: Cell) -> Encoding:
         """The encoding of weights (rows, outputs).
 
         Raises:
             ValueError: negative weights for the encoding `single`.
         """
-        tile = plan.tile
+        tile, outputs = placement.tile, placement.outputs
         if tile.encoding == "single" and (weights < 0).any():
             raise ValueError("tile.encoding 'single' takes no negative weights; use 'differential' or 'offset'")
-        maxima = block_maxima(weights, plan)
+        maxima = block_maxima(weights, placement)
         span = (cell.g_max - cell.g_min) / (2 if tile.encoding == "offset" else 1)
         return cls(
-            plan,
+            placement,
             cell,
             maxima,
             slice_weights(cell.levels, tile.slices)[:, None, None] * maxima[None] / span,
-            plan.outputs + np.arange(plan.outputs) // tile.outputs if tile.reference_columns else np.empty(0, np.int64),
+            outputs + np.arange(outputs) // tile.outputs if tile.reference_columns else np.empty(0, np.int64),
             cell.g_min if tile.encoding == "single" else 0.0,
         )
 
     @property
     def polarities(self) -> int:
         """Cells of a pair; the second is taken off the first."""
-        return 2 if self.plan.tile.paired else 1
+        return 2 if self.placement.tile.paired else 1
 
     @property
     def columns(self) -> int:
         """Outputs, then reference columns."""
-        return self.plan.outputs + (self.plan.column_tiles if self.plan.tile.reference_columns else 0)
+        return self.placement.outputs + (self.placement.column_tiles if self.placement.tile.reference_columns else 0)
 
     @property
     def column_tiles(self) -> list[Array]:
         """The columns of each column tile: its outputs, and its reference column if it has one."""
-        plan = self.plan
-        starts = range(0, plan.outputs, plan.tile.outputs)
-        tiles = [np.arange(start, min(start + plan.tile.outputs, plan.outputs)) for start in starts]
-        return [np.append(tile, plan.outputs + c) for c, tile in enumerate(tiles)] if self.reference.size else tiles
+        outputs, width = self.placement.outputs, self.placement.tile.outputs
+        tiles = [np.arange(start, min(start + width, outputs)) for start in range(0, outputs, width)]
+        return [np.append(tile, outputs + c) for c, tile in enumerate(tiles)] if self.reference.size else tiles
 
     def targets(self, weights: Array, row_tile: int, some: slice = slice(None)) -> Array:
         """Conductances (slices, polarities, rows, columns) in siemens, float32, for the weights of one row tile.
@@ -85,32 +84,32 @@ class Encoding:
 
     def plain_targets(self, weights: Array, row_tile: int) -> Array:
         """As `targets`, for some rows, and without what they were adjusted by."""
-        tile, cell = self.plan.tile, self.cell
+        tile, cell = self.placement.tile, self.cell
         kind = np.float32 if cell.levels is None else np.float64  # levels are rounded to as exactly as can be
         u = weights.astype(kind, copy=False) / self.maxima[row_tile].astype(kind)
         two_sided = tile.encoding in ("differential_two_sided", "offset")
         # what one cell (or the first of a pair) holds, as a fraction of the range, and its partner
         halves = [(1 + u) / 2, (1 - u) / 2] if two_sided else [np.maximum(u, 0), np.maximum(-u, 0)]
         g = np.empty((tile.slices, self.polarities, len(u), self.columns), dtype=np.float32)
-        g[..., self.plan.outputs :] = cell.g_min + (cell.g_max - cell.g_min) / 2
+        g[..., self.placement.outputs :] = cell.g_min + (cell.g_max - cell.g_min) / 2
         for polarity in range(self.polarities):
             digits = slice_digits(halves[polarity], cell.levels, tile.slices)
             digits *= cell.g_max - cell.g_min
             digits += cell.g_min
-            g[:, polarity, :, : self.plan.outputs] = digits
+            g[:, polarity, :, : self.placement.outputs] = digits
         return g
 
 
-def block_maxima(weights: Array, plan: Plan) -> Array:
+def block_maxima(weights: Array, placement: Placement) -> Array:
     """Largest |weight| that shares one scale: (row tiles, outputs), 1 where all are zero.
 
     `weights` is (rows, outputs).
     """
-    edges = plan.edges
+    edges = placement.edges
     maxima = np.stack([np.abs(weights[a:b]).max(axis=0) for a, b in itertools.pairwise(edges)])
-    if plan.tile.scale == "tile":
-        width = plan.tile.outputs
-        for start in range(0, plan.outputs, width):
+    if placement.tile.scale == "tile":
+        width = placement.tile.outputs
+        for start in range(0, placement.outputs, width):
             maxima[:, start : start + width] = maxima[:, start : start + width].max(axis=1, keepdims=True)
     return np.where(maxima == 0, 1.0, maxima)
 

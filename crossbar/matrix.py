@@ -36,10 +36,10 @@ from .kernels.read import (
     read_matrix_parallel,
 )
 from .keys import Key, Purpose, stream_key
+from .placement import Placement
 from .positions import position_numbers
 from .programmed import Programmed, halves_squares, largest_factors, program
 from .threads import available, pool_of
-from .tile import Plan
 from .wiring import Moments
 
 Array = np.ndarray[Any, Any]
@@ -109,8 +109,8 @@ class TiledMatrix:
     def __post_init__(self) -> None:
         groups, rows, outputs = self.weights.shape
         self.bias_on_array = self.bias is not None and self.hardware.tile.bias == "array"
-        self.plan = Plan.of(self.hardware.tile, rows + self.bias_on_array, outputs, groups)
-        if outputs + self.plan.column_tiles > COLUMNS:
+        self.placement = Placement.of(self.hardware.tile, rows + self.bias_on_array, outputs, groups)
+        if outputs + self.placement.column_tiles > COLUMNS:
             raise ValueError(f"layer {self.name!r}: outputs of a group must be below {COLUMNS}, got {outputs}")
 
     @property
@@ -128,7 +128,7 @@ class TiledMatrix:
     def _check_planes(self) -> None:
         """Raises ValueError where there are more planes than have random numbers."""
         assert self.drive is not None
-        planes = self.drive.pulses * self.plan.tile.slices * self.plan.row_tiles
+        planes = self.drive.pulses * self.placement.tile.slices * self.placement.row_tiles
         if planes > SUPPLY_PLANE:
             raise ValueError(
                 f"layer {self.name!r}: pulses x slices x row tiles must be at most {SUPPLY_PLANE}, got {planes}"
@@ -140,11 +140,12 @@ class TiledMatrix:
         seed = self.seed if self.hardware.seeds.program is None else self.hardware.seeds.program
         self.programmed, self._kept = [], {}
         designed = bool(self.encodings)
-        for g in range(self.plan.groups):
+        for g in range(self.placement.groups):
             rows, moments = self.rows_of(g), self.moments_of(g)
             if not designed:
                 self.encodings.append(self._encode(rows, moments))
-            gains: Array | None = np.ones((self.plan.tile.slices, self.plan.row_tiles, self.plan.outputs))
+            shape = (self.placement.tile.slices, self.placement.row_tiles, self.placement.outputs)
+            gains: Array | None = np.ones(shape)
             if self.compensate == "gain":
                 gains = self.gains[g] if self.gains else None
             stream = seed, self.name, g, self.copy
@@ -158,12 +159,12 @@ class TiledMatrix:
         if self.hardware.adc.full_scale not in (None, "calibrated"):
             sensing, cell = self.hardware.sensing, self.hardware.cell
             relative = float(self.hardware.adc.full_scale) / (sensing.v_read * cell.g_max)
-            self.full_scale = np.full(self.plan.tile.slices, relative)
+            self.full_scale = np.full(self.placement.tile.slices, relative)
 
     def adopt(self, programmed: list[Programmed]) -> None:
         """Take over cells that were programmed before, as a saved chip has them: see `kept.restore`."""
         self._check_planes()
-        self.encodings = [self._encode(self.rows_of(g), self.moments_of(g)) for g in range(self.plan.groups)]
+        self.encodings = [self._encode(self.rows_of(g), self.moments_of(g)) for g in range(self.placement.groups)]
         self.programmed, self.gains, self._kept = programmed, [p.gains for p in programmed], {}
 
     def rows_of(self, group: int) -> Array:
@@ -177,18 +178,18 @@ class TiledMatrix:
     def bias_of(self, group: int) -> Array:
         """(outputs,) float32 that are added digitally."""
         if self.bias is None or self.bias_on_array:
-            return np.zeros(self.plan.outputs, dtype=np.float32)
+            return np.zeros(self.placement.outputs, dtype=np.float32)
         return self.bias[group].astype(np.float32)
 
     def moments_of(self, group: int) -> Moments:
         """Of the voltages of a group's word lines."""
         assert self.drive is not None
         if self.moments is None:
-            return Moments.uniform(self.plan.rows, self.drive.signed)
+            return Moments.uniform(self.placement.rows, self.drive.signed)
         return Moments(*self.moments[:, group])
 
     def _encode(self, weights: Array, moments: Moments) -> Encoding:
-        encoding = Encoding.of(weights, self.plan, self.hardware.cell)
+        encoding = Encoding.of(weights, self.placement, self.hardware.cell)
         if self.compensate != "program":
             return encoding
         return compensated(encoding, weights, self.hardware.wires, moments, self.tell)
@@ -263,7 +264,7 @@ class TiledMatrix:
     def geometry(self, shape: tuple[int, ...], group: int) -> Geometry:
         """How the kernel takes the patches of one group from inputs of this shape."""
         if ("geometry", shape[1:], group) not in self._kept:
-            channels = shape[4] // self.plan.groups
+            channels = shape[4] // self.placement.groups
             size = self.positions(shape[1:4])
             kernel, stride, dilation, out = np.array([self.kernel, self.stride, self.dilation, size], dtype=np.int64)
             geometry = Geometry(kernel, stride, dilation, out, group * channels, channels)
@@ -350,7 +351,7 @@ class TiledMatrix:
                 random numbers.
         """
         threads = available(threads)
-        outputs, size = self.plan.outputs, self.positions(x.shape[1:4])
+        outputs, size = self.placement.outputs, self.positions(x.shape[1:4])
         count = x.shape[0] * prod(size) // (1 if shared else reads)
         if shape is None:
             shape = size[next((axis for axis, many in enumerate(size) if many > 1), 3) :]
@@ -364,8 +365,8 @@ class TiledMatrix:
         codes = self.input_codes(x, threads)
         circuit = self.circuit(noisy=noisy)
         clipped = 0
-        groups = np.empty((self.plan.groups, reads, count, outputs), dtype=np.float32)
-        for g in range(self.plan.groups):
+        groups = np.empty((self.placement.groups, reads, count, outputs), dtype=np.float32)
+        for g in range(self.placement.groups):
             geometry, key = self.geometry(x.shape, g), self._key("read", g, self.copy, call)
             for first, many, planes in self._planes(g, read, reads, noisy):
                 one = len(codes) // reads
@@ -373,11 +374,11 @@ class TiledMatrix:
                 job = part, geometry, planes, circuit, key
                 out = groups[g, first : first + many]
                 clipped += self._read_group(job, rows, read + first, threads, out)
-        out = groups.transpose(1, 2, 0, 3).reshape(reads, count, self.plan.groups * outputs)
+        out = groups.transpose(1, 2, 0, 3).reshape(reads, count, self.placement.groups * outputs)
         if circuit.step.size:
             with _changing:
                 self.counts.readings_clipped += clipped
-                self.counts.readings += reads * count * self.plan.conversions * circuit.pulses
+                self.counts.readings += reads * count * self.placement.conversions * circuit.pulses
         noise = self.hardware.output_noise
         for v in range(reads):
             self._add_output_noise(out[v], "frozen", (noise.frozen_add, noise.frozen_mult), rows, 0, call, threads)
@@ -388,7 +389,7 @@ class TiledMatrix:
             raise ValueError(
                 f"layer {self.name!r}: outputs beyond what 32 bits hold; its noise or inputs are too large"
             )
-        return out.reshape(reads * count, self.plan.groups * outputs)
+        return out.reshape(reads * count, self.placement.groups * outputs)
 
     def _planes(self, group: int, read: int, reads: int, noisy: bool) -> list[tuple[int, int, Planes]]:
         """Consecutive reads that have the same planes: the first, counted from `read`, how many, and the planes.
@@ -400,7 +401,7 @@ class TiledMatrix:
         if not (noisy and len(programmed.slow_std)):
             return [(0, reads, programmed.planes)]
         assert self.drive is not None
-        largest, _ = largest_factors(self.plan, self.drive)
+        largest, _ = largest_factors(self.placement, self.drive)
         with _changing:
             kept: dict[int, Planes] = self._kept.setdefault(("slow planes", group), {})
             if any(not read <= other < read + reads for other in kept):
@@ -437,8 +438,8 @@ class TiledMatrix:
         `job` are the first arguments of `read_matrix`.
         """
         reads, rows, outputs = out.shape
-        readings = reads * rows * outputs * self.plan.tile.slices * self.drive.pulses  # type: ignore[union-attr]
-        work = readings * (self.plan.rows + READING * self.plan.row_tiles)
+        readings = reads * rows * outputs * self.placement.tile.slices * self.drive.pulses  # type: ignore[union-attr]
+        work = readings * (self.placement.rows + READING * self.placement.row_tiles)
         workers = min(threads, -(-reads * rows // ROWS)) if work > WORTH_A_THREAD else 1
         deal = Deal(*whose, np.uint32(read), self._chunk(rows, workers))
         if workers == 1:
@@ -448,7 +449,9 @@ class TiledMatrix:
 
     def _chunk(self, rows: int, workers: int) -> int:
         """Rows to be worked off together: what the cache holds, and equal shares for the workers where they are few."""
-        per_row = 4 * self.plan.rows + 12 * self.plan.outputs  # bytes of scratch: two int16 a word line, three float32
+        per_row = (
+            4 * self.placement.rows + 12 * self.placement.outputs
+        )  # bytes of scratch: two int16 a word line, three float32
         most = max(CHUNK, CACHE // per_row // ROWS * ROWS)
         chunks = max(1, -(-rows // most))
         if chunks < 4 * workers:

@@ -22,9 +22,9 @@ from .kernels.program import peak_and_total
 from .kernels.read import Planes
 from .keys import Key
 from .periphery import Periphery
+from .placement import Placement
 from .row_tile import Draw, RowTile, through_wires
 from .slow_noise import block_shares, perturbed
-from .tile import Plan
 from .wiring import Moments
 
 Array = np.ndarray[Any, Any]
@@ -143,26 +143,26 @@ def program(
         ValueError: wires that cannot be solved.
     """
     warn(extrapolations(hardware))
-    plan = encoding.plan
-    sensing, unit, slices = hardware.sensing, hardware.cell.g_max, plan.tile.slices
-    edges, columns = plan.edges, encoding.columns
-    largest = largest_factors(plan, drive)
-    mean, variance = (empty_panels((slices, plan.rows, columns), largest[0] is not None) for _ in range(2))
-    units = np.ones((2, slices, plan.row_tiles), dtype=np.float32)
-    uniform = np.zeros((slices, plan.row_tiles), dtype=np.float32)
-    floor = np.empty((slices, plan.row_tiles, columns))
-    row_conductance = np.empty((slices, plan.rows))
+    placement = encoding.placement
+    sensing, unit, slices = hardware.sensing, hardware.cell.g_max, placement.tile.slices
+    edges, columns = placement.edges, encoding.columns
+    largest = largest_factors(placement, drive)
+    mean, variance = (empty_panels((slices, placement.rows, columns), largest[0] is not None) for _ in range(2))
+    units = np.ones((2, slices, placement.row_tiles), dtype=np.float32)
+    uniform = np.zeros((slices, placement.row_tiles), dtype=np.float32)
+    floor = np.empty((slices, placement.row_tiles, columns))
+    row_conductance = np.empty((slices, placement.rows))
     slow_shares = np.array([read_shares(hardware, part) for part in hardware.cell.read_noise.parts])
     shared = sensing.read_interval is not None and bool((slow_shares[:, 0] < 1).any())
     slow_shares = slow_shares[: None if shared else 0]
-    slow_std = np.empty((len(slow_shares), slices, plan.rows, columns), dtype=np.float32)
+    slow_std = np.empty((len(slow_shares), slices, placement.rows, columns), dtype=np.float32)
     c0, _ = sensing.white_cell_coefficients()
-    amplifiers = Periphery.of(plan.tile, hardware.wires).amplifiers
+    amplifiers = Periphery.of(placement.tile, hardware.wires).amplifiers
     draw, wired = Draw(encoding, hardware, slow_shares, stream), not hardware.wires.ideal
     tiles: Iterator[RowTile] = (draw.row_tile(weights[a:b], t, keep=wired) for t, (a, b) in enumerate(pairwise(edges)))
     if wired:
         tiles = through_wires(list(tiles), weights, draw, moments, tell)
-    measured = np.ones((slices, plan.row_tiles, plan.outputs)) if gains is None else gains
+    measured = np.ones((slices, placement.row_tiles, placement.outputs)) if gains is None else gains
     for t, tile in enumerate(tiles):
         rows = slice(edges[t], edges[t + 1])
         if gains is None:
@@ -190,9 +190,11 @@ def program(
         uniform=uniform if alike and uniform.any() else np.empty((0, 0), np.float32),
         floor=pad(floor),
         scale=pad(encoding.scale * measured * unit * drive.limit),
-        edges=np.array([*edges[:-1], plan.rows + plan.rows % 2 if integers else plan.rows], dtype=np.int64),
+        edges=np.array(
+            [*edges[:-1], placement.rows + placement.rows % 2 if integers else placement.rows], dtype=np.int64
+        ),
         reference=encoding.reference,
-        bias=np.zeros(plan.outputs, dtype=np.float32),
+        bias=np.zeros(placement.outputs, dtype=np.float32),
     )
     pedestal = encoding.pedestal / unit
     return Programmed(planes, row_conductance, draw.histogram, slow_std, slow_shares, drive.limit, pedestal, measured)
@@ -209,10 +211,10 @@ def read_shares(hardware: Hardware, source: Source) -> Array:
 Largest = tuple[int, int] | tuple[None, None]
 
 
-def largest_factors(plan: Plan, drive: Drive) -> Largest:
+def largest_factors(placement: Placement, drive: Drive) -> Largest:
     """Largest code, and largest squared (perhaps halved) code, that integer planes meet; None for float32 planes."""
     digit = drive.largest_digit
-    if not drive.rounds or drive.full_code > LARGEST_CODE or plan.tile.rows % 2:
+    if not drive.rounds or drive.full_code > LARGEST_CODE or placement.tile.rows % 2:
         return None, None
     return digit, (digit**2 + 1) // 2 if halves_squares(digit) else digit**2
 

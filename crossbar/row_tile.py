@@ -74,8 +74,8 @@ class Draw:
     def row_tile(self, weights: Array, t: int, *, keep: bool) -> RowTile:
         """The cells that stand for weights (rows, outputs) of row tile t; `keep` those of `RowTile.cells`."""
         encoding, columns = self.encoding, self.encoding.columns
-        plan, sensing, unit = encoding.plan, self.hardware.sensing, self.hardware.cell.g_max
-        first, rows, slices = plan.edges[t], len(weights), plan.tile.slices
+        placement, sensing, unit = encoding.placement, self.hardware.sensing, self.hardware.cell.g_max
+        first, rows, slices = placement.edges[t], len(weights), placement.tile.slices
         tile = RowTile.empty(slices, rows, columns, len(self.shares))
         _, c2 = sensing.white_cell_coefficients()
         if keep:
@@ -151,14 +151,14 @@ def through_wires(
     The tiles are solved in parallel; `tell` is called for each that is done.
     """
     encoding, wires = draw.encoding, draw.hardware.wires
-    plan = encoding.plan
+    placement = encoding.placement
 
     def solved(t: int, columns: Array) -> Reach:
-        cells, rows = tiles[t].cells, slice(plan.edges[t], plan.edges[t + 1])
+        cells, rows = tiles[t].cells, slice(placement.edges[t], placement.edges[t + 1])
         assert cells is not None
         g, mine = cells[0][..., columns], moments.take(rows)
         shown = g if wires.order == "natural" else encoding.plain_targets(weights[rows], t)[..., columns]
-        return reach(g, wires, mine, placed(shown, wires, mine, plan.tile.reference_columns > 0))
+        return reach(g, wires, mine, placed(shown, wires, mine, placement.tile.reference_columns > 0))
 
     with ThreadPoolExecutor(available(numba.config.NUMBA_NUM_THREADS)) as pool:
         jobs = [

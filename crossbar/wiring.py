@@ -163,7 +163,7 @@ def reach_row_tile(g: Array, targets: Array, encoding: Encoding, wires: Wires, m
         return Reach(g, np.ones_like(g), np.zeros_like(g), g.sum(axis=(1, 2)), g.sum(axis=(1, 3)))
     found = []
     for columns in encoding.column_tiles:
-        places = placed(targets[..., columns], wires, moments, encoding.plan.tile.reference_columns > 0)
+        places = placed(targets[..., columns], wires, moments, encoding.placement.tile.reference_columns > 0)
         found.append(reach(g[..., columns], wires, moments, places))
     back = np.argsort(np.concatenate(encoding.column_tiles))
     wide = [np.concatenate([getattr(part, name) for part in found], axis=-1)[..., back] for name in Reach._fields[:4]]

@@ -193,7 +193,7 @@ def _build(
         "weights": Slot((spec.groups, rows, columns), np.float32, -MOST),
         "bias": Slot((spec.groups, columns), np.float32, -MOST),
         "full_scale": Slot((slices,), np.float64, float(np.finfo(np.float32).tiny)),
-        "moments": Slot((2, spec.groups, matrix.plan.rows), np.float64, -MOST),
+        "moments": Slot((2, spec.groups, matrix.placement.rows), np.float64, -MOST),
     }
     for key in ("weights", "full_scale", *(key for key in ("bias", "moments") if key in arrays)):
         check(key, arrays[key], slots[key])

@@ -12,7 +12,8 @@ from test_cost import fake_chip, fake_layer
 
 from mho.crossbar.components import Cost
 from mho.crossbar.hardware import Hardware
-from mho.crossbar.tile import Plan, Tile
+from mho.crossbar.placement import Placement
+from mho.crossbar.tile import Tile
 from mho.mapping.architecture.cost import demands, layer_costs, peak
 from mho.mapping.architecture.decision import decision
 from mho.mapping.architecture.replication import balance, ways
@@ -26,7 +27,7 @@ def chip_of(layers: list[tuple[int, int]]) -> SimpleNamespace:
     """Layers of (positions, row tiles)."""
     return fake_chip(
         **{
-            f"layer{n}": fake_layer(positions=positions, plan=Plan.of(TILE, 128 * tiles, 32))
+            f"layer{n}": fake_layer(positions=positions, placement=Placement.of(TILE, 128 * tiles, 32))
             for n, (positions, tiles) in enumerate(layers)
         }
     )
@@ -37,9 +38,9 @@ def brute_force(chip: SimpleNamespace, budget: int, votes: int) -> tuple[float, 
     asked = demands(chip)
     fixed = [call.work / Cost().digital_rate for call in chip.trace if call.digital]
     fastest = latency = float("inf")
-    ranges = [range(1, budget // d.plan.tiles + 1) for d in asked.values()]
+    ranges = [range(1, budget // d.placement.tiles + 1) for d in asked.values()]
     for choice in product(*ranges):
-        if sum(n * d.plan.tiles for n, d in zip(choice, asked.values(), strict=True)) > budget:
+        if sum(n * d.placement.tiles for n, d in zip(choice, asked.values(), strict=True)) > budget:
             continue
         times, paces = list(fixed), list(fixed)
         for n, demand in zip(choice, asked.values(), strict=True):

@@ -144,7 +144,7 @@ def test_exclusions_and_overrides_by_name():
     x = normal(5, 6, 3)
     net = Classifier(num_layers=2)
     chip = mho.map(net, hw, exclude=["head"])
-    assert [layer.plan.row_tiles for layer in chip.layers.values()] == [3, 2]
+    assert [layer.placement.row_tiles for layer in chip.layers.values()] == [3, 2]
     for exclude in ("rnn", "rnn.l0.gates", "rnn.l?.gates"):
         chip = mho.map(net, ideal(), exclude=exclude)
         assert len(chip.layers) == 2 if exclude == "rnn.l0.gates" else 1

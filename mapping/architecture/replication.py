@@ -107,7 +107,7 @@ def balance(
     replicas = {name: option.replicas for name, option in zip(asked, chosen, strict=True)}
     return Balance(
         replicas,
-        sum(replicas[name] * demand.plan.tiles for name, demand in asked.items()),
+        sum(replicas[name] * demand.placement.tiles for name, demand in asked.items()),
         sum(sum(demand.area(replicas[name]).values()) for name, demand in asked.items()),
         max(floor, *(option.pace_s for option in chosen)),
         sum(digital) + sum(option.time_s for option in chosen),
@@ -115,7 +115,7 @@ def balance(
 
 
 def _size(demand: Demand, replicas: int, field: str) -> float:
-    return float(replicas * demand.plan.tiles) if field == "tiles" else sum(demand.area(replicas).values())
+    return float(replicas * demand.placement.tiles) if field == "tiles" else sum(demand.area(replicas).values())
 
 
 def _in_units(steps: list[float], spare: float) -> tuple[list[int], int]:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from .pipeline import Operation, Times, simulate
-from .stages import Plan, chain_plan, chip_plan
+from .stages import StagePlan, chain_plan, chip_plan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -152,7 +152,7 @@ def _plan_of_times(
     links: Sequence[tuple[int, int]] | None,
     steps: int,
     replicas: Mapping[str, int],
-) -> Plan:
+) -> StagePlan:
     times = [_seconds(f"stages[{i}]", t) for i, t in enumerate(stages)]
     if not times:
         raise ValueError("stages: a pipeline needs at least one stage, got none")
@@ -171,7 +171,7 @@ def _plan_of_times(
     return replace(plan, servers=tuple(replicas.get(name, 1) for name in labels))
 
 
-def _run(plan: Plan, votes: int, inputs: int, copies: int, depth: int | None) -> Schedule:
+def _run(plan: StagePlan, votes: int, inputs: int, copies: int, depth: int | None) -> Schedule:
     rounds = -(-votes // copies)
     jobs = inputs * rounds
     operations, tick = plan.operations()
@@ -219,7 +219,7 @@ def _run(plan: Plan, votes: int, inputs: int, copies: int, depth: int | None) ->
 
 
 def _events(
-    plan: Plan,
+    plan: StagePlan,
     operations: Sequence[Operation],
     times: Times,
     rounds: int,
