@@ -53,7 +53,7 @@ def calibrate(matrix: TiledMatrix, inputs: tuple[Array, ...]) -> None:
             f"layer {matrix.name!r}: dac.range = {drive.limit:g} makes code 0 of all calibration inputs, the largest "
             f"of which is {largest:g}"
         )
-    if matrix.compensate is not None or not matrix.hardware.wires.ideal:
+    if matrix.wire_compensation is not None or not matrix.hardware.wires.ideal:
         matrix.moments = _moments(matrix, inputs)
     matrix.set_drive(limit, signed)
     batches = [matrix.input_codes(x) for x in _joined(inputs)]

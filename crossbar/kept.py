@@ -1,7 +1,8 @@
 """Programmed cells as named arrays, for a file, and back.
 
-What comes from a file reaches kernels that trust their arrays. So its layout is worked out here from placement, hardware
-and drive alone, and every array must have exactly that shape and type, and values of its kind, before it is used.
+What comes from a file reaches kernels that trust their arrays. So its layout is worked out here from placement,
+hardware and drive alone, and every array must have exactly that shape and type, and values of its kind, before it is
+used.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def arrays_of(matrix: TiledMatrix) -> list[dict[str, Array]]:
     found = []
     for programmed in matrix.programmed:
         arrays = programmed.planes._asdict() | {key: getattr(programmed, key) for key in PARTS}
-        if matrix.compensate == "gain":
+        if matrix.wire_compensation == "gain":
             arrays["gains"] = programmed.gains
         found.append(arrays)
     return found
@@ -49,7 +50,7 @@ def arrays_of(matrix: TiledMatrix) -> list[dict[str, Array]]:
 
 def names_of(matrix: TiledMatrix) -> tuple[str, ...]:
     """The names of the arrays of each group."""
-    return (*Planes._fields, *PARTS, *(("gains",) if matrix.compensate == "gain" else ()))
+    return (*Planes._fields, *PARTS, *(("gains",) if matrix.wire_compensation == "gain" else ()))
 
 
 def restore(matrix: TiledMatrix, groups: list[Mapping[str, Array]]) -> None:
@@ -140,7 +141,7 @@ def _slots(matrix: TiledMatrix, arrays: Mapping[str, Array]) -> dict[str, Slot]:
         "slow_std": Slot((parts, slices, placement.rows, columns), np.float32),
         "slow_shares": Slot((parts, DOUBLINGS + 2), np.float64, 0.0, 1.0),
     }
-    if matrix.compensate == "gain":
+    if matrix.wire_compensation == "gain":
         slots["gains"] = Slot(_outputs(matrix), np.float64, -MOST)
     return slots
 

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 
 from .calibration import calibrate
-from .compensation import Compensate, compensated
 from .converters import Drive
 from .encoding import Encoding
 from .hardware import Hardware
@@ -40,6 +39,7 @@ from .placement import Placement
 from .positions import position_numbers
 from .programmed import Programmed, halves_squares, largest_factors, program
 from .threads import available, pool_of
+from .wire_compensation import WireCompensation, compensated
 from .wiring import Moments
 
 Array = np.ndarray[Any, Any]
@@ -78,8 +78,8 @@ class TiledMatrix:
         array_energy_j: mean energy of the array for one read of the matrix, over the calibration batch, in joules.
         moments: (2, groups, rows) mean and mean square of the word lines' voltages, in units of v_read, that wires are
             solved for; None for inputs spread evenly over their range.
-        compensate: what is done about the loss in wires: gains of the columns, measured on each chip, or conductances
-            chosen with the loss in mind.
+        wire_compensation: what is done about the loss in wires: gains of the columns, measured on each chip, or
+            conductances chosen with the loss in mind.
         gains: of each group, see `Programmed`; empty until measured.
         encodings: of each group; they are those of all copies.
         tell: called when the wires of a tile are solved.
@@ -98,7 +98,7 @@ class TiledMatrix:
     full_scale: Array = field(default_factory=lambda: np.empty(0))
     array_energy_j: float | None = None
     moments: Array | None = None
-    compensate: Compensate | None = None
+    wire_compensation: WireCompensation | None = None
     gains: list[Array] = field(default_factory=list)
     encodings: list[Encoding] = field(default_factory=list)
     tell: Callable[[], None] | None = None
@@ -146,7 +146,7 @@ class TiledMatrix:
                 self.encodings.append(self._encode(rows, moments))
             shape = (self.placement.tile.slices, self.placement.row_tiles, self.placement.outputs)
             gains: Array | None = np.ones(shape)
-            if self.compensate == "gain":
+            if self.wire_compensation == "gain":
                 gains = self.gains[g] if self.gains else None
             stream = seed, self.name, g, self.copy
             encoding = self.encodings[g]
@@ -190,25 +190,25 @@ class TiledMatrix:
 
     def _encode(self, weights: Array, moments: Moments) -> Encoding:
         encoding = Encoding.of(weights, self.placement, self.hardware.cell)
-        if self.compensate != "program":
+        if self.wire_compensation != "program":
             return encoding
         return compensated(encoding, weights, self.hardware.wires, moments, self.tell)
 
-    def replica(self, copy: int) -> TiledMatrix:
+    def copied(self, copy: int) -> TiledMatrix:
         """Another copy of the chip: the same weights and ranges, programmed anew."""
         other = replace(self, copy=copy, counts=Counts(), gains=[], programmed=[], _kept={})
         other.program()
         return other
 
-    def later(self, time_s: float, *, compensate: bool) -> TiledMatrix:
+    def later(self, time_s: float, *, drift_compensation: bool) -> TiledMatrix:
         """The same matrix so many seconds after programming: see `Chip.at`."""
         hardware = self.hardware.replace({"time_s": time_s})
         other = replace(self, hardware=hardware, counts=Counts(), programmed=[], _kept={})
         other.program()
-        if compensate:
-            start = self if self.hardware.time_s == 0 else self.later(0.0, compensate=False)
+        if drift_compensation:
+            start = self if self.hardware.time_s == 0 else self.later(0.0, drift_compensation=False)
             other.programmed = [
-                now.compensated(then) for now, then in zip(other.programmed, start.programmed, strict=True)
+                now.drift_compensated(then) for now, then in zip(other.programmed, start.programmed, strict=True)
             ]
         return other
 

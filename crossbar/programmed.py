@@ -11,7 +11,6 @@ import numpy as np
 
 from ..devices.data import warn
 from ..devices.read_noise import Source
-from .compensation import gains_of
 from .converters import Drive
 from .encoding import Encoding
 from .extrapolation import extrapolations
@@ -25,6 +24,7 @@ from .periphery import Periphery
 from .placement import Placement
 from .row_tile import Draw, RowTile, through_wires
 from .slow_noise import block_shares, perturbed
+from .wire_compensation import gains_of
 from .wiring import Moments
 
 Array = np.ndarray[Any, Any]
@@ -86,7 +86,7 @@ class Programmed:
         """(row tiles,) word lines of each."""
         return np.diff([*self.planes.edges[:-1], self.row_conductance.shape[1]])
 
-    def compensated(self, start: Programmed) -> Programmed:
+    def drift_compensated(self, start: Programmed) -> Programmed:
         """Digital gains that make the total conductance of each tile what it was at the `start`."""
         firsts = self.planes.edges[:-1]
         before, now = (np.add.reduceat(p.row_conductance, firsts, axis=1) for p in (start, self))

@@ -143,7 +143,7 @@ def describe_layer(layer: TileLayer) -> dict[str, Any]:
         "spec": asdict(layer.spec),
         "drive": {"limit": float(matrix.drive.limit), "signed": matrix.drive.signed},
         "array_energy_j": matrix.array_energy_j,
-        "compensate": matrix.compensate,
+        "compensate": matrix.wire_compensation,
         "samples_along": layer.samples_along,
     }
 
@@ -185,7 +185,7 @@ def _build(
     layer = TileLayer(name, spec, Matrices(arrays["weights"], arrays.get("bias")), hardware, seed, copy_index)
     matrix = layer.matrix
     matrix.drive = _drive(saved.drive, hardware)
-    matrix.compensate, matrix.array_energy_j = saved.compensate, saved.array_energy_j
+    matrix.wire_compensation, matrix.array_energy_j = saved.compensate, saved.array_energy_j
     if saved.compensate and hardware.wires.ideal:
         raise ValueError(f"compensate = {saved.compensate!r}, and its wires have no resistance")
     slices = hardware.tile.slices if hardware.adc.bits is not None else 0

@@ -28,7 +28,7 @@ class Scripted:
         self.asked[read : read + reads, first_sample : first_sample + len(images)] += 1
         return self.logits[read : read + reads, first_sample : first_sample + len(images)].flatten(0, 1)
 
-    def replica(self, index: int) -> Scripted:
+    def copy(self, index: int) -> Scripted:
         return Scripted(self.logits, index, self.asked)
 
 

@@ -214,12 +214,12 @@ def test_reads_are_numbered():
         torch.set_num_threads(threads)
 
 
-def test_a_replica_is_another_chip_of_the_same_design():
+def test_a_copy_is_another_chip_of_the_same_design():
     chip = mho.map(small_cnn(), hardware(), calibrate=pictures())
-    other = chip.replica(1)
+    other = chip.copy(1)
     x = pictures()
     assert not torch.equal(other.read(x, read=0, noisy=False), chip.read(x, read=0, noisy=False))
-    assert torch.equal(chip.replica(0).read(x, read=0), chip.read(x, read=0))
+    assert torch.equal(chip.copy(0).read(x, read=0), chip.read(x, read=0))
     assert other.layers["0"].matrix.drive == chip.layers["0"].matrix.drive
 
 
@@ -397,7 +397,7 @@ def test_a_chip_ages_and_its_drift_can_be_compensated():
     net, x = small_cnn(), pictures(32)
     chip = mho.map(net, hw, calibrate=x, seed=3)
     with pytest.warns(ExtrapolationWarning, match=r"time_s = 1e\+07 s is outside the data of cell.drift, 0 to 86400 s"):
-        old, mended = chip.at(1e7), chip.at(1e7, compensate=True)
+        old, mended = chip.at(1e7), chip.at(1e7, drift_compensation=True)
     assert old.hardware.time_s == 1e7
     assert chip.hardware.time_s == 0
     sizes = [float(c.read(x, read=0, noisy=False).std()) for c in (chip, old, mended)]

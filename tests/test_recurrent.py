@@ -239,8 +239,8 @@ def test_batches_votes_and_threads_give_the_same_bits(make):
         assert torch.equal(chip.read(x, read=2), every)
     finally:
         torch.set_num_threads(threads)
-    assert not torch.equal(chip.replica(1).read(x, read=2), every)
-    assert torch.equal(chip.replica(0).read(x, read=2), every)
+    assert not torch.equal(chip.copy(1).read(x, read=2), every)
+    assert torch.equal(chip.copy(0).read(x, read=2), every)
 
 
 def test_packed_sequences_draw_the_same_noise_in_any_batch():

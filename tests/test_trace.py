@@ -198,7 +198,7 @@ def test_the_graph_does_not_depend_on_the_batch() -> None:
         for n in (7, 1)
     )
     assert many.trace == few.trace
-    copy = many.replica(1)
+    copy = many.copy(1)
     assert copy.trace == many.trace
 
 

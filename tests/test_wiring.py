@@ -220,7 +220,7 @@ def test_chips_with_wires(tmp_path):
     chip.save(tmp_path / "chip")
     loaded = mho.load(tmp_path / "chip")
     assert torch.equal(loaded(pictures()), first)
-    assert torch.equal(loaded.replica(1)(pictures()), chip.replica(1)(pictures()))
+    assert torch.equal(loaded.copy(1)(pictures()), chip.copy(1)(pictures()))
     assert (loaded.layers["0"].matrix.moments == chip.layers["0"].matrix.moments).all()
 
 

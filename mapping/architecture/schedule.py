@@ -110,12 +110,13 @@ def schedule(
         names: of the stages.
         links: pairs (from, to) of places in `stages`, from before to, where they are no chain.
         steps: how many times each job goes through the chain of `stages`, as a sequence does through a recurrent layer.
-        replicas: copies of stages by name. A layer's copies share the positions of its picture, and jobs where there
-            are more copies than positions; copies of one of `stages` work on different jobs.
+        replicas: sets of tiles of layers by name, or servers of some of `stages`. Those of a layer share the positions
+            of its picture, and jobs where there are more than positions; those of one of `stages` work on different
+            jobs.
         buffers: results that fit between two stages, and jobs inside the loop of a recurrent layer; a stage with no
             room for its result waits. None: no limit.
-        copies: whole pipelines that share the votes of each input and work in step; the voter takes one vote of each
-            at a time.
+        copies: chips, whole pipelines, that share the votes of each input and work in step; the voter takes one vote of
+            each at a time.
         line_buffers: rows of a picture go on to the next layer of a chip as they are ready.
 
     Raises:

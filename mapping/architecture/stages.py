@@ -176,8 +176,8 @@ def chip_plan(chip: Chip, replicas: Mapping[str, int] | None = None, line_buffer
 
     Args:
         chip: mapped with calibration inputs, from which it knows its graph.
-        replicas: number of copies of layers by name. They share the positions of one picture, and whole jobs where
-            there are more copies than positions.
+        replicas: sets of tiles of layers by name. They share the positions of one picture, and whole jobs where there
+            are more of them than positions.
         line_buffers: rows of a picture go on to the next layer as they are ready, not the picture as a whole.
 
     Raises:
@@ -194,8 +194,8 @@ def chip_plan(chip: Chip, replicas: Mapping[str, int] | None = None, line_buffer
     unseen = [name for name in chip.layers if all(call.layer != name or call.digital for call in calls)]
     if unseen:
         raise MappingError(f"schedule: layer(s) {', '.join(unseen)} took no part in the inference that was recorded")
-    copies = dict(replicas or {})
-    unknown = [name for name in copies if name not in chip.layers]
+    counts = dict(replicas or {})
+    unknown = [name for name in counts if name not in chip.layers]
     if unknown:
         raise MappingError(
             f"replicas: {', '.join(map(repr, unknown))} is no layer on tiles; those are {', '.join(chip.layers)}"
@@ -217,7 +217,7 @@ def chip_plan(chip: Chip, replicas: Mapping[str, int] | None = None, line_buffer
             rate = chip.hardware.cost.digital_rate
             work.append(Work(stage, 0.0, call.work / rate / len(needs), call.after, needs, rows_in))
             continue
-        times, count = readings[call.layer], copies.get(call.layer, 1)
+        times, count = readings[call.layer], counts.get(call.layer, 1)
         share = min(count, call.positions)
         servers[stage] = max(servers[stage], count // share)
         rows = ceil(call.positions / len(needs) / share) * times.interval_s

@@ -18,7 +18,7 @@ from .threads import available
 from .wiring import Moments, effective_cells, placed
 
 Array = np.ndarray[Any, Any]
-Compensate = Literal["gain", "program"]
+WireCompensation = Literal["gain", "program"]
 ROUNDS = 12  # of solving and adjusting, at most
 CLOSE = 1e-4  # of the conductance range: smaller deviations need no further round
 

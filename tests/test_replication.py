@@ -16,7 +16,7 @@ from mho.crossbar.placement import Placement
 from mho.crossbar.tile import Tile
 from mho.mapping.architecture.cost import demands, layer_costs, peak
 from mho.mapping.architecture.decision import decision
-from mho.mapping.architecture.replication import balance, ways
+from mho.mapping.architecture.replication import replicate, ways
 from mho.mapping.architecture.schedule import schedule
 from mho.mapping.architecture.stages import reading
 
@@ -62,8 +62,8 @@ def test_no_other_choice_is_better(layers: list[tuple[int, int]], spare: int, vo
     chip = chip_of(layers)
     budget = sum(tiles for _, tiles in layers) + spare
     fastest, latency = brute_force(chip, budget, votes)
-    quick = balance(chip, tiles=budget, votes=votes)
-    short = balance(chip, tiles=budget, votes=votes, goal="latency")
+    quick = replicate(chip, tiles=budget, votes=votes)
+    short = replicate(chip, tiles=budget, votes=votes, goal="latency")
     assert quick.slowest_s == pytest.approx(fastest, rel=1e-12)
     assert short.stages_s + (votes - 1) * short.slowest_s == pytest.approx(latency, rel=1e-12)
     assert max(quick.tiles, short.tiles) <= budget
@@ -78,7 +78,7 @@ def test_no_other_choice_is_better(layers: list[tuple[int, int]], spare: int, vo
 def test_a_plan_takes_as_long_as_it_says(layers: list[tuple[int, int]], votes: int) -> None:
     chip = chip_of(layers)
     area = 3 * layer_costs(chip)["area_m2"].sum()
-    plan = balance(chip, area=area, votes=votes, goal="latency")
+    plan = replicate(chip, area=area, votes=votes, goal="latency")
     assert plan.area_m2 <= area * (1 + 1e-12)
     run = schedule(chip, votes=votes, replicas=plan.replicas)
     if all(servers == 1 for servers in run.servers):
@@ -99,7 +99,7 @@ def test_a_plan_takes_as_long_as_it_says(layers: list[tuple[int, int]], votes: i
 )
 def test_bad_budgets_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        balance(chip_of([(4, 1), (1, 2)]), **arguments)
+        replicate(chip_of([(4, 1), (1, 2)]), **arguments)
 
 
 def chip_with_voter(**cost: float) -> SimpleNamespace:
