@@ -12,6 +12,8 @@ FOLDERS = {
     "mho.crossbar.kernels": "crossbar/kernels",
     "mho.devices": "devices",
     "mho.mapping": "mapping",
+    "mho.mapping.architecture": "mapping/architecture",
+    "mho.mapping.voting": "mapping/voting",
     "mho.models": "models",
     "mho.models.data": "models/data",
     "mho.models.kernels": "models/kernels",

@@ -33,10 +33,11 @@ from timing import record
 from torch import nn
 
 import mho
-from mho.models.attacks import TABLE_10, Adversarial, StraightThrough, pgd
+from mho.mapping.straight_through import StraightThrough
+from mho.mapping.voting.votes import VoteResult, vote
+from mho.models.attacks import TABLE_10, Adversarial, pgd
 from mho.models.files import whole
 from mho.models.noise import set_inference_noise
-from mho.models.votes import VoteResult, vote
 
 WEIGHTS = "adv-sigma-0.0"
 SIGMAS = (0.0, 0.1, 0.2, 0.3, 0.4)

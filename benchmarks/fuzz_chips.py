@@ -120,11 +120,11 @@ def make_chips(folder: Path, names: tuple[str, ...] = tuple(CHIPS)) -> None:
     """Save each chip, and another of the same network, in the folder."""
     for name in names:
         torch.manual_seed(0)
-        make, _, fields, compensate = CHIPS[name]
+        make, _, fields, wire_compensation = CHIPS[name]
         hardware = mho.Hardware.model_validate(NOISY).replace(fields)
-        chip = mho.map(make().eval(), hardware, calibrate=inputs(name), compensate=compensate)
+        chip = mho.map(make().eval(), hardware, calibrate=inputs(name), wire_compensation=wire_compensation)
         chip.save(folder / name)
-        chip.replica(1).save(folder / f"{name} again")
+        chip.copy(1).save(folder / f"{name} again")
 
 
 def opened(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

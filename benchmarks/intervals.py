@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from mho.models.votes import Accuracy
+from mho.mapping.voting.votes import Accuracy
 
 
 def half_of_mean(values: pd.Series) -> float:

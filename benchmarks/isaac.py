@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 
 import mho
-from mho.mapping.cost import peak
+from mho.mapping.architecture.cost import peak
 
 SOURCE = Path(__file__).with_name("isaac.yaml")
 

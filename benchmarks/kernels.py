@@ -130,8 +130,8 @@ def works() -> list[Work]:
         first,
         SLICED,
     )
-    add("programming", f"Linear {second.inputs} x {second.outputs}", 5, 2, linear_replica, second)
-    add("programming", "MNIST CNN", 5, 2, cnn_replica)
+    add("programming", f"Linear {second.inputs} x {second.outputs}", 5, 2, linear_copy, second)
+    add("programming", "MNIST CNN", 5, 2, cnn_copy)
     return found
 
 
@@ -210,18 +210,18 @@ def mlp_votes() -> Pair:
     )
 
 
-def linear_replica(layer: Layer) -> Pair:
+def linear_copy(layer: Layer) -> Pair:
     """Programming another chip of a linear layer."""
-    return replica(*mapped_linear(layer, json.dumps(NOISY)))
+    return another_chip(*mapped_linear(layer, json.dumps(NOISY)))
 
 
-def cnn_replica() -> Pair:
+def cnn_copy() -> Pair:
     """Programming another chip of the CNN."""
     net, chip, _ = mapped_cnn()
-    return replica(net, chip)
+    return another_chip(net, chip)
 
 
-def replica(net: nn.Module, chip: mho.Chip) -> Pair:
+def another_chip(net: nn.Module, chip: mho.Chip) -> Pair:
     """Programming another chip, and what it could not do without: a copy, and a random number for each weight."""
 
     def copied() -> nn.Module:
@@ -231,7 +231,7 @@ def replica(net: nn.Module, chip: mho.Chip) -> Pair:
                 torch.randn_like(parameter)
         return other
 
-    return Pair(lambda: chip.replica(1), copied)
+    return Pair(lambda: chip.copy(1), copied)
 
 
 COLUMNS: timing.Columns = {

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from mho.mapping.cost import COMPONENTS
+from mho.mapping.architecture.cost import COMPONENTS
 
 PARTS = (*COMPONENTS, "leakage")
 

@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 import mho
-from mho.mapping.balance import ways
-from mho.mapping.closed_forms import interleaved, overhead, sequential
-from mho.mapping.cost import COMPONENTS, layer_costs
-from mho.mapping.decision import decision
+from mho.mapping.architecture.closed_forms import interleaved, overhead, sequential
+from mho.mapping.architecture.cost import COMPONENTS, layer_costs
+from mho.mapping.architecture.decision import decision
+from mho.mapping.architecture.replication import ways
 from mho.models import densenet
 from mho.models.data import strokes
 

@@ -68,9 +68,9 @@ def columns_of(chip: mho.Chip, layer: str, images: torch.Tensor) -> Columns:
     assert matrix.drive is not None
     inputs = np.concatenate(survey.inputs[layer])
     patches = gather(matrix.input_codes(inputs).astype(float), matrix.geometry(inputs.shape, 0))
-    rows = slice(*matrix.plan.edges[:2])
+    rows = slice(*matrix.placement.edges[:2])
     x = patches[np.linspace(0, len(patches) - 1, SAMPLES).astype(int), rows] / matrix.drive.full_code
-    encoding = Encoding.of(matrix.weights[0], matrix.plan, matrix.hardware.cell)
+    encoding = Encoding.of(matrix.weights[0], matrix.placement, matrix.hardware.cell)
     ((positive, negative),) = encoding.targets(matrix.weights[0][rows], 0)
     sensing, cell = matrix.hardware.sensing, matrix.hardware.cell
     full_scale = float(matrix.full_scale[0]) * sensing.v_read * cell.g_max

@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 
 from mho import models
-from mho.models.adaptive import Tally
+from mho.mapping.voting.adaptive import Tally
+from mho.mapping.voting.votes import Accuracy, order
 from mho.models.networks import NETWORKS
 from mho.models.noise import set_inference_noise
-from mho.models.votes import Accuracy, order
 from mho.models.weights import FOLDER, kind_of, names
 
 VERSION = 2  # of the measurement: another one measures anew

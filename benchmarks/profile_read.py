@@ -25,7 +25,7 @@ import torch
 from rich.console import Console
 
 import mho
-from mho.crossbar import programming
+from mho.crossbar import programmed
 from mho.crossbar.kernels import adc, panel, philox, read
 from mho.crossbar.matrix import TiledMatrix
 
@@ -109,8 +109,8 @@ def moved_readings(hardware: mho.Hardware) -> pd.DataFrame:
         x = torch.rand(400, lines).numpy().reshape(400, 1, 1, 1, lines)
         one_tile = hardware.replace({"tile.rows": lines, "tile.columns": 512})
         matrices = []
-        for largest in (programming.LARGEST_CODE, 0):  # 0: no layer has codes as small, so planes are float32
-            with mock.patch.object(programming, "LARGEST_CODE", largest):
+        for largest in (programmed.LARGEST_CODE, 0):  # 0: no layer has codes as small, so planes are float32
+            with mock.patch.object(programmed, "LARGEST_CODE", largest):
                 matrix = TiledMatrix(net.weight.detach().numpy().T[None].copy(), None, one_tile, "layer")
                 matrix.calibrate(x)
             matrices.append(matrix)

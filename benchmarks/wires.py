@@ -64,8 +64,8 @@ REMEDIES: dict[str, dict[str, Any]] = {
     "none": {},
     "order": {"order": "conductance"},
     "shared": {"pairs": "shared"},
-    "gain": {"compensate": "gain"},
-    "program": {"compensate": "program"},
+    "gain": {"wire_compensation": "gain"},
+    "program": {"wire_compensation": "program"},
 }
 
 
@@ -195,11 +195,11 @@ def accuracy(images: int) -> list[dict[str, Any]]:
     def measure(tile: int, r: float, remedy: str) -> dict[str, Any]:
         wires = {"r_word_line": r, "r_bit_line": r} if r else {}
         given = dict(REMEDIES[remedy])
-        compensate = given.pop("compensate", None)
+        wire_compensation = given.pop("wire_compensation", None)
         fields = {"tile.rows": tile, "tile.columns": tile, "wires": {**wires, **given}}
         hardware = mho.Hardware.preset("reram").replace(fields)
-        design = mho.map(net, hardware, calibrate=pictures[:CALIBRATION], compensate=compensate)
-        chips = [design, *(design.replica(copy) for copy in range(1, CHIPS))]
+        design = mho.map(net, hardware, calibrate=pictures[:CALIBRATION], wire_compensation=wire_compensation)
+        chips = [design, *(design.copy(copy) for copy in range(1, CHIPS))]
         found = [float((mho.vote(chip, shown, k=1).classes == right).float().mean()) for chip in chips]
         mean, spread = float(np.mean(found)), float(np.std(found))
         return {"tile": tile, "r_ohm": r, "remedy": remedy, "accuracy": mean, "std": spread}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .cells import Cells
-from .compensation import WireCompensation
+from .wire_compensation import WireCompensation
 from .converters import Drive, digits, input_codes
 from .design import Design, Tell
 from .kernels.read import CHUNK, make_scratch, read_currents

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .compensation import WireCompensation, compensated
+from .wire_compensation import WireCompensation, compensated
 from .converters import Drive
 from .encoding import Encoding
 from .hardware import Hardware

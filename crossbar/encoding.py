@@ -42,7 +42,7 @@ class Encoding:
         Raises:
             ValueError: negative weights for the encoding `single`.
         """
-        tile = placement.tile
+        tile, outputs = placement.tile, placement.outputs
         if tile.encoding == "single" and (weights < 0).any():
             raise ValueError("tile.encoding 'single' takes no negative weights; use 'differential' or 'offset'")
         maxima = block_maxima(weights, placement)
@@ -52,7 +52,7 @@ class Encoding:
             cell,
             maxima,
             slice_weights(cell.levels, tile.slices)[:, None, None] * maxima[None] / span,
-            placement.outputs + np.arange(placement.outputs) // tile.outputs if tile.reference_columns else np.empty(0, np.int64),
+            outputs + np.arange(outputs) // tile.outputs if tile.reference_columns else np.empty(0, np.int64),
             cell.g_min if tile.encoding == "single" else 0.0,
         )
 
@@ -69,10 +69,9 @@ class Encoding:
     @property
     def column_tiles(self) -> list[Array]:
         """The columns of each column tile: its outputs, and its reference column if it has one."""
-        placement = self.placement
-        starts = range(0, placement.outputs, placement.tile.outputs)
-        tiles = [np.arange(start, min(start + placement.tile.outputs, placement.outputs)) for start in starts]
-        return [np.append(tile, placement.outputs + c) for c, tile in enumerate(tiles)] if self.reference.size else tiles
+        outputs, width = self.placement.outputs, self.placement.tile.outputs
+        tiles = [np.arange(start, min(start + width, outputs)) for start in range(0, outputs, width)]
+        return [np.append(tile, outputs + c) for c, tile in enumerate(tiles)] if self.reference.size else tiles
 
     def targets(self, weights: Array, row_tile: int, some: slice = slice(None)) -> Array:
         """Conductances (slices, polarities, rows, columns) in siemens, float32, for the weights of one row tile.

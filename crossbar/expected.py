@@ -13,7 +13,7 @@ from .hardware import Hardware
 from .kernels.plain import gather
 from .matrix import TiledMatrix
 from .periphery import Periphery
-from .programming import read_shares
+from .programmed import read_shares
 from .slow_noise import shared_on_average
 from .wiring import Reach, reach_row_tile
 
@@ -115,7 +115,7 @@ def expected_errors(matrix: TiledMatrix, x: Array, reads: int) -> Errors:
 
     Clipping is left out. Cells are taken as independent of each other, and currents as spread over many levels.
     """
-    groups = [_group_errors(matrix, x, g, reads) for g in range(matrix.plan.groups)]
+    groups = [_group_errors(matrix, x, g, reads) for g in range(matrix.placement.groups)]
     product, y, mean = (np.concatenate([getattr(g, name) for g in groups], axis=1) for name in ("product", "y", "mean"))
     joined = Errors(product, y, mean)
     for part in ("frozen", "slow", "fresh"):
@@ -131,12 +131,12 @@ def expected_errors(matrix: TiledMatrix, x: Array, reads: int) -> Errors:
 
 
 def _group_errors(matrix: TiledMatrix, x: Array, group: int, reads: int) -> Errors:
-    hardware, plan, drive = matrix.hardware, matrix.plan, matrix.drive
+    hardware, placement, drive = matrix.hardware, matrix.placement, matrix.drive
     assert drive is not None
     sensing, cell = hardware.sensing, hardware.cell
     weights = matrix.weights[group].astype(np.float64)
     patches = gather(x.astype(np.float64), matrix.geometry(x.shape, group))
-    bias = np.zeros(plan.outputs) if matrix.bias is None else matrix.bias[group].astype(np.float64)
+    bias = np.zeros(placement.outputs) if matrix.bias is None else matrix.bias[group].astype(np.float64)
     if matrix.bias_on_array:
         weights = np.concatenate([weights, bias[None] / drive.limit])
         patches = np.concatenate([patches, np.full((len(patches), 1), drive.limit)], axis=1)
@@ -154,8 +154,8 @@ def _group_errors(matrix: TiledMatrix, x: Array, group: int, reads: int) -> Erro
     alone = [share[0] for share in shares]  # drawn anew in each pulse; what lasts longer is the same in all of a read
     passing = [1 - a - b for a, b in zip(alone, lasting, strict=True)]
     c0, c2 = sensing.white_cell_coefficients()
-    amplifiers = Periphery.of(plan.tile, hardware.wires).amplifiers
-    step = np.zeros(plan.tile.slices)
+    amplifiers = Periphery.of(placement.tile, hardware.wires).amplifiers
+    step = np.zeros(placement.tile.slices)
     if hardware.adc.bits is not None:
         relative = hardware.adc.codes(matrix.signed_currents).relative_step
         step = matrix.full_scale * relative * sensing.v_read * cell.g_max
@@ -163,12 +163,12 @@ def _group_errors(matrix: TiledMatrix, x: Array, group: int, reads: int) -> Erro
     zero = np.zeros_like(product)
     mean, spread, slow, readings, white, amplifier, quantised, undithered, gain = (zero.copy() for _ in range(9))
     supplied = np.zeros((drive.pulses, *product.shape))
-    for t, (a, b) in enumerate(pairwise(plan.edges)):
+    for t, (a, b) in enumerate(pairwise(placement.edges)):
         held = weights[a:b].astype(np.float32)
         targets = encoding.targets(held, t)
         g, plain = cells.at(cells.mean, targets), encoding.plain_targets(held, t)
         seen = reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b)))
-        for s in range(plan.tile.slices):
+        for s in range(placement.tile.slices):
             pair = targets[s]
             signs = np.array([1.0, -1.0])[: len(pair), None, None]
             signed = (signs * seen.conductance[s]).sum(axis=0)
@@ -181,11 +181,11 @@ def _group_errors(matrix: TiledMatrix, x: Array, group: int, reads: int) -> Erro
                 """(rows, columns): variance of the current that one of the cells' conductances makes at voltages v."""
                 return v**2 @ (variance * seen.noise[s]).sum(axis=0) + (variance * seen.rest[s]).sum(axis=(0, 1))
 
-            unit = scale[s, t, : plan.outputs] / cell.g_max  # output per siemens at full voltage
+            unit = scale[s, t, : placement.outputs] / cell.g_max  # output per siemens at full voltage
 
             def columns(values: Array, sign: int = 1, unit: Array = unit) -> Array:
                 """Per output, with the reference column taken off (or, for variances, added)."""
-                out = values[..., : plan.outputs]
+                out = values[..., : placement.outputs]
                 if encoding.reference.size:
                     out = out - sign * values[..., encoding.reference]
                 return out * (unit if sign == 1 else unit**2)

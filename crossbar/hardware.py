@@ -15,8 +15,8 @@ from ..devices.cell import Cell
 from ..devices.config import Config, Name, faults, one_line, plain
 from ..devices.sensing import Sensing
 from ..devices.units import Number, Second, Whole, brief
+from .components import Cost
 from .converters import Adc, Dac
-from .cost import Cost
 from .limits import check_numbers
 from .lines import Wires
 from .tile import Tile

@@ -1,7 +1,8 @@
 """Programmed cells as named arrays, for a file, and back.
 
-What comes from a file reaches kernels that trust their arrays. So its layout is worked out here from plan, hardware and
-drive alone, and every array must have exactly that shape and type, and values of its kind, before it is used.
+What comes from a file reaches kernels that trust their arrays. So its layout is worked out here from placement,
+hardware and drive alone, and every array must have exactly that shape and type, and values of its kind, before it is
+used.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from .kernels.panel import PANEL
 from .kernels.philox import GROUP
 from .kernels.read import Planes
-from .programming import INT32_MAX, Programmed, largest_factors, read_shares
+from .programmed import INT32_MAX, Programmed, largest_factors, read_shares
 from .row_tile import BINS
 from .slow_noise import DOUBLINGS
 
@@ -41,7 +42,7 @@ def arrays_of(matrix: TiledMatrix) -> list[dict[str, Array]]:
     found = []
     for programmed in matrix.programmed:
         arrays = programmed.planes._asdict() | {key: getattr(programmed, key) for key in PARTS}
-        if matrix.compensate == "gain":
+        if matrix.wire_compensation == "gain":
             arrays["gains"] = programmed.gains
         found.append(arrays)
     return found
@@ -49,7 +50,7 @@ def arrays_of(matrix: TiledMatrix) -> list[dict[str, Array]]:
 
 def names_of(matrix: TiledMatrix) -> tuple[str, ...]:
     """The names of the arrays of each group."""
-    return (*Planes._fields, *PARTS, *(("gains",) if matrix.compensate == "gain" else ()))
+    return (*Planes._fields, *PARTS, *(("gains",) if matrix.wire_compensation == "gain" else ()))
 
 
 def restore(matrix: TiledMatrix, groups: list[Mapping[str, Array]]) -> None:
@@ -68,7 +69,7 @@ def restore(matrix: TiledMatrix, groups: list[Mapping[str, Array]]) -> None:
             if arrays[key].dtype != exact.dtype or not np.array_equal(arrays[key], exact):
                 raise ValueError(f"{g}.{key} does not fit its layer and the tiles of its hardware")
         _check_counts(matrix, arrays["histogram"])
-        largest = largest_factors(matrix.plan, matrix.drive)
+        largest = largest_factors(matrix.placement, matrix.drive)
         for key, factor in zip(("mean", "variance"), largest, strict=True):
             if factor is not None and arrays[key].size:
                 _check_sums(f"{g}.{key}", arrays[key], edges, factor)
@@ -79,7 +80,7 @@ def restore(matrix: TiledMatrix, groups: list[Mapping[str, Array]]) -> None:
                 planes,
                 **{key: arrays[key] for key in PARTS},
                 limit=matrix.drive.limit,
-                pedestal=pedestal if matrix.plan.tile.encoding == "single" else 0.0,
+                pedestal=pedestal if matrix.placement.tile.encoding == "single" else 0.0,
                 gains=arrays.get("gains", np.ones(_outputs(matrix))),
             )
         )
@@ -101,13 +102,13 @@ def check(name: str, array: Array, slot: Slot) -> None:
 
 
 def _outputs(matrix: TiledMatrix) -> tuple[int, int, int]:
-    return matrix.plan.tile.slices, matrix.plan.row_tiles, matrix.plan.outputs
+    return matrix.placement.tile.slices, matrix.placement.row_tiles, matrix.placement.outputs
 
 
 def _columns(matrix: TiledMatrix) -> int:
     """Outputs, and reference columns behind them."""
-    plan = matrix.plan
-    return plan.outputs + (plan.column_tiles if plan.tile.reference_columns else 0)
+    placement = matrix.placement
+    return placement.outputs + (placement.column_tiles if placement.tile.reference_columns else 0)
 
 
 def _slots(matrix: TiledMatrix, arrays: Mapping[str, Array]) -> dict[str, Slot]:
@@ -116,11 +117,11 @@ def _slots(matrix: TiledMatrix, arrays: Mapping[str, Array]) -> dict[str, Slot]:
     `variance` and `uniform` are there or not as the cells of a tile are alike or not, which `arrays` tells.
     """
     assert matrix.drive is not None
-    plan, hardware, columns = matrix.plan, matrix.hardware, _columns(matrix)
-    slices, row_tiles = plan.tile.slices, plan.row_tiles
-    integers = largest_factors(plan, matrix.drive)[0] is not None
+    placement, hardware, columns = matrix.placement, matrix.hardware, _columns(matrix)
+    slices, row_tiles = placement.tile.slices, placement.row_tiles
+    integers = largest_factors(placement, matrix.drive)[0] is not None
     kind = np.int16 if integers else np.float32
-    depth = ((plan.rows + 1) // 2, 2 * PANEL) if integers else (plan.rows, PANEL)
+    depth = ((placement.rows + 1) // 2, 2 * PANEL) if integers else (placement.rows, PANEL)
     packed, padded = (slices, -(-columns // PANEL), *depth), columns + -columns % GROUP
     spread = arrays["variance"].size > 0
     uniform = arrays["uniform"].size > 0 and not spread
@@ -135,29 +136,30 @@ def _slots(matrix: TiledMatrix, arrays: Mapping[str, Array]) -> dict[str, Slot]:
         "uniform": Slot((slices, row_tiles) if uniform else (0, 0), np.float32),
         "floor": Slot((slices, row_tiles, padded), np.float32),
         "scale": Slot((slices, row_tiles, padded), np.float32, -MOST),
-        "row_conductance": Slot((slices, plan.rows), np.float64, -MOST),  # what others drive back comes off it
+        "row_conductance": Slot((slices, placement.rows), np.float64, -MOST),  # what others drive back comes off it
         "histogram": Slot((BINS,), np.int64, 0, 2.0**53),
-        "slow_std": Slot((parts, slices, plan.rows, columns), np.float32),
+        "slow_std": Slot((parts, slices, placement.rows, columns), np.float32),
         "slow_shares": Slot((parts, DOUBLINGS + 2), np.float64, 0.0, 1.0),
     }
-    if matrix.compensate == "gain":
+    if matrix.wire_compensation == "gain":
         slots["gains"] = Slot(_outputs(matrix), np.float64, -MOST)
     return slots
 
 
 def _partition(matrix: TiledMatrix) -> tuple[Array, Array]:
-    """`edges` and `reference` of `Planes`, which follow from plan and drive."""
+    """`edges` and `reference` of `Planes`, which follow from placement and drive."""
     assert matrix.drive is not None
-    plan, outputs = matrix.plan, np.arange(matrix.plan.outputs)
-    pairs = largest_factors(plan, matrix.drive)[0] is not None
-    edges = np.array([*plan.edges[:-1], plan.rows + plan.rows % 2 if pairs else plan.rows], dtype=np.int64)
-    return edges, plan.outputs + outputs // plan.tile.outputs if plan.tile.reference_columns else outputs[:0]
+    placement, outputs = matrix.placement, np.arange(matrix.placement.outputs)
+    pairs = largest_factors(placement, matrix.drive)[0] is not None
+    rows, tile = placement.rows, placement.tile
+    edges = np.array([*placement.edges[:-1], rows + rows % 2 if pairs else rows], dtype=np.int64)
+    return edges, placement.outputs + outputs // tile.outputs if tile.reference_columns else outputs[:0]
 
 
 def _check_counts(matrix: TiledMatrix, histogram: Array) -> None:
     """Every cell of a group is counted once."""
-    polarities = 2 if matrix.plan.tile.encoding.startswith("differential") else 1
-    cells = prod((matrix.plan.tile.slices, polarities, matrix.plan.rows, _columns(matrix)))
+    polarities = 2 if matrix.placement.tile.encoding.startswith("differential") else 1
+    cells = prod((matrix.placement.tile.slices, polarities, matrix.placement.rows, _columns(matrix)))
     if int(histogram.sum()) != cells:
         raise ValueError(f"histogram counts {int(histogram.sum())} cells, its tiles have {cells}")
 

@@ -20,7 +20,7 @@ from .errors import MappingError
 from .graph import asks_for_no_view
 from .inference import Inference, OneByOne, Session
 from .layers import TileLayer
-from .recurrent import balance, stepped
+from .recurrent import equalize, stepped
 from .samples import locate
 from .trace import Call, Recorder
 
@@ -49,7 +49,7 @@ class Chip(nn.Module):
         layers: the layers on tiles, by name.
         digital: what is not on tiles, and why.
         seed: of programming errors and of read noise, unless `hardware.seeds` sets them.
-        copy_index: 0, or which copy of the chip this is (`replica`).
+        copy_index: 0, or which copy of the chip this is (`Chip.copy`).
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class Chip(nn.Module):
             for batch in batches if several else ():
                 self.rehearse(batch, Inference(surveying=True, inputs=survey))
             inputs = {name: arrays for name, arrays in survey.items() if any(x.any() for x in arrays)}
-            balance(self.model, inputs)
+            equalize(self.model, inputs)
             run = Inference(calibrating=True, inputs=inputs)
             self.rehearse(batches[0], run)
             for name in inputs.keys() - run.calls.keys():  # only later batches reach it
@@ -209,31 +209,31 @@ class Chip(nn.Module):
         trial.run(batch.args, run, batch.kwargs)
         self.session.trace, self.session.shapes = trial.session.trace, trial.session.shapes
 
-    def replica(self, index: int) -> Chip:
+    def copy(self, index: int) -> Chip:
         """Another chip with the same design and calibration, programmed anew: its frozen errors and its noise differ.
 
         `index` 0 is the chip as first mapped.
         """
-        other = self.remade(self.hardware, lambda layer: layer.matrix.replica(index))
+        other = self.remade(self.hardware, lambda layer: layer.matrix.copied(index))
         other.copy_index = index
         return other
 
-    def at(self, time_s: float, *, compensate: bool = False) -> Chip:
+    def at(self, time_s: float, *, drift_compensation: bool = False) -> Chip:
         """This chip `time_s` seconds after it was programmed: its cells have drifted and relaxed, its ranges have not.
 
         The cells are the same at all times, and so are the random numbers of the reads.
 
         Args:
             time_s: seconds since programming ended.
-            compensate: multiply the outputs of each tile by what its total conductance has lost, as a read of all its
-                word lines at once tells: the global drift compensation of Joshi et al. 2020 (Nat. Commun. 11:2473),
-                tile by tile.
+            drift_compensation: multiply the outputs of each tile by what its total conductance has lost, as a read of
+                all its word lines at once tells: the global drift compensation of Joshi et al. 2020 (Nat. Commun.
+                11:2473), tile by tile.
 
         Raises:
             ValueError: a time that is negative, or beyond the data of the cell.
         """
         hardware = self.hardware.replace({"time_s": time_s})
-        return self.remade(hardware, lambda layer: layer.matrix.later(time_s, compensate=compensate))
+        return self.remade(hardware, lambda layer: layer.matrix.later(time_s, drift_compensation=drift_compensation))
 
     def remade(self, hardware: Hardware, matrix: Callable[[TileLayer], TiledMatrix]) -> Chip:
         """A chip of the same model and layers, with other hardware and matrices; its calls are counted anew."""

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from ..crossbar.compensation import Compensate
 from ..crossbar.extrapolation import extrapolations
 from ..crossbar.hardware import Hardware
+from ..crossbar.wire_compensation import WireCompensation
 from .batches import Batch, batches_of
 from .check import SAMPLES, Check, compare, reference
 from .chip import Chip
@@ -22,7 +22,7 @@ from .fold import BATCH_NORMS
 from .inference import Inference
 from .modules import copied
 from .passes import Pass
-from .placement import Plan
+from .selection import Selection
 
 
 def map(
@@ -33,7 +33,7 @@ def map(
     check: Any = True,
     seed: int = 0,
     exclude: Iterable[str] = (),
-    compensate: Compensate | None = None,
+    wire_compensation: WireCompensation | None = None,
     strict: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Chip:
@@ -55,9 +55,9 @@ def map(
             for float32) count as rounding. False leaves it out, and so does a call without inputs; the report says so.
         seed: which chip. The same seed gives the same programmed conductances and the same noise in each read.
         exclude: names, or patterns of shell wildcards, of layers that stay digital.
-        compensate: what is done about the loss in wires with resistance. `gain`: the readings of each column of a tile
-            are multiplied by a number, measured on each chip. `program`: cells are programmed to conductances that are
-            right once the wires have taken their part.
+        wire_compensation: what is done about the loss in wires with resistance. `gain`: the readings of each column of
+            a tile are multiplied by a number, measured on each chip. `program`: cells are programmed to conductances
+            that are right once the wires have taken their part.
         strict: layers whose weights are all zero, and layers that the calibration inputs never reach or reach with
             zeros alone, are errors, and otherwise they stay digital. So are settings of the hardware outside the data
             behind its models, of which there is otherwise a `devices.data.ExtrapolationWarning` and a line in the
@@ -79,36 +79,38 @@ def map(
     before, fault = _first_pass(model, samples)
     if fault is not None and samples is not tried[0]:  # a model may take a fixed number of samples
         before, fault = _first_pass(model, samples := tried[0])
-    plan = Plan(model, hardware, [exclude] if isinstance(exclude, str) else list(exclude), strict, seed)
-    plan.place(before.taken if before else frozenset())
+    selection = Selection(model, hardware, [exclude] if isinstance(exclude, str) else list(exclude), strict, seed)
+    selection.place(before.taken if before else frozenset())
     if strict:
-        for name, layer in plan.mapped.items():
+        for name, layer in selection.mapped.items():
             for said in extrapolations(layer.hardware):
                 raise MappingError(f"layer {name!r}: {said} (strict=True)")
-    chip = Chip(plan.model, hardware, plan.mapped, (), seed)
-    wired = [layer.matrix for layer in plan.mapped.values() if not layer.hardware.wires.ideal]
-    if compensate not in (None, "gain", "program"):
-        raise MappingError(f"compensate must be 'gain', 'program' or None, got {compensate!r}")
-    if compensate and not wired:
-        raise MappingError(f"compensate is {compensate!r}, and no layer has wires with resistance: see hardware.wires")
+    chip = Chip(selection.model, hardware, selection.mapped, (), seed)
+    wired = [layer.matrix for layer in selection.mapped.values() if not layer.hardware.wires.ideal]
+    if wire_compensation not in (None, "gain", "program"):
+        raise MappingError(f"wire_compensation must be 'gain', 'program' or None, got {wire_compensation!r}")
+    if wire_compensation and not wired:
+        raise MappingError(
+            f"wire_compensation is {wire_compensation!r}, and no layer has wires with resistance: see hardware.wires"
+        )
     solved = itertools.count(1)
-    tiles = sum(matrix.plan.tiles for matrix in wired) * (2 if compensate == "program" else 1)
+    tiles = sum(matrix.placement.tiles for matrix in wired) * (2 if wire_compensation == "program" else 1)
     for matrix in wired:
-        matrix.compensate = compensate
+        matrix.wire_compensation = wire_compensation
         matrix.tell = None if progress is None else lambda: progress(next(solved), tiles)
     outcome: Check | str = OFF if check is False else UNCHECKED
     if samples is not None:
         said = "calibrate" if asked else "check"
-        outcome = _second_pass(chip, plan.watched(), samples, before, fault, said)
+        outcome = _second_pass(chip, selection.watched(), samples, before, fault, said)
     idle = chip.prepare(batches)
     if idle:
-        plan.restore(chip, idle)
+        selection.restore(chip, idle)
         chip.trace = []
         chip.rehearse(batches[0], Inference(surveying=True))  # the trace without them
     for matrix in wired:
         matrix.tell = None
-    chip.digital = plan.digital(chip.model)
-    chip.cover = Cover.of(chip, plan.parameters, plan.held(), outcome)
+    chip.digital = selection.digital(chip.model)
+    chip.cover = Cover.of(chip, selection.parameters, selection.held(), outcome)
     return chip
 
 

@@ -143,7 +143,7 @@ def describe_layer(layer: TileLayer) -> dict[str, Any]:
         "spec": asdict(layer.spec),
         "drive": {"limit": float(matrix.drive.limit), "signed": matrix.drive.signed},
         "array_energy_j": matrix.array_energy_j,
-        "compensate": matrix.compensate,
+        "compensate": matrix.wire_compensation,
         "samples_along": layer.samples_along,
     }
 
@@ -185,7 +185,7 @@ def _build(
     layer = TileLayer(name, spec, Matrices(arrays["weights"], arrays.get("bias")), hardware, seed, copy_index)
     matrix = layer.matrix
     matrix.drive = _drive(saved.drive, hardware)
-    matrix.compensate, matrix.array_energy_j = saved.compensate, saved.array_energy_j
+    matrix.wire_compensation, matrix.array_energy_j = saved.compensate, saved.array_energy_j
     if saved.compensate and hardware.wires.ideal:
         raise ValueError(f"compensate = {saved.compensate!r}, and its wires have no resistance")
     slices = hardware.tile.slices if hardware.adc.bits is not None else 0
@@ -193,7 +193,7 @@ def _build(
         "weights": Slot((spec.groups, rows, columns), np.float32, -MOST),
         "bias": Slot((spec.groups, columns), np.float32, -MOST),
         "full_scale": Slot((slices,), np.float64, float(np.finfo(np.float32).tiny)),
-        "moments": Slot((2, spec.groups, matrix.plan.rows), np.float64, -MOST),
+        "moments": Slot((2, spec.groups, matrix.placement.rows), np.float64, -MOST),
     }
     for key in ("weights", "full_scale", *(key for key in ("bias", "moments") if key in arrays)):
         check(key, arrays[key], slots[key])

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from ..crossbar.hardware import Hardware
 from ..crossbar.matrix import TiledMatrix
-from ..crossbar.tile import Plan
+from ..crossbar.placement import Placement
 from .errors import MappingError
 from .inference import Inference, OneByOne, Session
 from .order import FIRST, Order, SampleAxis, order_of
@@ -196,8 +196,8 @@ class TileLayer(nn.Module):
         return self.matrix.hardware
 
     @property
-    def plan(self) -> Plan:
-        return self.matrix.plan
+    def placement(self) -> Placement:
+        return self.matrix.placement
 
     @property
     def pulses(self) -> int:
@@ -392,5 +392,6 @@ class TileLayer(nn.Module):
         return x.numpy(), leading, size
 
     def extra_repr(self) -> str:
-        plan = self.plan
-        return f"{self.spec.in_features}, {self.spec.out_features}, tiles={plan.tiles}, encoding={plan.tile.encoding}"
+        placement = self.placement
+        tiles = f"tiles={placement.tiles}, encoding={placement.tile.encoding}"
+        return f"{self.spec.in_features}, {self.spec.out_features}, {tiles}"

@@ -28,7 +28,7 @@ class Step(nn.Module):
     """One layer in one direction; called, it is torch's cell.
 
     `joint` is the matrix [W_ih W_hh], whose word lines take the input and the hidden state in one read. The input comes
-    to them times `gain`, which the columns of W_ih have been divided by (see `balance`).
+    to them times `gain`, which the columns of W_ih have been divided by (see `equalize`).
     """
 
     states = 1
@@ -336,7 +336,7 @@ def stepped(model: nn.Module) -> set[str]:
     }
 
 
-def balance(model: nn.Module, inputs: Mapping[str, list[np.ndarray[Any, Any]]]) -> None:
+def equalize(model: nn.Module, inputs: Mapping[str, list[np.ndarray[Any, Any]]]) -> None:
     """Set the gain of each step's input from the inputs of its joint matrix, which are scaled with it.
 
     Input and hidden state share a DAC range, and W_ih and W_hh the conductance range. With r for the ranges of the

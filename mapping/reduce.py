@@ -180,7 +180,7 @@ def _few_rows(matrix: TiledMatrix, calls: list[Array]) -> tuple[TiledMatrix, Arr
         few = np.unique(np.linspace(0, len(x) - 1, min(len(x), ROWS // len(chosen))).astype(int))
         positions = prod(matrix.positions(x.shape[1:4]))
         many = min(positions, max(1, ROWS // (len(chosen) * len(few))))
-        geometries = [matrix.geometry(x.shape, g) for g in range(matrix.plan.groups)]
+        geometries = [matrix.geometry(x.shape, g) for g in range(matrix.placement.groups)]
         for sample in few:
             taken = np.sort(rng.choice(positions, many, replace=False))
             one = x[sample : sample + 1]

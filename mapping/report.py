@@ -128,7 +128,7 @@ def _share(value: float) -> str:
 
 
 def _row(layer: TileLayer) -> dict[str, Any]:
-    plan, matrix = layer.plan, layer.matrix
+    placement, matrix = layer.placement, layer.matrix
     stored = np.stack([p.weights[: matrix.weights.shape[1]] for p in matrix.programmed])
     histogram = sum(p.histogram for p in matrix.programmed)
     g = (np.arange(BINS) + 0.5) * HISTOGRAM_TOP * layer.hardware.cell.g_max / BINS
@@ -138,15 +138,15 @@ def _row(layer: TileLayer) -> dict[str, Any]:
         "layer": layer.name,
         "aliases": ", ".join(layer.aliases[1:]),
         "outputs": layer.spec.out_features,
-        "inputs": matrix.weights.shape[1] * (plan.groups if layer.spec.dims == 0 else 1),
-        "groups": plan.groups,
-        "word_lines": plan.rows,
-        "bit_lines": plan.columns,
-        "row_tiles": plan.row_tiles,
-        "column_tiles": plan.column_tiles,
-        "tiles": plan.tiles,
-        "cells": plan.cells,
-        "utilisation": plan.utilisation,
+        "inputs": matrix.weights.shape[1] * (placement.groups if layer.spec.dims == 0 else 1),
+        "groups": placement.groups,
+        "word_lines": placement.rows,
+        "bit_lines": placement.columns,
+        "row_tiles": placement.row_tiles,
+        "column_tiles": placement.column_tiles,
+        "tiles": placement.tiles,
+        "cells": placement.cells,
+        "utilisation": placement.utilisation,
         "weight_rmse": float(np.sqrt(np.mean((stored - matrix.weights) ** 2) / np.mean(np.square(matrix.weights)))),
         "dac_clipped": counts.inputs_clipped / counts.inputs if counts.inputs and clips else np.nan,
         "adc_clipped": counts.readings_clipped / counts.readings if counts.readings else np.nan,

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import crossbar, devices, mapping, models
     from .crossbar.hardware import Hardware
+    from .mapping.architecture.schedule import Schedule, schedule
     from .mapping.chip import Chip
     from .mapping.convert import map
     from .mapping.reduce import Reduction, reduce
-    from .mapping.schedule import Schedule, schedule
     from .mapping.store import load
-    from .models.adaptive import AdaptiveResult, adaptive_vote
-    from .models.votes import VoteResult, vote
+    from .mapping.voting.adaptive import AdaptiveResult, adaptive_vote
+    from .mapping.voting.votes import VoteResult, vote
     from .sweeps.optimize import optimize
     from .sweeps.optimum import Optimum
     from .sweeps.run import sweep
@@ -49,21 +49,21 @@ __all__ = [
 
 _FOLDERS = ("crossbar", "devices", "mapping", "models")
 _HOMES = {
-    "AdaptiveResult": ".models.adaptive",
+    "AdaptiveResult": ".mapping.voting.adaptive",
     "Chip": ".mapping.chip",
     "Hardware": ".crossbar.hardware",
     "Optimum": ".sweeps.optimum",
     "Reduction": ".mapping.reduce",
-    "Schedule": ".mapping.schedule",
-    "VoteResult": ".models.votes",
-    "adaptive_vote": ".models.adaptive",
+    "Schedule": ".mapping.architecture.schedule",
+    "VoteResult": ".mapping.voting.votes",
+    "adaptive_vote": ".mapping.voting.adaptive",
     "load": ".mapping.store",
     "map": ".mapping.convert",
     "optimize": ".sweeps.optimize",
     "reduce": ".mapping.reduce",
-    "schedule": ".mapping.schedule",
+    "schedule": ".mapping.architecture.schedule",
     "sweep": ".sweeps.run",
-    "vote": ".models.votes",
+    "vote": ".mapping.voting.votes",
 }
 
 

@@ -23,9 +23,9 @@ from .crossbar.row_tile import BINS, HISTOGRAM_TOP
 from .mapping.chip import Chip
 from .mapping.convert import map as map_model
 from .mapping.report import Report
+from .mapping.voting.votes import Accuracy, vote
 from .models import mnist_cnn
 from .models.data import mnist
-from .models.votes import Accuracy, vote
 from .sweeps.workers import spread
 
 PRESETS = ("reram", "pcm", "nand")

@@ -212,7 +212,7 @@ def ascend(
         if not loss.requires_grad:
             raise ValueError(
                 f"model: {type(model).__name__} has no gradient with respect to its input, which the attack needs; "
-                "a chip is attacked through its network (`StraightThrough`)"
+                "a chip is attacked through its network (`mho.mapping.straight_through`)"
             )
         (gradient,) = torch.autograd.grad(loss, x)
         x = project(x.detach() + settings.step * gradient.sign(), images, settings.epsilon)
@@ -222,23 +222,6 @@ def ascend(
 def project(x: torch.Tensor, images: torch.Tensor, epsilon: float) -> torch.Tensor:
     """The nearest point to x in the cube of half edge epsilon around the images, and in [0, 1]."""
     return torch.maximum(torch.minimum(x, images + epsilon), images - epsilon).clamp(0, 1)
-
-
-class StraightThrough(nn.Module):
-    """A chip that can be attacked: its outputs, with the gradient of the network that was mapped.
-
-    This is the backward pass of Athalye et al. (2018), section 4.1. Each call is the next noisy read of the chip.
-    """
-
-    def __init__(self, chip: nn.Module, network: nn.Module) -> None:
-        super().__init__()
-        self.chip, self.network = chip, network
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        exact: torch.Tensor = self.network(x)
-        with torch.no_grad():
-            error = self.chip(x.detach()) - exact
-        return exact + error
 
 
 @contextmanager

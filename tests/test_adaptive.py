@@ -9,9 +9,9 @@ import torch
 from helpers import hardware, pictures, small_cnn
 
 import mho
-from mho.mapping.cost import layer_costs
-from mho.models.adaptive import adaptive_vote
-from mho.models.votes import vote
+from mho.mapping.architecture.cost import layer_costs
+from mho.mapping.voting.adaptive import adaptive_vote
+from mho.mapping.voting.votes import vote
 
 
 class Scripted:
@@ -28,7 +28,7 @@ class Scripted:
         self.asked[read : read + reads, first_sample : first_sample + len(images)] += 1
         return self.logits[read : read + reads, first_sample : first_sample + len(images)].flatten(0, 1)
 
-    def replica(self, index: int) -> Scripted:
+    def copy(self, index: int) -> Scripted:
         return Scripted(self.logits, index, self.asked)
 
 

@@ -19,8 +19,9 @@ from torch import nn
 from torch.nn import functional
 
 import mho
+from mho.mapping.straight_through import StraightThrough
 from mho.models import mnist_cnn, mnist_cnn4
-from mho.models.attacks import TABLE_10, Adversarial, Adversary, Pgd, StraightThrough, fgsm, pgd, project
+from mho.models.attacks import TABLE_10, Adversarial, Adversary, Pgd, fgsm, pgd, project
 from mho.models.carlini_wagner import CarliniWagner, carlini_wagner
 from mho.models.data import mnist
 from mho.models.noise import Noise

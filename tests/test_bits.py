@@ -108,7 +108,7 @@ def test_any_order_of_reads(chip, whole):
         chip.read(images(), read=read)
     chip(images())
     assert torch.equal(chip.read(images(), read=2), whole)
-    fresh = chip.replica(0)
+    fresh = chip.copy(0)
     assert torch.equal(torch.stack([fresh(images()) for _ in range(3)])[2], whole)
 
 

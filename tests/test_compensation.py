@@ -16,7 +16,7 @@ WIRES = {"r_word_line": 15.0, "r_bit_line": 15.0}
 ENCODINGS = ["differential", "differential_two_sided", "offset", "single"]
 
 
-def matrix(compensate, encoding="differential", x=None, **fields) -> TiledMatrix:
+def matrix(wire_compensation, encoding="differential", x=None, **fields) -> TiledMatrix:
     weights = np.random.default_rng(5).normal(size=(1, 60, 20)).astype(np.float32)
     weights = np.abs(weights) if encoding == "single" else weights
     hw = ideal(
@@ -25,7 +25,7 @@ def matrix(compensate, encoding="differential", x=None, **fields) -> TiledMatrix
         dac__range="calibrated",
         **{"tile__encoding": encoding, "tile__rows": 32, "tile__columns": 26, "wires": WIRES, **fields},
     )
-    tiled = TiledMatrix(weights, None, hw, "layer", compensate=compensate)
+    tiled = TiledMatrix(weights, None, hw, "layer", wire_compensation=wire_compensation)
     tiled.calibrate(inputs() if x is None else x)
     return tiled
 
@@ -79,15 +79,15 @@ def test_gains_are_those_of_least_squares():
 def test_each_chip_measures_its_gains_once():
     fields = {"cell__programming": {"kind": "polynomial", "coefficients": ["2 uS"], "g_ref": "1 uS"}}
     tiled = matrix("gain", **fields)
-    other = tiled.replica(1)
+    other = tiled.copied(1)
     assert not np.array_equal(other.gains[0], tiled.gains[0])
-    assert np.array_equal(tiled.later(0.0, compensate=False).gains[0], tiled.gains[0])
-    assert np.array_equal(tiled.replica(0).gains[0], tiled.gains[0])
+    assert np.array_equal(tiled.later(0.0, drift_compensation=False).gains[0], tiled.gains[0])
+    assert np.array_equal(tiled.copied(0).gains[0], tiled.gains[0])
 
 
 def test_chips_of_one_design_have_the_same_targets():
     tiled = matrix("program")
-    other = tiled.replica(1)
+    other = tiled.copied(1)
     assert other.encodings[0] is tiled.encodings[0]
 
 
@@ -95,7 +95,9 @@ def test_chips_of_one_design_have_the_same_targets():
 def test_maps(kind, tmp_path):
     hw = hardware(wires={"r_word_line": 30.0, "r_bit_line": 30.0}, cell__read_noise={"kind": "none"})
     told: list[tuple[int, int]] = []
-    chip = mho.map(small_cnn(), hw, calibrate=pictures(40), compensate=kind, progress=lambda *at: told.append(at))
+    chip = mho.map(
+        small_cnn(), hw, calibrate=pictures(40), wire_compensation=kind, progress=lambda *at: told.append(at)
+    )
     plain = mho.map(small_cnn(), hw, calibrate=pictures(40))
     assert told[-1][0] == told[-1][1] == len(told)
     exact = small_cnn()(pictures())
@@ -104,7 +106,7 @@ def test_maps(kind, tmp_path):
     chip.save(tmp_path / "chip")
     loaded = mho.load(tmp_path / "chip")
     assert torch.equal(loaded(pictures()), first)
-    assert torch.equal(loaded.replica(1)(pictures()), chip.replica(1)(pictures()))
+    assert torch.equal(loaded.copy(1)(pictures()), chip.copy(1)(pictures()))
 
 
 def test_expected_errors_know_the_compensation():
@@ -118,7 +120,7 @@ def test_expected_errors_know_the_compensation():
 
 def test_bad_input():
     hw = hardware(wires=WIRES)
-    with pytest.raises(MappingError, match="compensate must be 'gain', 'program' or None, got 'both'"):
-        mho.map(small_cnn(), hw, calibrate=pictures(8), compensate="both")
+    with pytest.raises(MappingError, match="wire_compensation must be 'gain', 'program' or None, got 'both'"):
+        mho.map(small_cnn(), hw, calibrate=pictures(8), wire_compensation="both")
     with pytest.raises(MappingError, match="no layer has wires with resistance"):
-        mho.map(small_cnn(), hardware(), calibrate=pictures(8), compensate="gain")
+        mho.map(small_cnn(), hardware(), calibrate=pictures(8), wire_compensation="gain")

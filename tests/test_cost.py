@@ -10,11 +10,12 @@ from pydantic import ValidationError
 from torch import nn
 
 import mho
-from mho.crossbar.cost import ADC_FLOOR, CONSTANTS, Cost, adc_energy
+from mho.crossbar.components import ADC_FLOOR, CONSTANTS, Cost, adc_energy
 from mho.crossbar.lines import Wires
-from mho.crossbar.tile import Plan, Tile
-from mho.mapping.cost import AREAS, COMPONENTS, layer_costs
-from mho.mapping.schedule import schedule
+from mho.crossbar.placement import Placement
+from mho.crossbar.tile import Tile
+from mho.mapping.architecture.cost import AREAS, COMPONENTS, layer_costs
+from mho.mapping.architecture.schedule import schedule
 from mho.mapping.trace import Call
 
 TILE = Tile(rows=128, columns=64, encoding="differential")
@@ -28,7 +29,7 @@ def fake_layer(**changes: object) -> SimpleNamespace:
         "adc_bits": 8,
         "t_read": 100e-9,
         "cost": Cost(),
-        "plan": Plan.of(TILE, 200, 40),
+        "placement": Placement.of(TILE, 200, 40),
         "pulses": 1,
         "positions": 10,
         "array_energy_j": 5e-12,
@@ -41,14 +42,14 @@ def fake_layer(**changes: object) -> SimpleNamespace:
         cost=fields["cost"],
         wires=fields["wires"],
     )
-    own = {name: fields[name] for name in ("plan", "pulses", "positions", "array_energy_j")}
+    own = {name: fields[name] for name in ("placement", "pulses", "positions", "array_energy_j")}
     return SimpleNamespace(hardware=hardware, **own)
 
 
 def fake_chip(**layers: SimpleNamespace) -> SimpleNamespace:
     """The layers in a chain, without digital work between them."""
     trace = [
-        Call(name, (), (n - 1,) if n else (), layer.positions, 30, layer.plan.rows)
+        Call(name, (), (n - 1,) if n else (), layer.positions, 30, layer.placement.rows)
         for n, (name, layer) in enumerate(layers.items())
     ]
     return SimpleNamespace(layers=layers, trace=trace)
@@ -124,8 +125,8 @@ def test_pulses_take_time_and_conversions() -> None:
 
 
 def test_groups_read_in_parallel() -> None:
-    one = layer_costs(fake_chip(c=fake_layer(plan=Plan.of(TILE, 9, 4)))).iloc[0]
-    four = layer_costs(fake_chip(c=fake_layer(plan=Plan.of(TILE, 9, 4, groups=4)))).iloc[0]
+    one = layer_costs(fake_chip(c=fake_layer(placement=Placement.of(TILE, 9, 4)))).iloc[0]
+    four = layer_costs(fake_chip(c=fake_layer(placement=Placement.of(TILE, 9, 4, groups=4)))).iloc[0]
     assert four["read_time_s"] == one["read_time_s"]
     assert four["energy_adc_j"] == pytest.approx(4 * one["energy_adc_j"])
     assert four["energy_dac_j"] == pytest.approx(4 * one["energy_dac_j"])
@@ -150,7 +151,7 @@ def test_the_slower_of_integration_and_conversion_sets_the_pace() -> None:
 
 def test_offset_tiles_convert_their_reference_too() -> None:
     tile = Tile(rows=128, columns=64, encoding="offset")
-    row = layer_costs(fake_chip(c=fake_layer(plan=Plan.of(tile, 100, 63)))).iloc[0]
+    row = layer_costs(fake_chip(c=fake_layer(placement=Placement.of(tile, 100, 63)))).iloc[0]
     assert row["read_time_s"] == pytest.approx(100e-9 + 64 / 1.28e9)
 
 

@@ -272,7 +272,7 @@ def test_the_part_that_is_damaged_is_named(folder):
 
 def test_files_of_two_chips_are_no_chip(small_chip, tmp_path):
     small_chip.save(tmp_path / "a")
-    small_chip.replica(1).save(tmp_path / "b")
+    small_chip.copy(1).save(tmp_path / "b")
     (tmp_path / "a" / TENSORS).write_bytes((tmp_path / "b" / TENSORS).read_bytes())
     refused(tmp_path / "a", "is not as it was written, or is of another chip")
 

@@ -16,9 +16,9 @@ import yaml
 import mho
 from mho import demo
 from mho.cli import app, run
+from mho.mapping.voting.votes import Accuracy, vote
 from mho.models import mnist_cnn
 from mho.models.data import mnist
-from mho.models.votes import Accuracy, vote
 
 IMAGES, VOTED, VOTES = 150, 60, 5
 HARDWARE = ["ideal", "reram", "pcm", "nand", "paper 0.6"]

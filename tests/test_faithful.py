@@ -67,7 +67,7 @@ def test_hooks_of_layers_go_on(hook):
     net = mlp()
     hook(net[0])
     chip = equals(net, vectors(), on_tiles=2)
-    assert relative_error(chip.replica(1)(vectors()), net(vectors()).detach()) < 1e-5  # a copy has them too
+    assert relative_error(chip.copy(1)(vectors()), net(vectors()).detach()) < 1e-5  # a copy has them too
     assert not mlp()[0]._forward_hooks  # nothing leaks into torch's own
 
 
@@ -436,7 +436,7 @@ def test_tensors_that_were_computed_are_copied():
     net.kept = [net[0].weight * 2, {"a": net[0].weight.sum()}]
     chip = mho.map(net, hardware(), calibrate=vectors(20))
     assert torch.equal(chip.model.kept[0], net.kept[0])
-    assert torch.equal(chip.replica(1).model.kept[0], net.kept[0])
+    assert torch.equal(chip.copy(1).model.kept[0], net.kept[0])
     assert not chip.model.kept[0].requires_grad
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from mho.crossbar.converters import Adc, AdcCodes, Dac, Drive, digits, input_codes, quantise
 from mho.crossbar.encoding import Encoding
-from mho.crossbar.tile import Plan, Tile
+from mho.crossbar.placement import Placement
+from mho.crossbar.tile import Tile
 from mho.devices.cell import Cell
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -92,9 +93,9 @@ def conductances(encoding: str, onoff: float, bits: int) -> np.ndarray:
     """Targets (polarities, rows, columns) for the golden weights, scaled as the peer does: one scale for all."""
     weights = MAPPING["W"].T
     cell = Cell(g_min=1 / onoff, g_max=1.0, levels=2**bits if bits else None)
-    plan = Plan.of(Tile(rows=64, columns=64, encoding=encoding, scale="tile"), *weights.shape)
+    placement = Placement.of(Tile(rows=64, columns=64, encoding=encoding, scale="tile"), *weights.shape)
     scaled = weights / np.abs(weights).max()
-    return Encoding.of(scaled, plan, cell).targets(scaled, 0)[0].transpose(0, 2, 1)
+    return Encoding.of(scaled, placement, cell).targets(scaled, 0)[0].transpose(0, 2, 1)
 
 
 @pytest.mark.parametrize("onoff", [("onoff1000", 1000), ("onoff10", 10), ("infinite", np.inf)])

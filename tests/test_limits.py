@@ -14,7 +14,7 @@ from torch import nn
 
 import mho
 from mho import Hardware
-from mho.crossbar.cost import Cost
+from mho.crossbar.components import Cost
 from mho.crossbar.hardware import PRESETS
 from mho.crossbar.lines import Lines
 from mho.devices import units

@@ -133,7 +133,7 @@ def test_what_a_layer_overrides_and_what_is_excluded():
     chip = mho.map(small_cnn(), hw, calibrate=pictures(), exclude=["3"])
     assert list(chip.layers) == ["0", "7"]
     assert chip.layers["0"].hardware.adc.bits == chip.layers["7"].hardware.adc.bits == 7
-    assert chip.layers["7"].plan.row_tiles == -(-73 // 8)
+    assert chip.layers["7"].placement.row_tiles == -(-73 // 8)
     assert ("3", "Conv2d", "excluded by name") in chip.digital
     with pytest.raises(MappingError, match=r"exclude: pattern 'conv\*' matches no layer; layers are 0, 3, 7"):
         mho.map(small_cnn(), ideal(), exclude=["conv*"])
@@ -214,12 +214,12 @@ def test_reads_are_numbered():
         torch.set_num_threads(threads)
 
 
-def test_a_replica_is_another_chip_of_the_same_design():
+def test_a_copy_is_another_chip_of_the_same_design():
     chip = mho.map(small_cnn(), hardware(), calibrate=pictures())
-    other = chip.replica(1)
+    other = chip.copy(1)
     x = pictures()
     assert not torch.equal(other.read(x, read=0, noisy=False), chip.read(x, read=0, noisy=False))
-    assert torch.equal(chip.replica(0).read(x, read=0), chip.read(x, read=0))
+    assert torch.equal(chip.copy(0).read(x, read=0), chip.read(x, read=0))
     assert other.layers["0"].matrix.drive == chip.layers["0"].matrix.drive
 
 
@@ -304,7 +304,9 @@ def test_the_report_tells_the_errors_of_the_cells(factor):
     matrix = mho.map(small_cnn(), hardware(), calibrate=pictures()).layers["7"].matrix
     row = mho.map(small_cnn(), hardware(), calibrate=pictures()).report().table.set_index("layer").loc["7"]
     weight = matrix.weights[0].astype(np.float64)
-    largest = [np.broadcast_to(np.abs(weight[a:b]).max(axis=0), (b - a, 10)) for a, b in pairwise(matrix.plan.edges)]
+    largest = [
+        np.broadcast_to(np.abs(weight[a:b]).max(axis=0), (b - a, 10)) for a, b in pairwise(matrix.placement.edges)
+    ]
     span, rng = 39e-6 / np.concatenate(largest), np.random.default_rng(0)  # each tile's columns have their own scale
     target = 1e-6 + span * np.stack([np.maximum(weight, 0), np.maximum(-weight, 0)])
     g = np.maximum(target + factor * 0.5e-6 * rng.standard_normal((300, *target.shape)), 0)
@@ -355,7 +357,7 @@ def test_a_shared_layer_takes_overrides_by_any_of_its_names():
     shared = nn.Linear(6, 6)
     net = nn.Sequential(shared, nn.Tanh(), shared)
     chip = mho.map(net, ideal().replace({"layers": {"2": {"tile.rows": 4}}}))
-    assert chip.layers["0"].plan.row_tiles == 2
+    assert chip.layers["0"].placement.row_tiles == 2
 
 
 class Views(nn.Module):
@@ -395,7 +397,7 @@ def test_a_chip_ages_and_its_drift_can_be_compensated():
     net, x = small_cnn(), pictures(32)
     chip = mho.map(net, hw, calibrate=x, seed=3)
     with pytest.warns(ExtrapolationWarning, match=r"time_s = 1e\+07 s is outside the data of cell.drift, 0 to 86400 s"):
-        old, mended = chip.at(1e7), chip.at(1e7, compensate=True)
+        old, mended = chip.at(1e7), chip.at(1e7, drift_compensation=True)
     assert old.hardware.time_s == 1e7
     assert chip.hardware.time_s == 0
     sizes = [float(c.read(x, read=0, noisy=False).std()) for c in (chip, old, mended)]

@@ -150,7 +150,7 @@ def programmed_product(tiled: TiledMatrix, x: np.ndarray) -> np.ndarray:
 
 def tile_steps(tiled: TiledMatrix) -> np.ndarray:
     """(row tiles, outputs) of one ADC step, in weight units."""
-    return tiled.programmed[0].planes.scale[0, :, : tiled.plan.outputs] * tiled.circuit().step[0]
+    return tiled.programmed[0].planes.scale[0, :, : tiled.placement.outputs] * tiled.circuit().step[0]
 
 
 def energy_of_cells(tiled: TiledMatrix, x: np.ndarray, error: float | None = None) -> float:
@@ -169,7 +169,7 @@ def energy_of_cells(tiled: TiledMatrix, x: np.ndarray, error: float | None = Non
 
 
 def tiles_of(tiled: TiledMatrix) -> list[tuple[int, int]]:
-    return list(itertools.pairwise(tiled.plan.edges))
+    return list(itertools.pairwise(tiled.placement.edges))
 
 
 def test_calibration_sets_ranges_that_fit():
@@ -253,7 +253,7 @@ def test_equally_noisy_cells_need_no_second_product(bits):
     x = np.repeat(inputs(1), n, axis=0)
     noise = (tiled.read(x) - tiled.read(x, noisy=False)).astype(np.float64)
     volts = np.rint(x[0].reshape(-1) * tiled.drive.full_code) / tiled.drive.full_code
-    edges, scale = tiled.plan.edges, planes.scale[0, :, :12].astype(np.float64)
+    edges, scale = tiled.placement.edges, planes.scale[0, :, :12].astype(np.float64)
     squares = np.add.reduceat(volts**2, edges[:-1])
     expected = (scale**2 * planes.uniform[0, :, None] * squares[:, None]).sum(axis=0)
     assert np.abs(noise.var(axis=0) / expected - 1).max() < 5 * np.sqrt(2 / n)

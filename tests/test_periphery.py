@@ -11,8 +11,9 @@ from test_matrix import inputs, matrix
 from mho.crossbar.expected import expected_errors
 from mho.crossbar.lines import Wires
 from mho.crossbar.periphery import Periphery
-from mho.crossbar.tile import Plan, Tile
-from mho.mapping.cost import layer_costs
+from mho.crossbar.placement import Placement
+from mho.crossbar.tile import Tile
+from mho.mapping.architecture.cost import layer_costs
 
 PAIR = "differential"
 # encoding, pairs, amplifiers, sensed ends, driven ends: amplifiers of a reading, DACs of a word line
@@ -49,13 +50,13 @@ def test_noise_is_that_of_the_amplifiers_counted(case):
     got = tiled.read(x, reads=reads, shared=True).reshape(reads, -1).astype(np.float64)
     assert Periphery.of(hw.tile, hw.wires).amplifiers == case[5]
 
-    rng, plan, encoding = np.random.default_rng(3), tiled.plan, tiled.encodings[0]
+    rng, placement, encoding = np.random.default_rng(3), tiled.placement, tiled.encodings[0]
     each = np.sqrt(hw.sensing.column_variance) / hw.sensing.v_read
-    drawn = np.zeros((reads, plan.outputs))
-    for t in range(plan.row_tiles):
+    drawn = np.zeros((reads, placement.outputs))
+    for t in range(placement.row_tiles):
         current = each * rng.normal(size=(reads, encoding.columns, case[5])).sum(axis=2)
         taken = current[:, encoding.reference] if encoding.reference.size else 0.0
-        drawn += (current[:, : plan.outputs] - taken) * encoding.scale[0, t, : plan.outputs]
+        drawn += (current[:, : placement.outputs] - taken) * encoding.scale[0, t, : placement.outputs]
     bound = 5 * np.sqrt(4 / reads)
     assert np.abs(got.var(axis=0) / drawn.var(axis=0) - 1).max() < bound
     assert np.abs(got.var(axis=0) / (2 * drawn.var(axis=0)) - 1).min() > bound  # negative control: one too many
@@ -69,14 +70,14 @@ def test_energy_and_area_are_those_of_the_amplifiers_and_drivers_counted(case):
     tile, wires = Tile(**fields), Wires(**wires)
     ends = Periphery.of(tile, wires)
     assert (ends.amplifiers, ends.drivers) == case[5:]
-    plan = Plan.of(tile, 20, 6)
-    row = layer_costs(fake_chip(fc=fake_layer(plan=plan, wires=wires))).iloc[0]
-    readings = plan.row_tiles * (6 + plan.column_tiles * (case[0] == "offset"))
+    placement = Placement.of(tile, 20, 6)
+    row = layer_costs(fake_chip(fc=fake_layer(placement=placement, wires=wires))).iloc[0]
+    readings = placement.row_tiles * (6 + placement.column_tiles * (case[0] == "offset"))
     assert row["energy_sense_j"] == pytest.approx(10 * readings * case[5] * 9.7e-9 * row["read_interval_s"])
-    assert row["energy_dac_j"] == pytest.approx(10 * 20 * plan.column_tiles * case[6] * 8 * 0.39e-12)
+    assert row["energy_dac_j"] == pytest.approx(10 * 20 * placement.column_tiles * case[6] * 8 * 0.39e-12)
     pairs = 2 if tile.paired else 1  # columns of cells to a reading
-    assert row["area_sense_m2"] == pytest.approx(plan.tiles * 16 // pairs * case[5] * 0.039e-12)
-    assert row["area_dac_m2"] == pytest.approx(plan.tiles * 16 * case[6] * 8 * 0.166e-12)
+    assert row["area_sense_m2"] == pytest.approx(placement.tiles * 16 // pairs * case[5] * 0.039e-12)
+    assert row["area_dac_m2"] == pytest.approx(placement.tiles * 16 * case[6] * 8 * 0.166e-12)
     of_ends = 16 * case[6] * 0.39e-6 + 16 // pairs * case[5] * 0.97e-9
     rest = 0.2e-3 + 5.2e-6
-    assert row["leakage_w"] == pytest.approx(plan.tiles * (of_ends + rest) + 92e-6 + 20 * 8 * 0.88e-9)
+    assert row["leakage_w"] == pytest.approx(placement.tiles * (of_ends + rest) + 92e-6 + 20 * 8 * 0.88e-9)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mho.mapping.closed_forms import interleaved, parallel, pipelined
-from mho.mapping.pipeline import Operation, loops_of, simulate
-from mho.mapping.schedule import Schedule, schedule
+from mho.mapping.architecture.closed_forms import interleaved, parallel, pipelined
+from mho.mapping.architecture.pipeline import Operation, loops_of, simulate
+from mho.mapping.architecture.schedule import Schedule, schedule
 
 TICKS = st.integers(1, 50)
 

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequen
 
 import mho
 from mho.crossbar.matrix import TiledMatrix
-from mho.mapping.cost import layer_costs
+from mho.mapping.architecture.cost import layer_costs
 from mho.mapping.errors import CheckpointError, MappingError
 
 KINDS = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
@@ -144,7 +144,7 @@ def test_exclusions_and_overrides_by_name():
     x = normal(5, 6, 3)
     net = Classifier(num_layers=2)
     chip = mho.map(net, hw, exclude=["head"])
-    assert [layer.plan.row_tiles for layer in chip.layers.values()] == [3, 2]
+    assert [layer.placement.row_tiles for layer in chip.layers.values()] == [3, 2]
     for exclude in ("rnn", "rnn.l0.gates", "rnn.l?.gates"):
         chip = mho.map(net, ideal(), exclude=exclude)
         assert len(chip.layers) == 2 if exclude == "rnn.l0.gates" else 1
@@ -239,8 +239,8 @@ def test_batches_votes_and_threads_give_the_same_bits(make):
         assert torch.equal(chip.read(x, read=2), every)
     finally:
         torch.set_num_threads(threads)
-    assert not torch.equal(chip.replica(1).read(x, read=2), every)
-    assert torch.equal(chip.replica(0).read(x, read=2), every)
+    assert not torch.equal(chip.copy(1).read(x, read=2), every)
+    assert torch.equal(chip.copy(0).read(x, read=2), every)
 
 
 def test_packed_sequences_draw_the_same_noise_in_any_batch():

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from mho.mapping.closed_forms import overhead, pipelined, sequential
-from mho.mapping.schedule import schedule
+from mho.mapping.architecture.closed_forms import overhead, pipelined, sequential
+from mho.mapping.architecture.schedule import schedule
 
 seconds = st.floats(1e-9, 1e3)
 pipelines = st.lists(seconds, min_size=1, max_size=8)

@@ -69,10 +69,10 @@ SLOW = {"cell__read_noise": TELEGRAPH, "sensing__read_interval": "0.2 us"}
 WIRED = {"wires__r_word_line": "2 ohm", "wires__r_bit_line": "2 ohm"}
 
 
-def linear_chip(compensate: str | None = None, **fields: object) -> mho.Chip:
+def linear_chip(wire_compensation: str | None = None, **fields: object) -> mho.Chip:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(40, 20), nn.ReLU(), nn.Linear(20, 4))
-    return mho.map(net, hardware(**fields), calibrate=torch.rand(8, 40), compensate=compensate)
+    return mho.map(net, hardware(**fields), calibrate=torch.rand(8, 40), wire_compensation=wire_compensation)
 
 
 CHIPS = {
@@ -80,10 +80,10 @@ CHIPS = {
     "slow noise in slices": lambda: linear_chip(**SLOW, tile__slices=2, cell__levels=4, tile__encoding="offset"),
     "wires": lambda: linear_chip(**WIRED),
     "gains": lambda: linear_chip("gain", **WIRED),
-    "gains of a replica": lambda: linear_chip("gain", **WIRED, **SLOW).replica(3),
+    "gains of a copy": lambda: linear_chip("gain", **WIRED, **SLOW).copy(3),
     "programmed for wires": lambda: linear_chip("program", **WIRED),
     "aged": lambda: aged().at(3600.0),
-    "aged and compensated": lambda: aged().at(86400.0, compensate=True),
+    "aged and compensated": lambda: aged().at(86400.0, drift_compensation=True),
     "reduced": lambda: mho.reduce(linear_chip(), torch.rand(8, 40), reads=2).model(5),
 }
 
@@ -98,7 +98,7 @@ def test_chips_of_every_kind(make, tmp_path):
     chip, x = make(), torch.rand(5, 40, generator=torch.Generator().manual_seed(4))
     other = saved(chip, tmp_path / "chip")
     assert same_bits(chip, other, x)
-    assert same_bits(chip.replica(1), other.replica(1), x)
+    assert same_bits(chip.copy(1), other.copy(1), x)
     if chip.hardware.cell.drift.kind != "none":
         assert same_bits(chip.at(7200.0), other.at(7200.0), x)
     if not chip.hardware.wires.ideal:
@@ -128,12 +128,12 @@ def test_a_chip_saved_again_is_the_same_file(small_chip, tmp_path):
     assert (tmp_path / "a" / TENSORS).read_bytes() == (tmp_path / "b" / TENSORS).read_bytes()
 
 
-def test_replicas_before_and_after(small_chip, tmp_path):
+def test_copies_before_and_after(small_chip, tmp_path):
     x = pictures()
-    second = saved(small_chip.replica(2), tmp_path / "second")
+    second = saved(small_chip.copy(2), tmp_path / "second")
     assert second.copy_index == 2
-    assert same_bits(small_chip.replica(2), second, x)
-    assert same_bits(small_chip.replica(1), saved(small_chip, tmp_path / "first").replica(1), x)
+    assert same_bits(small_chip.copy(2), second, x)
+    assert same_bits(small_chip.copy(1), saved(small_chip, tmp_path / "first").copy(1), x)
     assert not same_bits(small_chip, second, x)
 
 

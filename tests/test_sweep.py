@@ -16,9 +16,9 @@ from sweeps_model import net, write_files, write_sweep
 
 import mho
 from mho.cli import app, run
-from mho.mapping.decision import decision
-from mho.models.adaptive import adaptive_vote
-from mho.models.votes import Accuracy, vote
+from mho.mapping.architecture.decision import decision
+from mho.mapping.voting.adaptive import adaptive_vote
+from mho.mapping.voting.votes import Accuracy, vote
 from mho.sweeps.file import Sweep
 from mho.sweeps.folder import SweepFolder
 from mho.sweeps.run import planned
@@ -72,7 +72,7 @@ def test_a_row_is_what_map_and_vote_give(fields: dict[str, Any], undisturbed: pd
     fresh(images[:50])
     assert row["dac_clipped"] == sum(c.inputs_clipped for c in counts) / sum(c.inputs for c in counts)
     assert row["adc_clipped"] == sum(c.readings_clipped for c in counts) / sum(c.readings for c in counts)
-    energy = mho.mapping.cost.layer_costs(chip)
+    energy = mho.mapping.architecture.cost.layer_costs(chip)
     assert row["array_energy_j"] == pytest.approx(energy["energy_array_j"].sum(), rel=1e-12)
     assert row["inference_energy_j"] == pytest.approx(energy["energy_j"].sum(), rel=1e-12)
     cost = decision(chip, 4)

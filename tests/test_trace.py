@@ -10,9 +10,9 @@ from torch import nn
 
 import mho
 from mho.cli import app, run
-from mho.mapping.cost import layer_costs
-from mho.mapping.decision import decision
-from mho.mapping.schedule import schedule
+from mho.mapping.architecture.cost import layer_costs
+from mho.mapping.architecture.decision import decision
+from mho.mapping.architecture.schedule import schedule
 from mho.mapping.trace import Call
 
 
@@ -198,7 +198,7 @@ def test_the_graph_does_not_depend_on_the_batch() -> None:
         for n in (7, 1)
     )
     assert many.trace == few.trace
-    copy = many.replica(1)
+    copy = many.copy(1)
     assert copy.trace == many.trace
 
 

@@ -13,12 +13,12 @@ from scipy import stats
 from torch import nn
 
 import mho
-from mho.models import votes
-from mho.models.votes import Accuracy, VoteResult, vote
+from mho.mapping.voting import votes
+from mho.mapping.voting.votes import Accuracy, VoteResult, vote
 
 
 class Scripted:
-    """Stands for a chip: its logits (reads, samples, classes) are given; a replica repeats them with another sign."""
+    """Stands for a chip: its logits (reads, samples, classes) are given; a copy repeats them with another sign."""
 
     def __init__(self, logits: torch.Tensor, copy_index: int = 0) -> None:
         self.logits, self.copy_index = logits, copy_index
@@ -29,7 +29,7 @@ class Scripted:
         self.asked += [(v, first_sample) for v in range(read, read + reads)]
         return self.logits[read : read + reads, first_sample : first_sample + len(images)].flatten(0, 1)
 
-    def replica(self, index: int) -> Scripted:
+    def copy(self, index: int) -> Scripted:
         other = Scripted(self.logits + 100 * index, index)
         self.asked.append((-1, index))
         return other
@@ -354,7 +354,7 @@ def test_votes_average_fresh_noise_and_copies_frozen_errors_too():
     assert 0.2 < fresh / frozen < 5  # so that the two claims differ
 
     def variance(copies: int) -> float:
-        chips = [chip.replica(index) for index in range(copies)]
+        chips = [chip.copy(index) for index in range(copies)]
         mean = torch.stack([chips[read % copies].read(x, read=read)[0] for read in range(16)]).mean(dim=0)
         return float((mean - exact).var())
 

@@ -29,7 +29,7 @@ def bench(monkeypatch):
         "SWEEP": (1.0,),
         "CHIPS": 1,
         "CALIBRATION": 4,
-        "REMEDIES": {"none": {}, "gain": {"compensate": "gain"}},
+        "REMEDIES": {"none": {}, "gain": {"wire_compensation": "gain"}},
     }
     for name, value in tiny.items():
         monkeypatch.setattr(module, name, value)

@@ -74,8 +74,8 @@ def test_little_resistance_is_none(encoding, pairs):
         else positive(ideal(**fields, **shape, wires=wires))
         for wires in ({}, {"r_word_line": 1e-6, "r_bit_line": 1e-6, "pairs": pairs, "order": "conductance"})
     )
-    assert with_.plan.column_tiles > 1
-    assert with_.plan.row_tiles > 1
+    assert with_.placement.column_tiles > 1
+    assert with_.placement.row_tiles > 1
     assert np.allclose(with_.read(inputs()), without.read(inputs()), atol=1e-4)
 
 
@@ -210,7 +210,7 @@ def test_chips_with_wires(tmp_path):
     told: list[tuple[int, int]] = []
     hw = hardware(wires={"r_word_line": 30.0, "r_bit_line": 30.0})
     chip = mho.map(small_cnn(), hw, calibrate=pictures(40), progress=lambda *at: told.append(at))
-    tiles = sum(layer.plan.tiles for layer in chip.layers.values())
+    tiles = sum(layer.placement.tiles for layer in chip.layers.values())
     assert told == [(k, tiles) for k in range(1, tiles + 1)]
     without = mho.map(small_cnn(), hardware(), calibrate=pictures(40), progress=lambda *at: told.append(at))
     assert len(told) == tiles
@@ -220,7 +220,7 @@ def test_chips_with_wires(tmp_path):
     chip.save(tmp_path / "chip")
     loaded = mho.load(tmp_path / "chip")
     assert torch.equal(loaded(pictures()), first)
-    assert torch.equal(loaded.replica(1)(pictures()), chip.replica(1)(pictures()))
+    assert torch.equal(loaded.copy(1)(pictures()), chip.copy(1)(pictures()))
     assert (loaded.layers["0"].matrix.moments == chip.layers["0"].matrix.moments).all()
 
 

@@ -46,12 +46,12 @@ def attack(
     """
     import torch
 
+    from ..mapping.voting.votes import Accuracy
     from ..models.attacks import fgsm, pgd
     from ..models.carlini_wagner import CarliniWagner, carlini_wagner
     from ..models.networks import NETWORKS
     from ..models.noise import set_inference_noise
     from ..models.train import evaluate
-    from ..models.votes import Accuracy
     from .progress import shown
 
     known = [name for name, entry in NETWORKS.items() if entry.attack is not None]

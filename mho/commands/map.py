@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 
-class Compensation(str, Enum):
+class WireCompensation(str, Enum):
     gain = "gain"
     program = "program"
 
@@ -26,7 +26,7 @@ def map(
     images: int = typer.Option(256, min=1, help="How many of them."),
     seed: int = typer.Option(0, help="Which chip."),
     exclude: list[str] = typer.Option([], help="Name or pattern of layers that stay digital; may be given again."),
-    compensate: Compensation | None = typer.Option(
+    wire_compensation: WireCompensation | None = typer.Option(
         None, help="What is done about the loss in wires: gains of columns, or cells programmed with it in mind."
     ),
     out: Path | None = typer.Option(None, help="Folder to save the mapped chip in."),
@@ -50,7 +50,7 @@ def map(
             calibrate=find_inputs(calibrate)[0][:images],
             seed=seed,
             exclude=exclude,
-            compensate=None if compensate is None else compensate.value,
+            wire_compensation=None if wire_compensation is None else wire_compensation.value,
             progress=tell,
         )
     if out is not None:

@@ -24,8 +24,8 @@ def schedule(
 
     For a saved chip also the energy, power and area of a decision.
     """
-    from ..mapping.decision import decision
-    from ..mapping.schedule import schedule as run
+    from ..mapping.architecture.decision import decision
+    from ..mapping.architecture.schedule import schedule as run
     from ..mapping.store import load
 
     try:

@@ -25,8 +25,8 @@ def vote(
     from ..inputs import find_inputs
     from ..mapping.checkpoint import build_model
     from ..mapping.store import load
-    from ..models.adaptive import adaptive_vote
-    from ..models.votes import vote as cast_votes
+    from ..mapping.voting.adaptive import adaptive_vote
+    from ..mapping.voting.votes import vote as cast_votes
     from .progress import shown
 
     inputs, labels = find_inputs(data)

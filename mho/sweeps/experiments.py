@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ..mapping.architecture.cost import layer_costs
+from ..mapping.architecture.decision import decision
 from ..mapping.chip import Chip
-from ..mapping.cost import layer_costs
-from ..mapping.decision import decision
 from ..mapping.reduce import reduce
-from ..models.adaptive import Tally, adaptive_vote
-from ..models.votes import Accuracy, order, prepare, reads_of, vote
+from ..mapping.voting.adaptive import Tally, adaptive_vote
+from ..mapping.voting.votes import Accuracy, order, prepare, reads_of, vote
 from .file import Settings
 
 ERROR = 0.01  # accepted by the adaptive votes of `voting` for a picture, unless the settings say
@@ -135,9 +135,9 @@ def voting(bench: Bench, settings: Settings) -> Columns:
     """One inference, all votes, and votes that stop once the lead is safe, decided from the same inferences.
 
     Columns: `pictures` used; `single`, `voted` and `adaptive`, the accuracy after one inference, after all votes, and
-    of `mho.models.adaptive` with at most as many and the error `vote_error` or 1 %, each with its 95 % Wilson interval
-    `..._low`, `..._high`; `mean_reads` of the adaptive votes, and `capped`, pictures that all votes did not make safe;
-    energies as in `accuracy`, `adaptive_energy_j` of a decision of adaptive votes.
+    of `mho.mapping.voting.adaptive` with at most as many and the error `vote_error` or 1 %, each with its 95 % Wilson
+    interval `..._low`, `..._high`; `mean_reads` of the adaptive votes, and `capped`, pictures that all votes did not
+    make safe; energies as in `accuracy`, `adaptive_energy_j` of a decision of adaptive votes.
 
     Raises:
         ValueError: a target width, which it does not know.
@@ -224,7 +224,7 @@ def _energy(chip: Chip) -> dict[str, float]:
 
 
 def _costs(chip: Chip, settings: Settings, energy: float, mean_reads: float, mean_rounds: float) -> Columns:
-    """What a decision costs (`mho.mapping.decision`), NaN where a converter has no bits, and so no cost.
+    """What a decision costs (`mho.mapping.architecture.decision`), NaN where a converter has no bits, and so no cost.
 
     `decision_energy_j` of all its inferences, and `total_energy_j` with the leakage of its share of the time of a full
     pipeline; `latency_s` from the input to the decision in an empty pipeline; `area_m2` of all copies. Adaptive votes

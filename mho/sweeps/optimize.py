@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..models.votes import whole_number
+from ..mapping.voting.votes import whole_number
 from .experiments import COSTS
 from .file import Values, describe, is_hardware
 from .folder import CONFIRMED, FIGURE, REPORT, SEARCH_MARK, TABLE, TRIALS, SweepFolder
 from .optimum import Optimum, front_of, ranked
-from .run import Source, hardware_text, joined, measure
+from .run import SweepLike, hardware_text, joined, measure
 from .search import Search
 from .tasks import Row, Task, tasks_of
 
@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 
 def optimize(
-    source: Source,
+    source: SweepLike,
     *,
     out: str | Path,
     jobs: int = 1,

@@ -11,18 +11,18 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from ..models.votes import whole_number
+from ..mapping.voting.votes import whole_number
 from .clusters import on_dask, on_ray
 from .file import Settings, Study, Sweep, field_of, is_hardware
 from .folder import MARK, TABLE, SweepFolder
 from .tasks import Row, Task, groups_of, run_group, tasks_of
 from .workers import cores, spread
 
-Source = str | Path | Mapping[str, Any]
+SweepLike = str | Path | Mapping[str, Any]
 
 
 def sweep(
-    source: Source,
+    source: SweepLike,
     *,
     out: str | Path,
     jobs: int = 1,
@@ -81,7 +81,7 @@ def measure(
     return rows
 
 
-def planned(source: Source, *, out: str | Path) -> pd.DataFrame:
+def planned(source: SweepLike, *, out: str | Path) -> pd.DataFrame:
     """The tasks of a sweep without running them: `task_id`, the point, and whether it is `done` in the folder."""
     folder, tasks = SweepFolder(out), tasks_of(Sweep.read(source))
     done = folder.done()

@@ -46,7 +46,9 @@ def compensated(
         scale[:, t, outputs] /= factor[:, : len(outputs)]
 
     with ThreadPoolExecutor(available(numba.config.NUMBA_NUM_THREADS)) as pool:
-        jobs = [pool.submit(adjust, t, columns) for t in range(placement.row_tiles) for columns in encoding.column_tiles]
+        jobs = [
+            pool.submit(adjust, t, columns) for t in range(placement.row_tiles) for columns in encoding.column_tiles
+        ]
         for job in jobs:
             job.result()
             if tell is not None:

@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cost import fake_chip, fake_layer
 
-from mho.crossbar.cost import Cost
+from mho.crossbar.components import Cost
 from mho.crossbar.hardware import Hardware
-from mho.crossbar.tile import Plan, Tile
-from mho.mapping.balance import balance, ways
-from mho.mapping.cost import demands, layer_costs, peak
-from mho.mapping.decision import decision
-from mho.mapping.schedule import schedule
-from mho.mapping.stages import reading
+from mho.crossbar.placement import Placement
+from mho.crossbar.tile import Tile
+from mho.mapping.architecture.cost import demands, layer_costs, peak
+from mho.mapping.architecture.decision import decision
+from mho.mapping.architecture.replication import replicate, ways
+from mho.mapping.architecture.schedule import schedule
+from mho.mapping.architecture.stages import reading
 
 TILE = Tile(rows=128, columns=64, encoding="differential")
 
@@ -26,7 +27,7 @@ def chip_of(layers: list[tuple[int, int]]) -> SimpleNamespace:
     """Layers of (positions, row tiles)."""
     return fake_chip(
         **{
-            f"layer{n}": fake_layer(positions=positions, plan=Plan.of(TILE, 128 * tiles, 32))
+            f"layer{n}": fake_layer(positions=positions, placement=Placement.of(TILE, 128 * tiles, 32))
             for n, (positions, tiles) in enumerate(layers)
         }
     )
@@ -37,9 +38,9 @@ def brute_force(chip: SimpleNamespace, budget: int, votes: int) -> tuple[float, 
     asked = demands(chip)
     fixed = [call.work / Cost().digital_rate for call in chip.trace if call.digital]
     fastest = latency = float("inf")
-    ranges = [range(1, budget // d.plan.tiles + 1) for d in asked.values()]
+    ranges = [range(1, budget // d.placement.tiles + 1) for d in asked.values()]
     for choice in product(*ranges):
-        if sum(n * d.plan.tiles for n, d in zip(choice, asked.values(), strict=True)) > budget:
+        if sum(n * d.placement.tiles for n, d in zip(choice, asked.values(), strict=True)) > budget:
             continue
         times, paces = list(fixed), list(fixed)
         for n, demand in zip(choice, asked.values(), strict=True):
@@ -61,8 +62,8 @@ def test_no_other_choice_is_better(layers: list[tuple[int, int]], spare: int, vo
     chip = chip_of(layers)
     budget = sum(tiles for _, tiles in layers) + spare
     fastest, latency = brute_force(chip, budget, votes)
-    quick = balance(chip, tiles=budget, votes=votes)
-    short = balance(chip, tiles=budget, votes=votes, goal="latency")
+    quick = replicate(chip, tiles=budget, votes=votes)
+    short = replicate(chip, tiles=budget, votes=votes, goal="latency")
     assert quick.slowest_s == pytest.approx(fastest, rel=1e-12)
     assert short.stages_s + (votes - 1) * short.slowest_s == pytest.approx(latency, rel=1e-12)
     assert max(quick.tiles, short.tiles) <= budget
@@ -77,7 +78,7 @@ def test_no_other_choice_is_better(layers: list[tuple[int, int]], spare: int, vo
 def test_a_plan_takes_as_long_as_it_says(layers: list[tuple[int, int]], votes: int) -> None:
     chip = chip_of(layers)
     area = 3 * layer_costs(chip)["area_m2"].sum()
-    plan = balance(chip, area=area, votes=votes, goal="latency")
+    plan = replicate(chip, area=area, votes=votes, goal="latency")
     assert plan.area_m2 <= area * (1 + 1e-12)
     run = schedule(chip, votes=votes, replicas=plan.replicas)
     if all(servers == 1 for servers in run.servers):
@@ -98,7 +99,7 @@ def test_a_plan_takes_as_long_as_it_says(layers: list[tuple[int, int]], votes: i
 )
 def test_bad_budgets_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        balance(chip_of([(4, 1), (1, 2)]), **arguments)
+        replicate(chip_of([(4, 1), (1, 2)]), **arguments)
 
 
 def chip_with_voter(**cost: float) -> SimpleNamespace:

@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 
 from .pipeline import Operation, Times, simulate
-from .stages import Plan, chain_plan, chip_plan
+from .stages import StagePlan, chain_plan, chip_plan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .chip import Chip
+    from ..chip import Chip
 
 __all__ = ["Schedule", "schedule"]
 
@@ -110,12 +110,13 @@ def schedule(
         names: of the stages.
         links: pairs (from, to) of places in `stages`, from before to, where they are no chain.
         steps: how many times each job goes through the chain of `stages`, as a sequence does through a recurrent layer.
-        replicas: copies of stages by name. A layer's copies share the positions of its picture, and jobs where there
-            are more copies than positions; copies of one of `stages` work on different jobs.
+        replicas: sets of tiles of layers by name, or servers of some of `stages`. Those of a layer share the positions
+            of its picture, and jobs where there are more than positions; those of one of `stages` work on different
+            jobs.
         buffers: results that fit between two stages, and jobs inside the loop of a recurrent layer; a stage with no
             room for its result waits. None: no limit.
-        copies: whole pipelines that share the votes of each input and work in step; the voter takes one vote of each
-            at a time.
+        copies: chips, whole pipelines, that share the votes of each input and work in step; the voter takes one vote of
+            each at a time.
         line_buffers: rows of a picture go on to the next layer of a chip as they are ready.
 
     Raises:
@@ -152,7 +153,7 @@ def _plan_of_times(
     links: Sequence[tuple[int, int]] | None,
     steps: int,
     replicas: Mapping[str, int],
-) -> Plan:
+) -> StagePlan:
     times = [_seconds(f"stages[{i}]", t) for i, t in enumerate(stages)]
     if not times:
         raise ValueError("stages: a pipeline needs at least one stage, got none")
@@ -171,7 +172,7 @@ def _plan_of_times(
     return replace(plan, servers=tuple(replicas.get(name, 1) for name in labels))
 
 
-def _run(plan: Plan, votes: int, inputs: int, copies: int, depth: int | None) -> Schedule:
+def _run(plan: StagePlan, votes: int, inputs: int, copies: int, depth: int | None) -> Schedule:
     rounds = -(-votes // copies)
     jobs = inputs * rounds
     operations, tick = plan.operations()
@@ -219,7 +220,7 @@ def _run(plan: Plan, votes: int, inputs: int, copies: int, depth: int | None) ->
 
 
 def _events(
-    plan: Plan,
+    plan: StagePlan,
     operations: Sequence[Operation],
     times: Times,
     rounds: int,

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..crossbar.converters import Drive
-from ..crossbar.hardware import Hardware
-from ..crossbar.periphery import Periphery
-from ..crossbar.tile import Plan
-from .errors import MappingError
+from ...crossbar.converters import Drive
+from ...crossbar.hardware import Hardware
+from ...crossbar.periphery import Periphery
+from ...crossbar.placement import Placement
+from ..errors import MappingError
 from .stages import check_converters, reading
 
 if TYPE_CHECKING:
-    from .chip import Chip
+    from ..chip import Chip
 
 __all__ = ["AREAS", "COMPONENTS", "Demand", "layer_costs", "peak"]
 
@@ -34,7 +34,7 @@ class Demand:
     """
 
     hardware: Hardware
-    plan: Plan
+    placement: Placement
     pulses: int
     positions: int
     array_energy_j: float
@@ -43,21 +43,21 @@ class Demand:
 
     def energy(self) -> dict[str, float]:
         """Joules by component."""
-        cost, plan, bits, adc_bits = self.hardware.cost, self.plan, *self._bits()
+        cost, placement, bits, adc_bits = self.hardware.cost, self.placement, *self._bits()
         times = reading(self)
-        word_lines, ends = plan.groups * plan.column_tiles * plan.rows, self._periphery()
-        conversions = self.positions * self.pulses * plan.conversions
-        outputs = self.positions * plan.groups * plan.outputs
+        word_lines, ends = placement.groups * placement.column_tiles * placement.rows, self._periphery()
+        conversions = self.positions * self.pulses * placement.conversions
+        outputs = self.positions * placement.groups * placement.outputs
         array = self.array_energy_j
         if cost.array_power is not None:
-            array = plan.tiles * cost.array_power * self.pulses * self.hardware.sensing.t_read
+            array = placement.tiles * cost.array_power * self.pulses * self.hardware.sensing.t_read
         # an input is written on arrival and read for every position, an output written and read on its way out
-        buffered = self.values + self.positions * plan.groups * plan.rows + 2 * outputs
-        registered = self.positions * word_lines + outputs * plan.row_tiles
+        buffered = self.values + self.positions * placement.groups * placement.rows + 2 * outputs
+        registered = self.positions * word_lines + outputs * placement.row_tiles
         return {
             "dac": self.positions * self.pulses * word_lines * ends.drivers * cost.pulse_energy(self._pulse_bits()),
             "array": self.positions * array,
-            "sense": self.positions * plan.conversions * ends.amplifiers * cost.sense_power * times.interval_s,
+            "sense": self.positions * placement.conversions * ends.amplifiers * cost.sense_power * times.interval_s,
             "adc": conversions * cost.conversion_energy(adc_bits),
             "digital": conversions * cost.shift_add_energy + self.work * cost.digital_energy,
             "buffer": bits * (buffered * cost.buffer_energy + registered * cost.register_energy),
@@ -66,7 +66,8 @@ class Demand:
 
     def area(self, replicas: int = 1) -> dict[str, float]:
         """Square metres by component, for a number of replicas of its tiles; digital unit and buffer are there once."""
-        cost, tile, tiles, ends = self.hardware.cost, self.plan.tile, replicas * self.plan.tiles, self._periphery()
+        cost, tile, ends = self.hardware.cost, self.placement.tile, self._periphery()
+        tiles = replicas * self.placement.tiles
         adcs = tiles * cost.adcs_per_tile
         return {
             "dac": tiles * ends.all_drivers * cost.dac_area * self._pulse_bits(),
@@ -80,7 +81,7 @@ class Demand:
 
     def leakage(self, replicas: int = 1) -> float:
         """Watts that it takes whether it works or not."""
-        cost, tiles, ends = self.hardware.cost, replicas * self.plan.tiles, self._periphery()
+        cost, tiles, ends = self.hardware.cost, replicas * self.placement.tiles, self._periphery()
         of_tile = (
             cost.adcs_per_tile * cost.adc_leakage
             + ends.all_drivers * cost.dac_leakage
@@ -92,10 +93,10 @@ class Demand:
     @property
     def operations(self) -> int:
         """Multiplications and additions."""
-        return 2 * self.positions * self.plan.groups * self.plan.rows * self.plan.outputs
+        return 2 * self.positions * self.placement.groups * self.placement.rows * self.placement.outputs
 
     def _periphery(self) -> Periphery:
-        return Periphery.of(self.plan.tile, self.hardware.wires)
+        return Periphery.of(self.placement.tile, self.hardware.wires)
 
     def _bits(self) -> tuple[int, int]:
         dac, adc = self.hardware.dac.bits, self.hardware.adc.bits
@@ -109,7 +110,7 @@ class Demand:
     def _buffer_bits(self) -> float:
         """Size of its buffer: given for a tile, or one picture of its inputs."""
         given = self.hardware.cost.buffer_bits
-        return self.values * self._bits()[0] if given is None else given * self.plan.tiles
+        return self.values * self._bits()[0] if given is None else given * self.placement.tiles
 
 
 def demands(chip: Chip) -> dict[str, Demand]:
@@ -128,7 +129,9 @@ def demands(chip: Chip) -> dict[str, Demand]:
         check_converters(hardware, f"layer {name!r}: ")
         mine = [call for call in chip.trace if call.layer == name]
         values, work = sum(call.values for call in mine), sum(call.work for call in mine)
-        found[name] = Demand(hardware, layer.plan, layer.pulses, layer.positions, layer.array_energy_j, values, work)
+        found[name] = Demand(
+            hardware, layer.placement, layer.pulses, layer.positions, layer.array_energy_j, values, work
+        )
     return found
 
 
@@ -140,8 +143,8 @@ def layer_costs(chip: Chip) -> pd.DataFrame:
     sense, adc, digital, buffer and interconnect, and `energy_j`, their sum; `tiles`; `operations`, multiplications and
     additions; `area_<component>_m2` and `area_m2`; `leakage_w`, beside the energies.
 
-    All tiles of a layer work in parallel: see `mho.mapping.stages.reading`. Digital work between two layers on tiles
-    counts for the one before it.
+    All tiles of a layer work in parallel: see `mho.mapping.architecture.stages.reading`. Digital work between two
+    layers on tiles counts for the one before it.
 
     Raises:
         MappingError: no layer on tiles, a converter without a number of bits, or a layer that has seen no input yet.
@@ -159,7 +162,7 @@ def _row(name: str, demand: Demand) -> dict[str, Any]:
         "stage_time_s": times.time(demand.positions),
         **{f"energy_{part}_j": joules for part, joules in energy.items()},
         "energy_j": sum(energy.values()),
-        "tiles": demand.plan.tiles,
+        "tiles": demand.placement.tiles,
         "operations": demand.operations,
         **{f"area_{part}_m2": size for part, size in area.items()},
         "area_m2": sum(area.values()),
@@ -181,11 +184,11 @@ def peak(hardware: Hardware, tiles: int = 1) -> pd.DataFrame:
     if hardware.cost.array_power is None:
         raise MappingError("cost.array_power is null, and without a network there is no array to take it from; set it")
     tile = hardware.tile
-    plan = Plan.of(tile, tile.rows, tile.outputs, groups=tiles)
+    placement = Placement.of(tile, tile.rows, tile.outputs, groups=tiles)
     pulses = Drive.of(hardware.dac, 1.0, signed=False).pulses
 
     def demand(work: int) -> Demand:
-        return Demand(hardware, plan, pulses, 1, 0.0, tiles * tile.rows, work)
+        return Demand(hardware, placement, pulses, 1, 0.0, tiles * tile.rows, work)
 
     interval = reading(demand(0)).interval_s
     busy = demand(round(hardware.cost.digital_rate * interval))

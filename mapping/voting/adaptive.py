@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ..mapping.chip import Chip
-from ..mapping.cost import layer_costs
+from ..architecture.cost import layer_costs
+from ..chip import Chip
 from .votes import Accuracy, Array, Progress, Result, order, prepare, reads_of
 
 CAUTION = 0.25  # votes that each of two classes is credited with before a bet; any value above 0 keeps the guarantee

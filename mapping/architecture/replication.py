@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..errors import MappingError
 from .closed_forms import sequential
 from .cost import Demand, demands
 from .decision import Decision, decision
-from .errors import MappingError
 from .stages import chip_plan, reading
 
 if TYPE_CHECKING:
-    from .chip import Chip
+    from ..chip import Chip
 
-__all__ = ["Balance", "balance", "ways"]
+__all__ = ["Replication", "replicate", "ways"]
 
 
 @dataclass(frozen=True)
-class Balance:
+class Replication:
     """Replicas of layers that fit a budget.
 
     Attributes:
-        replicas: number of copies of each layer on tiles, by name; what `mho.schedule` takes.
+        replicas: sets of tiles of each layer, by name; what `mho.schedule` takes.
         tiles, area_m2: that they take in all.
         slowest_s: of the slowest stage, the least time between two votes.
         stages_s: of all stages together.
@@ -51,14 +51,14 @@ class _Option(NamedTuple):
     pace_s: float
 
 
-def balance(
+def replicate(
     chip: Chip,
     *,
     tiles: int | None = None,
     area: float | None = None,
     votes: int = 1,
     goal: Literal["throughput", "latency"] = "throughput",
-) -> Balance:
+) -> Replication:
     """The best numbers of replicas of the layers on tiles under a budget of tiles or of area.
 
     For `throughput` no other choice has a shorter slowest stage, and of those that have it this one takes the least of
@@ -68,17 +68,17 @@ def balance(
 
     Args:
         chip: a mapped network.
-        tiles: that may be used in all, one copy of each layer included.
+        tiles: that may be used in all, one set for each layer included.
         area: that the layers may take, in square metres, instead of tiles. Where layers have tiles of different size,
             what a replica takes is rounded up to 1 / 20000 of it.
         votes: K.
         goal: what is to be best.
 
     Raises:
-        MappingError: no budget or two, one that does not hold a copy of each layer, or no such goal.
+        MappingError: no budget or two, one that does not hold a set of tiles for each layer, or no such goal.
     """
     if (tiles is None) == (area is None):
-        raise MappingError("balance: give a budget of either tiles or area, not both and not neither")
+        raise MappingError("replicate: give a budget of either tiles or area, not both and not neither")
     if goal not in ("throughput", "latency"):
         raise MappingError(f"goal: throughput or latency, got {goal!r}")
     if votes < 1:
@@ -87,7 +87,7 @@ def balance(
     asked = demands(chip)
     least = sum(_size(demand, 1, field) for demand in asked.values())
     if budget < least:
-        raise MappingError(f"{field}: one copy of each layer takes {least:g}, got a budget of {budget:g}")
+        raise MappingError(f"{field}: one set of tiles for each layer takes {least:g}, got a budget of {budget:g}")
     steps = [_size(demand, 2, field) - _size(demand, 1, field) for demand in asked.values()]
     prices, most = _in_units(steps, budget - least)
     options = []
@@ -105,9 +105,9 @@ def balance(
     if goal == "latency":
         chosen = _shortest(options, floor, most, votes, chosen)
     replicas = {name: option.replicas for name, option in zip(asked, chosen, strict=True)}
-    return Balance(
+    return Replication(
         replicas,
-        sum(replicas[name] * demand.plan.tiles for name, demand in asked.items()),
+        sum(replicas[name] * demand.placement.tiles for name, demand in asked.items()),
         sum(sum(demand.area(replicas[name]).values()) for name, demand in asked.items()),
         max(floor, *(option.pace_s for option in chosen)),
         sum(digital) + sum(option.time_s for option in chosen),
@@ -115,7 +115,7 @@ def balance(
 
 
 def _size(demand: Demand, replicas: int, field: str) -> float:
-    return float(replicas * demand.plan.tiles) if field == "tiles" else sum(demand.area(replicas).values())
+    return float(replicas * demand.placement.tiles) if field == "tiles" else sum(demand.area(replicas).values())
 
 
 def _in_units(steps: list[float], spare: float) -> tuple[list[int], int]:
@@ -241,7 +241,7 @@ def ways(chip: Chip, votes: int) -> pd.DataFrame:
     one = decision(chip, votes)
     voter = chip.hardware.cost.digital_time
     alone = decision(chip, 1).latency_s - voter
-    replicas = balance(chip, area=votes * one.area_m2, votes=votes, goal="latency").replicas
+    replicas = replicate(chip, area=votes * one.area_m2, votes=votes, goal="latency").replicas
     table: dict[str, Decision] = {
         "pipelined": one,
         "lines": decision(chip, votes, line_buffers=True),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
-from ..mapping.chip import Chip
+from ..chip import Chip
 
 TOGETHER = 24e6  # bytes of the largest layer output of the reads made at once: more would not stay in memory kept
 
@@ -156,7 +156,7 @@ def vote(
         images: (n, ...) samples, as a tensor or a NumPy array.
         k: inferences a sample.
         batch_size: samples worked off together, at most; None takes all at once.
-        copies: chips that the inferences are dealt out to in turn: this one and others of its design (`Chip.replica`).
+        copies: chips that the inferences are dealt out to in turn: this one and others of its design (`Chip.copy`).
         rule: hard counts one vote an inference, soft averages the softmax.
         first_sample: place of the first of these samples in the whole data set, when they are a part of it.
         progress: told after each batch how many samples are done, and how many there are.
@@ -217,7 +217,7 @@ def prepare(
     if rule not in ("hard", "soft"):
         raise ValueError(f"rule must be 'hard' or 'soft', got {rule!r}")
     others = [index for index in range(copies) if index != chip.copy_index][: copies - 1]
-    chips = [chip, *(chip.replica(index) for index in others)]
+    chips = [chip, *(chip.copy(index) for index in others)]
     batches = -(-len(images) // size)
     size = -(-len(images) // batches)  # the same for all but the last
     return Election(chips, images, k, size, copies, first_sample, progress)

@@ -9,16 +9,16 @@ from itertools import pairwise
 from math import ceil, gcd, log2
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from .errors import MappingError
+from ..errors import MappingError
 from .pipeline import Operation, loops_of
 
 if TYPE_CHECKING:
-    from ..crossbar.hardware import Hardware
-    from ..crossbar.tile import Plan as TilePlan
-    from .chip import Chip
-    from .trace import Call
+    from ...crossbar.hardware import Hardware
+    from ...crossbar.placement import Placement
+    from ..chip import Chip
+    from ..trace import Call
 
-__all__ = ["Plan", "Reading", "Work", "chip_plan", "reading", "unit_names"]
+__all__ = ["Reading", "StagePlan", "Work", "chip_plan", "reading", "unit_names"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Readable(Protocol):
     @property
     def hardware(self) -> Hardware: ...
     @property
-    def plan(self) -> TilePlan: ...
+    def placement(self) -> Placement: ...
     @property
     def pulses(self) -> int: ...
 
@@ -56,11 +56,12 @@ def reading(layer: Readable) -> Reading:
     tile takes longest. With `cost.overlap` the next pulse is integrated meanwhile, and the longer of the two sets the
     pace. The partial sums of the row tiles are added in a tree.
     """
-    hardware, plan, cost = layer.hardware, layer.plan, layer.hardware.cost
-    full_tile = replace(plan, groups=1, row_tiles=1, column_tiles=1, outputs=min(plan.outputs, plan.tile.outputs))
+    hardware, placement, cost = layer.hardware, layer.placement, layer.hardware.cost
+    outputs = min(placement.outputs, placement.tile.outputs)
+    full_tile = replace(placement, groups=1, row_tiles=1, column_tiles=1, outputs=outputs)
     integrate = cost.drive_time + hardware.sensing.t_read
     convert = full_tile.conversions / (cost.adcs_per_tile * cost.adc_rate)
-    tail = ceil(log2(plan.row_tiles)) * cost.add_time + cost.digital_time
+    tail = ceil(log2(placement.row_tiles)) * cost.add_time + cost.digital_time
     if cost.overlap:
         return Reading(min(integrate, convert), layer.pulses * max(integrate, convert), tail)
     return Reading(0.0, layer.pulses * (integrate + convert), tail)
@@ -91,7 +92,7 @@ class Work(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class StagePlan:
     """Stages and what one job does on them.
 
     names: of the stages. servers: jobs that a stage works on at once. work: the calls of one job, each after those
@@ -107,10 +108,10 @@ class Plan:
         needed = {before for work in self.work for before in work.after}
         return [number for number in range(len(self.work)) if number not in needed]
 
-    def with_voter(self, name: str, seconds: float) -> Plan:
+    def with_voter(self, name: str, seconds: float) -> StagePlan:
         """The same with a last stage that waits for all the others."""
         voter = Work(len(self.names), 0.0, seconds, tuple(self.ends()))
-        return Plan((*self.names, name), (*self.servers, 1), (*self.work, voter))
+        return StagePlan((*self.names, name), (*self.servers, 1), (*self.work, voter))
 
     def operations(self) -> tuple[list[Operation], Fraction]:
         """The operations of the event loop, and the seconds of one of its ticks: the largest that all times are
@@ -156,13 +157,13 @@ class Plan:
 
 def chain_plan(
     names: Sequence[str], times: Sequence[float], links: Sequence[tuple[int, int]] | None, steps: int = 1
-) -> Plan:
+) -> StagePlan:
     """Stages one after the other, or linked as given; passed through so many times by each job, step after step."""
     count = len(times)
     pairs = list(pairwise(range(steps * count))) if links is None else links
     after = [tuple(sorted({a for a, b in pairs if b == call})) for call in range(steps * count)]
     work = tuple(Work(call % count, 0.0, times[call % count], after[call]) for call in range(steps * count))
-    return Plan(tuple(names), (1,) * count, work)
+    return StagePlan(tuple(names), (1,) * count, work)
 
 
 def unit_names(calls: Sequence[Call]) -> list[str]:
@@ -170,13 +171,13 @@ def unit_names(calls: Sequence[Call]) -> list[str]:
     return [call.layer if not call.digital else f"{call.layer or 'input'}.digital" for call in calls]
 
 
-def chip_plan(chip: Chip, replicas: Mapping[str, int] | None = None, line_buffers: bool = False) -> Plan:
+def chip_plan(chip: Chip, replicas: Mapping[str, int] | None = None, line_buffers: bool = False) -> StagePlan:
     """The plan of a mapped network.
 
     Args:
         chip: mapped with calibration inputs, from which it knows its graph.
-        replicas: number of copies of layers by name. They share the positions of one picture, and whole jobs where
-            there are more copies than positions.
+        replicas: sets of tiles of layers by name. They share the positions of one picture, and whole jobs where there
+            are more of them than positions.
         line_buffers: rows of a picture go on to the next layer as they are ready, not the picture as a whole.
 
     Raises:
@@ -193,8 +194,8 @@ def chip_plan(chip: Chip, replicas: Mapping[str, int] | None = None, line_buffer
     unseen = [name for name in chip.layers if all(call.layer != name or call.digital for call in calls)]
     if unseen:
         raise MappingError(f"schedule: layer(s) {', '.join(unseen)} took no part in the inference that was recorded")
-    copies = dict(replicas or {})
-    unknown = [name for name in copies if name not in chip.layers]
+    counts = dict(replicas or {})
+    unknown = [name for name in counts if name not in chip.layers]
     if unknown:
         raise MappingError(
             f"replicas: {', '.join(map(repr, unknown))} is no layer on tiles; those are {', '.join(chip.layers)}"
@@ -216,9 +217,9 @@ def chip_plan(chip: Chip, replicas: Mapping[str, int] | None = None, line_buffer
             rate = chip.hardware.cost.digital_rate
             work.append(Work(stage, 0.0, call.work / rate / len(needs), call.after, needs, rows_in))
             continue
-        times, count = readings[call.layer], copies.get(call.layer, 1)
+        times, count = readings[call.layer], counts.get(call.layer, 1)
         share = min(count, call.positions)
         servers[stage] = max(servers[stage], count // share)
         rows = ceil(call.positions / len(needs) / share) * times.interval_s
         work.append(Work(stage, times.fill_s + times.tail_s, rows, call.after, needs, rows_in))
-    return Plan(tuple(names), tuple(servers), tuple(work))
+    return StagePlan(tuple(names), tuple(servers), tuple(work))

@@ -24,8 +24,8 @@ ZERO = "its weights are all zero"
 OWN = "parameters of its own: "
 
 
-class Plan:
-    """The placement of a model, which is changed in place.
+class Selection:
+    """Which layers of a model are on tiles; it is changed in place.
 
     Attributes:
         model: with its recurrent layers as steps and, once placed, with layers on tiles.

@@ -10,7 +10,7 @@ from .cost import SCALES_WITH_V, demands
 from .schedule import schedule
 
 if TYPE_CHECKING:
-    from .chip import Chip
+    from ..chip import Chip
 
 __all__ = ["Decision", "decision"]
 
