@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,12 @@ class Design:
             solved for; None for inputs spread evenly over their range.
         wire_compensation: what is done about the loss in wires: gains of the columns, measured on each chip, or
             conductances chosen with the loss in mind.
-        encodings: of each group.
     """
 
     matrix: Matrix
     drive: Drive
-    moments: Array | None
-    wire_compensation: WireCompensation | None
-    encodings: tuple[Encoding, ...]
+    moments: Array | None = None
+    wire_compensation: WireCompensation | None = None
 
     @classmethod
     def of(
@@ -54,21 +53,32 @@ class Design:
         Raises:
             ValueError: more planes than have random numbers, or weights that the encoding does not take.
         """
-        placement = matrix.placement
-        planes = drive.pulses * placement.tile.slices * placement.row_tiles
+        design = cls(matrix, drive, moments, wire_compensation)
+        vars(design)["encodings"] = design._encoded(tell)
+        return design
+
+    def __post_init__(self) -> None:
+        placement, pulses = self.placement, self.drive.pulses
+        planes = pulses * placement.tile.slices * placement.row_tiles
         if planes > SUPPLY_PLANE:
             raise ValueError(
-                f"layer {matrix.name!r}: pulses x slices x row tiles must be at most {SUPPLY_PLANE}, got {planes}"
+                f"layer {self.matrix.name!r}: pulses x slices x row tiles must be at most {SUPPLY_PLANE}, got {planes}"
             )
-        plain = cls(matrix, drive, moments, wire_compensation, ())
-        encodings = []
-        for g in range(placement.groups):
-            rows = plain.rows_of(g)
-            encoding = Encoding.of(rows, placement, matrix.hardware.cell)
-            if wire_compensation == "program":
-                encoding = compensated(encoding, rows, matrix.hardware.wires, plain.moments_of(g), tell)
-            encodings.append(encoding)
-        return cls(matrix, drive, moments, wire_compensation, tuple(encodings))
+
+    @cached_property
+    def encodings(self) -> tuple[Encoding, ...]:
+        """Of each group. Where conductances are chosen with wires in mind, these are solved at the first use."""
+        return self._encoded(None)
+
+    def _encoded(self, tell: Tell | None) -> tuple[Encoding, ...]:
+        found = []
+        for g in range(self.placement.groups):
+            rows = self.rows_of(g)
+            encoding = Encoding.of(rows, self.placement, self.hardware.cell)
+            if self.wire_compensation == "program":
+                encoding = compensated(encoding, rows, self.hardware.wires, self.moments_of(g), tell)
+            found.append(encoding)
+        return tuple(found)
 
     @property
     def hardware(self) -> Hardware:

@@ -10,10 +10,10 @@ import numpy as np
 
 from .converters import digits, input_codes
 from .hardware import Hardware
-from .kernels.plain import gather
-from .matrix import TiledMatrix
+from .packed import read_shares
+from .patches import gather
 from .periphery import Periphery
-from .programmed import read_shares
+from .programmed import Programmed
 from .slow_noise import shared_on_average
 from .wiring import Reach, reach_row_tile
 
@@ -110,12 +110,12 @@ def gain_of(product: Array, mean: Array) -> float:
     return float((product * mean).sum()) / power if power else 1.0
 
 
-def expected_errors(matrix: TiledMatrix, x: Array, reads: int) -> Errors:
-    """The errors to expect of a series of reads of x (samples, depth, height, width, channels): `TiledMatrix.read`.
+def expected_errors(matrix: Programmed, x: Array, reads: int) -> Errors:
+    """The errors to expect of a series of reads of x (samples, depth, height, width, channels): see `Reader.read`.
 
     Clipping is left out. Cells are taken as independent of each other, and currents as spread over many levels.
     """
-    groups = [_group_errors(matrix, x, g, reads) for g in range(matrix.placement.groups)]
+    groups = [_group_errors(matrix, x, g, reads) for g in range(matrix.design.placement.groups)]
     product, y, mean = (np.concatenate([getattr(g, name) for g in groups], axis=1) for name in ("product", "y", "mean"))
     joined = Errors(product, y, mean)
     for part in ("frozen", "slow", "fresh"):
@@ -130,12 +130,12 @@ def expected_errors(matrix: TiledMatrix, x: Array, reads: int) -> Errors:
     return joined
 
 
-def _group_errors(matrix: TiledMatrix, x: Array, group: int, reads: int) -> Errors:
-    hardware, placement, drive = matrix.hardware, matrix.placement, matrix.drive
-    assert drive is not None
+def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> Errors:
+    design, hardware = programmed.design, programmed.hardware
+    matrix, placement, drive = design.matrix, design.placement, design.drive
     sensing, cell = hardware.sensing, hardware.cell
     weights = matrix.weights[group].astype(np.float64)
-    patches = gather(x.astype(np.float64), matrix.geometry(x.shape, group))
+    patches = gather(x.astype(np.float64), programmed.reader.geometry(x.shape, group))
     bias = np.zeros(placement.outputs) if matrix.bias is None else matrix.bias[group].astype(np.float64)
     if matrix.bias_on_array:
         weights = np.concatenate([weights, bias[None] / drive.limit])
@@ -147,8 +147,8 @@ def _group_errors(matrix: TiledMatrix, x: Array, group: int, reads: int) -> Erro
     base = 2**drive.digit_bits - 1 if drive.pulses > 1 else drive.full_code
     pulse_weights = [base * 2.0 ** (drive.digit_bits * q) / drive.full_code for q in range(drive.pulses)]
 
-    encoding, cells, moments = matrix.encodings[group], Cells.of(hardware), matrix.moments_of(group)
-    scale = matrix.programmed[group].planes.scale.astype(np.float64)
+    encoding, cells, moments = design.encodings[group], Cells.of(hardware), design.moments_of(group)
+    scale = programmed.packed[group].planes.scale.astype(np.float64)
     shares = [read_shares(hardware, part) for part in cell.read_noise.parts]
     lasting = [shared_on_average(share, reads) for share in shares]
     alone = [share[0] for share in shares]  # drawn anew in each pulse; what lasts longer is the same in all of a read
@@ -157,8 +157,8 @@ def _group_errors(matrix: TiledMatrix, x: Array, group: int, reads: int) -> Erro
     amplifiers = Periphery.of(placement.tile, hardware.wires).amplifiers
     step = np.zeros(placement.tile.slices)
     if hardware.adc.bits is not None:
-        relative = hardware.adc.codes(matrix.signed_currents).relative_step
-        step = matrix.full_scale * relative * sensing.v_read * cell.g_max
+        relative = hardware.adc.codes(design.signed_currents).relative_step
+        step = programmed.ranges.full_scale * relative * sensing.v_read * cell.g_max
 
     zero = np.zeros_like(product)
     mean, spread, slow, readings, white, amplifier, quantised, undithered, gain = (zero.copy() for _ in range(9))

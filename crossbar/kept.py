@@ -8,23 +8,26 @@ used.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .cells import Cells
+from .design import Design
 from .kernels.panel import PANEL
 from .kernels.philox import GROUP
 from .kernels.read import Planes
-from .programmed import INT32_MAX, Programmed, largest_factors, read_shares
+from .packed import INT32_MAX, Packed, largest_factors, packed_edges, slow_shares
+from .programmed import Programmed
+from .ranges import Ranges
+from .reader import Seeds
 from .row_tile import BINS
 from .slow_noise import DOUBLINGS
 
-if TYPE_CHECKING:
-    from .matrix import TiledMatrix
-
 Array = np.ndarray[Any, Any]
-PARTS = ("row_conductance", "histogram", "slow_std", "slow_shares")  # of `Programmed`, beside its planes
+PARTS = ("row_conductance", "histogram", "slow_std", "slow_shares")  # of `Packed`, beside its planes
 MOST = float(np.finfo(np.float32).max)
 
 
@@ -37,54 +40,44 @@ class Slot(NamedTuple):
     high: float = MOST
 
 
-def arrays_of(matrix: TiledMatrix) -> list[dict[str, Array]]:
-    """The arrays of each group of a programmed matrix, which `restore` takes back."""
-    found = []
-    for programmed in matrix.programmed:
-        arrays = programmed.planes._asdict() | {key: getattr(programmed, key) for key in PARTS}
-        if matrix.wire_compensation == "gain":
-            arrays["gains"] = programmed.gains
-        found.append(arrays)
+def arrays_of(programmed: Programmed) -> list[dict[str, Array]]:
+    """The arrays of each group of a programmed matrix, which `restored` takes back."""
+    found = [packed.planes._asdict() | {key: getattr(packed, key) for key in PARTS} for packed in programmed.packed]
+    for arrays, gains in zip(found, programmed.ranges.gains, strict=False):
+        arrays["gains"] = gains
     return found
 
 
-def names_of(matrix: TiledMatrix) -> tuple[str, ...]:
+def names_of(design: Design) -> tuple[str, ...]:
     """The names of the arrays of each group."""
-    return (*Planes._fields, *PARTS, *(("gains",) if matrix.wire_compensation == "gain" else ()))
+    return (*Planes._fields, *PARTS, *(("gains",) if design.wire_compensation == "gain" else ()))
 
 
-def restore(matrix: TiledMatrix, groups: list[Mapping[str, Array]]) -> None:
-    """Give a matrix, whose drive is set, the cells that `arrays_of` told of, instead of programming it.
+def restored(
+    design: Design, cells: Cells, seeds: Seeds, ranges: Ranges, groups: list[Mapping[str, Array]]
+) -> Programmed:
+    """A matrix with what `arrays_of` told of, instead of programming its cells.
 
     Raises:
         ValueError: an array that this matrix cannot have on its hardware.
     """
-    assert matrix.drive is not None
     found = []
     for g, arrays in enumerate(groups):
-        for key, slot in _slots(matrix, arrays).items():
+        for key, slot in _slots(design, arrays).items():
             check(f"{g}.{key}", arrays[key], slot)
-        edges, reference = _partition(matrix)
-        for key, exact in (("edges", edges), ("reference", reference), ("bias", matrix.bias_of(g))):
+        edges = packed_edges(design)
+        for key, exact in (("edges", edges), ("reference", _reference(design)), ("bias", design.bias_of(g))):
             if arrays[key].dtype != exact.dtype or not np.array_equal(arrays[key], exact):
                 raise ValueError(f"{g}.{key} does not fit its layer and the tiles of its hardware")
-        _check_counts(matrix, arrays["histogram"])
-        largest = largest_factors(matrix.placement, matrix.drive)
+        _check_counts(design, arrays["histogram"])
+        largest = largest_factors(design.placement, design.drive)
         for key, factor in zip(("mean", "variance"), largest, strict=True):
             if factor is not None and arrays[key].size:
                 _check_sums(f"{g}.{key}", arrays[key], edges, factor)
         planes = Planes(**{key: arrays[key] for key in Planes._fields})
-        pedestal = matrix.hardware.cell.g_min / matrix.hardware.cell.g_max
-        found.append(
-            Programmed(
-                planes,
-                **{key: arrays[key] for key in PARTS},
-                limit=matrix.drive.limit,
-                pedestal=pedestal if matrix.placement.tile.encoding == "single" else 0.0,
-                gains=arrays.get("gains", np.ones(_outputs(matrix))),
-            )
-        )
-    matrix.adopt(found)
+        found.append(Packed(planes, **{key: arrays[key] for key in PARTS}))
+    gains = tuple(arrays["gains"] for arrays in groups) if design.wire_compensation == "gain" else ()
+    return Programmed.assembled(design, cells, seeds, replace(ranges, gains=gains), tuple(found))
 
 
 def check(name: str, array: Array, slot: Slot) -> None:
@@ -101,33 +94,30 @@ def check(name: str, array: Array, slot: Slot) -> None:
         raise ValueError(f"{name} must be from {slot.low:g} to {slot.high:g}, got {low:g} to {high:g}")
 
 
-def _outputs(matrix: TiledMatrix) -> tuple[int, int, int]:
-    return matrix.placement.tile.slices, matrix.placement.row_tiles, matrix.placement.outputs
+def _outputs(design: Design) -> tuple[int, int, int]:
+    return design.placement.tile.slices, design.placement.row_tiles, design.placement.outputs
 
 
-def _columns(matrix: TiledMatrix) -> int:
+def _columns(design: Design) -> int:
     """Outputs, and reference columns behind them."""
-    placement = matrix.placement
+    placement = design.placement
     return placement.outputs + (placement.column_tiles if placement.tile.reference_columns else 0)
 
 
-def _slots(matrix: TiledMatrix, arrays: Mapping[str, Array]) -> dict[str, Slot]:
-    """What each array of a group must be, but `edges` and `reference`: see `Planes` and `Programmed`.
+def _slots(design: Design, arrays: Mapping[str, Array]) -> dict[str, Slot]:
+    """What each array of a group must be, but `edges` and `reference`: see `Planes` and `Packed`.
 
     `variance` and `uniform` are there or not as the cells of a tile are alike or not, which `arrays` tells.
     """
-    assert matrix.drive is not None
-    placement, hardware, columns = matrix.placement, matrix.hardware, _columns(matrix)
+    placement, hardware, columns = design.placement, design.hardware, _columns(design)
     slices, row_tiles = placement.tile.slices, placement.row_tiles
-    integers = largest_factors(placement, matrix.drive)[0] is not None
+    integers = largest_factors(placement, design.drive)[0] is not None
     kind = np.int16 if integers else np.float32
     depth = ((placement.rows + 1) // 2, 2 * PANEL) if integers else (placement.rows, PANEL)
     packed, padded = (slices, -(-columns // PANEL), *depth), columns + -columns % GROUP
     spread = arrays["variance"].size > 0
     uniform = arrays["uniform"].size > 0 and not spread
-    sources = hardware.cell.read_noise.parts
-    lasting = hardware.sensing.read_interval is not None and any(read_shares(hardware, s)[0] < 1 for s in sources)
-    parts = len(sources) if lasting else 0
+    parts = len(slow_shares(hardware))
     slots = {
         "mean": Slot(packed, kind, -MOST),
         "variance": Slot(packed if spread else (slices, 0, 0, 0), kind),
@@ -141,25 +131,21 @@ def _slots(matrix: TiledMatrix, arrays: Mapping[str, Array]) -> dict[str, Slot]:
         "slow_std": Slot((parts, slices, placement.rows, columns), np.float32),
         "slow_shares": Slot((parts, DOUBLINGS + 2), np.float64, 0.0, 1.0),
     }
-    if matrix.wire_compensation == "gain":
-        slots["gains"] = Slot(_outputs(matrix), np.float64, -MOST)
+    if design.wire_compensation == "gain":
+        slots["gains"] = Slot(_outputs(design), np.float64, -MOST)
     return slots
 
 
-def _partition(matrix: TiledMatrix) -> tuple[Array, Array]:
-    """`edges` and `reference` of `Planes`, which follow from placement and drive."""
-    assert matrix.drive is not None
-    placement, outputs = matrix.placement, np.arange(matrix.placement.outputs)
-    pairs = largest_factors(placement, matrix.drive)[0] is not None
-    rows, tile = placement.rows, placement.tile
-    edges = np.array([*placement.edges[:-1], rows + rows % 2 if pairs else rows], dtype=np.int64)
-    return edges, placement.outputs + outputs // tile.outputs if tile.reference_columns else outputs[:0]
+def _reference(design: Design) -> Array:
+    """`reference` of `Planes`, which follows from the placement."""
+    placement, outputs = design.placement, np.arange(design.placement.outputs)
+    return placement.outputs + outputs // placement.tile.outputs if placement.tile.reference_columns else outputs[:0]
 
 
-def _check_counts(matrix: TiledMatrix, histogram: Array) -> None:
+def _check_counts(design: Design, histogram: Array) -> None:
     """Every cell of a group is counted once."""
-    polarities = 2 if matrix.placement.tile.encoding.startswith("differential") else 1
-    cells = prod((matrix.placement.tile.slices, polarities, matrix.placement.rows, _columns(matrix)))
+    polarities = 2 if design.placement.tile.encoding.startswith("differential") else 1
+    cells = prod((design.placement.tile.slices, polarities, design.placement.rows, _columns(design)))
     if int(histogram.sum()) != cells:
         raise ValueError(f"histogram counts {int(histogram.sum())} cells, its tiles have {cells}")
 

@@ -10,11 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..devices.read_noise import Source
-<<<<<<<< HEAD:crossbar/packed.py
 from .cells import Cells
 from .wire_compensation import gains_of
-========
->>>>>>>> wt-R:crossbar/programmed.py
 from .converters import Drive
 from .design import Design, Tell
 from .encoding import Encoding
@@ -26,15 +23,8 @@ from .kernels.read import Planes
 from .keys import Key
 from .periphery import Periphery
 from .placement import Placement
-<<<<<<<< HEAD:crossbar/packed.py
 from .row_tile import Assembly, RowTile, through_wires
 from .slow_noise import block_shares, perturbed
-========
-from .row_tile import Draw, RowTile, through_wires
-from .slow_noise import block_shares, perturbed
-from .wire_compensation import gains_of
-from .wiring import Moments
->>>>>>>> wt-R:crossbar/programmed.py
 
 Array = np.ndarray[Any, Any]
 INT16_MAX, INT32_MAX = 2**15 - 1, 2**31 - 1
@@ -93,11 +83,7 @@ class Packed:
         """(row tiles,) word lines of each."""
         return np.diff([*self.planes.edges[:-1], self.row_conductance.shape[1]])
 
-<<<<<<<< HEAD:crossbar/packed.py
     def compensated(self, start: Packed) -> Packed:
-========
-    def drift_compensated(self, start: Programmed) -> Programmed:
->>>>>>>> wt-R:crossbar/programmed.py
         """Digital gains that make the total conductance of each tile what it was at the `start`."""
         firsts = self.planes.edges[:-1]
         before, now = (np.add.reduceat(p.row_conductance, firsts, axis=1) for p in (start, self))
@@ -137,7 +123,6 @@ def pack(design: Design, cells: Cells, group: int, gains: Array | None, tell: Te
     Raises:
         ValueError: wires that cannot be solved.
     """
-<<<<<<<< HEAD:crossbar/packed.py
     encoding, hardware, placement = design.encodings[group], cells.hardware, design.placement
     sensing, unit, slices = hardware.sensing, hardware.cell.g_max, placement.tile.slices
     weights, moments, edges = design.rows_of(group), design.moments_of(group), placement.edges
@@ -153,28 +138,6 @@ def pack(design: Design, cells: Cells, group: int, gains: Array | None, tell: Te
     )
     if wired:
         tiles = through_wires(list(tiles), weights, assembly, moments, tell)
-========
-    warn(extrapolations(hardware))
-    placement = encoding.placement
-    sensing, unit, slices = hardware.sensing, hardware.cell.g_max, placement.tile.slices
-    edges, columns = placement.edges, encoding.columns
-    largest = largest_factors(placement, drive)
-    mean, variance = (empty_panels((slices, placement.rows, columns), largest[0] is not None) for _ in range(2))
-    units = np.ones((2, slices, placement.row_tiles), dtype=np.float32)
-    uniform = np.zeros((slices, placement.row_tiles), dtype=np.float32)
-    floor = np.empty((slices, placement.row_tiles, columns))
-    row_conductance = np.empty((slices, placement.rows))
-    slow_shares = np.array([read_shares(hardware, part) for part in hardware.cell.read_noise.parts])
-    shared = sensing.read_interval is not None and bool((slow_shares[:, 0] < 1).any())
-    slow_shares = slow_shares[: None if shared else 0]
-    slow_std = np.empty((len(slow_shares), slices, placement.rows, columns), dtype=np.float32)
-    c0, _ = sensing.white_cell_coefficients()
-    amplifiers = Periphery.of(placement.tile, hardware.wires).amplifiers
-    draw, wired = Draw(encoding, hardware, slow_shares, stream), not hardware.wires.ideal
-    tiles: Iterator[RowTile] = (draw.row_tile(weights[a:b], t, keep=wired) for t, (a, b) in enumerate(pairwise(edges)))
-    if wired:
-        tiles = through_wires(list(tiles), weights, draw, moments, tell)
->>>>>>>> wt-R:crossbar/programmed.py
     measured = np.ones((slices, placement.row_tiles, placement.outputs)) if gains is None else gains
     for t, tile in enumerate(tiles):
         rows = slice(edges[t], edges[t + 1])
@@ -227,7 +190,6 @@ class Building:
             self.units[0, s, t] = pack_tile(tile.signed[s], first, self.largest[0], self.mean[s])
             self.units[1, s, t] = pack_tile(tile.spread[s], first, self.largest[1], self.variance[s])
             low, high = float(tile.spread[s].min()), float(tile.spread[s].max())
-<<<<<<<< HEAD:crossbar/packed.py
             self.uniform[s, t] = high if high - low <= 1e-6 * high else np.nan
 
     def planes(self, encoding: Encoding, gains: Array, bias: Array) -> Planes:
@@ -270,29 +232,6 @@ def slow_shares(hardware: Hardware) -> Array:
     found = np.array([read_shares(hardware, part) for part in hardware.cell.read_noise.parts])
     shared = hardware.sensing.read_interval is not None and bool((found[:, 0] < 1).any())
     return found[: None if shared else 0]
-========
-            uniform[s, t] = high if high - low <= 1e-6 * high else np.nan
-    integers = largest[0] is not None
-    if integers and halves_squares(drive.largest_digit):
-        units[1] *= 2
-    alike = bool(np.isfinite(uniform).all())  # one number a tile says it all
-    planes = Planes(
-        mean=mean,
-        variance=np.empty((slices, 0, 0, 0), mean.dtype) if alike else variance,
-        mean_unit=units[0],
-        variance_unit=units[1],
-        uniform=uniform if alike and uniform.any() else np.empty((0, 0), np.float32),
-        floor=pad(floor),
-        scale=pad(encoding.scale * measured * unit * drive.limit),
-        edges=np.array(
-            [*edges[:-1], placement.rows + placement.rows % 2 if integers else placement.rows], dtype=np.int64
-        ),
-        reference=encoding.reference,
-        bias=np.zeros(placement.outputs, dtype=np.float32),
-    )
-    pedestal = encoding.pedestal / unit
-    return Programmed(planes, row_conductance, draw.histogram, slow_std, slow_shares, drive.limit, pedestal, measured)
->>>>>>>> wt-R:crossbar/programmed.py
 
 
 def read_shares(hardware: Hardware, source: Source) -> Array:

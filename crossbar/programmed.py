@@ -15,6 +15,7 @@ from .design import Design, Tell
 from .extrapolation import extrapolations
 from .hardware import Hardware
 from .packed import Packed, pack
+from .patches import Patches
 from .ranges import Ranges
 from .reader import Reader, Seeds
 
@@ -78,6 +79,11 @@ class Programmed:
         """Of each group."""
         return self.reader.packed
 
+    @property
+    def weights(self) -> Array:
+        """(groups, rows, outputs) float32 that the conductances stand for, a bias on the array as the last row."""
+        return np.stack([packed.weights(self.design) for packed in self.packed])
+
     def with_ranges(self, ranges: Ranges) -> Programmed:
         """The same cells with other ranges of the ADCs."""
         return self.assembled(self.design, self.cells, self.seeds, ranges, self.packed)
@@ -96,6 +102,11 @@ class Programmed:
         start = self if self.hardware.time_s == 0 else self.at(0.0, drift_compensation=False)
         packed = tuple(late.compensated(early) for late, early in zip(now.packed, start.packed, strict=True))
         return self.assembled(self.design, now.cells, self.seeds, self.ranges, packed)
+
+    def plain(self) -> Programmed:
+        """The same matrix for inputs that are its rows: (samples, 1, 1, 1, channels)."""
+        design = replace(self.design, matrix=replace(self.design.matrix, patches=Patches()))
+        return self.assembled(design, self.cells, self.seeds, self.ranges, self.packed)
 
     def forgetful(self) -> Programmed:
         """The same matrix without what successive reads share of the noise of its cells."""

@@ -165,7 +165,7 @@ class _Trial:
 def _digital_pass(chip: Chip, names: list[str], batch: Batch) -> tuple[Pass, _Trial]:
     """A pass of a copy of the chip, so that it leaves no trace there."""
     batch = batch.apart()
-    trial = _Trial(chip.remade(chip.hardware, lambda layer: layer.matrix), Inference(surveying=True))
+    trial = _Trial(chip.trial(), Inference(surveying=True))
     for layer in trial.chip.layers.values():
         layer.register_forward_hook(trial.count, prepend=True)
     seen = [*dict.fromkeys([*names, *chip.layers])]

@@ -14,8 +14,10 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from ..crossbar.hardware import Hardware
-from ..crossbar.matrix import TiledMatrix
+from ..crossbar.converters import Drive
+from ..crossbar.programmed import Programmed
 from .batches import Batch
+from .counting import Counter
 from .errors import MappingError
 from .graph import asks_for_no_view
 from .inference import Inference, OneByOne, Session
@@ -173,7 +175,7 @@ class Chip(nn.Module):
                     f"layer {name!r}: {field} is 'calibrated': pass calibrate=, a batch of real inputs, "
                     f"or set {field} to a number"
                 )
-            layer.matrix.set_drive(None if dac.range is None else float(dac.range), signed=True)
+            layer.program(Drive.of(dac, None if dac.range is None else float(dac.range), signed=True))
         return {}
 
     def _calibrate(self, batches: Sequence[Batch]) -> dict[str, str]:
@@ -191,8 +193,8 @@ class Chip(nn.Module):
             run = Inference(calibrating=True, inputs=inputs)
             self.rehearse(batches[0], run)
             for name in inputs.keys() - run.calls.keys():  # only later batches reach it
-                self.layers[name].matrix.calibrate(*inputs[name])
-            idle = {name for name, layer in self.layers.items() if not layer.matrix.programmed}
+                self.layers[name].calibrate(inputs[name])
+            idle = {name for name, layer in self.layers.items() if layer.programmed is None}
             reached = run.calls.keys() | {name for name, arrays in survey.items() if arrays}
             more = ((idle & reached) | {name for name, calls in run.calls.items() if calls > 1}) - several
             if not more:
@@ -205,8 +207,10 @@ class Chip(nn.Module):
 
         Only the trace is kept.
         """
-        trial, batch = self.remade(self.hardware, lambda layer: layer.matrix), batch.apart()
+        trial, batch = self.trial(), batch.apart()
         trial.run(batch.args, run, batch.kwargs)
+        for name, layer in trial.layers.items():
+            self.layers[name].programmed = layer.programmed
         self.session.trace, self.session.shapes = trial.session.trace, trial.session.shapes
 
     def copy(self, index: int) -> Chip:
@@ -214,7 +218,7 @@ class Chip(nn.Module):
 
         `index` 0 is the chip as first mapped.
         """
-        other = self.remade(self.hardware, lambda layer: layer.matrix.copied(index))
+        other = self.remade(self.hardware, lambda layer: layer.tiles.copied(index))
         other.copy_index = index
         return other
 
@@ -233,14 +237,31 @@ class Chip(nn.Module):
             ValueError: a time that is negative, or beyond the data of the cell.
         """
         hardware = self.hardware.replace({"time_s": time_s})
-        return self.remade(hardware, lambda layer: layer.matrix.later(time_s, drift_compensation=drift_compensation))
+        return self.remade(hardware, lambda layer: layer.tiles.at(time_s, drift_compensation=drift_compensation))
 
-    def remade(self, hardware: Hardware, matrix: Callable[[TileLayer], TiledMatrix]) -> Chip:
-        """A chip of the same model and layers, with other hardware and matrices; its calls are counted anew."""
+    def remade(self, hardware: Hardware, programmed: Callable[[TileLayer], Programmed]) -> Chip:
+        """A chip of the same model and layers, with other hardware and tiles; calls and conversions are counted anew."""
         known: dict[int, Any] = {id(self.hardware): hardware, id(self.session): self.session.anew()}
+        made = {name: programmed(layer) for name, layer in self.layers.items()}
+        for name, layer in self.layers.items():
+            known |= {
+                id(layer.spec): layer.spec,
+                id(layer.matrix): made[name].design.matrix,
+                id(layer.programmed): made[name],
+                id(layer.counter): Counter(),
+            }
+        other = copy.deepcopy(self, known)  # all but these
+        for name, layer in other.layers.items():
+            layer.seeds = made[name].seeds
+        return other
+
+    def trial(self) -> Chip:
+        """A copy with the same tiles, programmed or not, and the same count of conversions; what it does to its model
+        leaves no trace in this one."""
+        known: dict[int, Any] = {id(self.hardware): self.hardware, id(self.session): self.session.anew()}
         for layer in self.layers.values():
-            known |= {id(layer.matrix): matrix(layer), id(layer.spec): layer.spec}
-        return copy.deepcopy(self, known)  # all but these
+            known |= {id(part): part for part in (layer.spec, layer.matrix, layer.programmed, layer.counter)}
+        return copy.deepcopy(self, known)
 
     def report(self) -> Report:
         """What the mapping took, layer by layer: see `mho.mapping.report.Report`."""

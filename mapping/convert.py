@@ -86,7 +86,7 @@ def map(
             for said in extrapolations(layer.hardware):
                 raise MappingError(f"layer {name!r}: {said} (strict=True)")
     chip = Chip(selection.model, hardware, selection.mapped, (), seed)
-    wired = [layer.matrix for layer in selection.mapped.values() if not layer.hardware.wires.ideal]
+    wired = [layer for layer in selection.mapped.values() if not layer.hardware.wires.ideal]
     if wire_compensation not in (None, "gain", "program"):
         raise MappingError(f"wire_compensation must be 'gain', 'program' or None, got {wire_compensation!r}")
     if wire_compensation and not wired:
@@ -94,10 +94,10 @@ def map(
             f"wire_compensation is {wire_compensation!r}, and no layer has wires with resistance: see hardware.wires"
         )
     solved = itertools.count(1)
-    tiles = sum(matrix.placement.tiles for matrix in wired) * (2 if wire_compensation == "program" else 1)
-    for matrix in wired:
-        matrix.wire_compensation = wire_compensation
-        matrix.tell = None if progress is None else lambda: progress(next(solved), tiles)
+    tiles = sum(layer.placement.tiles for layer in wired) * (2 if wire_compensation == "program" else 1)
+    for layer in wired:
+        layer.wire_compensation = wire_compensation
+        layer.tell = None if progress is None else lambda: progress(next(solved), tiles)
     outcome: Check | str = OFF if check is False else UNCHECKED
     if samples is not None:
         said = "calibrate" if asked else "check"
@@ -107,8 +107,8 @@ def map(
         selection.restore(chip, idle)
         chip.trace = []
         chip.rehearse(batches[0], Inference(surveying=True))  # the trace without them
-    for matrix in wired:
-        matrix.tell = None
+    for layer in wired:
+        layer.tell = None
     chip.digital = selection.digital(chip.model)
     chip.cover = Cover.of(chip, selection.parameters, selection.held(), outcome)
     return chip

@@ -14,7 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..crossbar.converters import Drive
 from ..crossbar.hardware import Hardware
-from ..crossbar.kept import MOST, Slot, arrays_of, check, names_of, restore
+from ..crossbar.cells import Drawn
+from ..crossbar.design import Design
+from ..crossbar.kept import MOST, Slot, arrays_of, check, names_of, restored
+from ..crossbar.ranges import Ranges
 from .errors import CheckpointError
 from .layers import LayerSpec, Matrices, TileLayer
 from .order import SampleAxis
@@ -136,24 +139,29 @@ class SavedChip(_Part):
 
 def describe_layer(layer: TileLayer) -> dict[str, Any]:
     """The fields of a `SavedLayer`."""
-    matrix = layer.matrix
-    assert matrix.drive is not None
+    drive, ranges = layer.tiles.design.drive, layer.tiles.ranges
     return {
         "aliases": layer.aliases,
         "spec": asdict(layer.spec),
-        "drive": {"limit": float(matrix.drive.limit), "signed": matrix.drive.signed},
-        "array_energy_j": matrix.array_energy_j,
-        "compensate": matrix.wire_compensation,
+        "drive": {"limit": float(drive.limit), "signed": drive.signed},
+        "array_energy_j": ranges.array_energy_j,
+        "compensate": layer.tiles.design.wire_compensation,
         "samples_along": layer.samples_along,
     }
 
 
 def layer_arrays(layer: TileLayer) -> dict[str, Array]:
     """The arrays of a layer, by names that `build_layer` takes."""
-    matrix = layer.matrix
-    found = {key: getattr(matrix, key) for key in ("weights", "bias", "full_scale", "moments")}
+    programmed = layer.tiles
+    found = {
+        "weights": layer.matrix.weights,
+        "bias": layer.matrix.bias,
+        "full_scale": programmed.ranges.full_scale,
+        "moments": programmed.design.moments,
+    }
     arrays = {key: array for key, array in found.items() if array is not None}
-    return arrays | {f"{g}.{key}": array for g, kept in enumerate(arrays_of(matrix)) for key, array in kept.items()}
+    kept = enumerate(arrays_of(programmed))
+    return arrays | {f"{g}.{key}": array for g, group in kept for key, array in group.items()}
 
 
 def build_layer(
@@ -183,9 +191,7 @@ def _build(
     if arrays["weights"].shape != (spec.groups, rows, columns):
         raise ValueError(f"weights of shape {arrays['weights'].shape} are not those of {spec}")
     layer = TileLayer(name, spec, Matrices(arrays["weights"], arrays.get("bias")), hardware, seed, copy_index)
-    matrix = layer.matrix
-    matrix.drive = _drive(saved.drive, hardware)
-    matrix.wire_compensation, matrix.array_energy_j = saved.compensate, saved.array_energy_j
+    layer.wire_compensation = saved.compensate
     if saved.compensate and hardware.wires.ideal:
         raise ValueError(f"compensate = {saved.compensate!r}, and its wires have no resistance")
     slices = hardware.tile.slices if hardware.adc.bits is not None else 0
@@ -193,16 +199,17 @@ def _build(
         "weights": Slot((spec.groups, rows, columns), np.float32, -MOST),
         "bias": Slot((spec.groups, columns), np.float32, -MOST),
         "full_scale": Slot((slices,), np.float64, float(np.finfo(np.float32).tiny)),
-        "moments": Slot((2, spec.groups, matrix.placement.rows), np.float64, -MOST),
+        "moments": Slot((2, spec.groups, layer.placement.rows), np.float64, -MOST),
     }
     for key in ("weights", "full_scale", *(key for key in ("bias", "moments") if key in arrays)):
         check(key, arrays[key], slots[key])
-    matrix.full_scale, matrix.moments = arrays["full_scale"], arrays.get("moments")
-    groups: list[Any] = [{key: arrays[f"{g}.{key}"] for key in names_of(matrix)} for g in range(spec.groups)]
-    surplus = set(arrays) - set(slots) - {f"{g}.{key}" for g in range(spec.groups) for key in names_of(matrix)}
+    design = Design(layer.matrix, _drive(saved.drive, hardware), arrays.get("moments"), saved.compensate)
+    groups: list[Any] = [{key: arrays[f"{g}.{key}"] for key in names_of(design)} for g in range(spec.groups)]
+    surplus = set(arrays) - set(slots) - {f"{g}.{key}" for g in range(spec.groups) for key in names_of(design)}
     if surplus:
         raise ValueError(f"it has no {', '.join(sorted(surplus))}")
-    restore(matrix, groups)
+    ranges = Ranges(arrays["full_scale"], array_energy_j=saved.array_energy_j)
+    layer.programmed = restored(design, Drawn(hardware, *layer.seeds), layer.seeds, ranges, groups)
     return layer
 
 

@@ -15,8 +15,17 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional
 
 from ..crossbar.hardware import Hardware
-from ..crossbar.matrix import TiledMatrix
+from ..crossbar.calibration import calibrate
+from ..crossbar.cells import Drawn
+from ..crossbar.converters import Drive
+from ..crossbar.design import Design, Tell
+from ..crossbar.matrix import Matrix
+from ..crossbar.patches import Patches
 from ..crossbar.placement import Placement
+from ..crossbar.programmed import Programmed
+from ..crossbar.reader import Counts, Seeds
+from ..crossbar.wire_compensation import WireCompensation
+from .counting import Counter
 from .errors import MappingError
 from .inference import Inference, OneByOne, Session
 from .order import FIRST, Order, SampleAxis, order_of
@@ -147,7 +156,11 @@ class TileLayer(nn.Module):
     """A linear or convolution layer on tiles; takes and returns what the torch layer does, without gradients.
 
     Attributes:
-        matrix: the tiles.
+        matrix: the weights, and how inputs become word lines.
+        programmed: the tiles, once the ranges of the inputs are known.
+        seeds: of programming errors and of the noise of reads.
+        counter: of the conversions.
+        wire_compensation, tell: see `Design`.
         session: shared with the chip.
         samples_along: where the samples lie in its inputs; None where its rows belong to no sample.
         rows_are_samples: whether each row is a sample, however many the chip has: in the steps of recurrent layers.
@@ -164,9 +177,13 @@ class TileLayer(nn.Module):
         self.session = Session()
         self.samples_along: SampleAxis | None = FIRST
         self.rows_are_samples = False
-        self.matrix = TiledMatrix(
-            weights.weights, weights.bias, hardware, name, seed, copy, spec.kernel, spec.stride, spec.dilation
-        )
+        patches = Patches(spec.kernel, spec.stride, spec.dilation)
+        self.matrix = Matrix(name, weights.weights, weights.bias, hardware, patches)
+        self.seeds = Seeds(seed, copy)
+        self.programmed: Programmed | None = None
+        self.counter = Counter()
+        self.wire_compensation: WireCompensation | None = None
+        self.tell: Tell | None = None
         self.add_parameters()
 
     def add_parameters(self) -> None:
@@ -193,7 +210,38 @@ class TileLayer(nn.Module):
 
     @property
     def hardware(self) -> Hardware:
-        return self.matrix.hardware
+        return self.programmed.hardware if self.programmed else self.matrix.hardware
+
+    @property
+    def tiles(self) -> Programmed:
+        """The programmed matrix.
+
+        Raises:
+            MappingError: it is not programmed yet.
+        """
+        if self.programmed is None:
+            raise MappingError(f"layer {self.name!r} is not programmed: the ranges of its inputs are not known")
+        return self.programmed
+
+    @property
+    def counts(self) -> Counts:
+        """Conversions so far."""
+        return self.counter.counts
+
+    def calibrate(self, inputs: list[np.ndarray[Any, Any]]) -> None:
+        """Set the ranges from inputs (as in `Reader.read`), those of all calls of one inference, and program.
+
+        Raises:
+            ValueError: see `crossbar.calibration.calibrate`.
+        """
+        cells = Drawn(self.matrix.hardware, *self.seeds)
+        options = self.seeds, self.wire_compensation, self.tell
+        self.programmed, self.counter.counts = calibrate(self.matrix, tuple(inputs), cells, *options), Counts()
+
+    def program(self, drive: Drive) -> None:
+        """Program without inputs, for those of this drive."""
+        design = Design.of(self.matrix, drive, None, self.wire_compensation, self.tell)
+        self.programmed = Programmed.of(design, Drawn(self.matrix.hardware, *self.seeds), self.seeds, tell=self.tell)
 
     @property
     def placement(self) -> Placement:
@@ -201,11 +249,11 @@ class TileLayer(nn.Module):
 
     @property
     def pulses(self) -> int:
-        return self.matrix.drive.pulses if self.matrix.drive else 1
+        return self.programmed.design.drive.pulses if self.programmed else 1
 
     @property
     def array_energy_j(self) -> float | None:
-        return self.matrix.array_energy_j
+        return self.programmed.ranges.array_energy_j if self.programmed else None
 
     @property
     def positions(self) -> int | None:
@@ -247,16 +295,16 @@ class TileLayer(nn.Module):
                 run.inputs[self.name].append(inputs.copy())
             return self.digital(x)
         known = run.inputs.get(self.name)
-        if run.calibrating and known is None and not (self.matrix.programmed if call else inputs.any()):
+        if run.calibrating and known is None and not (self.programmed if call else inputs.any()):
             return self.digital(x)  # no range comes from zeros, as a state starts with; later calls may have others
         if run.calibrating and not call:
             try:
-                self.matrix.calibrate(*(known or [inputs]))
+                self.calibrate(known or [inputs])
             except ValueError as error:
                 raise MappingError(str(error)) from error
         size = spatial[3 - self.spec.dims :]
         inputs, order = self._by_sample(inputs, leading, run.samples * (1 if shared else run.reads), run)
-        y = self.matrix.read(
+        y, counts = self.tiles.reader.read(
             inputs,
             read=run.read,
             reads=run.reads,
@@ -267,6 +315,7 @@ class TileLayer(nn.Module):
             noisy=run.noisy and not run.calibrating,
             threads=torch.get_num_threads(),
         )
+        self.counter.add(counts)
         shape = (*size, self.spec.out_features)
         y = order.restored(y.reshape(-1, *shape))
         if shared:
@@ -304,15 +353,16 @@ class TileLayer(nn.Module):
             raise OneByOne
         return inputs, order_of(leading, FIRST, 0)
 
-    def programmed(self, kind: str) -> torch.Tensor:
+    def stored(self, kind: str) -> torch.Tensor:
         """Weight or bias, as `kind` says, in torch's layout: what the cells stand for, or before they do the exact."""
-        matrix = self.matrix
+        matrix, programmed = self.matrix, self.programmed
         if kind == "bias":
             assert matrix.bias is not None
-            rows = [p.weights[-1] * matrix.drive.limit for p in matrix.programmed] if matrix.bias_on_array else []  # type: ignore[union-attr]
-            return torch.from_numpy(np.stack(rows) if rows else matrix.bias).reshape(-1)
-        found = [p.weights[: matrix.weights.shape[1]] for p in matrix.programmed]
-        return self._as_torch(np.stack(found) if found else matrix.weights).contiguous()
+            if programmed is None or not matrix.bias_on_array:
+                return torch.from_numpy(matrix.bias).reshape(-1)
+            return torch.from_numpy(programmed.weights[:, -1] * programmed.design.drive.limit).reshape(-1)
+        found = matrix.weights if programmed is None else programmed.weights[:, : matrix.weights.shape[1]]
+        return self._as_torch(found).contiguous()
 
     def _as_torch(self, weights: np.ndarray[Any, Any]) -> torch.Tensor:
         """Matrices (groups, rows, outputs) in torch's layout."""
@@ -323,7 +373,7 @@ class TileLayer(nn.Module):
         return self  # there is nothing to move or convert
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        destination[f"{prefix}{CELLS}"] = torch.frombuffer(bytearray(self.matrix.digest()), dtype=torch.uint8)
+        destination[f"{prefix}{CELLS}"] = torch.frombuffer(bytearray(self.tiles.digest()), dtype=torch.uint8)
 
     def _load_from_state_dict(
         self,
@@ -336,7 +386,7 @@ class TileLayer(nn.Module):
         error_msgs: list[str],
     ) -> None:
         given = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-        if CELLS in given and bytes(given[CELLS].cpu().numpy()) != self.matrix.digest():
+        if CELLS in given and bytes(given[CELLS].cpu().numpy()) != self.tiles.digest():
             error_msgs.append(f"layer {self.name!r}: its cells are another chip's; save a chip with Chip.save")
         elif CELLS not in given and any(kind in given for kind in self._parameters):
             error_msgs.append(
@@ -384,7 +434,7 @@ class TileLayer(nn.Module):
             x = functional.pad(x, spec.padding, mode=spec.padding_mode)
         x = x.movedim(1, -1)
         x = x.reshape(x.shape[0], *(1,) * (3 - spec.dims), *x.shape[1:])
-        size = self.matrix.positions(x.shape[1:4])
+        size = self.matrix.patches.positions(x.shape[1:4])
         if min(size) < 1:
             raise MappingError(
                 f"layer {self.name!r}: input of shape {tuple(x.shape)} is smaller than the kernel {spec.kernel}"

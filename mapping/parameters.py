@@ -71,7 +71,7 @@ class TileParameter(torch.Tensor):
             raise MappingError(
                 f"{self.said} is on tiles, and the model uses it beside them; exclude the layer to keep it digital"
             )
-        return self.layer.programmed(self.kind).to(self.dtype)
+        return self.layer.stored(self.kind).to(self.dtype)
 
     def __repr__(self, *, tensor_contents: Any = None) -> Any:  # type: ignore[override]
         return f"{type(self).__name__}({self.said}, {tuple(self.shape)}, {self.dtype})"

@@ -7,6 +7,7 @@ nn.GRUCell or nn.RNNCell. Both are called like what they replace.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -359,6 +360,7 @@ def equalize(model: nn.Module, inputs: Mapping[str, list[np.ndarray[Any, Any]]])
             continue
         gain = float(np.float32(np.sqrt(w_x * r_h / (w_h * r_x))))
         step.gain.mul_(gain)
-        layer.matrix.weights = np.concatenate([weights[:, :n] / gain, weights[:, n:]], axis=1)
+        scaled = np.concatenate([weights[:, :n] / gain, weights[:, n:]], axis=1)
+        layer.matrix = replace(layer.matrix, weights=scaled)
         for x in seen:
             x[..., :n] *= gain

@@ -10,10 +10,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..crossbar.cells import Drawn
+from ..crossbar.converters import Drive
+from ..crossbar.design import Design
 from ..crossbar.expected import Errors, expected_errors
 from ..crossbar.hardware import Hardware
-from ..crossbar.kernels.plain import gather
-from ..crossbar.matrix import Counts, TiledMatrix
+from ..crossbar.patches import gather
+from ..crossbar.programmed import Programmed
+from ..crossbar.reader import Seeds
 from .chip import Chip
 from .errors import MappingError
 from .estimates import ERRORS, FIGURES, LEAST, fit, gain_with_error, is_shared, mean_with_error, of_pairs
@@ -85,17 +89,15 @@ class Reduction:
                 "output_noise.sigma_mult": float(fresh["sigma_mult"]),
             }
 
-        def matrix(layer: TileLayer) -> TiledMatrix:
-            found, name = layer.matrix, layer.name
-            weights = found.weights * np.float32(rows[name, "frozen"]["gain"])
-            shape = found.kernel, found.stride, found.dilation
-            made = TiledMatrix(weights, found.bias, hardware.for_layer(name), name, seed, 0, *shape)
-            made.set_drive(None, signed=True)
-            return made
+        def programmed(layer: TileLayer) -> Programmed:
+            weights = layer.matrix.weights * np.float32(rows[layer.name, "frozen"]["gain"])
+            own = hardware.for_layer(layer.name)
+            design = Design.of(replace(layer.matrix, weights=weights, hardware=own), Drive.of(own.dac, None, signed=True))
+            return Programmed.of(design, Drawn(own, seed), Seeds(seed))
 
         layers = {name: noise(name) for name in self.chip.layers}
         hardware = Hardware.paper().replace({"name": f"{self.chip.hardware.name}, reduced", "layers": layers})
-        model = self.chip.remade(hardware, matrix)
+        model = self.chip.remade(hardware, programmed)
         model.seed, model.copy_index = seed, 0
         return model
 
@@ -142,7 +144,7 @@ def reduce(chip: Chip, images: torch.Tensor, *, reads: int = 8) -> Reduction:
     for name, layer in chip.layers.items():
         if not survey.inputs[name]:
             raise MappingError(f"reduce: the images never reach layer {name!r}")
-        matrix, x, samples = _few_rows(layer.matrix, survey.inputs[name])
+        matrix, x, samples = _few_rows(layer.tiles, survey.inputs[name])
         expected = expected_errors(matrix, x, reads)
         measured, noise, gain = _measure(matrix, x, samples, expected, reads)
         predicted = {part: expected.total(part) for part in PARTS}
@@ -168,19 +170,20 @@ def reduce(chip: Chip, images: torch.Tensor, *, reads: int = 8) -> Reduction:
     return Reduction(pd.DataFrame(rows), pd.DataFrame(sources), chip)
 
 
-def _few_rows(matrix: TiledMatrix, calls: list[Array]) -> tuple[TiledMatrix, Array, Array]:
+def _few_rows(programmed: Programmed, calls: list[Array]) -> tuple[Programmed, Array, Array]:
     """Some of the rows that a layer reads, with a matrix that reads them as they are, and the sample of each.
 
     They come from calls of the layer that are spread over the inference, and from as many samples as there are, with as
     many positions of each as make about `ROWS` rows.
     """
+    matrix = programmed.design.matrix
     rng, patches, samples = np.random.default_rng(0), [], []
     chosen = np.unique(np.linspace(0, len(calls) - 1, min(len(calls), STEPS)).astype(int))
     for x in (calls[int(call)] for call in chosen):
         few = np.unique(np.linspace(0, len(x) - 1, min(len(x), ROWS // len(chosen))).astype(int))
-        positions = prod(matrix.positions(x.shape[1:4]))
+        positions = prod(matrix.patches.positions(x.shape[1:4]))
         many = min(positions, max(1, ROWS // (len(chosen) * len(few))))
-        geometries = [matrix.geometry(x.shape, g) for g in range(matrix.placement.groups)]
+        geometries = [programmed.reader.geometry(x.shape, g) for g in range(matrix.placement.groups)]
         for sample in few:
             taken = np.sort(rng.choice(positions, many, replace=False))
             one = x[sample : sample + 1]
@@ -189,9 +192,7 @@ def _few_rows(matrix: TiledMatrix, calls: list[Array]) -> tuple[TiledMatrix, Arr
     numbers = np.unique(samples, return_inverse=True)[1]
     if numbers.max() + 1 < SAMPLES:
         numbers = np.arange(len(samples))
-    single = (1, 1, 1)
-    plain = replace(matrix, kernel=single, stride=single, dilation=single, counts=Counts(), _kept={})
-    return plain, np.concatenate(patches)[:, None, None, None], numbers
+    return programmed.plain(), np.concatenate(patches)[:, None, None, None], numbers
 
 
 @dataclass(frozen=True)
@@ -203,18 +204,19 @@ class _Part:
 
 
 def _measure(
-    matrix: TiledMatrix, x: Array, samples: Array, expected: Errors, reads: int
+    programmed: Programmed, x: Array, samples: Array, expected: Errors, reads: int
 ) -> tuple[dict[str, _Part], Array, tuple[float, float]]:
     """The parts of the errors of reads of x, the squared read noise of their mean, and the gain with its error."""
 
-    def read(matrix: TiledMatrix) -> Array:
+    def read(programmed: Programmed) -> Array:
         """Errors (reads, rows, outputs)."""
-        return matrix.read(x, reads=reads, shared=True).reshape(reads, *expected.y.shape) - expected.y
+        found, _ = programmed.reader.read(x, reads=reads, shared=True)
+        return found.reshape(reads, *expected.y.shape) - expected.y
 
-    errors = alone = read(matrix)
-    lasting = any(len(programmed.slow_std) for programmed in matrix.programmed)
+    errors = alone = read(programmed)
+    lasting = any(len(packed.slow_std) for packed in programmed.packed)
     if lasting:
-        alone = read(matrix.forgetful())
+        alone = read(programmed.forgetful())
     noise = alone.var(axis=0, ddof=1)
     least = np.sqrt(max(LEAST * float(noise.mean()), np.finfo(float).tiny))
     add, mult = (fit(expected.y, noise, np.zeros_like(noise))[name] for name in ("sigma_add", "sigma_mult"))

@@ -129,11 +129,12 @@ def _share(value: float) -> str:
 
 def _row(layer: TileLayer) -> dict[str, Any]:
     placement, matrix = layer.placement, layer.matrix
-    stored = np.stack([p.weights[: matrix.weights.shape[1]] for p in matrix.programmed])
-    histogram = sum(p.histogram for p in matrix.programmed)
+    programmed = layer.tiles
+    stored = programmed.weights[:, : matrix.weights.shape[1]]
+    histogram = sum(packed.histogram for packed in programmed.packed)
     g = (np.arange(BINS) + 0.5) * HISTOGRAM_TOP * layer.hardware.cell.g_max / BINS
     g_mean = float(np.average(g, weights=histogram))
-    counts, clips = matrix.counts, matrix.drive is not None and matrix.drive.clips
+    counts, clips = layer.counts, programmed.design.drive.clips
     return {
         "layer": layer.name,
         "aliases": ", ".join(layer.aliases[1:]),

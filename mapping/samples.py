@@ -164,7 +164,7 @@ def locate(chip: Chip, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
     one, two = taken(1), taken(2)
     seen = []
     for some in (two.apart(), one.apart()):
-        trial = chip.remade(chip.hardware, lambda layer: layer.matrix)  # a model may keep what it has seen
+        trial = chip.trial()  # a model may keep what it has seen
         call = partial(trial.run, some.args, Inference(surveying=True), some.kwargs)
         try:
             seen.append(watch_pass(trial.model, list(chip.layers), call))

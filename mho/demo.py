@@ -210,7 +210,7 @@ def layer_errors(chip: Chip, images: torch.Tensor) -> list[dict[str, Any]]:
 
 def conductances(chip: Chip) -> list[dict[str, float]]:
     """Cells of the whole chip by conductance."""
-    cells = np.sum([p.histogram for layer in chip.layers.values() for p in layer.matrix.programmed], axis=0)
+    cells = np.sum([packed.histogram for layer in chip.layers.values() for packed in layer.tiles.packed], axis=0)
     width = HISTOGRAM_TOP * chip.hardware.cell.g_max / BINS
     return [{"g": (i + 0.5) * width, "cells": int(count)} for i, count in enumerate(cells)]
 

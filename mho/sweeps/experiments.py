@@ -89,7 +89,7 @@ class Bench:
     def _conversions(self) -> Counts:
         total = np.zeros(4, np.int64)
         for layer in self.chip.layers.values():
-            counts, rounds = layer.matrix.counts, layer.hardware.dac.bits is not None
+            counts, rounds = layer.counts, layer.hardware.dac.bits is not None
             inputs = (counts.inputs, counts.inputs_clipped) if rounds else (0, 0)
             total += (*inputs, counts.readings, counts.readings_clipped)
         return total
