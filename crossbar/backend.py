@@ -1,7 +1,7 @@
 """What a compute backend does for a matrix on tiles: from cells to what is read, and from inputs to readings.
 
-Everything above it (design, ranges, order of samples, keys) is the same for all backends. Arrays are numpy arrays of the
-shapes given, but for what `prepared` returns, which is the backend's own and stays with the reader.
+Everything above it (design, ranges, order of samples, keys) is the same for all backends. Arrays are numpy arrays of
+the shapes given, but for what `prepared` returns, which is the backend's own and stays with the reader.
 """
 
 from __future__ import annotations

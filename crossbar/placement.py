@@ -44,8 +44,8 @@ class Placement:
         wanted = sorted((g, *place) for g in range(self.groups) for place in grid)
         if sorted(block[:5] for block in self.blocks) != wanted:
             raise ValueError(
-                f"blocks must cover {self.groups} group(s) of {self.rows} rows and {self.outputs} outputs once each, in "
-                "rows and columns of blocks"
+                f"blocks must cover {self.groups} group(s) of {self.rows} rows and {self.outputs} outputs once each, "
+                "in rows and columns of blocks"
             )
 
     @classmethod
