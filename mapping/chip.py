@@ -240,7 +240,7 @@ class Chip(nn.Module):
         return self.remade(hardware, lambda layer: layer.tiles.at(time_s, drift_compensation=drift_compensation))
 
     def remade(self, hardware: Hardware, programmed: Callable[[TileLayer], Programmed]) -> Chip:
-        """A chip of the same model and layers with other hardware and tiles; its calls and conversions are counted anew."""
+        """A chip of the same model and layers with other hardware and tiles; all its counts are at 0."""
         known: dict[int, Any] = {id(self.hardware): hardware, id(self.session): self.session.anew()}
         made = {name: programmed(layer) for name, layer in self.layers.items()}
         for name, layer in self.layers.items():
