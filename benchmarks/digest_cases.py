@@ -71,13 +71,13 @@ def of_preset(name: str, build: Callable[[], nn.Module], shape: tuple[int, ...])
 def network(build: Callable[[], nn.Module], *shape: int, fields: dict[str, Any] | None = None) -> Parts:
     """A network on the noisy hardware."""
     x = inputs(*shape)
-    return reads(on_chip(filled(build()), noisy(fields), x), x)
+    return reads(on_chip(filled(build()), noisy(fields), x, check=True), x)
 
 
 def second(build: Callable[[], nn.Module], *shape: int) -> Parts:
     """A network whose samples come second."""
     x = inputs(*shape)
-    chip = on_chip(filled(build()), noisy(), x)
+    chip = on_chip(filled(build()), noisy(), x, check=True)
     return {"reads": torch.stack([read(chip, x, read=k) for k in range(2)]), "report": table(chip)}
 
 
@@ -158,7 +158,7 @@ KEPT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def kept_chip(name: str) -> Any:
     """The chip that `digests.py --write-chips` saves under that name."""
     fields, options = KEPT[name]
-    return on_chip(mlp(), noisy({**fields, "tile.columns": 48}), inputs(6, 20), **options)
+    return on_chip(mlp(), noisy({**fields, "tile.columns": 48}), inputs(6, 20), check=True, **options)
 
 
 def kept(name: str) -> Parts:
