@@ -46,6 +46,7 @@ MACHINE = (
     "recurrent GRU*",
     "recurrent LSTM*",
     "attention",
+    "*reduction*",
 )
 
 Digests = dict[str, dict[str, str]]
@@ -91,6 +92,7 @@ def record(only: str = "*", *, everywhere: bool = False, told: bool = False) -> 
     """The digests of all cases whose names match, part by part; `everywhere`: only those that no machine changes."""
     from digest_list import cases
 
+    told = told and sys.stderr.isatty()
     found: Digests = {}
     for name, case in cases().items():
         if fnmatchcase(name, only) and not (everywhere and is_machines(name)):
