@@ -31,9 +31,9 @@ from digest_parts import (
 from torch import nn
 
 import mho
-from mho.mapping.balance import balance, ways
-from mho.mapping.cost import layer_costs, peak
-from mho.mapping.decision import decision
+from mho.mapping.architecture.replication import replicate, ways
+from mho.mapping.architecture.cost import layer_costs, peak
+from mho.mapping.architecture.decision import decision
 
 Parts = dict[str, Any]
 Case = Callable[[], Parts]
@@ -150,7 +150,7 @@ WIRES = {"wires.r_word_line": 15.0, "wires.r_bit_line": 15.0}
 TELEGRAPH = {"kind": "telegraph", "amplitude": 0.2, "capture": "1 us", "emission": "1 us"}
 KEPT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({"tile.bias": "array", "tile.encoding": "offset", "cell.levels": 16, "tile.slices": 2}, {}),
-    "wires": (WIRES, {"compensate": "gain"}),
+    "wires": (WIRES, {"wire_compensation": "gain"}),
     "slow": ({"cell.read_noise": TELEGRAPH, "sensing.read_interval": "200 ns"}, {}),
 }
 
@@ -175,7 +175,7 @@ def costs() -> Parts:
     figures = {name: getattr(one, name) for name in ("latency_s", "interval_s", "energy", "leakage_w", "area_m2")}
     run = mho.schedule(chip, votes=3, inputs=2, voter=1e-8, buffers=1, line_buffers=True)
     tiles = 3 * int(sum(table(chip)["tiles"]))
-    best = {goal: balance(chip, tiles=tiles, votes=3, goal=goal) for goal in ("throughput", "latency")}  # type: ignore[arg-type]
+    best = {goal: replicate(chip, tiles=tiles, votes=3, goal=goal) for goal in ("throughput", "latency")}  # type: ignore[arg-type]
     return {
         "layers": layer_costs(chip),
         "decision": {**figures, "operations": one.operations},

@@ -177,9 +177,9 @@ def wires() -> dict[str, Case]:
     for name in ("adjacent", "shared bit lines", "offset slices"):
         for how in ("gain", "program"):
             changes = {**fields[name], "wires.order": "conductance"}
-            found[f"wires {name}, ordered, compensated by {how}"] = partial(dense, changes, compensate=how)
-    found["wires compensated by gain"] = partial(dense, WIRES, compensate="gain")
-    found["wires compensated by program"] = partial(dense, WIRES, compensate="program")
+            found[f"wires {name}, ordered, compensated by {how}"] = partial(dense, changes, wire_compensation=how)
+    found["wires compensated by gain"] = partial(dense, WIRES, wire_compensation="gain")
+    found["wires compensated by program"] = partial(dense, WIRES, wire_compensation="program")
     found["wires ordered"] = partial(dense, {**WIRES, "wires.order": "conductance"})
     found["wires, convolutions"] = partial(pictures, {**WIRES, "wires.order": "conductance"})
     return found
@@ -267,7 +267,7 @@ def figures() -> dict[str, Case]:
         "expected errors, slow noise, offset slices": partial(
             case.expectations, {"cell.read_noise": SLOW["sum"], **INTERVAL, "tile.encoding": "offset", **PAIRED}
         ),
-        "expected errors, wires": partial(case.expectations, SHARED_LINES, compensate="gain"),
+        "expected errors, wires": partial(case.expectations, SHARED_LINES, wire_compensation="gain"),
         "expected errors, 12 bits in 3 pulses": partial(
             case.expectations, {"dac.bits": 12, "dac.bits_per_pulse": 4, "sensing.supply_noise": 0.01}
         ),

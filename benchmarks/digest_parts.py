@@ -55,11 +55,11 @@ def on_chip(net: nn.Module, hardware: mho.Hardware, x: Any, **options: Any) -> A
 
 
 def copy_of(chip: Any, number: int) -> Any:
-    return chip.replica(number)
+    return chip.copy(number)
 
 
 def aged(chip: Any, seconds: float, *, compensate: bool = False) -> Any:
-    return chip.at(seconds, compensate=compensate)
+    return chip.at(seconds, drift_compensation=compensate)
 
 
 def read(chip: Any, x: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -73,7 +73,7 @@ def table(chip: Any) -> dict[str, Any]:
 
 def expected(chip: Any, name: str, x: Array, reads: int) -> dict[str, Any]:
     """Errors expected of a linear layer with inputs (samples, features)."""
-    errors = expected_errors(chip.layers[name].matrix, x[:, None, None, None], reads)
+    errors = expected_errors(chip.layers[name].tiles, x[:, None, None, None], reads)
     parts = {part: getattr(errors, part) for part in ("frozen", "slow", "fresh")}
     means = {f"{part}: {source}": float(v.mean()) for part, by in parts.items() for source, v in by.items()}
     return {"gain": errors.gain, "y": float(np.square(errors.y).mean()), **means}

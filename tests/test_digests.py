@@ -67,7 +67,7 @@ def test_differences_name_case_and_part(digests: ModuleType) -> None:
 
 def test_a_changed_key_is_noticed(digests: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: other random numbers for reads."""
-    monkeypatch.setattr(mho.crossbar.matrix, "stream_key", lambda *place: mho.crossbar.keys.stream_key(*place, 1))
+    monkeypatch.setattr(mho.crossbar.reader, "stream_key", lambda *place: mho.crossbar.keys.stream_key(*place, 1))
     name = "tile differential"
     found, wanted = digests.record(name), digests.wanted(name)
     assert digests.differing(found, wanted)[0].startswith(name)
