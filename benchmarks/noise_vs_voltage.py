@@ -29,7 +29,7 @@ import mho
 from mho.crossbar.encoding import Encoding
 from mho.crossbar.kernels.plain import gather
 from mho.devices.budget import Converter, budget
-from mho.mapping.layers import Inference
+from mho.mapping.inference import Inference
 
 PRESETS = ("reram", "pcm", "nand")
 WEIGHTS = "sigma-0.5"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,15 +17,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from .batches import Batch
 from .errors import MappingError
 from .inference import Inference
+from .mapped import MappedNetwork
 from .modules import copied
 from .passes import ROUNDING, Pass, as_tree, largest_rms, relative_error, rms, watch_pass
 from .samples import Sizes, Unfound, narrowed, settle
-
-if TYPE_CHECKING:
-    from .batches import Batch
-    from .chip import Chip
 
 SAMPLES = 3
 
@@ -120,7 +118,7 @@ def reference(model: nn.Module, names: list[str], batch: Batch) -> Pass:
     return dataclasses.replace(done, taken=frozenset(watch.taken))
 
 
-def compare(chip: Chip, before: Pass, names: list[str], batch: Batch) -> Check:
+def compare(chip: MappedNetwork, before: Pass, names: list[str], batch: Batch) -> Check:
     """The second pass, and the comparison of both.
 
     Where it can, the second pass has one sample less than the first: that shows where the samples lie in each layer
@@ -153,7 +151,7 @@ def compare(chip: Chip, before: Pass, names: list[str], batch: Batch) -> Check:
 class _Trial:
     """A copy of a chip on which a pass is made, and the multiply-accumulates of that."""
 
-    chip: Chip
+    chip: MappedNetwork
     run: Inference
     macs: int = 0
     macs_on_tiles: int = 0
@@ -162,7 +160,7 @@ class _Trial:
         self.macs_on_tiles += output.numel() * layer.matrix.weights.shape[1]
 
 
-def _digital_pass(chip: Chip, names: list[str], batch: Batch) -> tuple[Pass, _Trial]:
+def _digital_pass(chip: MappedNetwork, names: list[str], batch: Batch) -> tuple[Pass, _Trial]:
     """A pass of a copy of the chip, so that it leaves no trace there."""
     batch = batch.apart()
     trial = _Trial(chip.trial(), Inference(surveying=True))
@@ -201,7 +199,7 @@ def _verdict(before: Pass, after: Pass, trial: _Trial, samples: int) -> Check:
     return Check(samples, off, tolerance, unreached, trial.macs, trial.macs_on_tiles)
 
 
-def _same_layer(name: str, before: Pass, after: Pass, chip: Chip, tolerance: float) -> None:
+def _same_layer(name: str, before: Pass, after: Pass, chip: MappedNetwork, tolerance: float) -> None:
     wanted, got = before.of(name), after.of(name)
     if len(wanted) != len(got):
         raise MappingError(

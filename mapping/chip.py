@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,25 +18,17 @@ from ..crossbar.hardware import Hardware
 from ..crossbar.programmed import Programmed
 from .batches import Batch
 from .counting import Counter
+from .cover import Cover
 from .errors import MappingError
 from .graph import asks_for_no_view
 from .inference import Inference, OneByOne, Session
 from .layers import TileLayer
+from .mapped import Digital
 from .recurrent import equalize, stepped
+from .report import Report
 from .samples import locate
+from .store import save
 from .trace import Call, Recorder
-
-if TYPE_CHECKING:
-    from .cover import Cover
-    from .report import Report
-
-
-class Digital(NamedTuple):
-    """A part of the model that is not on tiles."""
-
-    name: str
-    type: str
-    reason: str
 
 
 class Chip(nn.Module):
@@ -265,14 +257,10 @@ class Chip(nn.Module):
 
     def report(self) -> Report:
         """What the mapping took, layer by layer: see `mho.mapping.report.Report`."""
-        from .report import Report
-
         return Report.of(self)
 
     def save(self, path: str | Path) -> None:
         """Write the chip to the folder `path`: see `mho.mapping.store.save`."""
-        from .store import save
-
         save(self, path)
 
     def run(self, inputs: tuple[Any, ...], run: Inference, named: dict[str, Any] | None = None) -> Any:

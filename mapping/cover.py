@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from .check import Check
 from .layers import TileLayer
-
-if TYPE_CHECKING:
-    from .check import Check
-    from .chip import Chip
+from .mapped import MappedNetwork
 
 UNCHECKED = "no inputs were given (calibrate= or check=)"
 OFF = "check=False"
@@ -32,7 +29,7 @@ class Cover:
     check: Check | str
 
     @classmethod
-    def of(cls, chip: Chip, parameters: int | None, held: set[int], check: Check | str) -> Cover:
+    def of(cls, chip: MappedNetwork, parameters: int | None, held: set[int], check: Check | str) -> Cover:
         """Of a chip, given the number of the caller's parameters and the identities of those on tiles.
 
         Without the number (a chip that was loaded) those on tiles are the values that the tiles hold.

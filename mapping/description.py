@@ -19,8 +19,9 @@ from ..crossbar.hardware import Hardware
 from ..crossbar.kept import MOST, Slot, arrays_of, check, names_of, restored
 from ..crossbar.ranges import Ranges
 from .errors import CheckpointError
-from .layers import LayerSpec, Matrices, TileLayer
+from .layers import TileLayer
 from .order import SampleAxis
+from .spec import LayerSpec, Matrices
 
 FORMAT = 3
 MOST_PADDED = 2**26  # values that padding may make of a single pixel

@@ -14,7 +14,8 @@ from torch.nn.utils import parametrize
 
 from .errors import MappingError
 from .hooks import overridden, settled
-from .layers import HANDLERS, TileLayer
+from .layers import TileLayer
+from .spec import HANDLERS
 
 RECURRENT = (nn.LSTM, nn.GRU, nn.RNN)
 CELLS = (nn.LSTMCell, nn.GRUCell, nn.RNNCell)

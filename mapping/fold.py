@@ -10,8 +10,8 @@ from torch import fx, nn
 
 from .faithful import kind_of, tensors_of
 from .hooks import hooked
-from .layers import HANDLERS
 from .modules import copied
+from .spec import HANDLERS
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

@@ -25,9 +25,10 @@ from torch.overrides import get_overridable_functions, resolve_name
 from .errors import CheckpointError
 from .guard import Marks, Unmarks
 from .hooks import hooks_of, overridden
-from .layers import TileLayer, linear_spec
+from .layers import TileLayer
 from .modules import copied, replaced
 from .recurrent import STEPS, Recurrent, Step
+from .spec import linear_spec
 
 Tree = dict[str, Any]
 RECURRENT: dict[str, type[nn.Module]] = {

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils._pytree import tree_map_only
 
 from .errors import MappingError
+from .inference import Session
 
-if TYPE_CHECKING:
-    from .layers import TileLayer
+
+class OnTiles(Protocol):
+    """What a parameter knows of its layer: a `TileLayer` has it."""
+
+    name: str
+    session: Session
+
+    def programmed(self, kind: str) -> torch.Tensor: ...
 
 
 class TileParameter(torch.Tensor):
@@ -21,13 +28,13 @@ class TileParameter(torch.Tensor):
     """
 
     _is_param = True  # isinstance(x, nn.Parameter)
-    layer: TileLayer
+    layer: OnTiles
     kind: str
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
-    def __new__(cls, layer: TileLayer, kind: str, shape: tuple[int, ...], dtype: torch.dtype) -> TileParameter:
+    def __new__(cls, layer: OnTiles, kind: str, shape: tuple[int, ...], dtype: torch.dtype) -> TileParameter:
         made: TileParameter = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype)
         made.layer, made.kind = layer, kind
         return made

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
 from ..crossbar.extrapolation import extrapolations
 from ..crossbar.row_tile import BINS, HISTOGRAM_TOP
+from .check import Check
 from .cover import Cover
-
-if TYPE_CHECKING:
-    from .check import Check
-    from .chip import Chip
-    from .layers import TileLayer
+from .layers import TileLayer
+from .mapped import MappedNetwork
 
 LOADED = "the chip was loaded"
 NAMED = 3  # modules of one type and reason that the text names
+
+
+class Covered(MappedNetwork, Protocol):
+    """A mapped network of which `map` knows how much is on tiles; None where it was loaded."""
+
+    cover: Cover | None
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Report:
     extrapolated: dict[str, list[str]]
 
     @classmethod
-    def of(cls, chip: Chip) -> Report:
+    def of(cls, chip: Covered) -> Report:
         title = f"{chip.hardware.name}, seed {chip.seed}" + (f", copy {chip.copy_index}" if chip.copy_index else "")
         cover = chip.cover or Cover.of(chip, None, set(), LOADED)
         digital = pd.DataFrame(list(chip.digital), columns=["name", "type", "reason"])

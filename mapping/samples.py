@@ -11,7 +11,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
@@ -19,11 +19,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 from .batches import Batch
 from .guard import Unmarks
 from .inference import Inference
+from .mapped import MappedNetwork
 from .order import SampleAxis
 from .passes import Pass, Seen, alike, as_tree, watch_pass
-
-if TYPE_CHECKING:
-    from .chip import Chip
 
 Same = Callable[[torch.Tensor, torch.Tensor], bool]
 NOWHERE = SampleAxis(-1)
@@ -107,7 +105,7 @@ def narrowed(before: Pass, after: Pass, sizes: Sizes) -> Pass:
     return dataclasses.replace(before, seen=tuple(calls), output=output)
 
 
-def settle(chip: Chip, before: Pass, after: Pass, sizes: Sizes, same: Same | None = None) -> None:
+def settle(chip: MappedNetwork, before: Pass, after: Pass, sizes: Sizes, same: Same | None = None) -> None:
     """Tell the layers on tiles where their samples lie, from two passes.
 
     A layer that one pass alone has seen has them first, and so have the steps of a recurrent layer.
@@ -143,7 +141,7 @@ def _place(a: Any, b: Any, sizes: Sizes, same: Same, behind: int) -> SampleAxis 
     return where if where is None or where.axis < a.ndim - behind else NOWHERE
 
 
-def locate(chip: Chip, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+def locate(chip: MappedNetwork, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
     """Find where the samples lie in the layers of a chip, by two digital passes of two samples and of one."""
     chip.session.located = True
     batch = Batch(inputs, named)

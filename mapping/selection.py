@@ -9,14 +9,16 @@ import torch
 from torch import nn
 
 from ..crossbar.hardware import Hardware
-from .chip import Chip, Digital
+from .chip import Chip
 from .errors import MappingError
 from .faithful import CELLS, MAPPED, RECURRENT, kind_of, unfaithful
 from .fold import BATCH_NORMS, foldable, folded
 from .guard import Fold
-from .layers import HANDLERS, TileLayer, matrices
+from .layers import TileLayer
+from .mapped import Digital
 from .modules import keep_attributes, names_of, replaced
 from .recurrent import DIGITAL_REASON, Recurrent, Step, expanded
+from .spec import HANDLERS, matrices
 
 EXCLUDED = "excluded by name"
 TAKEN = "the model uses its weights itself, past the layer"

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-if TYPE_CHECKING:
-    from .inference import Inference
-    from .layers import TileLayer
+from .spec import LayerSpec
 
 __all__ = ["Call", "Recorder"]
 
@@ -134,12 +132,12 @@ class Recorder(TorchFunctionMode):
         self.calls.append(Call(layer, (name,), after, work=work, rows_in=rows_in, needs=_spread(rows, rows_in)))
         return len(self.calls) - 1
 
-    def read(self, layer: TileLayer, x: torch.Tensor, run: Inference) -> torch.Tensor:
-        """What a layer on tiles reads for x: one call."""
+    def read(self, name: str, spec: LayerSpec, x: torch.Tensor, call: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What `call` gives, the read of a layer on tiles for x: one call."""
         self.inside = True
-        output = layer.read(x, run)
+        output = call()
         self.inside = False
-        makers, spec = self._makers([x]), layer.spec
+        makers = self._makers([x])
         rows = _rows(output) if spec.dims == 2 else 1
         needs: tuple[int, ...] = (0,)
         rows_in = 1
@@ -152,7 +150,7 @@ class Recorder(TorchFunctionMode):
         positions = -(-output.numel() // (spec.out_features * samples))
         after = tuple(sorted(makers - {INPUT}))
         values = -(-x.numel() // self.samples)
-        self.calls.append(Call(layer.name, (), after, positions, 0, values, rows_in, needs))
+        self.calls.append(Call(name, (), after, positions, 0, values, rows_in, needs))
         self.makers[output] = frozenset({len(self.calls) - 1})
         return output
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from .mapping.architecture.schedule import Schedule, schedule
     from .mapping.chip import Chip
     from .mapping.convert import map
+    from .mapping.load import load
     from .mapping.reduce import Reduction, reduce
-    from .mapping.store import load
     from .mapping.voting.adaptive import AdaptiveResult, adaptive_vote
     from .mapping.voting.votes import VoteResult, vote
     from .sweeps.optimize import optimize
@@ -57,7 +57,7 @@ _HOMES = {
     "Schedule": ".mapping.architecture.schedule",
     "VoteResult": ".mapping.voting.votes",
     "adaptive_vote": ".mapping.voting.adaptive",
-    "load": ".mapping.store",
+    "load": ".mapping.load",
     "map": ".mapping.convert",
     "optimize": ".sweeps.optimize",
     "reduce": ".mapping.reduce",

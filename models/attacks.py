@@ -212,7 +212,7 @@ def ascend(
         if not loss.requires_grad:
             raise ValueError(
                 f"model: {type(model).__name__} has no gradient with respect to its input, which the attack needs; "
-                "a chip is attacked through its network (`mho.mapping.straight_through`)"
+                "a chip is attacked through its network (`mho.mapping.straight_through.StraightThrough`)"
             )
         (gradient,) = torch.autograd.grad(loss, x)
         x = project(x.detach() + settings.step * gradient.sign(), images, settings.epsilon)

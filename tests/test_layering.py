@@ -1,4 +1,4 @@
-"""The arrows between the folders: who may import whom, which packages, and where compiled code lives.
+"""The arrows between the folders: who may import whom, which packages, where compiled code lives; and no circles.
 
 The rules hold for every import statement, inside functions and under `if TYPE_CHECKING` too. Packages for drawing are
 imported only where something is drawn, inside a function.
@@ -30,6 +30,10 @@ DRAWING = {"mapping": {"matplotlib"}}
 KERNELS = ("crossbar/kernels", "models/kernels")
 KERNELS_OF = {"crossbar": "mho.crossbar.kernels", "models": ("mho.crossbar.kernels", "mho.models.kernels")}
 KERNEL_PACKAGES = {"numpy", "numba", "llvmlite"}
+CIRCLES = {  # those that are left; none may come
+    ("mho.crossbar.calibration", "mho.crossbar.matrix"),
+    ("mho.crossbar.hardware", "mho.crossbar.limits"),
+}
 COMPILERS = {"njit", "jit", "vectorize", "guvectorize", "intrinsic"}
 
 
@@ -47,10 +51,14 @@ def imported(node: ast.AST, path: str) -> list[tuple[int, str]]:
         return [(0, alias.name) for alias in node.names]
     if not isinstance(node, ast.ImportFrom):
         return []
-    base = module_name(path)[: -node.level] if node.level else []
-    if node.module:
-        return [(node.level, ".".join([*base, node.module]))]
-    return [(node.level, ".".join([*base, alias.name])) for alias in node.names]
+    base = base_of(node, path)
+    return [(node.level, base)] if node.module else [(node.level, f"{base}.{alias.name}") for alias in node.names]
+
+
+def base_of(node: ast.ImportFrom, path: str) -> str:
+    """The full dotted name of what `from ... import` takes names from."""
+    above = module_name(path)[: -node.level] if node.level else []
+    return ".".join([*above, *([node.module] if node.module else [])])
 
 
 def folder_of(name: str) -> str:
@@ -102,6 +110,34 @@ def violations(source: str, path: str) -> list[str]:
     return found
 
 
+def arrows(sources: dict[str, str]) -> dict[str, set[str]]:
+    """For each module of the package those that it imports, wherever it does; sources by the path of the file."""
+    modules = {".".join(part for part in module_name(path) if part != "__init__"): path for path in sources}
+    found: dict[str, set[str]] = {module: set() for module in modules}
+    for module, path in modules.items():
+        for node in ast.walk(ast.parse(sources[path])):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = base_of(node, path)
+                found[module] |= {name if (name := f"{base}.{a.name}") in modules else base for a in node.names}
+    return found
+
+
+def circles(found: dict[str, set[str]]) -> set[tuple[str, ...]]:
+    """The groups of modules that import one another, be it through others of the group."""
+
+    def behind(module: str) -> set[str]:
+        seen: set[str] = set()
+        ahead = [module]
+        while ahead:
+            new = found.get(ahead.pop(), set()) - seen
+            seen |= new
+            ahead += new
+        return seen
+
+    reached = {module: behind(module) for module in found}
+    return {tuple(sorted(n for n in reached[m] if m in reached.get(n, ()))) for m in found if m in reached[m]}
+
+
 def python_files(*folders: str) -> list[str]:
     return [p.relative_to(ROOT).as_posix() for folder in folders for p in sorted((ROOT / folder).rglob("*.py"))]
 
@@ -109,6 +145,35 @@ def python_files(*folders: str) -> list[str]:
 @pytest.mark.parametrize("path", python_files(*FOLDERS))
 def test_the_arrows_hold(path: str) -> None:
     assert violations((ROOT / path).read_text(encoding="utf-8"), path) == []
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    found = arrows({path: (ROOT / path).read_text(encoding="utf-8") for path in python_files(*FOLDERS)})
+    assert sum(map(len, found.values())) > 300
+    assert circles(found) == CIRCLES
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from .chip import Chip",
+        "from . import chip",
+        "from ..mapping.chip import Chip",
+        "def later():\n    from .chip import Chip",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .chip import Chip",
+    ],
+)
+def test_a_circle_is_found(back: str) -> None:
+    sources = {
+        "mapping/__init__.py": "",
+        "mapping/chip.py": "from .report import Report",
+        "mapping/report.py": "from .cover import Cover",
+        "mapping/cover.py": "from .layers import TileLayer\nfrom .errors import MappingError",
+        "mapping/errors.py": "",
+    }
+    assert circles(arrows(sources)) == set()
+    circle = ("mho.mapping.chip", "mho.mapping.cover", "mho.mapping.report")
+    assert circles(arrows({**sources, "mapping/cover.py": back})) == {circle}
 
 
 @pytest.mark.parametrize(
@@ -131,7 +196,7 @@ def test_scripts_and_tests_import_the_package_by_its_name(path: str) -> None:
         ("devices/cell.py", "from .. import crossbar"),
         ("crossbar/tile.py", "from torch import nn"),
         ("crossbar/tile.py", "def load():\n    import torch.nn.functional as F"),
-        ("crossbar/tile.py", "from ..mapping import plan"),
+        ("crossbar/tile.py", "from ..mapping import selection"),
         ("crossbar/tile.py", "from mho.devices.cell import Cell"),
         ("crossbar/tile.py", "from devices.cell import Cell"),
         ("devices/cell.py", "if TYPE_CHECKING:\n    from ..crossbar.tile import Tile"),
@@ -142,11 +207,11 @@ def test_scripts_and_tests_import_the_package_by_its_name(path: str) -> None:
         ("models/kernels/dense.py", "from ..noise import Noise"),
         ("models/kernels/dense.py", "from ...crossbar.tile import Tile"),
         ("crossbar/kernels/noise.py", "from ...models.kernels import dense"),
-        ("mapping/convert.py", "from ..models.votes import vote"),
+        ("mapping/convert.py", "from ..models.train import train"),
         ("mapping/convert.py", "from .. import vote"),
         ("mapping/convert.py", "import matplotlib.pyplot as plt"),
-        ("models/votes.py", "from ..crossbar.tile import Tile"),
-        ("models/votes.py", "from ..cli import app"),
+        ("models/train.py", "from ..crossbar.tile import Tile"),
+        ("models/train.py", "from ..cli import app"),
     ],
 )
 def test_a_broken_arrow_is_found(path: str, source: str) -> None:
@@ -164,10 +229,13 @@ def test_a_broken_arrow_is_found(path: str, source: str) -> None:
         ("crossbar/kernels/noise.py", "from numba import njit\n@njit(cache=True)\ndef f(x):\n    return x"),
         ("models/kernels/dense.py", "import numba\nfrom ...crossbar.kernels.philox import words"),
         ("models/dense_block.py", "from .kernels import dense"),
-        ("mapping/convert.py", "import torch\nfrom ..crossbar import tile\nfrom .plan import Plan"),
-        ("mapping/schedule.py", "def gantt():\n    from matplotlib.figure import Figure"),
+        ("mapping/convert.py", "import torch\nfrom ..crossbar import tile\nfrom .selection import Selection"),
+        ("mapping/architecture/gantt.py", "def gantt():\n    from matplotlib.figure import Figure"),
         ("models/data/mnist.py", "from ...mapping.chip import Chip\nfrom ..network import Net"),
-        ("mho/__init__.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .models.votes import vote"),
+        (
+            "mho/__init__.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .mapping.voting.votes import vote",
+        ),
     ],
 )
 def test_an_allowed_import_is_not_reported(path: str, source: str) -> None:

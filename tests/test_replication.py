@@ -91,8 +91,8 @@ def test_a_plan_takes_as_long_as_it_says(layers: list[tuple[int, int]], votes: i
     [
         ({}, "either tiles or area"),
         ({"tiles": 9, "area": 1.0}, "either tiles or area"),
-        ({"tiles": 1}, "tiles: one copy of each layer takes 3, got a budget of 1"),
-        ({"area": 0.0}, "area: one copy of each layer takes"),
+        ({"tiles": 1}, "tiles: one set of tiles for each layer takes 3, got a budget of 1"),
+        ({"area": 0.0}, "area: one set of tiles for each layer takes"),
         ({"tiles": 9, "goal": "fame"}, "goal: throughput or latency, got 'fame'"),
         ({"tiles": 9, "votes": 0}, "votes: .* got 0"),
     ],

@@ -6,7 +6,7 @@ import heapq
 import json
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,25 @@ import pandas as pd
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .schedule import Schedule
+
+class Run(Protocol):
+    """What is shown of a run: a `Schedule` has it."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def servers(self) -> tuple[int, ...]: ...
+    @property
+    def votes(self) -> int: ...
+    @property
+    def inputs(self) -> int: ...
+    @property
+    def makespan_s(self) -> float: ...
+    @property
+    def events(self) -> pd.DataFrame: ...
 
 
-def gantt(run: Schedule, path: str | PathLike[str] | None = None) -> Figure:
+def gantt(run: Run, path: str | PathLike[str] | None = None) -> Figure:
     """The chart of the events: a row per stage and server, a bar and a colour per job. Written to `path`, if given."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -48,7 +63,7 @@ def gantt(run: Schedule, path: str | PathLike[str] | None = None) -> Figure:
     return figure
 
 
-def chrome_trace(run: Schedule, path: str | PathLike[str]) -> None:
+def chrome_trace(run: Run, path: str | PathLike[str]) -> None:
     """The events in the Trace Event Format (JSON), a row per stage and server, for chrome://tracing."""
     events: list[dict[str, Any]] = []
     for row, (name, mine) in enumerate(_rows(run)):
@@ -69,7 +84,7 @@ def chrome_trace(run: Schedule, path: str | PathLike[str]) -> None:
     Path(path).write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ns"}), encoding="utf-8")
 
 
-def _rows(run: Schedule) -> list[tuple[str, pd.DataFrame]]:
+def _rows(run: Run) -> list[tuple[str, pd.DataFrame]]:
     """Name and events of each row: a stage, or one server of a stage that has several."""
     rows: list[tuple[str, pd.DataFrame]] = []
     for name, servers in zip(run.names, run.servers, strict=True):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from .gantt import chrome_trace, gantt
 from .pipeline import Operation, Times, simulate
 from .stages import StagePlan, chain_plan, chip_plan
 
@@ -67,14 +68,10 @@ class Schedule:
 
     def gantt(self, path: str | PathLike[str] | None = None) -> Figure:
         """The chart of the events: a row per stage, a bar and a colour per job. Written to `path` too, if given."""
-        from .gantt import gantt
-
         return gantt(self, path)
 
     def trace(self, path: str | PathLike[str]) -> None:
         """Write the events as JSON that chrome://tracing and Perfetto show."""
-        from .gantt import chrome_trace
-
         chrome_trace(self, path)
 
 

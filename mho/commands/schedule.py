@@ -26,7 +26,7 @@ def schedule(
     """
     from ..mapping.architecture.decision import decision
     from ..mapping.architecture.schedule import schedule as run
-    from ..mapping.store import load
+    from ..mapping.load import load
 
     try:
         times = None if stages is None else [float(time) for time in stages.split(",")]

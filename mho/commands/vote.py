@@ -24,7 +24,7 @@ def vote(
     """Classify by repeated noisy inferences of a saved chip, and print the accuracy with its 95 % interval."""
     from ..inputs import find_inputs
     from ..mapping.checkpoint import build_model
-    from ..mapping.store import load
+    from ..mapping.load import load
     from ..mapping.voting.adaptive import adaptive_vote
     from ..mapping.voting.votes import vote as cast_votes
     from .progress import shown

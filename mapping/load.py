@@ -1,0 +1,108 @@
+"""`mho.load`: the chip of a folder that `Chip.save` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from ..crossbar.hardware import Hardware
+from ..devices.config import faults
+from .chip import Chip
+from .description import SavedChip, build_layer
+from .errors import CheckpointError
+from .graph import rebuild
+from .layers import CELLS
+from .mapped import Digital
+from .modules import copied, keep_attributes, replaced
+from .recurrent import expanded, recurrent_names
+from .store import TENSORS, TEXT, one_line, read
+from .trace import Call
+
+
+def load(path: str | Path, *, model: nn.Module | None = None) -> Chip:
+    """Read a chip that `Chip.save` wrote. It gives the same bits as the chip that was saved, its calls counted anew.
+
+    Args:
+        path: the folder.
+        model: the model it was mapped from, trained or not. Needed only where the structure could not be saved (a model
+            that torch.fx cannot trace, or with modules of its own that stay digital); the error says so.
+
+    Raises:
+        CheckpointError: no chip there, a damaged or foreign file, or `model` is needed or does not fit.
+    """
+    path = Path(path)
+    if not (path / TEXT).is_file() or not (path / TENSORS).is_file():
+        raise CheckpointError(f"chip {path}: no saved chip there (a folder with {TEXT} and {TENSORS})")
+    try:
+        return _assemble(*read(path), model)
+    except CheckpointError as error:
+        raise CheckpointError(f"chip {path}: {one_line(str(error), 1000)}") from error
+    except ValidationError as error:
+        raise CheckpointError(f"chip {path}: {one_line(faults(error))}") from error
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise CheckpointError(f"chip {path}: cannot be read ({reason})") from error
+    except Exception as error:  # what a damaged file makes of the constructors it feeds is anybody's guess
+        raise CheckpointError(f"chip {path}: damaged ({type(error).__name__}: {one_line(str(error))})") from error
+
+
+def _assemble(text: SavedChip, tensors: dict[str, torch.Tensor], model: nn.Module | None) -> Chip:
+    structure, hardware = text.structure, Hardware.model_validate(text.hardware)
+    state, constants = _taken("digital.", tensors), _taken("constant.", tensors)
+    layers = {}
+    for name, saved in sorted(text.layers.items(), key=lambda item: -len(item[0])):  # "a.b" before "a"
+        arrays = {key: value.numpy() for key, value in _taken(f"layer.{name}.", tensors).items()}
+        own = hardware.for_layer(*saved.aliases)
+        layers[name] = build_layer(name, saved, arrays, own, text.seed, text.copy_index)
+    if tensors:
+        raise CheckpointError(f"it has no place for its tensor {next(iter(tensors))}")
+    layers = {name: layers[name] for name in text.layers}
+    digital = tuple(Digital(*d) for d in text.digital)
+    places: dict[str, nn.Module] = {alias: layer for layer in layers.values() for alias in layer.aliases}
+    for alias, tile in places.items():  # the digests of the file have said it already
+        state[f"{alias}.{CELLS}".lstrip(".")] = tile.state_dict()[CELLS]
+    if model is not None:
+        folded = {d.name: nn.Identity() for d in digital if d.reason.startswith("folded")}
+        built = _fill(model, places | folded, state)
+    elif isinstance(structure, str):
+        raise CheckpointError(f"its structure was not saved: {structure}; pass mho.load(path, model=...)")
+    else:
+        built = rebuild(structure, places, state | constants)
+    chip = Chip(built, hardware, layers, digital, text.seed, text.copy_index)
+    chip.session.located = text.located
+    chip.trace = [Call(**call.model_dump()) for call in text.trace]
+    return chip
+
+
+def _taken(start: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors whose names start so, by the rest of the name; they are taken out."""
+    return {key.removeprefix(start): tensors.pop(key) for key in list(tensors) if key.startswith(start)}
+
+
+def _fill(model: nn.Module, places: dict[str, nn.Module], state: dict[str, torch.Tensor]) -> nn.Module:
+    """A copy of the model with these modules in their places and this digital state.
+
+    Raises:
+        CheckpointError: it lacks one of the places, or has other digital tensors.
+    """
+    if not isinstance(model, nn.Module):
+        raise CheckpointError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    built = copied(model)
+    torchs = ("weight_ih", "weight_ih_l0")  # a recurrent layer with these was excluded and is as torch has it
+    keep = [name for name in recurrent_names(built) if any(f"{name}.{w}".lstrip(".") in state for w in torchs)]
+    built = expanded(built, keep)
+    names = {name for name, _ in built.named_modules(remove_duplicate=False)}
+    absent = [name for name in places if name not in names]
+    if absent:
+        raise CheckpointError(f"model does not fit: it has no {', '.join(absent)}")
+    for name, module in places.items():
+        keep_attributes(built.get_submodule(name), module)
+        built = replaced(built, name, module)
+    try:
+        built.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"model does not fit: {' '.join(str(error).split())[:300]}") from error
+    return built
