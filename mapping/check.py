@@ -187,7 +187,7 @@ def _digital_pass(chip: Chip, names: list[str], batch: Batch) -> tuple[Pass, _Tr
     return after, trial
 
 
-def _spare_compiler(counter: FlopCounterMode) -> None:
+def _spare_compiler(counter: Any) -> None:
     """Take torch's guard against its compiler off: no pass here is compiled, and the guard would load it, seconds."""
     plain = getattr(counter.mode.__torch_dispatch__, "__wrapped__", None)
     if plain is not None:
