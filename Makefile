@@ -49,4 +49,6 @@ $(READY): setup.py pyproject.toml constraints.txt
 	        "Installing collected") printf '\ninstalling them ...\n' ;; \
 	    esac; \
 	done
+	@echo "Compiling the kernels: a minute or two."
+	@OMP_NUM_THREADS=1 $(BIN)/mho demo --images 8 --vote-images 4 --votes 2 --jobs 1 --out build/demo >/dev/null
 	@touch $@

@@ -51,18 +51,8 @@ GOOD = {
     "damage": {"refused"},
     "forgery": {"refused", "refused when read", "works", "works, not finite", "error of torch when read"},
 }
-NOISY = {
-    "cell": {
-        "g_min": "1 uS",
-        "g_max": "40 uS",
-        "programming": {"kind": "polynomial", "coefficients": ["0.5 uS"], "g_ref": "1 uS"},
-        "read_noise": {"kind": "relative", "fraction": 0.02},
-    },
-    "sensing": {"v_read": "0.2 V", "t_read": "100 ns", "amplifier_noise": "10 pA/rtHz"},
-    "tile": {"rows": 16, "columns": 16},
-    "dac": {"bits": 8, "range": "calibrated"},
-    "adc": {"bits": 8, "full_scale": "calibrated"},
-}
+NOISY = Path(__file__).with_name("noisy.yaml")
+SMALL = {"tile.rows": 16, "tile.columns": 16}
 TELEGRAPH = {"kind": "telegraph", "amplitude": 0.2, "capture": "1 us", "emission": "1 us"}
 ODD: list[Any] = [
     *(-1, 0, 1, 2, 3, 7, 255, 10**6, 2**31 - 1, 2**31, 2**53, 2**63, 2**70, 10**30, -(2**63)),
@@ -121,7 +111,7 @@ def make_chips(folder: Path, names: tuple[str, ...] = tuple(CHIPS)) -> None:
     for name in names:
         torch.manual_seed(0)
         make, _, fields, wire_compensation = CHIPS[name]
-        hardware = mho.Hardware.model_validate(NOISY).replace(fields)
+        hardware = mho.Hardware.load(NOISY).replace({**SMALL, **fields})
         chip = mho.map(make().eval(), hardware, calibrate=inputs(name), wire_compensation=wire_compensation)
         chip.save(folder / name)
         chip.copy(1).save(folder / f"{name} again")

@@ -93,8 +93,9 @@ def _notes(number: int, tables: dict[int, pd.DataFrame]) -> list[str]:
     meant = PAPER[PAPER[number].get("of", number)]["network"]
     if network != meant:
         notes += [
-            f"Ours are of `{network}`, much smaller, in place of `{meant}`, whose training wants a GPU, and none was",
-            "to be had: they show the method, and are not to be compared with the paper's.",
+            f"Our results are those of `{network}`, a much smaller network. It stands in for `{meant}`, which has not",
+            "been trained with all the noise levels of the paper's table yet. They show the method and cannot be",
+            "compared with the paper's.",
         ]
     else:
         notes += [f"Below the paper's: {'; '.join(below(number, tables[number])) or 'none'}."]

@@ -7,6 +7,8 @@ where it is no larger than chance makes it.
 Samples are independent of each other, positions of one sample need not be: standard errors are those of clustered data
 (Liang and Zeger 1986, Biometrika 73:13). Each sample's part in an estimate is its *influence*, and the sum of the
 squared influences is the variance. |y| is taken as given: what other inputs would give that have the same outputs.
+A variance of few samples is itself unsure: standard errors are widened by the quantile of Student's t over that of a
+normal number, so that the figure plus or minus 1.96 of them is the 95 % interval however few samples there are.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ BINS = 30  # of outputs by size, of equal numbers
 PER_BIN = 8  # outputs at least, whose spread tells how sure their mean is; there are two bins or more
 ERRORS = 3  # standard errors below which a figure is none
 CHANCE = float(norm.sf(ERRORS))  # of noise that looks like a finding
+INTERVAL = 0.975  # quantile that ends a 95 % interval
 LEAST = 0.05  # of the mean squared error: what lies below counts as this much
 NOTHING = 1e-6  # errors below this part of the outputs are rounding
 HOLDS = 0.25  # largest `misfit` of a model that is taken to hold
@@ -68,13 +71,13 @@ def gain_with_error(product: Array, mean: Array, samples: Array) -> tuple[float,
     gain = float((product * mean).sum()) / power
     moved = (product * (mean - gain * product)).sum(axis=1) / power
     error = float(np.linalg.norm(_corrected(np.bincount(samples, moved))))
-    return (1.0 if abs(gain - 1) <= _times(samples) * error else gain), error
+    return (1.0 if abs(gain - 1) <= _times(samples) * error else gain), _widened(samples) * error
 
 
 def mean_with_error(values: Array, samples: Array) -> tuple[float, float]:
     """Mean of values (rows, outputs) and its standard error, of which samples they happen to be."""
     moved = _influence(values, np.zeros(values.size, np.int64), samples)
-    return float(values.mean()), float(np.linalg.norm(moved))
+    return float(values.mean()), _widened(samples) * float(np.linalg.norm(moved))
 
 
 def fit(
@@ -118,11 +121,12 @@ def fit(
         level = np.maximum(design @ solution, least) + floor
     solve = np.linalg.pinv(design / level[:, None]) / level
     moved = errors = np.zeros(2)
-    total = 0.0
+    total, wider = 0.0, 1.0
     if samples is not None:
+        wider = _widened(samples)
         moved = _influence(squared - solution[1] * np.square(y), bins, samples)
-        errors = np.linalg.norm(moved @ solve.T, axis=0)
-        total = float(np.linalg.norm(moved @ size)) / y.size
+        errors = wider * np.linalg.norm(moved @ solve.T, axis=0)
+        total = wider * float(np.linalg.norm(moved @ size)) / y.size
     if not found:
         solution, average = np.zeros(2), 0.0
     result: dict[str, float | bool] = {}
@@ -144,7 +148,7 @@ def fit(
         influences = [u - moved @ solve.T @ x.T for u, x in ((moved, design), (outputs, of_outputs))]
     for name, x, seen, influence in zip(names, (design, of_outputs), means, influences, strict=True):
         fitted = x @ solution
-        result[name], result[f"{name}_se"] = _misfit(seen - fitted, np.maximum(fitted, least), influence)
+        result[name], result[f"{name}_se"] = _misfit(seen - fitted, np.maximum(fitted, least), influence, wider)
     result["holds"] = bool(max(result[name] for name in names) <= HOLDS)
     return result
 
@@ -169,18 +173,24 @@ def _times(samples: Array) -> float:
     return float(t.isf(CHANCE, int(samples.max())))
 
 
+def _widened(samples: Array) -> float:
+    """What standard errors of so few samples are multiplied by, to give 95 % intervals as those of many do."""
+    return float(t.ppf(INTERVAL, int(samples.max())) / norm.ppf(INTERVAL))
+
+
 def _root(square: float, error: float) -> tuple[float, float]:
     """The root of a square, and its standard error: the way down, or up where the square may be 0."""
     root = np.sqrt(max(square, 0.0))
     return float(root), float(root - np.sqrt(square - error) if square > ERRORS * error else np.sqrt(error))
 
 
-def _misfit(off: Array, level: Array, influence: Array | None) -> tuple[float, float]:
+def _misfit(off: Array, level: Array, influence: Array | None, wider: float) -> tuple[float, float]:
     """Root mean square of deviations (n,) relative to a level (n,), less what sampling gives, and its standard error.
 
     `influence` (samples, n) on the deviations. Sampling alone gives a sum of squares of normal numbers with the
     variances of these; where the deviation is no more than that makes with a probability of `CHANCE`, it is none. The
-    distribution is that of F with the same mean and variance (Satterthwaite 1946, Biometrics Bulletin 2:110).
+    distribution is that of F with the same mean and variance (Satterthwaite 1946, Biometrics Bulletin 2:110). The
+    standard error is `wider` times what the influence gives.
     """
     off = off / level
     square = float(np.square(off).mean())
@@ -195,4 +205,4 @@ def _misfit(off: Array, level: Array, influence: Array | None) -> tuple[float, f
     none = square <= chance * float(fisher.isf(CHANCE, first**2 / second, len(moved) - 1))
     excess = 0.0 if none else max(square - chance, 0.0)
     spread = 2 * second if none else max(4 * float(np.square(moved @ off).sum()) - 2 * second, 2 * second)
-    return _root(excess, float(np.sqrt(spread)) / len(off))
+    return _root(excess, wider * float(np.sqrt(spread)) / len(off))

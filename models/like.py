@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -15,11 +16,17 @@ MEASURED = 128  # inputs
 
 
 class Share(NamedTuple):
-    """Noise of a layer: additive, as a share of the root mean square of its outputs, and multiplicative."""
+    """Noise of a layer: additive, as a share of the root mean square of its outputs, and multiplicative.
+
+    add_se, mult_se: their standard errors; NaN where they are not known. The text leaves them out: it is part of what
+        identifies a training.
+    """
 
     layer: str
     add: float
     mult: float
+    add_se: float = math.nan
+    mult_se: float = math.nan
 
     def __str__(self) -> str:
         return f"{self.layer} {self.add:.4f} {self.mult:.4f}"
@@ -32,8 +39,9 @@ def noise_of_chip(chip: Chip, inputs: torch.Tensor) -> list[Share]:
     """
     table = reduce(chip, inputs[:MEASURED]).table
     total = table[table["part"] == "total"].set_index("layer")
-    add, mult = total["sigma_add"] / total["y_rms"], total["sigma_mult"]
-    return [Share(name, float(add[name]), float(mult[name])) for name in chip.layers]
+    columns = [total["sigma_add"] / total["y_rms"], total["sigma_mult"]]
+    columns += [total["sigma_add_se"] / total["y_rms"], total["sigma_mult_se"]]
+    return [Share(name, *(float(column[name]) for column in columns)) for name in chip.layers]
 
 
 def with_noise(net: nn.Module, shares: list[Share]) -> nn.Module:

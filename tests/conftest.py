@@ -7,7 +7,26 @@ for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLA
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that wait by spinning are slow on a busy machine
 
-from hypothesis import settings  # noqa: E402  (after the environment that libraries read when they are imported)
+# ruff: noqa: E402  (after the environment that libraries read when they are imported)
+from pathlib import Path
+
+import pytest
+from helpers import hardware, pictures, small_cnn
+from hypothesis import settings
+
+import mho
 
 settings.register_profile("mho", deadline=None, derandomize=True)
 settings.load_profile("mho")
+
+
+@pytest.fixture(scope="module")
+def small_chip() -> mho.Chip:
+    return mho.map(small_cnn(), hardware(), calibrate=pictures(), seed=3)
+
+
+@pytest.fixture
+def folder(small_chip: mho.Chip, tmp_path: Path) -> Path:
+    """A saved chip, to be spoiled."""
+    small_chip.save(tmp_path / "chip")
+    return tmp_path / "chip"

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
 from mho import Hardware
 
-NOISY: dict[str, Any] = {
-    "cell": {
-        "g_min": "1 uS",
-        "g_max": "40 uS",
-        "programming": {"kind": "polynomial", "coefficients": ["0.5 uS"], "g_ref": "1 uS"},
-        "read_noise": {"kind": "relative", "fraction": 0.02},
-    },
-    "sensing": {"v_read": "0.2 V", "t_read": "100 ns", "amplifier_noise": "10 pA/rtHz"},
-    "tile": {"rows": 32, "columns": 32},
-    "dac": {"bits": 8, "range": "calibrated"},
-    "adc": {"bits": 8, "full_scale": "calibrated"},
-}
+NOISY: dict[str, Any] = yaml.safe_load((Path(__file__).parents[1] / "benchmarks" / "noisy.yaml").read_text("utf-8"))
 
 
 def hardware(**fields: Any) -> Hardware:

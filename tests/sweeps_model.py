@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,22 @@ def random_net() -> nn.Module:
 class Fragile(nn.Module):
     """Passes its inputs on. Meanwhile, in a worker: the first to see three finished parts is killed.
 
+    Until then each pass waits a little, so that the parts are written while there is still work.
+
     MHO_TEST_FRAGILE: the run folder, and the process that is none of the workers.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         folder, _, spared = os.environ.get("MHO_TEST_FRAGILE", "").partition(" ")
-        if folder and os.getpid() != int(spared) and len(list(Path(folder, "parts").glob("[!.]*.parquet"))) >= 3:
-            try:
-                os.close(os.open(Path(folder, "killed"), os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                return x
-            os.kill(os.getpid(), signal.SIGKILL)
+        if not folder or os.getpid() == int(spared):
+            return x
+        killed, until = Path(folder, "killed"), time.monotonic() + 0.2
+        while not killed.exists() and time.monotonic() < until:
+            if len(list(Path(folder, "parts").glob("[!.]*.parquet"))) >= 3:
+                with suppress(FileExistsError):
+                    os.close(os.open(killed, os.O_CREAT | os.O_EXCL))
+                    os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(0.01)
         return x
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from helpers import hardware, ideal, pictures, small_cnn
 from test_faithful import mlp, vectors
 from test_fold import settled
 from torch import nn
+from torch.utils import flop_counter
 from torch.utils.data import DataLoader, TensorDataset
 
 import mho
@@ -383,3 +385,11 @@ def test_the_report_of_a_loaded_chip(tmp_path):
     text = str(mho.load(tmp_path / "chip").report())
     assert "unchecked: the chip was loaded" in text
     assert text.splitlines()[-1].startswith("on tiles: 100.0 % of ")
+
+
+def test_a_check_does_not_load_the_compiler_of_torch(monkeypatch):
+    """That takes longer than a small mapping; torch's guard of its counter would."""
+    guarded = flop_counter._FlopCounterMode.__torch_dispatch__
+    monkeypatch.delattr(getattr(guarded, "__wrapped__", guarded), "__dynamo_disable", raising=False)
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+    assert mho.map(small_cnn(), ideal(), check=pictures()).cover.check.macs > 0

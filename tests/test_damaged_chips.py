@@ -8,25 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import hardware, pictures, small_cnn
+from helpers import hardware, pictures
 from torch import nn
 
 import mho
 from mho.mapping import store
 from mho.mapping.errors import CheckpointError
 from mho.mapping.store import TENSORS, TEXT
-
-
-@pytest.fixture(scope="module")
-def small_chip() -> mho.Chip:
-    return mho.map(small_cnn(), hardware(), calibrate=pictures(), seed=3)
-
-
-@pytest.fixture
-def folder(small_chip: mho.Chip, tmp_path: Path) -> Path:
-    """A saved chip, to be spoiled."""
-    small_chip.save(tmp_path / "chip")
-    return tmp_path / "chip"
 
 
 def opened(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:

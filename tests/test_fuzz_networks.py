@@ -37,6 +37,25 @@ def test_the_fuzzer_finds_a_fault(bench, monkeypatch, tmp_path):
     assert any(name.startswith("failed: differs") for name in outcomes)
 
 
+def test_what_is_rounding_is_no_difference(bench, monkeypatch):
+    """Seed 1290 ends in the batch's own statistics of a layer of zeros: 3e-6 of rounding, and nothing else."""
+    assert bench.tried(1290, False)[0] == "equal, as near to float64 as torch is"
+    assert bench.tried(5001, False)[0].startswith("equal, l")
+    monkeypatch.setattr(bench, "ROUNDING", 0)
+    assert bench.tried(1290, False)[0].startswith("failed: differs")
+
+
+def test_rounding_does_not_hide_a_difference(bench):
+    exact = torch.linspace(-1, 1, 50, dtype=torch.float64)
+    want = exact.float()
+    assert bench.is_rounding(want, want, exact)
+    assert bench.is_rounding(want * (1 + 1e-6), want, exact)
+    assert not bench.is_rounding(want * (1 + 1e-4), want, exact)
+    assert not bench.is_rounding({"a": want, "b": 2 * want}, {"a": want, "b": want}, {"a": exact, "b": exact})
+    assert not bench.is_rounding(want * torch.nan, want, exact)
+    assert not bench.is_rounding(want[:1], want, exact)
+
+
 def test_networks_are_those_of_their_seeds(bench):
     maker = importlib.import_module("random_networks").Maker
     one, other = maker(3).network(), maker(3).network()

@@ -18,7 +18,8 @@ from sweeps_model import write_files
 
 import mho
 from mho.cli import app, run
-from mho.sweeps.optimum import front_of
+from mho.models.votes import Accuracy
+from mho.sweeps.optimum import Optimum, difference, front_of, near_front_of
 from mho.sweeps.search import Search
 
 HERE = Path(__file__).parent
@@ -101,6 +102,45 @@ def test_the_front_is_what_no_point_beats(points: list[tuple[int, int]]) -> None
         assert on[number] == (not beaten and not twin)
 
 
+def points_of(*right: int, n: int = 300) -> pd.DataFrame:
+    """Points that cost 1, 2, 3, ... with so many right answers of n."""
+    found = [Accuracy(count, n) for count in right]
+    rows = [
+        {"trial": k, "accuracy": float(a), "low": a.low, "high": a.high, "total_energy_j": k + 1.0}
+        for k, a in enumerate(found)
+    ]
+    table = pd.DataFrame(rows)
+    table["front_total_energy_j"] = front_of(table["accuracy"].to_numpy(), table["total_energy_j"].to_numpy())
+    table["near_front_total_energy_j"] = near_front_of(table, table["total_energy_j"].to_numpy())
+    same = {"reaches": table["low"] >= 0.97, "may_reach": table["high"] >= 0.97, "mean_reads": 1.0, "votes": 1}
+    return table.assign(**same, latency_s=1.0, area_m2=1.0, extrapolated="")
+
+
+def test_the_interval_of_a_difference() -> None:
+    """Newcombe (1998), Table II: 56 of 70 less 48 of 80 is 0.2000, from 0.0524 to 0.3339 by method 10."""
+    one, other = ({"accuracy": float(a), "low": a.low, "high": a.high} for a in (Accuracy(48, 80), Accuracy(56, 70)))
+    assert difference(one, other) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+
+
+def test_sampling_error_is_no_finding(fields: dict[str, Any]) -> None:
+    """294 and 297 of 300 are on the front and not told apart, 250 and 294 are; a point behind may be as good."""
+    table = points_of(250, 294, 293, 297, 240)
+    assert list(table["front_total_energy_j"]) == [True, True, False, True, False]
+    assert list(table["near_front_total_energy_j"]) == [True, True, True, True, False]
+    wide = {"search": {"votes": [1, 3]}, "costs": ["total_energy_j"], "target": 0.97, "confirm": {}}
+    said = str(Optimum(Search.read({**fields, **wide}), table, table.iloc[:0]))
+    steps = [line for line in said.splitlines() if "[+" in line or "[-" in line]
+    assert ["not told apart" in line for line in steps] == [False, True]
+    assert "not told apart from it: 1 more point (near_front_total_energy_j)" in said
+    assert "whether cheaper points reach it: the interval of trials 1, 2 has the target in it" in said
+    none = Optimum(Search.read({**fields, **wide}), points_of(250, 294), table.iloc[:0])
+    assert none.best is None
+    assert "the search does not tell whether others do: the interval of trial 1 has the target in it" in str(none)
+    odd = points_of(297).assign(extrapolated="cell.g_max = 1 S is outside the data of cell.drift, 1 to 2 S")
+    said = str(Optimum(Search.read({**fields, **wide}), odd, odd.iloc[:0]))
+    assert "outside the data (trial 0): cell.g_max = 1 S is outside the data of cell.drift, 1 to 2 S" in said
+
+
 def test_the_cheapest_reaches_the_target_twice(fields: dict[str, Any], undisturbed: mho.Optimum, folder: Path) -> None:
     best, trials, confirmed = undisturbed.best, undisturbed.trials, undisturbed.confirmed
     assert best is not None
@@ -123,7 +163,8 @@ def test_a_target_out_of_reach(fields: dict[str, Any], undisturbed: mho.Optimum,
     assert far.best is None
     assert "no point reaches the target" in str(far)
     assert not (folder / "confirmed.parquet").exists()
-    pd.testing.assert_frame_equal(far.trials.drop(columns="reaches"), undisturbed.trials.drop(columns="reaches"))
+    flags = ["reaches", "may_reach"]
+    pd.testing.assert_frame_equal(far.trials.drop(columns=flags), undisturbed.trials.drop(columns=flags))
     lucky = {**fields, "confirm": {"votes": 1, "images": 10}, "search": {"adc.bits": [7, 8]}, "trials": 8}
     found = mho.optimize({**lucky, "population": 2, "votes": 20}, out=folder)
     assert list(found.confirmed["reaches"]) == [False, False]
@@ -155,8 +196,8 @@ def test_the_means_over_a_grid(fields: dict[str, Any], tmp_path: Path) -> None:
 def test_another_seed_chooses_otherwise(fields: dict[str, Any], undisturbed: mho.Optimum, folder: Path) -> None:
     first = mho.optimize({**fields, "trials": 10, "confirm": {}}, out=folder).trials
     pd.testing.assert_frame_equal(
-        first.drop(columns=["front_total_energy_j", "front_latency_s"]),
-        undisturbed.trials.iloc[: len(first)][[name for name in first if not name.startswith("front_")]],
+        first[[name for name in first if "front_" not in name]],
+        undisturbed.trials.iloc[: len(first)][[name for name in first if "front_" not in name]],
     )
     other = mho.optimize({**fields, "trials": 10, "confirm": {}, "search_seed": 1}, out=folder).trials
     assert not set(other["task_ids"]) & set(first["task_ids"])

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers import hardware, ideal, pictures, small_cnn
+from scipy.stats import t as student
 
 import mho
 from mho.crossbar.expected import Cells, undithered_share
@@ -73,6 +74,22 @@ def test_figures_are_as_sure_as_they_say(noise):
         abs(np.square(2 * z).mean() - 1) > sure
     )  # negative control: standard errors of half the size, and of three times
     assert abs(np.square(z / 3).mean() - 1) > sure
+
+
+@pytest.mark.parametrize(("images", "wrong"), [(2, 0.70), (3, 0.81), (8, 0.91)])
+def test_intervals_of_few_images_hold_the_truth(images, wrong):
+    """1.96 standard errors either way are the 95 % interval, whatever the number of images.
+
+    With standard errors of a normal number they would hold as often as Student's t of so few is within 1.96.
+    """
+    table = trials({"sigma_mult": 0.4}, n=200, images=images, reads=4)
+    rows = table[(table["part"] == "fresh") & (table["layer"] == "0")]
+    off = (rows["sigma_mult"] - 0.4).abs()
+    assert student.cdf(1.96, images - 1) - student.cdf(-1.96, images - 1) == pytest.approx(wrong, abs=0.01)
+    bound = 4 * np.sqrt(0.95 * 0.05 / len(rows))
+    assert (off <= 1.96 * rows["sigma_mult_se"]).mean() > 0.95 - bound
+    narrow = rows["sigma_mult_se"] * 1.96 / student.ppf(0.975, images - 1)
+    assert (off <= 1.96 * narrow).mean() < wrong + 4 * np.sqrt(wrong * (1 - wrong) / len(rows))  # negative control
 
 
 def test_what_chance_makes_is_none():

@@ -26,18 +26,6 @@ def saved(chip: mho.Chip, path: Path, **model: nn.Module) -> mho.Chip:
     return mho.load(path, **model)
 
 
-@pytest.fixture(scope="module")
-def small_chip() -> mho.Chip:
-    return mho.map(small_cnn(), hardware(), calibrate=pictures(), seed=3)
-
-
-@pytest.fixture
-def folder(small_chip: mho.Chip, tmp_path: Path) -> Path:
-    """A saved chip, to be spoiled."""
-    small_chip.save(tmp_path / "chip")
-    return tmp_path / "chip"
-
-
 HARDWARE = {
     "groups and batch norm": {},
     "offset": {"tile__encoding": "offset", "tile__columns": 13},

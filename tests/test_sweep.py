@@ -65,6 +65,8 @@ def test_a_row_is_what_map_and_vote_give(fields: dict[str, Any], undisturbed: pd
         curve[3].low,
         curve[3].high,
     )
+    assert (row["accuracy_1_low"], row["accuracy_1_high"]) == (curve[0].low, curve[0].high)
+    assert row["mean_reads_se"] == 0
     fresh = mho.map(net(), chip.hardware, calibrate=images[:20], seed=1)
     counts = [layer.matrix.counts for layer in fresh.layers.values()]
     for count in counts:
@@ -92,6 +94,7 @@ def test_adaptive_votes_are_a_setting(fields: dict[str, Any], tmp_path: Path, co
     found = mho.adaptive_vote(chip, images[:50], 20, error=0.05, copies=copies)
     fixed, row = table.iloc[2], table.iloc[3]
     assert (row["accuracy"], row["mean_reads"]) == (found.accuracy(labels[:50]), found.mean_reads)
+    assert row["mean_reads_se"] == pytest.approx(float(found.reads.double().std() / 50**0.5), rel=1e-12)
     rounds = float(found.rounds.double().mean())
     assert row["latency_s"] == pytest.approx(rounds * one.latency_s, rel=1e-12)
     leaked = one.leakage_w * one.interval_s * rounds
@@ -123,6 +126,7 @@ def test_voting_gives_what_the_votes_give(fields: dict[str, Any], tmp_path: Path
             voted.accuracy_over_votes(labels[:50])[0].low,
         )
         assert (row["mean_reads"], row["capped"]) == (stopped.mean_reads, stopped.capped)
+        assert row["mean_reads_se"] == pytest.approx(float(stopped.reads.double().std() / 50**0.5), rel=1e-12)
         assert row["adaptive_energy_j"] == pytest.approx(stopped.energy_j(chip), rel=1e-12)
     with pytest.raises(ValueError, match=r"target_width must be null for experiment voting, got 0\.1"):
         mho.sweep({**asked, "target_width": 0.1}, out=tmp_path / "width")
@@ -148,6 +152,23 @@ def test_a_reduction_is_beside_its_chip(fields: dict[str, Any], tmp_path: Path) 
     total = reduced.table[reduced.table["part"] == "total"]
     assert row["misfit"] == total[["misfit", "misfit_outputs"]].max(axis=None)
     assert 0 < row["misfit_se"] < 0.3
+
+
+@pytest.mark.filterwarnings("ignore::mho.devices.data.ExtrapolationWarning")
+def test_what_is_outside_the_data_is_a_column(fields: dict[str, Any], tmp_path: Path) -> None:
+    """In the table and in its files, in the words of the report; an override of one layer counts."""
+    mho.Hardware.preset("reram").replace({"layers": {"2": {"cell.g_max": 5e-5}}}).save(tmp_path / "layer.yaml")
+    points = [{"cell.g_max": 4e-5}, {"cell.g_max": 3e-4}, {"hardware": str(tmp_path / "layer.yaml")}]
+    small = {**fields, "images": 20, "hardware": "reram", "grid": {}, "points": points}
+    table = mho.sweep(small, out=tmp_path / "out", csv=True)
+    chip = mho.map(net(), mho.Hardware.preset("reram").replace({"cell.g_max": 3e-4}), calibrate=torch.rand(9, 16))
+    inside, outside, layer = table["extrapolated"]
+    assert inside == ""
+    assert outside == "; ".join(chip.report().extrapolated)
+    assert "cell.g_max = 0.0003 S is outside the data of cell.programming, 1e-06 to 4e-05 S" in outside
+    assert "cell.g_max = 5e-05 S is outside the data" in layer
+    for kept in (pd.read_parquet(tmp_path / "out" / "results.parquet"), pd.read_csv(tmp_path / "out" / "results.csv")):
+        assert list(kept["extrapolated"].fillna("")) == [inside, outside, layer]
 
 
 def test_rows_stand_in_the_order_of_the_sweep(fields: dict[str, Any], undisturbed: pd.DataFrame) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import struct
 from dataclasses import asdict, replace
 
@@ -472,6 +473,13 @@ def test_the_noise_of_a_chip_is_injected(tiny_mnist, capsys):
     noisy.save(tiny_mnist / "work" / "noisy.yaml")
     out = tiny_mnist / "work" / "runs" / "train" / "mnist-cnn" / "like-noisy"
     assert command("--like", "noisy.yaml", "--epochs", "1", "--batch-size", "30") == 0
+    said = capsys.readouterr().out
+    steps = ["loading PyTorch", "loading the training set", "measuring the noise", "  fc2: ", "loading the test set"]
+    steps += ["training: 1 epochs of", "epoch 1, step 1 of", "testing the stored weights"]
+    assert [said.index(step) for step in steps] == sorted(said.index(step) for step in steps)
+    assert re.search(
+        r"^  conv1: 0\.\d{4} ± \S+ of its outputs, 0\.\d{4} ± \S+ of each \(standard errors\)$", said, re.M
+    )
     made = yaml.safe_load((out / "like-noisy.yaml").read_text())
     name, _, layers = made["recipe"]["like"].partition(": ")
     assert name == "noisy"

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +39,10 @@ def undisturbed(fields: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def fragile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run folder; a worker that reads when three tasks are done is killed, once."""
+    """A run folder; a worker that reads when three tasks are done is killed, once.
+
+    Nothing else is promised: what the killed worker has done may be lost with it, and any other may do it again.
+    """
     monkeypatch.setenv("PYTHONPATH", str(HERE))
     out = tmp_path / "run"
     monkeypatch.setenv("MHO_TEST_FRAGILE", f"{out} {os.getpid()}")
@@ -97,8 +101,14 @@ def test_a_worker_killed_on_a_cluster_loses_and_doubles_no_row(
     assert (fragile / "killed").exists()  # it was
     assert len(parts(fragile)) == 16
     assert told == sorted(set(told))
-    assert table["pid_meta"].nunique() >= 2
+    assert os.getpid() not in set(table["pid_meta"])
     pd.testing.assert_frame_equal(results(table), undisturbed)
+
+
+def not_watched() -> None:
+    """This process has no watchdog, and does not end by one: the owner of the workers is not its parent."""
+    time.sleep(0.1)
+    assert not any("(watch)" in thread.name for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("votes", [[1, 16], [4]])
@@ -106,7 +116,7 @@ def test_a_sweep_of_one_chip_with_two_jobs(tmp_path: Path, votes: list[int], mon
     monkeypatch.syspath_prepend(HERE)
     path = write_sweep(tmp_path, grid={"votes": votes})
     assert run(app, ["sweep", str(path), "--out", str(tmp_path / "run"), "--jobs", "2"]) == 0
-    time.sleep(3 * workers.WATCH)  # a watchdog would have ended this process by now
+    not_watched()
     assert list(pd.read_parquet(tmp_path / "run" / "results.parquet")["votes"]) == votes
 
 
@@ -116,14 +126,14 @@ def test_a_search_of_one_chip_with_two_jobs(tmp_path: Path, monkeypatch: pytest.
     sweep = {name: value for name, value in write_files(tmp_path).items() if name != "grid"}
     asked = {**sweep, "search": {"votes": [1, 2, 3, 5, 8]}, "target": 0.3, "trials": 8, "population": 4}
     found = mho.optimize(asked, out=tmp_path / "two", jobs=2)
-    time.sleep(3 * workers.WATCH)
+    not_watched()
     assert str(found) == str(mho.optimize(asked, out=tmp_path / "one"))
 
 
 def test_the_owner_is_not_watched() -> None:
     before = signal.getsignal(signal.SIGINT)
     workers.attend(os.getpid())
-    time.sleep(3 * workers.WATCH)
+    not_watched()
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -154,8 +164,13 @@ class Running:
         return self.process.returncode, said
 
     def survivors(self) -> list[str]:
-        """Processes of the session that are still there, two seconds later; the dead that nobody buried aside."""
-        time.sleep(4 * workers.WATCH)
+        """Processes of the session that do not end, given time; the dead that nobody buried aside."""
+        until = time.monotonic() + 20
+        while (found := self._alive()) and time.monotonic() < until:
+            time.sleep(0.1)
+        return found
+
+    def _alive(self) -> list[str]:
         found = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
@@ -179,9 +194,9 @@ class Running:
 def test_an_interrupted_sweep_ends_with_a_line(
     tmp_path: Path, number: signal.Signals, group: bool, code: int, line: str
 ) -> None:
-    path = write_sweep(tmp_path, model="sweeps_model:slow_net", grid={"seed": list(range(40)), "votes": 9})
+    path = write_sweep(tmp_path, model="sweeps_model:slow_net", grid={"seed": list(range(200)), "votes": 9})
     command = Running("sweep", str(path), "--out", str(tmp_path / "run"), "--jobs", "2")
-    command.wait_for("tasks: 1 of 40")
+    command.wait_for("tasks: 1 of 200")
     assert command.end(number, group=group) == (code, line)
     assert command.survivors() == []
 

@@ -17,7 +17,7 @@ from .compiled import kernel
 from .panel import multiply_panels
 from .philox import GROUP, PLANE_BITS, Rows, add_noise, draw_normals
 
-f32, i32, u32 = np.float32, np.int32, np.uint32
+f32, i32, i64, u32 = np.float32, np.int32, np.int64, np.uint32
 Array = np.ndarray[Any, Any]
 
 SUPPLY_PLANE = u32(1 << (PLANE_BITS - 1))  # random numbers of the read voltage: planes from here on
@@ -357,7 +357,8 @@ def read_matrix(x, geometry, planes, circuit, key, deal, out):  # type: ignore[n
     a DAC). Its samples are those of one read, which all reads share, or of all reads one after the other. `out` is
     contiguous.
     """
-    return read_chunks(x, geometry, planes, circuit, key, deal, 0, 1, out)
+    # i64 here and below: with the types as they come, numba compiles read_chunks three times
+    return read_chunks(x, geometry, planes, circuit, key, deal, i64(0), i64(1), out)
 
 
 @kernel(parallel=True)
@@ -365,7 +366,7 @@ def read_matrix_parallel(x, geometry, planes, circuit, key, deal, workers, out):
     """`read_matrix` by several workers at once: the same bits."""
     clipped = np.zeros(workers, np.int64)
     for worker in prange(workers):
-        clipped[worker] = read_chunks(x, geometry, planes, circuit, key, deal, worker, workers, out)
+        clipped[worker] = read_chunks(x, geometry, planes, circuit, key, deal, i64(worker), i64(workers), out)
     return clipped.sum()
 
 

@@ -43,16 +43,19 @@ def train(
     carry: Path | None = typer.Option(None, help="Write the run so far to this folder, small, and train no further."),
 ) -> None:
     """Train a network and write its weights; an interrupted run goes on where it was."""
-    import torch
-    import yaml
+    from .progress import loading
 
-    from ..inputs import find_hardware
-    from ..mapping.convert import map as map_model
-    from ..models.like import noise_of_chip, with_noise
-    from ..models.networks import NETWORKS
-    from ..models.train import LOG, carry_run, evaluate, keep_freed_memory
-    from ..models.train import train as run
-    from ..models.weights import kind_of, load_saved, record_of, save_weights
+    with loading("PyTorch and the training"):
+        import torch
+        import yaml
+
+        from ..inputs import find_hardware
+        from ..mapping.convert import map as map_model
+        from ..models.like import noise_of_chip, with_noise
+        from ..models.networks import NETWORKS
+        from ..models.train import LOG, carry_run, evaluate, keep_freed_memory
+        from ..models.train import train as run
+        from ..models.weights import kind_of, load_saved, record_of, save_weights
 
     if network not in NETWORKS:
         raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
@@ -80,11 +83,16 @@ def train(
         average_decay=recipe.average_decay if average_decay is None else average_decay,
     )
     build = lambda: chosen.build(start or None, sigma_train=sigma_train, noise=recipe.noise)  # noqa: E731
-    inputs, labels, source = chosen.load("train")
+    with loading("the training set"):
+        inputs, labels, source = chosen.load("train")
     recipe = replace(recipe, data=source)
     if like is not None:
         hardware = find_hardware(like)
+        print(f"measuring the noise of each layer on {hardware.name} ...", flush=True)
         shares = noise_of_chip(map_model(build(), hardware, calibrate=inputs[:CALIBRATION], seed=seed), inputs)
+        for share in shares:
+            print(f"  {share.layer}: {share.add:.4f} ± {share.add_se:.1g} of its outputs, ", end="")
+            print(f"{share.mult:.4f} ± {share.mult_se:.1g} of each (standard errors)", flush=True)
         name = f"{'adv-' if adversarial else ''}like-{hardware.name}"
         recipe = replace(recipe, like=f"{hardware.name}: " + ", ".join(map(str, shares)))
         build = lambda: with_noise(chosen.build(start), shares)  # noqa: E731
@@ -94,19 +102,23 @@ def train(
         print(f"the run so far is in {carry}")
         return
     keep_freed_memory()
-    test_inputs, test_labels, _ = chosen.load("test")
+    with loading("the test set"):
+        test_inputs, test_labels, _ = chosen.load("test")
     test = (test_inputs, test_labels)
     injected = f"--sigma-train {sigma_train} --noise {noise}" if like is None else f"--like {like}"
     injected += f" --start {start}" if start else ""
     made = _made(network, injected, recipe, protocol, device)
     if start:
         made["from"] = record_of(chosen.build.__name__, start)
-    with _progress(recipe.epochs * -(-len(inputs) // recipe.batch_size)) as tell:
+    steps = -(-len(inputs) // recipe.batch_size)
+    print(f"training: {recipe.epochs} epochs of {steps} steps, into {out}; the first step compiles", flush=True)
+    with _progress(recipe.epochs * steps) as tell:
         net = run(build, (inputs, labels), test, recipe, out, tell, device=device)
     last = yaml.safe_load((out / LOG).read_text(encoding="utf-8"))[-1]
     made["seconds"], made["test_accuracy"] = last["seconds"], last["test_accuracy"]
     save_weights(net, out, name, made)
     stored = load_saved(build(), out / f"{name}.safetensors").to(device)
+    print("testing the stored weights ...", flush=True)
     made["test_accuracy_as_stored"] = evaluate(stored, *test)
     if adversarial:
         made["attacked"] = _attacked(stored, chosen, *test)

@@ -6,6 +6,7 @@ it when the function gives other results, and finished tasks are done again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -52,16 +53,18 @@ class Bench:
         return found[: settings.votes]
 
     def decided(self, start: int, stop: int, settings: Settings) -> Counts:
-        """Right answers to pictures start to stop, the inferences that they took, and the rounds of inferences."""
+        """Right answers to pictures start to stop, inferences that they took, squares of these, rounds of them."""
         votes, copies, error, n = settings.votes, settings.copies, settings.vote_error, stop - start
         if error is None:
-            return np.array([self.right(start, stop, settings)[-1], n * votes, n * -(-votes // copies)])
+            right = self.right(start, stop, settings)[-1]
+            return np.array([right, n * votes, n * votes**2, n * -(-votes // copies)])
         images, labels = self.images[start:stop], self.labels[start:stop]
         size, rule = settings.batch_size, settings.rule
         found = adaptive_vote(
             self.chip, images, votes, error=error, batch_size=size, copies=copies, rule=rule, first_sample=start
         )
-        return np.array([int((found.classes == labels).sum()), int(found.reads.sum()), int(found.rounds.sum())])
+        taken = (found.reads, found.reads**2, found.rounds)
+        return np.array([int((found.classes == labels).sum()), *(int(each.sum()) for each in taken)])
 
     def clipped(self, start: int, stop: int, settings: Settings) -> Counts:
         """Inputs, inputs clipped, readings, readings clipped in the first inference of pictures start to stop."""
@@ -99,12 +102,13 @@ def accuracy(bench: Bench, settings: Settings) -> Columns:
     """Accuracy after all votes and after one, clipping, energy and cost.
 
     Columns: `pictures` used; `accuracy` after all votes with its 95 % Wilson interval `low`, `high` and the interval's
-    `width`; `accuracy_1` after one; `mean_reads`, inferences of a decision on average (the votes, unless adaptive);
+    `width`; `accuracy_1` after one, with `accuracy_1_low`, `accuracy_1_high`; `mean_reads`, inferences of a decision on
+    average (the votes, unless adaptive), and its standard error `mean_reads_se`;
     `dac_clipped`, `adc_clipped`, shares of the conversions of the first inference that were clipped (NaN where nothing
     is converted); `array_energy_j` of one inference of one picture, `inference_energy_j`, all of `layer_costs` (NaN
     where a converter has no bits, and so no cost); and the columns of `_costs`.
     """
-    spent, conversions = np.zeros(3, np.int64), np.zeros(4, np.int64)
+    spent, conversions = np.zeros(4, np.int64), np.zeros(4, np.int64)
     once = settings.model_copy(update={"votes": 1, "copies": 1, "vote_error": None})
     right_1, found = 0, Accuracy(0, 1)
     for start, stop in _blocks(settings, len(bench.images)):
@@ -114,7 +118,8 @@ def accuracy(bench: Bench, settings: Settings) -> Columns:
         found = Accuracy(int(spent[0]), stop)
         if settings.target_width is not None and found.high - found.low <= settings.target_width:
             break
-    mean_reads, mean_rounds = (float(total / found.n) for total in spent[1:])
+    mean_reads, mean_rounds = float(spent[1] / found.n), float(spent[3] / found.n)
+    one = Accuracy(right_1, found.n)
     energy = _energy(bench.chip)
     return {
         "pictures": found.n,
@@ -122,8 +127,11 @@ def accuracy(bench: Bench, settings: Settings) -> Columns:
         "low": found.low,
         "high": found.high,
         "width": found.high - found.low,
-        "accuracy_1": right_1 / found.n,
+        "accuracy_1": float(one),
+        "accuracy_1_low": one.low,
+        "accuracy_1_high": one.high,
         "mean_reads": mean_reads,
+        "mean_reads_se": _error_of_mean(int(spent[1]), int(spent[2]), found.n),
         "dac_clipped": conversions[1] / conversions[0] if conversions[0] else np.nan,
         "adc_clipped": conversions[3] / conversions[2] if conversions[2] else np.nan,
         **energy,
@@ -136,8 +144,9 @@ def voting(bench: Bench, settings: Settings) -> Columns:
 
     Columns: `pictures` used; `single`, `voted` and `adaptive`, the accuracy after one inference, after all votes, and
     of `mho.mapping.voting.adaptive` with at most as many and the error `vote_error` or 1 %, each with its 95 % Wilson
-    interval `..._low`, `..._high`; `mean_reads` of the adaptive votes, and `capped`, pictures that all votes did not
-    make safe; energies as in `accuracy`, `adaptive_energy_j` of a decision of adaptive votes.
+    interval `..._low`, `..._high`; `mean_reads` of the adaptive votes with its standard error `mean_reads_se`, and
+    `capped`, pictures that all votes did not make safe; energies as in `accuracy`, `adaptive_energy_j` of a decision of
+    adaptive votes.
 
     Raises:
         ValueError: a target width, which it does not know.
@@ -147,7 +156,7 @@ def voting(bench: Bench, settings: Settings) -> Columns:
     k, rule = settings.votes, settings.rule
     images, labels = bench.images[: settings.images], bench.labels[: settings.images]
     asked = prepare(bench.chip, images, k, settings.batch_size, settings.copies, rule)
-    right, reads, capped = np.zeros(3, np.int64), 0, 0
+    right, reads, squares, capped = np.zeros(3, np.int64), 0, 0, 0
     for start, batch in asked.batches:
         truth = labels[start : start + len(batch)]
         logits = list(reads_of(asked.chips, batch, start, range(k)))
@@ -160,6 +169,7 @@ def voting(bench: Bench, settings: Settings) -> Columns:
         voted = order(counts, votes.double().softmax(dim=2).mean(dim=0).float(), rule)[:, 0]
         right += [int((classes == truth).sum()) for classes in (chosen[0], voted, stopping.leaders)]
         reads += int(stopping.reads.sum())
+        squares += int(stopping.reads.square().sum())
         capped += int((~stopping.safe).sum())
     columns: Columns = {"pictures": len(images)}
     for name, count in zip(("single", "voted", "adaptive"), right, strict=True):
@@ -169,6 +179,7 @@ def voting(bench: Bench, settings: Settings) -> Columns:
     return {
         **columns,
         "mean_reads": mean_reads,
+        "mean_reads_se": _error_of_mean(reads, squares, len(images)),
         "capped": capped,
         **energy,
         "decision_energy_j": k * energy["inference_energy_j"],
@@ -211,6 +222,14 @@ def reduction(bench: Bench, settings: Settings) -> Columns:
         "frozen": share.max(),
         "frozen_se": (np.hypot(error["frozen"], error["slow"]) / whole)[share.idxmax()],
     }
+
+
+def _error_of_mean(total: int, squares: int, n: int) -> float:
+    """Standard error of the mean of n whole numbers with this sum and sum of squares; NaN for one, which has no spread.
+
+    Whole numbers are exact: those that are all the same have 0.
+    """
+    return math.sqrt((n * squares - total**2) / (n - 1)) / n if n > 1 else np.nan
 
 
 def _energy(chip: Chip) -> dict[str, float]:
@@ -261,7 +280,7 @@ class Experiment(NamedTuple):
 
 
 EXPERIMENTS = {
-    "accuracy": Experiment(accuracy, version=2),
-    "voting": Experiment(voting, version=1),
-    "reduction": Experiment(reduction, version=3),
+    "accuracy": Experiment(accuracy, version=3),
+    "voting": Experiment(voting, version=2),
+    "reduction": Experiment(reduction, version=4),
 }

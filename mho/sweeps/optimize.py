@@ -17,7 +17,7 @@ from ..mapping.voting.votes import whole_number
 from .experiments import COSTS
 from .file import Values, describe, is_hardware
 from .folder import CONFIRMED, FIGURE, REPORT, SEARCH_MARK, TABLE, TRIALS, SweepFolder
-from .optimum import Optimum, front_of, ranked
+from .optimum import Optimum, front_of, near_front_of, ranked
 from .run import SweepLike, hardware_text, joined, measure
 from .search import Search
 from .tasks import Row, Task, tasks_of
@@ -123,6 +123,7 @@ class _Bench:
         for cost in self.search.costs:
             if math.isnan(means[cost]):
                 raise ValueError(f"{describe(values)}: has no {cost}, as a converter has no bits; set dac and adc.bits")
+        outside = dict.fromkeys(row["extrapolated"] for row in found if row["extrapolated"])
         return {
             "task_ids": " ".join(task.id for task in tasks),
             "trial": trial,
@@ -130,6 +131,8 @@ class _Bench:
             **means,
             "accuracy_min": min(row["accuracy"] for row in found),
             "reaches": means["low"] >= self.search.target,
+            "may_reach": means["high"] >= self.search.target,
+            "extrapolated": "; ".join(outside),
         }
 
     def table(self) -> pd.DataFrame:
@@ -142,6 +145,7 @@ def _finish(search: Search, folder: SweepFolder, bench: _Bench, again: _Bench, c
     trials = bench.table()
     for cost in search.costs:
         trials[f"front_{cost}"] = front_of(trials["accuracy"].to_numpy(), trials[cost].to_numpy())
+        trials[f"near_front_{cost}"] = near_front_of(trials, trials[cost].to_numpy())
     names = [name for name in dict.fromkeys((*search.search, *search.grid, *search.confirm)) if is_hardware(name)]
     results, tasks = bench.results | again.results, bench.tasks | again.tasks
     folder.finish(TABLE, [joined(task, names, results[id]) for id, task in tasks.items()], csv=csv)

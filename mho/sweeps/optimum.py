@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LABELS = {"total_energy_j": "energy (J)", "latency_s": "latency (s)", "area_m2": "area (m2)"}
+NAMED = 6  # points that a line names
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,10 @@ class Optimum:
         trials: a row for each point that was measured, in the order of the trials: `task_ids`; `trial`, the first that
             chose it; what it chose; the means over its tasks of `accuracy`, of the ends `low` and `high` of its 95 %
             interval, of `accuracy_1`, `mean_reads` and the costs; `accuracy_min` of the worst task; `reaches`, whether
-            `low` is at least the target; `front_<cost>`, whether no point is as cheap and more accurate, or cheaper and
-            as accurate.
+            `low` is at least the target, and `may_reach`, whether `high` is; `extrapolated`, its settings outside the
+            data behind the models; `front_<cost>`, whether the estimates show no point that is as cheap and more
+            accurate, or cheaper and as accurate; `near_front_<cost>`, whether no point that costs as little is more
+            accurate by more than chance (see `difference`).
         confirmed: points measured once more, the cheapest first, in the same columns but for the fronts. The last one
             reached the target, or none did. Empty if the search does not ask for it.
     """
@@ -78,13 +83,25 @@ class Optimum:
                 if reached
                 else "no point reaches the target"
             )
+            may = self.trials[self.trials["may_reach"] & ~self.trials["reaches"]]
+            if len(may):
+                lines.append(f"the search does not tell whether others do: {_may(may)}")
         else:
             lines += [f"cheapest point that reaches it, {self._basis()}:", self._table(best.to_frame().T)]
+            cost = search.costs[0]
+            cheaper = self.trials[(self.trials[cost] < best[cost]) & ~self.trials["reaches"] & self.trials["may_reach"]]
+            if len(cheaper):
+                lines.append(f"the search does not tell whether cheaper points reach it: {_may(cheaper)}")
             if search.confirm:
                 before = self.trials[self.trials["trial"] == best["trial"]].iloc[0]
                 lines.append(f"in the search it had {_percent(before)}")
         for cost in search.costs:
-            lines += ["", f"front of accuracy and {LABELS[cost].split(' ')[0]}:", self._table(self.front(cost))]
+            front, what = self.front(cost), LABELS[cost].split(" ")[0]
+            near = int((self.trials[f"near_front_{cost}"] & ~self.trials[f"front_{cost}"]).sum())
+            lines += ["", f"front of accuracy and {what}, as estimated:", self._table(front, steps=True)]
+            lines.append(f"not told apart from it: {near} more point{'s' * (near != 1)} (near_front_{cost})")
+        for said, rows in self.trials[self.trials["extrapolated"] != ""].groupby("extrapolated", sort=False):
+            lines += ["", f"outside the data ({_trials(rows)}): {said}"]
         return "\n".join(lines)
 
     def _basis(self) -> str:
@@ -94,12 +111,14 @@ class Optimum:
         tried = len(self.confirmed)
         return f"measured once more ({tried} candidate{'s' if tried > 1 else ''} tried)"
 
-    def _table(self, rows: pd.DataFrame) -> str:
-        """Points as text."""
+    def _table(self, rows: pd.DataFrame, *, steps: bool = False) -> str:
+        """Points as text; with `steps`, how much more accurate each is than the one before, and whether it is told."""
         shown = rows[["trial", *self.search.search]].copy()
         for name in self.search.search:
             shown[name] = [_said(value) for value in rows[name]]
         shown["accuracy"] = [_percent(row) for _, row in rows.iterrows()]
+        if steps:
+            shown["more than before"] = ["-", *(_step(one, other) for one, other in pairwise(rows.to_dict("records")))]
         shown["reads"] = [f"{value:.2f}" for value in rows["mean_reads"]]
         for name, label in LABELS.items():
             shown[label] = [f"{value:.3e}" for value in rows[name]]
@@ -114,6 +133,44 @@ def _said(value: Any) -> str:
 
 def _percent(row: pd.Series[Any]) -> str:
     return f"{100 * row['accuracy']:.2f} % [{100 * row['low']:.2f}, {100 * row['high']:.2f}]"
+
+
+def _trials(rows: pd.DataFrame) -> str:
+    """Some of the points, by trial."""
+    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+    return f"trial{'s' * (len(rows) > 1)} {', '.join(str(trial) for trial in rows['trial'][:NAMED])}{more}"
+
+
+def _may(rows: pd.DataFrame) -> str:
+    return f"the interval of {_trials(rows)} has the target in it"
+
+
+def _step(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> str:
+    step, low, high = (100 * value for value in difference(one, other))
+    return f"{step:+.2f} [{low:+.2f}, {high:+.2f}]" + ("" if low > 0 else ", not told apart")
+
+
+def difference(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> tuple[float, float, float]:
+    """By how much another point is more accurate than one, with the ends of a 95 % interval.
+
+    It is made of the intervals of the two (Newcombe 1998, Statistics in Medicine 17:873, method 10) as if they were
+    measured on different pictures; where the pictures are the same, it is too wide rather than too narrow.
+    """
+    step = other["accuracy"] - one["accuracy"]
+    down = math.hypot(other["accuracy"] - other["low"], one["high"] - one["accuracy"])
+    up = math.hypot(other["high"] - other["accuracy"], one["accuracy"] - one["low"])
+    return step, step - down, step + up
+
+
+def near_front_of(trials: pd.DataFrame, cost: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Whether no point that costs as little is more accurate by more than chance."""
+    points = trials[["accuracy", "low", "high"]].to_dict("records")
+    return np.array(
+        [
+            all(difference(point, points[k])[1] <= 0 for k in np.flatnonzero(cost <= own))
+            for point, own in zip(points, cost, strict=True)
+        ]
+    )
 
 
 def ranked(trials: pd.DataFrame, costs: Sequence[str]) -> pd.DataFrame:

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from .. import models
+from ..crossbar.extrapolation import extrapolations
 from ..crossbar.hardware import Hardware
 from ..inputs import find_inputs
 from ..mapping.checkpoint import build_model, load_weights
@@ -141,6 +142,7 @@ def run_group(group: list[Task], threads: int | None = None) -> list[Row]:
         images, labels = _known_data(settings.data, first.pictures)
         calibrate = images[: settings.calibrate]
         bench = Bench(map_model(network, first.hardware, calibrate=calibrate, seed=settings.seed), images, labels)
+        outside = "; ".join(dict.fromkeys(s for x in bench.chip.layers.values() for s in extrapolations(x.hardware)))
         for task in group:
             found = experiment.run(bench, task.settings)
             columns = {name: value.item() if hasattr(value, "item") else value for name, value in found.items()}
@@ -151,7 +153,7 @@ def run_group(group: list[Task], threads: int | None = None) -> list[Row]:
                 "host_meta": platform.node(),
                 "pid_meta": os.getpid(),
             }
-            rows.append({"task_id": task.id, **columns, **meta})
+            rows.append({"task_id": task.id, **columns, "extrapolated": outside, **meta})
             began = now
     except ValueError as error:
         raise ValueError(f"{group[len(rows)].said}: {error}") from error

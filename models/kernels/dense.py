@@ -85,6 +85,15 @@ def scale_and_clip(buffer, scale, shift, out):  # type: ignore[no-untyped-def]
             put(y, k, max(wide(x[k]) * scale[k] + shift[k], f32(0)))
 
 
+@kernel(fastmath=FAST)
+def _flush(sums, products, near, near_products):  # type: ignore[no-untyped-def]
+    """Add short float32 sums (w,) of a run of rows to the long float64 ones, and begin anew."""
+    for k in range(near.shape[0]):
+        sums[k] += near[k]
+        products[k] += near_products[k]
+        near[k] = near_products[k] = f32(0)
+
+
 @kernel(parallel=True, fastmath=FAST)
 def append(new, factors, buffer, first, sums, squares):  # type: ignore[no-untyped-def]
     """Channels new (rows, w), times their factors (rows, w; no rows: 1), into the buffer from column `first` on.
@@ -111,13 +120,8 @@ def append(new, factors, buffer, first, sums, squares):  # type: ignore[no-untyp
                 near[k] += stored
                 near_squares[k] += stored * stored
             if m % RUN == RUN - 1:
-                for k in range(w):
-                    sums[p, k] += near[k]
-                    squares[p, k] += near_squares[k]
-                    near[k] = near_squares[k] = f32(0)
-        for k in range(w):
-            sums[p, k] += near[k]
-            squares[p, k] += near_squares[k]
+                _flush(sums[p], squares[p], near, near_squares)
+        _flush(sums[p], squares[p], near, near_squares)
 
 
 @kernel(parallel=True, fastmath=FAST)
@@ -142,13 +146,8 @@ def back_through_clip(slope, buffer, scale, shift, gain, gathered, shift_sums, g
                 near[k] += d
                 near_products[k] += d * v
             if m % RUN == RUN - 1:
-                for k in range(channels):
-                    shift_sums[p, k] += near[k]
-                    gain_sums[p, k] += near_products[k]
-                    near[k] = near_products[k] = f32(0)
-        for k in range(channels):
-            shift_sums[p, k] += near[k]
-            gain_sums[p, k] += near_products[k]
+                _flush(shift_sums[p], gain_sums[p], near, near_products)
+        _flush(shift_sums[p], gain_sums[p], near, near_products)
 
 
 @kernel(parallel=True, fastmath=FAST)
