@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from torch import nn
 
 from ..crossbar.hardware import Hardware
-from ..crossbar.matrix import TiledMatrix
 from .inference import Inference, Session
 from .layers import TileLayer
 from .trace import Call
@@ -36,4 +34,4 @@ class MappedNetwork(Protocol):
     @property
     def trace(self) -> list[Call]: ...
     def run(self, inputs: tuple[Any, ...], run: Inference, named: dict[str, Any] | None = None) -> Any: ...
-    def remade(self, hardware: Hardware, matrix: Callable[[TileLayer], TiledMatrix]) -> MappedNetwork: ...
+    def trial(self) -> MappedNetwork: ...
