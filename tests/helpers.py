@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from mho import Hardware
+from mho.crossbar.calibration import calibrate
+from mho.crossbar.cells import Drawn
+from mho.crossbar.converters import Drive
+from mho.crossbar.design import Design
+from mho.crossbar.matrix import Matrix
+from mho.crossbar.programmed import Programmed
+from mho.crossbar.reader import Seeds
+from mho.crossbar.wire_compensation import WireCompensation
 
 NOISY: dict[str, Any] = {
     "cell": {
@@ -30,6 +39,25 @@ def hardware(**fields: Any) -> Hardware:
 
 def ideal(**fields: Any) -> Hardware:
     return Hardware.preset("ideal").replace({name.replace("__", "."): value for name, value in fields.items()})
+
+
+def on_tiles(
+    weights: np.ndarray[Any, Any],
+    hw: Hardware,
+    *,
+    bias: np.ndarray[Any, Any] | None = None,
+    inputs: np.ndarray[Any, Any] | None = None,
+    limit: float | None = None,
+    signed: bool = True,
+    seed: int = 0,
+    wire_compensation: WireCompensation | None = None,
+) -> Programmed:
+    """A matrix (groups, rows, outputs) programmed into tiles, calibrated with `inputs` or for a range up to `limit`."""
+    matrix, cells, seeds = Matrix("layer", weights, bias, hw), Drawn(hw, seed), Seeds(seed)
+    if inputs is not None:
+        return calibrate(matrix, (inputs,), cells, seeds, wire_compensation)
+    drive = Drive.of(hw.dac, limit, signed)
+    return Programmed.of(Design.of(matrix, drive, wire_compensation=wire_compensation), cells, seeds)
 
 
 def small_cnn(seed: int = 0) -> nn.Sequential:

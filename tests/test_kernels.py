@@ -18,7 +18,7 @@ from mho.crossbar.kernels.panel import PANEL, multiply_panels, unpack
 from mho.crossbar.kernels.philox import GROUP, Rows, draw_normals, round_keys, words
 from mho.crossbar.kernels.program import fill_rows
 from mho.crossbar.kernels.read import Circuit, Deal, Geometry, Planes, gather, read_matrix, read_matrix_parallel
-from mho.crossbar.programmed import empty_panels, halves_squares, pack_tile
+from mho.crossbar.packed import empty_panels, halves_squares, pack_tile
 
 KEY = round_keys(7 + (8 << 32))
 ONE = np.ones(3, dtype=np.int64)
