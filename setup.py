@@ -9,6 +9,7 @@ FOLDERS = {
     "mho.commands": "mho/commands",
     "mho.sweeps": "mho/sweeps",
     "mho.crossbar": "crossbar",
+    "mho.crossbar.backends": "crossbar/backends",
     "mho.crossbar.kernels": "crossbar/kernels",
     "mho.devices": "devices",
     "mho.mapping": "mapping",

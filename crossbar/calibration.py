@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from .backend import Backend, Job
 from .cells import Cells
-from .wire_compensation import WireCompensation
 from .converters import Drive, digits, input_codes
 from .design import Design, Tell
-from .kernels.read import CHUNK, make_scratch, read_currents
+from .kernels.read import CHUNK
 from .matrix import Matrix
 from .patches import gather
 from .programmed import Programmed
 from .reader import Seeds
 from .reader import input_codes as packed_codes
+from .wire_compensation import WireCompensation
 from .wiring import Moments
 
 Array = np.ndarray[Any, Any]
@@ -32,6 +33,7 @@ def calibrate(
     inputs: tuple[Array, ...],
     cells: Cells,
     seeds: Seeds,
+    backend: Backend,
     wire_compensation: WireCompensation | None = None,
     tell: Tell | None = None,
 ) -> Programmed:
@@ -48,9 +50,9 @@ def calibrate(
     if wire_compensation is not None or not matrix.hardware.wires.ideal:
         moments = _moments(matrix, drive, inputs)
     design = Design.of(matrix, drive, moments, wire_compensation, tell)
-    programmed = Programmed.of(design, cells, seeds, tell=tell)
+    programmed = Programmed.of(design, cells, seeds, backend, tell=tell)
     adc, sensing, positions = matrix.hardware.adc, matrix.hardware.sensing, matrix.patches.positions
-    batches = [packed_codes(design, x)[0] for x in _joined(inputs)]
+    batches = [packed_codes(design, x, backend)[0] for x in _joined(inputs)]
     surveys = [_survey(programmed, codes, keep=adc.full_scale is not None) for codes in batches]
     rows = [codes.shape[0] * prod(positions(codes.shape[1:4])) for codes in batches]
     energy = float(np.average([energy for energy, _ in surveys], weights=rows))
@@ -140,12 +142,10 @@ def _survey(programmed: Programmed, codes: Array, *, keep: bool) -> tuple[float,
     power = 0.0
     size = min(CHUNK, rows)
     for g, packed in enumerate(programmed.packed):
-        geometry = reader.geometry(codes.shape, g)
-        work = make_scratch(codes, packed.planes, circuit, size)
+        job = Job(codes, reader.geometry(codes.shape, g), programmed.backend.prepared(packed.planes), circuit)
         for start in starts:
-            out = np.empty((circuit.pulses, slices, placement.row_tiles, size, columns), dtype=np.float32)
-            read_currents(codes, geometry, packed.planes, circuit, start, work, out)
-            chunk = work.codes[:, : placement.rows]
+            out, chunk = programmed.backend.currents(job, int(start), size)
+            chunk = chunk[:, : placement.rows]
             volts = digits(chunk, drive) if drive.rounds else chunk[None]
             power += float((np.square(volts).mean(axis=1).sum(axis=0) * packed.row_conductance).sum())
             if keep:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
+from .backend import Backend
 from .design import Design
 from .hardware import Hardware
-from .kernels.program import fill_rows
 from .keys import Purpose, stream_key
 
 Array = np.ndarray[Any, Any]
@@ -36,8 +36,8 @@ class Cells(ABC):
     hardware: Hardware
 
     @abstractmethod
-    def settled(self, design: Design, targets: Array, place: Place) -> Array:
-        """Conductances of cells whose `targets` (rows, columns) are those of the design: siemens, float32, at least 0."""
+    def settled(self, design: Design, targets: Array, place: Place, backend: Backend) -> Array:
+        """Conductances of cells whose `targets` (rows, columns) are the design's: siemens, float32, at least 0."""
 
     @abstractmethod
     def aged(self, time_s: float) -> Cells:
@@ -47,7 +47,7 @@ class Cells(ABC):
             ValueError: a time that is negative or beyond the data of the cell, or cells that are known at one time.
         """
 
-    def conductances(self, design: Design, group: int, row_tile: int) -> Array:
+    def conductances(self, design: Design, group: int, row_tile: int, backend: Backend) -> Array:
         """(slices, polarities, rows, columns) float32 siemens of all cells of a row tile.
 
         Columns are the outputs, then the reference columns.
@@ -57,7 +57,7 @@ class Cells(ABC):
         targets = encoding.targets(design.rows_of(group)[a:b], row_tile)
         found = np.empty(targets.shape, np.float32)
         for s, polarity in np.ndindex(*targets.shape[:2]):
-            found[s, polarity] = self.settled(design, targets[s, polarity], Place(group, s, polarity, a))
+            found[s, polarity] = self.settled(design, targets[s, polarity], Place(group, s, polarity, a), backend)
         return found
 
 
@@ -74,16 +74,14 @@ class Drawn(Cells):
     seed: int
     copy: int = 0
 
-    def settled(self, design: Design, targets: Array, place: Place) -> Array:
+    def settled(self, design: Design, targets: Array, place: Place, backend: Backend) -> Array:
         """Programming error, then drift, then stuck cells; never negative."""
         hardware, name = self.hardware, design.matrix.name
         seed = self.seed if hardware.seeds.program is None else hardware.seeds.program
         where = place.group, self.copy, place.slice, place.polarity
 
         def normal(purpose: Purpose) -> Array:
-            out = np.empty(targets.shape, dtype=np.float32)
-            fill_rows(out, np.uint64(place.row), 0, 0, stream_key(seed, purpose, name, *where))
-            return out
+            return backend.normals(targets.shape, place.row, stream_key(seed, purpose, name, *where))
 
         g, cell, temperature = targets, hardware.cell, hardware.sensing.temperature
         if cell.programming.kind != "none":
@@ -115,7 +113,7 @@ class Given(Cells):
     hardware: Hardware
     table: tuple[Array, ...]
 
-    def settled(self, design: Design, targets: Array, place: Place) -> Array:
+    def settled(self, design: Design, targets: Array, place: Place, backend: Backend) -> Array:
         """Those of the table.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The design of a matrix on tiles: what is to be programmed, and what drives it. All copies and ages of a chip share it."""
+"""The design of a matrix on tiles: what is programmed, and what drives it. All copies and ages of a chip share it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from .wire_compensation import WireCompensation, compensated
 from .converters import Drive
 from .encoding import Encoding
 from .hardware import Hardware
 from .kernels.read import SUPPLY_PLANE
 from .matrix import Matrix
 from .placement import Placement
+from .wire_compensation import WireCompensation, compensated
 from .wiring import Moments
 
 Array = np.ndarray[Any, Any]

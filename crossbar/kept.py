@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .backend import Backend
 from .cells import Cells
 from .design import Design
 from .kernels.panel import PANEL
@@ -54,7 +55,7 @@ def names_of(design: Design) -> tuple[str, ...]:
 
 
 def restored(
-    design: Design, cells: Cells, seeds: Seeds, ranges: Ranges, groups: list[Mapping[str, Array]]
+    design: Design, cells: Cells, seeds: Seeds, backend: Backend, ranges: Ranges, groups: list[Mapping[str, Array]]
 ) -> Programmed:
     """A matrix with what `arrays_of` told of, instead of programming its cells.
 
@@ -77,7 +78,7 @@ def restored(
         planes = Planes(**{key: arrays[key] for key in Planes._fields})
         found.append(Packed(planes, **{key: arrays[key] for key in PARTS}))
     gains = tuple(arrays["gains"] for arrays in groups) if design.wire_compensation == "gain" else ()
-    return Programmed.assembled(design, cells, seeds, replace(ranges, gains=gains), tuple(found))
+    return Programmed.assembled(design, cells, seeds, backend, replace(ranges, gains=gains), tuple(found))
 
 
 def check(name: str, array: Array, slot: Slot) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .hardware import Hardware
-from .patches import Patches
+from .patches import PLAIN, Patches
 from .placement import Placement
 
 Array = np.ndarray[Any, Any]
@@ -35,7 +35,7 @@ class Matrix:
     weights: Array
     bias: Array | None
     hardware: Hardware
-    patches: Patches = Patches()
+    patches: Patches = PLAIN
 
     def __post_init__(self) -> None:
         placement = self.placement

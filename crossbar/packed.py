@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 
 from ..devices.read_noise import Source
+from .backend import Backend
 from .cells import Cells
-from .wire_compensation import gains_of
 from .converters import Drive
 from .design import Design, Tell
 from .encoding import Encoding
 from .hardware import Hardware
-from .kernels.panel import PANEL, pack_rows, unpack
+from .kernels.panel import PANEL, unpack
 from .kernels.philox import GROUP
-from .kernels.program import peak_and_total
 from .kernels.read import Planes
 from .keys import Key
 from .periphery import Periphery
 from .placement import Placement
 from .row_tile import Assembly, RowTile, through_wires
 from .slow_noise import block_shares, perturbed
+from .wire_compensation import gains_of
 
 Array = np.ndarray[Any, Any]
 INT16_MAX, INT32_MAX = 2**15 - 1, 2**31 - 1
@@ -91,7 +91,7 @@ class Packed:
         scale = self.planes.scale * gain[:, :, None].astype(np.float32)
         return replace(self, planes=self.planes._replace(scale=scale))
 
-    def at_read(self, read: int, largest: int | None, key: Key) -> Planes:
+    def at_read(self, read: int, largest: int | None, key: Key, backend: Backend) -> Planes:
         """The planes as the read of this number meets them: with the noise that it shares with other reads.
 
         `largest` is the first of the `largest_factors` that the planes were made with, `key` that of the slow noise.
@@ -102,13 +102,17 @@ class Packed:
         for s, g in enumerate(self.conductances):
             signed = np.ascontiguousarray(g[:, :columns])
             for p in range(parts):
-                signed = perturbed(signed, self.slow_std[p, s], self.slow_shares[p], read, 0, p * slices + s, key)
+                signed = perturbed(
+                    signed, self.slow_std[p, s], self.slow_shares[p], (0, read, p * slices + s), key, backend
+                )
             for t, (a, b) in enumerate(pairwise(firsts)):
-                unit[s, t] = pack_tile(signed[a:b], a, largest, mean[s])
+                unit[s, t] = pack_tile(signed[a:b], a, largest, mean[s], backend)
         return self.planes._replace(mean=mean, mean_unit=unit)
 
 
-def pack(design: Design, cells: Cells, group: int, gains: Array | None, tell: Tell | None) -> tuple[Packed, Array]:
+def pack(
+    design: Design, cells: Cells, group: int, gains: Array | None, backend: Backend, tell: Tell | None = None
+) -> tuple[Packed, Array]:
     """A group of a matrix with these cells, for the kernels, and the gains of its columns.
 
     Each slice and polarity is a set of cells of its own. Currents come out in units of v_read g_max, so conductances
@@ -126,13 +130,13 @@ def pack(design: Design, cells: Cells, group: int, gains: Array | None, tell: Te
     encoding, hardware, placement = design.encodings[group], cells.hardware, design.placement
     sensing, unit, slices = hardware.sensing, hardware.cell.g_max, placement.tile.slices
     weights, moments, edges = design.rows_of(group), design.moments_of(group), placement.edges
-    building = Building.of(design, encoding.columns)
+    building = Building.of(design, encoding.columns, backend)
     shares = slow_shares(hardware)
     slow_std = np.empty((len(shares), slices, placement.rows, encoding.columns), dtype=np.float32)
     row_conductance = np.empty((slices, placement.rows))
     c0, _ = sensing.white_cell_coefficients()
     amplifiers = Periphery.of(placement.tile, hardware.wires).amplifiers
-    assembly, wired = Assembly(design, cells, group, shares), not hardware.wires.ideal
+    assembly, wired = Assembly(design, cells, group, shares, backend), not hardware.wires.ideal
     tiles: Iterator[RowTile] = (
         assembly.row_tile(weights[a:b], t, keep=wired) for t, (a, b) in enumerate(pairwise(edges))
     )
@@ -165,6 +169,7 @@ class Building:
     """
 
     design: Design
+    backend: Backend
     largest: Largest
     mean: Array
     variance: Array
@@ -173,22 +178,22 @@ class Building:
     floor: Array
 
     @classmethod
-    def of(cls, design: Design, columns: int) -> Building:
+    def of(cls, design: Design, columns: int, backend: Backend) -> Building:
         """Empty planes."""
         placement, largest = design.placement, largest_factors(design.placement, design.drive)
         slices, row_tiles = placement.tile.slices, placement.row_tiles
         mean, variance = (empty_panels((slices, placement.rows, columns), largest[0] is not None) for _ in range(2))
         units = np.ones((2, slices, row_tiles), dtype=np.float32)
         uniform = np.zeros((slices, row_tiles), dtype=np.float32)
-        return cls(design, largest, mean, variance, units, uniform, np.empty((slices, row_tiles, columns)))
+        return cls(design, backend, largest, mean, variance, units, uniform, np.empty((slices, row_tiles, columns)))
 
     def add(self, t: int, tile: RowTile, floor: Array) -> None:
         """The row tile t, and the (slices, columns) variance of its currents that no input changes."""
         first = self.design.placement.edges[t]
         self.floor[:, t] = floor
         for s in range(len(self.mean)):
-            self.units[0, s, t] = pack_tile(tile.signed[s], first, self.largest[0], self.mean[s])
-            self.units[1, s, t] = pack_tile(tile.spread[s], first, self.largest[1], self.variance[s])
+            self.units[0, s, t] = pack_tile(tile.signed[s], first, self.largest[0], self.mean[s], self.backend)
+            self.units[1, s, t] = pack_tile(tile.spread[s], first, self.largest[1], self.variance[s], self.backend)
             low, high = float(tile.spread[s].min()), float(tile.spread[s].max())
             self.uniform[s, t] = high if high - low <= 1e-6 * high else np.nan
 
@@ -267,7 +272,7 @@ def empty_panels(shape: tuple[int, int, int], integers: bool) -> Array:
     return np.zeros((slices, panels, rows, PANEL), dtype=np.float32)
 
 
-def pack_tile(values: Array, first: int, largest: int | None, panels: Array) -> float:
+def pack_tile(values: Array, first: int, largest: int | None, panels: Array, backend: Backend) -> float:
     """Write values (rows, columns) float32 of one row tile into packed planes, from word line `first` on.
 
     Into int16 they go with the finest step for which no value exceeds int16 and no sum of products with factors up to
@@ -278,10 +283,10 @@ def pack_tile(values: Array, first: int, largest: int | None, panels: Array) -> 
     """
     step = 1.0
     if largest is not None:
-        peak, total = (float(value) for value in peak_and_total(values))
+        peak, total = backend.peak_and_total(values)
         if peak > 0:
             step = max(peak / INT16_MAX, total / ((INT32_MAX - INT16_MAX) / largest - len(values)))
-    pack_rows(values, np.float32(1 / step), first, panels)
+    backend.pack_rows(values, np.float32(1 / step), first, panels)
     return step
 
 

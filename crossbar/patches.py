@@ -41,6 +41,10 @@ class Patches:
         return Geometry(kernel, stride, dilation, out, group * channels, channels)
 
 
+PLAIN = Patches()
+"""The rows are the inputs."""
+
+
 def gather(x: Array, geometry: Geometry) -> Array:
     """All patches (samples * positions, kernel volume * channels) of x (samples, depth, height, width, channels)."""
     (kd, kh, kw), (sd, sh, sw), (dd, dh, dw), (od, oh, ow) = geometry[:4]

@@ -69,7 +69,7 @@ class Placement:
         edges = [(t * rows // row_tiles + step - 1) // step * step for t in range(row_tiles)] + [rows]
         columns = [*range(0, outputs, tile.outputs), outputs]
         places = product(range(groups), pairwise(edges), pairwise(columns))
-        blocks = [Block(group, *rows_, *columns_, number) for number, (group, rows_, columns_) in enumerate(places)]
+        blocks = [Block(g, a, b, c, d, number) for number, (g, (a, b), (c, d)) in enumerate(places)]
         return cls(tile, rows, outputs, groups, tuple(blocks))
 
     @cached_property
@@ -95,6 +95,14 @@ class Placement:
     def tiles(self) -> int:
         """Tiles taken, by all groups."""
         return len({block.tile for block in self.blocks})
+
+    @cached_property
+    def most_conversions(self) -> int:
+        """ADC conversions of the fullest tile in one pulse."""
+        outputs: dict[int, int] = {}
+        for block in self.blocks:
+            outputs[block.tile] = outputs.get(block.tile, 0) + block.last_output - block.first_output
+        return max(outputs.values()) * self.tile.slices + self.tile.reference_columns
 
     @property
     def columns(self) -> int:

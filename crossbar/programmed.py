@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..devices.data import warn
+from .backend import Backend
 from .cells import Cells, Drawn
 from .design import Design, Tell
 from .extrapolation import extrapolations
 from .hardware import Hardware
 from .packed import Packed, pack
-from .patches import Patches
+from .patches import PLAIN
 from .ranges import Ranges
 from .reader import Reader, Seeds
 
@@ -33,7 +34,13 @@ class Programmed:
 
     @classmethod
     def of(
-        cls, design: Design, cells: Cells, seeds: Seeds, ranges: Ranges | None = None, tell: Tell | None = None
+        cls,
+        design: Design,
+        cells: Cells,
+        seeds: Seeds,
+        backend: Backend,
+        ranges: Ranges | None = None,
+        tell: Tell | None = None,
     ) -> Programmed:
         """Program the cells of a design, for reads with noise of these seeds.
 
@@ -53,16 +60,19 @@ class Programmed:
         placement, compensates = design.placement, design.wire_compensation == "gain"
         ones = np.ones((placement.tile.slices, placement.row_tiles, placement.outputs))
         known: Sequence[Array | None] = ranges.gains if compensates else [ones] * placement.groups
-        found = [pack(design, cells, g, gains, tell) for g, gains in enumerate(known or [None] * placement.groups)]
+        found = [
+            pack(design, cells, g, gains, backend, tell) for g, gains in enumerate(known or [None] * placement.groups)
+        ]
         gains = tuple(gains for _, gains in found) if compensates else ()
-        return cls.assembled(design, cells, seeds, replace(ranges, gains=gains), tuple(packed for packed, _ in found))
+        packed = tuple(packed for packed, _ in found)
+        return cls.assembled(design, cells, seeds, backend, replace(ranges, gains=gains), packed)
 
     @classmethod
     def assembled(
-        cls, design: Design, cells: Cells, seeds: Seeds, ranges: Ranges, packed: tuple[Packed, ...]
+        cls, design: Design, cells: Cells, seeds: Seeds, backend: Backend, ranges: Ranges, packed: tuple[Packed, ...]
     ) -> Programmed:
         """Of cells that are packed already."""
-        return cls(design, cells, ranges, Reader(design, cells.hardware, packed, ranges.full_scale, seeds))
+        return cls(design, cells, ranges, Reader(design, cells.hardware, packed, ranges.full_scale, seeds, backend))
 
     @property
     def hardware(self) -> Hardware:
@@ -73,6 +83,11 @@ class Programmed:
     def seeds(self) -> Seeds:
         """Of the noise of reads."""
         return self.reader.seeds
+
+    @property
+    def backend(self) -> Backend:
+        """What programs and reads it."""
+        return self.reader.backend
 
     @property
     def packed(self) -> tuple[Packed, ...]:
@@ -86,32 +101,32 @@ class Programmed:
 
     def with_ranges(self, ranges: Ranges) -> Programmed:
         """The same cells with other ranges of the ADCs."""
-        return self.assembled(self.design, self.cells, self.seeds, ranges, self.packed)
+        return self.assembled(self.design, self.cells, self.seeds, self.backend, ranges, self.packed)
 
     def copied(self, copy: int) -> Programmed:
         """Another copy of the chip: the same design and ranges, programmed anew."""
         seed = self.seeds.seed
         cells = Drawn(self.cells.hardware, seed, copy)
-        return self.of(self.design, cells, Seeds(seed, copy), replace(self.ranges, gains=()))
+        return self.of(self.design, cells, Seeds(seed, copy), self.backend, replace(self.ranges, gains=()))
 
     def at(self, time_s: float, *, drift_compensation: bool) -> Programmed:
         """The same matrix so many seconds after programming: see `Chip.at`."""
-        now = self.of(self.design, self.cells.aged(time_s), self.seeds, self.ranges)
+        now = self.of(self.design, self.cells.aged(time_s), self.seeds, self.backend, self.ranges)
         if not drift_compensation:
             return now
         start = self if self.hardware.time_s == 0 else self.at(0.0, drift_compensation=False)
         packed = tuple(late.compensated(early) for late, early in zip(now.packed, start.packed, strict=True))
-        return self.assembled(self.design, now.cells, self.seeds, self.ranges, packed)
+        return self.assembled(self.design, now.cells, self.seeds, self.backend, self.ranges, packed)
 
     def plain(self) -> Programmed:
         """The same matrix for inputs that are its rows: (samples, 1, 1, 1, channels)."""
-        design = replace(self.design, matrix=replace(self.design.matrix, patches=Patches()))
-        return self.assembled(design, self.cells, self.seeds, self.ranges, self.packed)
+        design = replace(self.design, matrix=replace(self.design.matrix, patches=PLAIN))
+        return self.assembled(design, self.cells, self.seeds, self.backend, self.ranges, self.packed)
 
     def forgetful(self) -> Programmed:
         """The same matrix without what successive reads share of the noise of its cells."""
         packed = tuple(replace(p, slow_std=p.slow_std[:0], slow_shares=p.slow_shares[:0]) for p in self.packed)
-        return self.assembled(self.design, self.cells, self.seeds, self.ranges, packed)
+        return self.assembled(self.design, self.cells, self.seeds, self.backend, self.ranges, packed)
 
     def digest(self) -> bytes:
         """16 bytes that tell this matrix on this chip from all others: cells, ranges, and the seeds of its noise."""
@@ -124,4 +139,3 @@ class Programmed:
             found.update(f"{array.dtype} {array.shape}".encode())
             found.update(np.ascontiguousarray(array).data)
         return found.digest()
-

@@ -8,27 +8,17 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from .backend import Backend, Job
 from .design import Design
 from .hardware import Hardware
-from .kernels.convert import (
-    BLOCK,
-    add_output_noise,
-    add_output_noise_parallel,
-    make_codes,
-    make_codes_parallel,
-)
-from .kernels.panel import ROWS
 from .kernels.philox import Rows
-from .kernels.read import CHUNK, Circuit, Deal, Geometry, Planes, read_matrix, read_matrix_parallel
+from .kernels.read import Circuit, Geometry
 from .keys import Key, Purpose, stream_key
 from .packed import Packed, halves_squares, largest_factors, pedestal_of
 from .positions import position_numbers
-from .threads import available, pool_of
+from .threads import available
 
 Array = np.ndarray[Any, Any]
-WORTH_A_THREAD = 6_000_000  # products of a read; below, starting other threads takes longer than they save
-CACHE = 192 * 1024  # bytes of scratch that stay in the second-level cache
-READING = 64  # products that take as long as the noise and conversion of one reading
 LARGEST = 2**32  # samples and reads, counted from 0, are below; see docs/random-numbers.md
 
 
@@ -64,24 +54,26 @@ class Reader:
     """
 
     def __init__(
-        self, design: Design, hardware: Hardware, packed: tuple[Packed, ...], full_scale: Array, seeds: Seeds
+        self,
+        design: Design,
+        hardware: Hardware,
+        packed: tuple[Packed, ...],
+        full_scale: Array,
+        seeds: Seeds,
+        backend: Backend,
     ) -> None:
-        self.design, self.hardware, self.packed, self.full_scale, self.seeds = (
-            design,
-            hardware,
-            packed,
-            full_scale,
-            seeds,
-        )
+        self.design, self.hardware, self.packed = design, hardware, packed
+        self.full_scale, self.seeds, self.backend = full_scale, seeds, backend
+        self._prepared = [backend.prepared(group.planes) for group in packed]
         self._lock = threading.Lock()  # held while what several threads share is changed
         self._circuits: dict[bool, Circuit] = {}
         self._geometries: dict[tuple[Any, ...], Geometry] = {}
         self._keys: dict[tuple[Any, ...], Key] = {}
         self._positions: dict[tuple[int, ...], Array] = {}
-        self._slow: list[dict[int, Planes]] = [{} for _ in packed]  # of each group, by read
+        self._slow: list[dict[int, Any]] = [{} for _ in packed]  # of each group, by read
 
     def __getstate__(self) -> tuple[Any, ...]:
-        return self.design, self.hardware, self.packed, self.full_scale, self.seeds
+        return self.design, self.hardware, self.packed, self.full_scale, self.seeds, self.backend
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.__init__(*state)  # type: ignore[misc]
@@ -141,7 +133,7 @@ class Reader:
         Raises:
             ValueError: inputs that are not finite.
         """
-        return input_codes(self.design, x, threads)
+        return input_codes(self.design, x, self.backend, threads)
 
     def rows(self, first_sample: int, shape: tuple[int, ...]) -> Rows:
         """The rows of samples from this one on that have positions of this shape each.
@@ -208,8 +200,8 @@ class Reader:
             for first, many, planes in self._planes(g, read, reads, noisy):
                 one = len(codes) // reads
                 part = codes if shared or many == reads else codes[one * first : one * (first + many)]
-                job = part, geometry, planes, circuit, key
-                clipped += self._read_group(job, rows, read + first, threads, groups[g, first : first + many])
+                job, out = Job(part, geometry, planes, circuit), groups[g, first : first + many]
+                clipped += self.backend.read(job, key, rows, read + first, threads, out)
         out = groups.transpose(1, 2, 0, 3).reshape(reads, count, placement.groups * placement.outputs)
         if circuit.step.size:
             readings = reads * count * placement.conversions * circuit.pulses
@@ -224,7 +216,7 @@ class Reader:
             raise ValueError(f"layer {name!r}: outputs beyond what 32 bits hold; its noise or inputs are too large")
         return out.reshape(reads * count, placement.groups * placement.outputs), counts
 
-    def _planes(self, group: int, read: int, reads: int, noisy: bool) -> list[tuple[int, int, Planes]]:
+    def _planes(self, group: int, read: int, reads: int, noisy: bool) -> list[tuple[int, int, Any]]:
         """Consecutive reads that have the same planes: the first, counted from `read`, how many, and the planes.
 
         Where reads share some of the noise of the cells, each has planes of its own, which are kept until other reads
@@ -232,7 +224,7 @@ class Reader:
         """
         packed = self.packed[group]
         if not (noisy and len(packed.slow_std)):
-            return [(0, reads, packed.planes)]
+            return [(0, reads, self._prepared[group])]
         largest, _ = largest_factors(self.design.placement, self.design.drive)
         with self._lock:
             kept = self._slow[group]
@@ -240,7 +232,8 @@ class Reader:
                 kept.clear()
             for v in range(read, read + reads):
                 if v not in kept:
-                    kept[v] = packed.at_read(v, largest, self._key("slow", group, self.seeds.copy))
+                    planes = packed.at_read(v, largest, self._key("slow", group, self.seeds.copy), self.backend)
+                    kept[v] = self.backend.prepared(planes)
             return [(v, 1, kept[read + v]) for v in range(reads)]
 
     def _add_output_noise(
@@ -256,43 +249,11 @@ class Reader:
         """Add output-referred noise of sigmas (additive, multiplicative) to out (rows, outputs) in place."""
         if not any(sigmas):
             return
-        key, place = self._key(purpose, self.seeds.copy, call), (rows, 0, np.uint32(read))
-        add, mult = map(np.float32, sigmas)
-        if threads > 1 and out.size > BLOCK:
-            with pool_of(threads):
-                add_output_noise_parallel(out, add, mult, *place, key)
-        else:
-            add_output_noise(out, add, mult, *place, key)
-
-    def _read_group(self, job: tuple[Any, ...], whose: Rows, read: int, threads: int, out: Array) -> int:
-        """Read one group into out (reads, rows, outputs), by several threads where it is worth it; clipped readings.
-
-        `job` are the first arguments of `read_matrix`.
-        """
-        placement = self.design.placement
-        reads, rows, outputs = out.shape
-        readings = reads * rows * outputs * placement.tile.slices * self.design.drive.pulses
-        work = readings * (placement.rows + READING * placement.row_tiles)
-        workers = min(threads, -(-reads * rows // ROWS)) if work > WORTH_A_THREAD else 1
-        deal = Deal(*whose, np.uint32(read), self._chunk(rows, workers))
-        if workers == 1:
-            return int(read_matrix(*job, deal, out))
-        with pool_of(workers):
-            return int(read_matrix_parallel(*job, deal, workers, out))
-
-    def _chunk(self, rows: int, workers: int) -> int:
-        """Rows to be worked off together: what the cache holds, and equal shares for the workers where they are few."""
-        placement = self.design.placement
-        per_row = 4 * placement.rows + 12 * placement.outputs  # bytes of scratch: two int16 a word line, three float32
-        most = max(CHUNK, CACHE // per_row // ROWS * ROWS)
-        chunks = max(1, -(-rows // most))
-        if chunks < 4 * workers:
-            chunks += -chunks % workers
-        chunk = -(-rows // chunks)
-        return max(ROWS, chunk + -chunk % ROWS)
+        key = self._key(purpose, self.seeds.copy, call)
+        self.backend.add_output_noise(out, sigmas, rows, read, key, threads)
 
 
-def input_codes(design: Design, x: Array, threads: int = 1) -> tuple[Array, Counts]:
+def input_codes(design: Design, x: Array, backend: Backend, threads: int = 1) -> tuple[Array, Counts]:
     """DAC codes of inputs of any shape, contiguous, in the type that the planes have, and how many were clipped.
 
     Raises:
@@ -306,11 +267,7 @@ def input_codes(design: Design, x: Array, threads: int = 1) -> tuple[Array, Coun
     low = -high if drive.signed else 0.0
     factor = drive.full_code / drive.limit
     scale = np.float32(factor), np.float32(low), np.float32(high), drive.rounds
-    if threads > 1 and x.size > 4 * BLOCK:
-        with pool_of(threads):
-            clipped, broken = make_codes_parallel(x.reshape(-1), *scale, codes.reshape(-1))
-    else:
-        clipped, broken = make_codes(x.reshape(-1), *scale, codes.reshape(-1))
+    clipped, broken = backend.codes(x.reshape(-1), scale, codes.reshape(-1), threads)
     if broken:
         raise ValueError(
             f"layer {design.matrix.name!r}: inputs must be finite, got {broken} NaN or infinite of {x.size}"

@@ -11,10 +11,10 @@ from typing import Any
 import numba
 import numpy as np
 
+from .backend import Backend, Sums
 from .cells import Cells, Place
 from .design import Design, Tell
 from .encoding import Encoding
-from .kernels.program import add_cells
 from .threads import available
 from .wiring import Moments, Reach, placed, reach
 
@@ -68,6 +68,7 @@ class Assembly:
     cells: Cells
     group: int
     shares: Array
+    backend: Backend
     histogram: Array = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
 
     @property
@@ -91,11 +92,11 @@ class Assembly:
             targets = encoding.targets(weights, t, some)
             for s, polarity in product(range(slices), range(encoding.polarities)):
                 place = Place(self.group, s, polarity, first + a)
-                g = self.cells.settled(self.design, targets[s, polarity], place)
+                g = self.cells.settled(self.design, targets[s, polarity], place, self.backend)
                 std, slow = self.noise(g)
                 units = np.array([-unit if polarity else unit, c2 / unit**2, BINS / (HISTOGRAM_TOP * unit)], np.float32)
-                sums = tile.signed[s, some], tile.spread[s, some], tile.thermal[s], self.histogram
-                add_cells(g, std, tuple(units), *sums)
+                sums = Sums(tile.signed[s, some], tile.spread[s, some], tile.thermal[s], self.histogram)
+                self.backend.add_cells(g, std, tuple(units), sums)
                 tile.slow[:, s, some] += slow
                 tile.supplied[s, some] += g.sum(axis=1)
                 if tile.cells is not None:

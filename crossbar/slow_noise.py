@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .kernels.slow_noise import fluctuation
+from .backend import Backend
 from .keys import Key
 
 Array = np.ndarray[Any, Any]
@@ -54,13 +54,13 @@ def shared_on_average(shares: Array, reads: int) -> float:
     return (reads * variance_of_mean(shares, reads) - 1) / (reads - 1)
 
 
-def perturbed(mean: Array, std: Array, shares: Array, read: int, first_row: int, plane: int, key: Key) -> Array:
+def perturbed(mean: Array, std: Array, shares: Array, place: tuple[int, int, int], key: Key, backend: Backend) -> Array:
     """Conductances (rows, columns) float32 of one read: `mean` plus the slow part of noise of the given std.
 
-    The first of the `shares`, which lasts one read, is left out: the read itself draws it. `plane` tells apart cells of
-    the same row and column; `first_row` is the word line of the first row.
+    The first of the `shares`, which lasts one read, is left out: the read itself draws it. place =
+    (word line of the first row, read, plane), where the plane tells apart cells of the same row and column.
     """
     out = mean.copy()
     amplitudes = np.sqrt(shares).astype(np.float32)
-    fluctuation(std, amplitudes, np.uint64(first_row), np.uint32(read), np.uint32(plane), key, out)
+    backend.fluctuate(std, amplitudes, place, key, out)
     return out

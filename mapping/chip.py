@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-from ..crossbar.hardware import Hardware
 from ..crossbar.converters import Drive
+from ..crossbar.hardware import Hardware
 from ..crossbar.programmed import Programmed
 from .batches import Batch
 from .counting import Counter
@@ -240,7 +240,7 @@ class Chip(nn.Module):
         return self.remade(hardware, lambda layer: layer.tiles.at(time_s, drift_compensation=drift_compensation))
 
     def remade(self, hardware: Hardware, programmed: Callable[[TileLayer], Programmed]) -> Chip:
-        """A chip of the same model and layers, with other hardware and tiles; calls and conversions are counted anew."""
+        """A chip of the same model and layers with other hardware and tiles; all its counts are at 0."""
         known: dict[int, Any] = {id(self.hardware): hardware, id(self.session): self.session.anew()}
         made = {name: programmed(layer) for name, layer in self.layers.items()}
         for name, layer in self.layers.items():

@@ -7,11 +7,13 @@ from typing import Any
 
 from ..crossbar.reader import Counts
 
+NONE = Counts()
+
 
 class Counter:
     """Conversions of a layer, counted by the reads of any number of threads."""
 
-    def __init__(self, counts: Counts = Counts()) -> None:
+    def __init__(self, counts: Counts = NONE) -> None:
         self.counts = counts
         self._lock = threading.Lock()
 

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..crossbar.converters import Drive
-from ..crossbar.hardware import Hardware
 from ..crossbar.cells import Drawn
+from ..crossbar.converters import Drive
 from ..crossbar.design import Design
+from ..crossbar.hardware import Hardware
 from ..crossbar.kept import MOST, Slot, arrays_of, check, names_of, restored
 from ..crossbar.ranges import Ranges
 from .errors import CheckpointError
@@ -209,7 +209,7 @@ def _build(
     if surplus:
         raise ValueError(f"it has no {', '.join(sorted(surplus))}")
     ranges = Ranges(arrays["full_scale"], array_energy_j=saved.array_energy_j)
-    layer.programmed = restored(design, Drawn(hardware, *layer.seeds), layer.seeds, ranges, groups)
+    layer.programmed = restored(design, Drawn(hardware, *layer.seeds), layer.seeds, layer.backend, ranges, groups)
     return layer
 
 

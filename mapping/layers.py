@@ -14,11 +14,13 @@ from torch import nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional
 
-from ..crossbar.hardware import Hardware
+from ..crossbar.backend import Backend
+from ..crossbar.backends.compiled import Compiled
 from ..crossbar.calibration import calibrate
 from ..crossbar.cells import Drawn
 from ..crossbar.converters import Drive
 from ..crossbar.design import Design, Tell
+from ..crossbar.hardware import Hardware
 from ..crossbar.matrix import Matrix
 from ..crossbar.patches import Patches
 from ..crossbar.placement import Placement
@@ -180,6 +182,7 @@ class TileLayer(nn.Module):
         patches = Patches(spec.kernel, spec.stride, spec.dilation)
         self.matrix = Matrix(name, weights.weights, weights.bias, hardware, patches)
         self.seeds = Seeds(seed, copy)
+        self.backend: Backend = Compiled()
         self.programmed: Programmed | None = None
         self.counter = Counter()
         self.wire_compensation: WireCompensation | None = None
@@ -235,13 +238,14 @@ class TileLayer(nn.Module):
             ValueError: see `crossbar.calibration.calibrate`.
         """
         cells = Drawn(self.matrix.hardware, *self.seeds)
-        options = self.seeds, self.wire_compensation, self.tell
+        options = self.seeds, self.backend, self.wire_compensation, self.tell
         self.programmed, self.counter.counts = calibrate(self.matrix, tuple(inputs), cells, *options), Counts()
 
     def program(self, drive: Drive) -> None:
         """Program without inputs, for those of this drive."""
         design = Design.of(self.matrix, drive, None, self.wire_compensation, self.tell)
-        self.programmed = Programmed.of(design, Drawn(self.matrix.hardware, *self.seeds), self.seeds, tell=self.tell)
+        cells = Drawn(self.matrix.hardware, *self.seeds)
+        self.programmed = Programmed.of(design, cells, self.seeds, self.backend, tell=self.tell)
 
     @property
     def placement(self) -> Placement:

@@ -92,8 +92,10 @@ class Reduction:
         def programmed(layer: TileLayer) -> Programmed:
             weights = layer.matrix.weights * np.float32(rows[layer.name, "frozen"]["gain"])
             own = hardware.for_layer(layer.name)
-            design = Design.of(replace(layer.matrix, weights=weights, hardware=own), Drive.of(own.dac, None, signed=True))
-            return Programmed.of(design, Drawn(own, seed), Seeds(seed))
+            design = Design.of(
+                replace(layer.matrix, weights=weights, hardware=own), Drive.of(own.dac, None, signed=True)
+            )
+            return Programmed.of(design, Drawn(own, seed), Seeds(seed), layer.backend)
 
         layers = {name: noise(name) for name in self.chip.layers}
         hardware = Hardware.paper().replace({"name": f"{self.chip.hardware.name}, reduced", "layers": layers})

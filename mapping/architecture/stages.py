@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil, gcd, log2
@@ -57,10 +57,8 @@ def reading(layer: Readable) -> Reading:
     pace. The partial sums of the row tiles are added in a tree.
     """
     hardware, placement, cost = layer.hardware, layer.placement, layer.hardware.cost
-    outputs = min(placement.outputs, placement.tile.outputs)
-    full_tile = replace(placement, groups=1, row_tiles=1, column_tiles=1, outputs=outputs)
     integrate = cost.drive_time + hardware.sensing.t_read
-    convert = full_tile.conversions / (cost.adcs_per_tile * cost.adc_rate)
+    convert = placement.most_conversions / (cost.adcs_per_tile * cost.adc_rate)
     tail = ceil(log2(placement.row_tiles)) * cost.add_time + cost.digital_time
     if cost.overlap:
         return Reading(min(integrate, convert), layer.pulses * max(integrate, convert), tail)

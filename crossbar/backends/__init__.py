@@ -1,0 +1,1 @@
+"""Backends of tiles: see `mho.crossbar.backend`."""

@@ -1,0 +1,97 @@
+"""The backend of compiled kernels (numba): the one that is used unless another is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backend import Job, Sums
+from ..kernels.convert import BLOCK, add_output_noise, add_output_noise_parallel, make_codes, make_codes_parallel
+from ..kernels.panel import ROWS, pack_rows
+from ..kernels.philox import Rows
+from ..kernels.program import add_cells, fill_rows, peak_and_total
+from ..kernels.read import CHUNK, Deal, Planes, make_scratch, read_currents, read_matrix, read_matrix_parallel
+from ..kernels.slow_noise import fluctuation
+from ..keys import Key
+from ..threads import pool_of
+
+Array = np.ndarray[Any, Any]
+WORTH_A_THREAD = 6_000_000  # products of a read; below, starting other threads takes longer than they save
+CACHE = 192 * 1024  # bytes of scratch that stay in the second-level cache
+READING = 64  # products that take as long as the noise and conversion of one reading
+
+
+class Compiled:
+    """Kernels in machine code, on several threads where it is worth it."""
+
+    def normals(self, shape: tuple[int, int], first_row: int, key: Key) -> Array:
+        out = np.empty(shape, dtype=np.float32)
+        fill_rows(out, np.uint64(first_row), 0, 0, key)
+        return out
+
+    def add_cells(self, g: Array, std: Array, units: tuple[np.float32, np.float32, np.float32], sums: Sums) -> None:
+        add_cells(g, std, units, *sums)
+
+    def peak_and_total(self, values: Array) -> tuple[float, float]:
+        peak, total = peak_and_total(values)
+        return float(peak), float(total)
+
+    def pack_rows(self, values: Array, factor: np.float32, first: int, panels: Array) -> None:
+        pack_rows(values, factor, first, panels)
+
+    def fluctuate(self, std: Array, amplitudes: Array, place: tuple[int, int, int], key: Key, out: Array) -> None:
+        first_row, read, plane = place
+        fluctuation(std, amplitudes, np.uint64(first_row), np.uint32(read), np.uint32(plane), key, out)
+
+    def codes(self, x: Array, scale: tuple[np.float32, np.float32, np.float32, bool], out: Array, threads: int) -> Any:
+        if threads > 1 and x.size > 4 * BLOCK:
+            with pool_of(threads):
+                return make_codes_parallel(x, *scale, out)
+        return make_codes(x, *scale, out)
+
+    def prepared(self, planes: Planes) -> Planes:
+        return planes
+
+    def currents(self, job: Job, start: int, rows: int) -> tuple[Array, Array]:
+        codes, geometry, planes, circuit = job
+        work = make_scratch(codes, planes, circuit, rows)
+        tiles, columns = len(planes.edges) - 1, planes.bias.size
+        if planes.reference.size:
+            columns = int(planes.reference.max()) + 1
+        out = np.empty((circuit.pulses, len(planes.mean), tiles, rows, columns), dtype=np.float32)
+        read_currents(codes, geometry, planes, circuit, start, work, out)
+        return out, work.codes
+
+    def read(self, job: Job, key: Key, whose: Rows, read: int, threads: int, out: Array) -> int:
+        planes, (reads, rows, outputs) = job.planes, out.shape
+        lines, row_tiles = int(planes.edges[-1]), len(planes.edges) - 1
+        readings = reads * rows * outputs * len(planes.mean) * job.circuit.pulses
+        work = readings * (lines + READING * row_tiles)
+        workers = min(threads, -(-reads * rows // ROWS)) if work > WORTH_A_THREAD else 1
+        deal = Deal(*whose, np.uint32(read), _chunk(rows, workers, lines, outputs))
+        if workers == 1:
+            return int(read_matrix(*job, key, deal, out))
+        with pool_of(workers):
+            return int(read_matrix_parallel(*job, key, deal, workers, out))
+
+    def add_output_noise(
+        self, out: Array, sigmas: tuple[float, float], whose: Rows, read: int, key: Key, threads: int
+    ) -> None:
+        (add, mult), place = map(np.float32, sigmas), (whose, 0, np.uint32(read))
+        if threads > 1 and out.size > BLOCK:
+            with pool_of(threads):
+                add_output_noise_parallel(out, add, mult, *place, key)
+        else:
+            add_output_noise(out, add, mult, *place, key)
+
+
+def _chunk(rows: int, workers: int, lines: int, outputs: int) -> int:
+    """Rows to be worked off together: what the cache holds, and equal shares for the workers where they are few."""
+    per_row = 4 * lines + 12 * outputs  # bytes of scratch: two int16 a word line, three float32 an output
+    most = max(CHUNK, CACHE // per_row // ROWS * ROWS)
+    chunks = max(1, -(-rows // most))
+    if chunks < 4 * workers:
+        chunks += -chunks % workers
+    chunk = -(-rows // chunks)
+    return max(ROWS, chunk + -chunk % ROWS)
