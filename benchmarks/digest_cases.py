@@ -31,9 +31,9 @@ from digest_parts import (
 from torch import nn
 
 import mho
-from mho.mapping.architecture.replication import replicate, ways
 from mho.mapping.architecture.cost import layer_costs, peak
 from mho.mapping.architecture.decision import decision
+from mho.mapping.architecture.replication import replicate, ways
 
 Parts = dict[str, Any]
 Case = Callable[[], Parts]

@@ -26,6 +26,7 @@ from rich.console import Console
 
 import mho
 from mho.crossbar import packed
+from mho.crossbar.backends import compiled
 from mho.crossbar.calibration import calibrate
 from mho.crossbar.cells import Drawn
 from mho.crossbar.kernels import adc, panel, philox, read
@@ -89,9 +90,11 @@ def parts(tiles: Programmed, x: np.ndarray) -> dict[str, float]:
     reader, size = tiles.reader, tiles.design.matrix.patches.positions(x.shape[1:4])
     (codes, _), geometry, circuit = reader.input_codes(x), reader.geometry(x.shape, 0), reader.circuit()
     planes, key, (out, _) = tiles.packed[0].planes, reader._key("read", 0, 0, 0), reader.read(x)
-    count, rows = len(x) * prod(size), reader.rows(0, size)
-    work = read.make_scratch(codes, planes, circuit, min(count, reader._chunk(count, 1)))
-    times, edges = -(-count // len(work.codes)), planes.edges
+    count, rows, edges = len(x) * prod(size), reader.rows(0, size), planes.edges
+    work = read.make_scratch(
+        codes, planes, circuit, min(count, compiled._chunk(count, 1, int(edges[-1]), planes.bias.size))
+    )
+    times = -(-count // len(work.codes))
     measured = {
         "codes": milliseconds(lambda: reader.input_codes(x)),
         "gather": milliseconds(lambda: repeat_gather(times, codes, geometry, work)),
@@ -116,7 +119,7 @@ def moved_readings(hardware: mho.Hardware) -> pd.DataFrame:
         tiles, readings = [], []
         for largest in (0, packed.LARGEST_CODE):  # 0: no layer has codes as small, so planes are float32
             with mock.patch.object(packed, "LARGEST_CODE", largest):
-                tiles.append(calibrate(matrix, (x,), Drawn(one_tile, 0), Seeds(0)))
+                tiles.append(calibrate(matrix, (x,), Drawn(one_tile, 0), Seeds(0), compiled.Compiled()))
                 readings.append(tiles[-1].with_ranges(tiles[0].ranges).reader.read(x)[0])  # the same steps for both
         step = tiles[0].reader.circuit().step[0] * tiles[0].packed[0].planes.scale[0, 0, :256]
         steps = np.rint(np.abs(np.subtract(*readings)) / step)

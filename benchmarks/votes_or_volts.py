@@ -29,6 +29,7 @@ from scipy.stats import norm
 from timing import record
 
 import mho
+from mho.crossbar.backends.compiled import Compiled
 from mho.crossbar.cells import Drawn
 from mho.crossbar.converters import Drive
 from mho.crossbar.design import Design
@@ -73,7 +74,7 @@ def column(kind: str, seed: int = 0) -> tuple[mho.Hardware, Array, Array]:
 def tile(name: str, weights: Array, hardware: mho.Hardware, seed: int) -> Reader:
     """What reads weights (rows, outputs) on tiles with unscaled inputs."""
     design = Design.of(Matrix(name, weights[None], None, hardware), Drive.of(hardware.dac, None, signed=True))
-    return Programmed.of(design, Drawn(hardware, seed), Seeds(seed)).reader
+    return Programmed.of(design, Drawn(hardware, seed), Seeds(seed), Compiled()).reader
 
 
 def predicted(hardware: mho.Hardware, weights: Array, x: Array) -> tuple[Coefficients, Array]:

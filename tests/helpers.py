@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from mho import Hardware
+from mho.crossbar.backend import Backend
+from mho.crossbar.backends.compiled import Compiled
 from mho.crossbar.calibration import calibrate
 from mho.crossbar.cells import Drawn
 from mho.crossbar.converters import Drive
@@ -51,13 +53,15 @@ def on_tiles(
     signed: bool = True,
     seed: int = 0,
     wire_compensation: WireCompensation | None = None,
+    backend: Backend | None = None,
 ) -> Programmed:
     """A matrix (groups, rows, outputs) programmed into tiles, calibrated with `inputs` or for a range up to `limit`."""
-    matrix, cells, seeds = Matrix("layer", weights, bias, hw), Drawn(hw, seed), Seeds(seed)
+    matrix, backend = Matrix("layer", weights, bias, hw), backend or Compiled()
+    cells, seeds = Drawn(hw, seed), Seeds(seed)
     if inputs is not None:
-        return calibrate(matrix, (inputs,), cells, seeds, wire_compensation)
+        return calibrate(matrix, (inputs,), cells, seeds, backend, wire_compensation)
     drive = Drive.of(hw.dac, limit, signed)
-    return Programmed.of(Design.of(matrix, drive, wire_compensation=wire_compensation), cells, seeds)
+    return Programmed.of(Design.of(matrix, drive, wire_compensation=wire_compensation), cells, seeds, backend)
 
 
 def small_cnn(seed: int = 0) -> nn.Sequential:

@@ -81,7 +81,9 @@ def table_of(found: Programmed) -> tuple[np.ndarray, ...]:
     """The conductances of all cells of each group: (slices, polarities, rows, columns) siemens."""
     placement = found.design.placement
     return tuple(
-        np.concatenate([found.cells.conductances(found.design, g, t) for t in range(placement.row_tiles)], axis=2)
+        np.concatenate(
+            [found.cells.conductances(found.design, g, t, found.backend) for t in range(placement.row_tiles)], axis=2
+        )
         for g in range(placement.groups)
     )
 
@@ -117,10 +119,10 @@ def test_single_cells_have_the_targets_of_their_weights():
     """Without errors: the pair of a weight, and the middle of the range in reference columns."""
     weights = np.array([[[0.5, -1.0], [1.0, 0.25]]], np.float32)
     pair = on_tiles(weights, ideal(cell__g_min="1 uS", cell__g_max="101 uS"))
-    g = pair.cells.conductances(pair.design, 0, 0)
+    g = pair.cells.conductances(pair.design, 0, 0, pair.backend)
     assert np.allclose(g[0], 1e-6 * np.array([[[51, 1], [101, 26]], [[1, 101], [1, 1]]]))
     offset = on_tiles(weights, ideal(cell__g_min="1 uS", cell__g_max="101 uS", tile__encoding="offset"))
-    g = offset.cells.conductances(offset.design, 0, 0)
+    g = offset.cells.conductances(offset.design, 0, 0, offset.backend)
     assert np.allclose(g[0], 1e-6 * np.array([[[76, 1, 51], [101, 63.5, 51]]]))
 
 
@@ -137,7 +139,7 @@ def test_single_cells_have_the_targets_of_their_weights():
 def test_given_cells_are_read_as_if_they_were_programmed(fields):
     drawn, x = tiled(x=inputs(), **fields), inputs()
     cells = Given(drawn.hardware, table_of(drawn))
-    given = Programmed.of(drawn.design, cells, drawn.seeds, drawn.ranges)
+    given = Programmed.of(drawn.design, cells, drawn.seeds, drawn.backend, drawn.ranges)
     for options in ({}, {"read": 3}, {"noisy": False}):
         (mine, counts), (theirs, counted) = given.reader.read(x, **options), drawn.reader.read(x, **options)
         assert np.array_equal(mine, theirs)
@@ -146,7 +148,9 @@ def test_given_cells_are_read_as_if_they_were_programmed(fields):
     for mine, theirs in zip(given.packed, drawn.packed, strict=True):
         assert np.array_equal(mine.histogram, theirs.histogram)
         assert np.array_equal(mine.row_conductance, theirs.row_conductance)
-    double = Programmed.of(drawn.design, replace(cells, table=tuple(2 * g for g in cells.table)), drawn.seeds)
+    double = Programmed.of(
+        drawn.design, replace(cells, table=tuple(2 * g for g in cells.table)), drawn.seeds, drawn.backend
+    )
     assert not np.array_equal(double.weights, drawn.weights)  # negative control
 
 
@@ -175,13 +179,13 @@ def test_tables_that_no_chip_has_are_refused(change, message):
     drawn = tiled()
     cells = Given(drawn.hardware, change(*table_of(drawn)))
     with pytest.raises(ValueError, match=f"^layer 'layer': conductances .*{message}") as error:
-        Programmed.of(drawn.design, cells, drawn.seeds)
+        Programmed.of(drawn.design, cells, drawn.seeds, drawn.backend)
     assert "\n" not in str(error.value)
 
 
 def test_measured_cells_are_known_at_one_time():
     drawn = tiled()
-    given = Programmed.of(drawn.design, Given(drawn.hardware, table_of(drawn)), drawn.seeds)
+    given = Programmed.of(drawn.design, Given(drawn.hardware, table_of(drawn)), drawn.seeds, drawn.backend)
     assert given.at(3600.0, drift_compensation=False).digest() == given.digest()
     with pytest.raises(ValueError, match=r"^time_s must be 3600, when the cells were measured, got 7200$"):
         given.at(7200.0, drift_compensation=False)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mho import Hardware
+from mho.crossbar.backends.compiled import Compiled
 from mho.crossbar.keys import stream_key
 from mho.crossbar.programmed import Programmed
 from mho.crossbar.slow_noise import DOUBLINGS, block_shares, perturbed, variance_of_mean
@@ -53,7 +54,7 @@ def test_the_noise_of_a_cell_has_its_covariance():
     shares = block_shares(lambda d: 0.2 + 0.7 * np.exp(-d / 5))
     key, shape = stream_key(3, "slow", "layer"), (64, 256)
     nothing, one = np.zeros(shape, np.float32), np.ones(shape, np.float32)
-    x = np.stack([perturbed(nothing, one, shares, read, 0, 0, key) for read in range(40)]).reshape(40, -1)
+    x = np.stack([perturbed(nothing, one, shares, (0, read, 0), key, Compiled()) for read in range(40)]).reshape(40, -1)
     cells = x.shape[1]
     for lag in (0, 1, 2, 4, 8, 16):
         got = np.mean(x[: 40 - lag] * x[lag:])
