@@ -262,7 +262,7 @@ class Judge:
             hardware = layer.hardware
             stuck = hardware.cell.stuck.at_g_min + hardware.cell.stuck.at_g_max
             few = [bits for bits in (hardware.dac.bits, hardware.adc.bits, hardware.cell.levels) if bits is not None]
-            counts = layer.matrix.counts
+            counts = layer.counts
             clipped = counts.inputs_clipped > 0.1 * counts.inputs or counts.readings_clipped > 0.1 * counts.readings
             given = hardware.adc.calibrated_at is not None or hardware.adc.full_scale not in (None, "calibrated")
             if stuck > 0.7 or min(few, default=99) <= 3 or clipped or given or not hardware.wires.ideal:

@@ -26,8 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from timing import record
 
 import mho
-from mho.crossbar.encoding import Encoding
-from mho.crossbar.kernels.plain import gather
+from mho.crossbar.patches import gather
 from mho.devices.budget import Converter, budget
 from mho.mapping.inference import Inference
 
@@ -64,16 +63,16 @@ def columns_of(chip: mho.Chip, layer: str, images: torch.Tensor) -> Columns:
     """
     survey = Inference(surveying=True, inputs={layer: []})
     chip.run((images,), survey)
-    matrix = chip.layers[layer].matrix
-    assert matrix.drive is not None
+    tiles = chip.layers[layer].tiles
+    design, reader = tiles.design, tiles.reader
     inputs = np.concatenate(survey.inputs[layer])
-    patches = gather(matrix.input_codes(inputs).astype(float), matrix.geometry(inputs.shape, 0))
-    rows = slice(*matrix.placement.edges[:2])
-    x = patches[np.linspace(0, len(patches) - 1, SAMPLES).astype(int), rows] / matrix.drive.full_code
-    encoding = Encoding.of(matrix.weights[0], matrix.placement, matrix.hardware.cell)
-    ((positive, negative),) = encoding.targets(matrix.weights[0][rows], 0)
-    sensing, cell = matrix.hardware.sensing, matrix.hardware.cell
-    full_scale = float(matrix.full_scale[0]) * sensing.v_read * cell.g_max
+    codes, _ = reader.input_codes(inputs)
+    patches = gather(codes.astype(float), reader.geometry(inputs.shape, 0))
+    rows = slice(*design.placement.edges[:2])
+    x = patches[np.linspace(0, len(patches) - 1, SAMPLES).astype(int), rows] / design.drive.full_code
+    ((positive, negative),) = design.encodings[0].targets(design.rows_of(0)[rows], 0)
+    sensing, cell = design.hardware.sensing, design.hardware.cell
+    full_scale = float(tiles.ranges.full_scale[0]) * sensing.v_read * cell.g_max
     return Columns(np.concatenate([positive, negative]), np.concatenate([x, -x], axis=1), full_scale)
 
 

@@ -25,9 +25,14 @@ import torch
 from rich.console import Console
 
 import mho
-from mho.crossbar import programmed
+from mho.crossbar import packed
+from mho.crossbar.backends import compiled
+from mho.crossbar.calibration import calibrate
+from mho.crossbar.cells import Drawn
 from mho.crossbar.kernels import adc, panel, philox, read
-from mho.crossbar.matrix import TiledMatrix
+from mho.crossbar.matrix import Matrix
+from mho.crossbar.programmed import Programmed
+from mho.crossbar.reader import Seeds
 
 RUNS = 15
 Shape = tuple[int, int, int, int, int]
@@ -80,16 +85,18 @@ def repeat_convert(times, planes, circuit, work, out):  # type: ignore[no-untype
             adc.convert(work.current, planes, circuit, 0, t, np.float32(1), work.pedestal[:0], 0, out)
 
 
-def parts(matrix: TiledMatrix, x: np.ndarray) -> dict[str, float]:
+def parts(tiles: Programmed, x: np.ndarray) -> dict[str, float]:
     """Milliseconds of each kernel in one read of x (samples, depth, height, width, channels)."""
-    codes, geometry, circuit = matrix.input_codes(x), matrix.geometry(x.shape, 0), matrix.circuit()
-    planes, key, out = matrix.programmed[0].planes, matrix._key("read", 0, 0, 0), matrix.read(x)
-    size = matrix.positions(x.shape[1:4])
-    count, rows = len(x) * prod(size), matrix.rows(0, size)
-    work = read.make_scratch(codes, planes, circuit, min(count, matrix._chunk(count, 1)))
-    times, edges = -(-count // len(work.codes)), planes.edges
+    reader, size = tiles.reader, tiles.design.matrix.patches.positions(x.shape[1:4])
+    (codes, _), geometry, circuit = reader.input_codes(x), reader.geometry(x.shape, 0), reader.circuit()
+    planes, key, (out, _) = tiles.packed[0].planes, reader._key("read", 0, 0, 0), reader.read(x)
+    count, rows, edges = len(x) * prod(size), reader.rows(0, size), planes.edges
+    work = read.make_scratch(
+        codes, planes, circuit, min(count, compiled._chunk(count, 1, int(edges[-1]), planes.bias.size))
+    )
+    times = -(-count // len(work.codes))
     measured = {
-        "codes": milliseconds(lambda: matrix.input_codes(x)),
+        "codes": milliseconds(lambda: reader.input_codes(x)),
         "gather": milliseconds(lambda: repeat_gather(times, codes, geometry, work)),
         "squares": milliseconds(lambda: repeat_square(times, circuit, work)),
         "currents": milliseconds(lambda: repeat_products(times, work.codes, planes.mean, edges, work.current)),
@@ -97,7 +104,7 @@ def parts(matrix: TiledMatrix, x: np.ndarray) -> dict[str, float]:
         "noise": milliseconds(lambda: repeat_noise(times, planes, work, rows, key)),
         "ADC, sum": milliseconds(lambda: repeat_convert(times, planes, circuit, work, out)),
     }
-    whole = milliseconds(lambda: matrix.read(x))
+    whole = milliseconds(lambda: reader.read(x))
     return {**measured, "other": whole - sum(measured.values()), "whole": whole}
 
 
@@ -108,18 +115,14 @@ def moved_readings(hardware: mho.Hardware) -> pd.DataFrame:
         net = torch.nn.Linear(lines, 256, bias=False)
         x = torch.rand(400, lines).numpy().reshape(400, 1, 1, 1, lines)
         one_tile = hardware.replace({"tile.rows": lines, "tile.columns": 512})
-        matrices = []
-        for largest in (programmed.LARGEST_CODE, 0):  # 0: no layer has codes as small, so planes are float32
-            with mock.patch.object(programmed, "LARGEST_CODE", largest):
-                matrix = TiledMatrix(net.weight.detach().numpy().T[None].copy(), None, one_tile, "layer")
-                matrix.calibrate(x)
-            matrices.append(matrix)
-        integers, floats = matrices
-        integers.full_scale = floats.full_scale  # the same steps for both
-        integers._kept.clear()
-        planes = floats.programmed[0].planes
-        step = floats.circuit().step[0] * planes.scale[0, 0, :256]
-        steps = np.rint(np.abs(integers.read(x) - floats.read(x)) / step)
+        matrix = Matrix("layer", net.weight.detach().numpy().T[None].copy(), None, one_tile)
+        tiles, readings = [], []
+        for largest in (0, packed.LARGEST_CODE):  # 0: no layer has codes as small, so planes are float32
+            with mock.patch.object(packed, "LARGEST_CODE", largest):
+                tiles.append(calibrate(matrix, (x,), Drawn(one_tile, 0), Seeds(0), compiled.Compiled()))
+                readings.append(tiles[-1].with_ranges(tiles[0].ranges).reader.read(x)[0])  # the same steps for both
+        step = tiles[0].reader.circuit().step[0] * tiles[0].packed[0].planes.scale[0, 0, :256]
+        steps = np.rint(np.abs(np.subtract(*readings)) / step)
         rows.append({"word lines": lines, "moved (%)": 100 * (steps > 0).mean(), "most (steps)": int(steps.max())})
     return pd.DataFrame(rows)
 
@@ -134,16 +137,16 @@ def main() -> None:
     images, _ = mho.models.data.mnist("test")
     cnn = mho.map(mho.models.mnist_cnn(weights="sigma-0.5"), hardware, calibrate=images[:256])
     large = mho.map(torch.nn.Linear(1024, 1024), hardware, calibrate=torch.rand(256, 1024))
-    cases: dict[str, tuple[TiledMatrix, Shape]] = {
-        "CNN conv1, batch 64": (cnn.layers["conv1"].matrix, (64, 1, 28, 28, 1)),
-        "CNN conv2, batch 64": (cnn.layers["conv2"].matrix, (64, 1, 26, 26, 32)),
-        "CNN conv4, batch 64": (cnn.layers["conv4"].matrix, (64, 1, 10, 10, 64)),
-        "Linear 1024 x 1024, batch 64": (large.layers[""].matrix, (64, 1, 1, 1, 1024)),
+    cases: dict[str, tuple[Programmed, Shape]] = {
+        "CNN conv1, batch 64": (cnn.layers["conv1"].tiles, (64, 1, 28, 28, 1)),
+        "CNN conv2, batch 64": (cnn.layers["conv2"].tiles, (64, 1, 26, 26, 32)),
+        "CNN conv4, batch 64": (cnn.layers["conv4"].tiles, (64, 1, 10, 10, 64)),
+        "Linear 1024 x 1024, batch 64": (large.layers[""].tiles, (64, 1, 1, 1, 1024)),
     }
     times = pd.DataFrame(
         [
-            {"layer": name, **parts(matrix, torch.rand(shape).numpy() * matrix.drive.limit)}
-            for name, (matrix, shape) in cases.items()
+            {"layer": name, **parts(tiles, torch.rand(shape).numpy() * tiles.design.drive.limit)}
+            for name, (tiles, shape) in cases.items()
         ]
     )
     moved = moved_readings(hardware)

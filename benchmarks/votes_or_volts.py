@@ -29,7 +29,13 @@ from scipy.stats import norm
 from timing import record
 
 import mho
-from mho.crossbar.matrix import TiledMatrix
+from mho.crossbar.backends.compiled import Compiled
+from mho.crossbar.cells import Drawn
+from mho.crossbar.converters import Drive
+from mho.crossbar.design import Design
+from mho.crossbar.matrix import Matrix
+from mho.crossbar.programmed import Programmed
+from mho.crossbar.reader import Reader, Seeds
 from mho.devices.budget import Coefficients, budget
 from mho.devices.memory import left_of_mean
 
@@ -65,6 +71,12 @@ def column(kind: str, seed: int = 0) -> tuple[mho.Hardware, Array, Array]:
     return hardware, weights, rng.uniform(-1, 1, (SAMPLES, ROWS)).astype(np.float32)
 
 
+def tile(name: str, weights: Array, hardware: mho.Hardware, seed: int) -> Reader:
+    """What reads weights (rows, outputs) on tiles with unscaled inputs."""
+    design = Design.of(Matrix(name, weights[None], None, hardware), Drive.of(hardware.dac, None, signed=True))
+    return Programmed.of(design, Drawn(hardware, seed), Seeds(seed), Compiled()).reader
+
+
 def predicted(hardware: mho.Hardware, weights: Array, x: Array) -> tuple[Coefficients, Array]:
     """The closed form of the pairs, and the exact variance of the budget at `VOLTS`."""
     cell, sensing = hardware.cell, hardware.sensing
@@ -81,11 +93,9 @@ def measured(hardware: mho.Hardware, weights: Array, x: Array, reads: int) -> Ar
     cell, variances = hardware.cell, []
     for seed, v in enumerate(VOLTS):  # other noise at each voltage
         at = hardware.replace({"sensing.v_read": float(v), "cell.programming": {"kind": "none"}})
-        matrix = TiledMatrix(weights[None], None, at, "column", seed)
-        matrix.set_drive(None, signed=True)
-        y = matrix.read(x[:, None, None, None, :], reads=reads, shared=True).reshape(reads, SAMPLES, PAIRS)
+        y, _ = tile("column", weights, at, seed).read(x[:, None, None, None, :], reads=reads, shared=True)
         amperes = v * (cell.g_max - cell.g_min)  # of a weight of 1 at an input of 1
-        variances.append(amperes**2 * float(y.astype(float).var(axis=0, ddof=1).mean()))
+        variances.append(amperes**2 * float(y.reshape(reads, SAMPLES, PAIRS).astype(float).var(axis=0, ddof=1).mean()))
     return np.array(variances)
 
 
@@ -151,16 +161,15 @@ def memory_table(reads: int) -> pd.DataFrame:
         {**CONVERTERS, "time_s": HOUR, "cell.drift": {"kind": "none"}, "cell.programming": {"kind": "none"}}
     )
     rng = np.random.default_rng(1)
-    weights = rng.normal(size=(1, LINE, 64)).astype(np.float32)
+    weights = rng.normal(size=(LINE, 64)).astype(np.float32)
     x = rng.uniform(0, 1, (16, 1, 1, 1, LINE)).astype(np.float32)
     rows = []
     for interval in (hardware.sensing.t_read, None):
         at, means = hardware.replace({"sensing.read_interval": interval}), {k: np.zeros(0) for k in MEMORY}
         for seed in range(reads):
-            matrix = TiledMatrix(weights, None, at, "layer", seed)
-            matrix.set_drive(None, signed=True)
-            y = matrix.read(x, reads=max(MEMORY), shared=True).reshape(max(MEMORY), -1).astype(float)
-            error = y - matrix.read(x, noisy=False).reshape(-1)
+            reader = tile("layer", weights, at, seed)
+            y, _ = reader.read(x, reads=max(MEMORY), shared=True)
+            error = y.reshape(max(MEMORY), -1).astype(float) - reader.read(x, noisy=False)[0].reshape(-1)
             for k in MEMORY:
                 means[k] = np.append(means[k], np.square(error[:k].mean(axis=0)).mean())
         part = at.cell.read_noise.parts[0]

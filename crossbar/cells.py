@@ -129,7 +129,7 @@ class Given(Cells):
             )
         rows = slice(place.row, place.row + len(targets))
         g = self.table[place.group][place.slice, place.polarity, rows]
-        if not (np.isfinite(g).all() and (g >= 0).all()):
+        if not ((g >= 0) & (g <= np.finfo(np.float32).max)).all():
             raise ValueError(f"layer {design.matrix.name!r}: conductances must be finite and at least 0")
         return g.astype(np.float32)
 

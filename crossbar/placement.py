@@ -42,7 +42,8 @@ class Placement:
     def __post_init__(self) -> None:
         grid = [(*rows, *outputs) for rows, outputs in product(pairwise(self.edges), pairwise(self._column_edges))]
         wanted = sorted((g, *place) for g in range(self.groups) for place in grid)
-        if sorted(block[:5] for block in self.blocks) != wanted:
+        inside = all(0 <= b.first_row < self.rows and 0 <= b.first_output < self.outputs for b in self.blocks)
+        if not inside or sorted(block[:5] for block in self.blocks) != wanted:
             raise ValueError(
                 f"blocks must cover {self.groups} group(s) of {self.rows} rows and {self.outputs} outputs once each, "
                 "in rows and columns of blocks"
@@ -74,11 +75,11 @@ class Placement:
     @cached_property
     def edges(self) -> list[int]:
         """First word line of each row tile, and the end: row_tiles + 1 numbers."""
-        return sorted({block.first_row for block in self.blocks} | {self.rows})
+        return sorted({block.first_row for block in self.blocks} | {0, self.rows})
 
     @cached_property
     def _column_edges(self) -> list[int]:
-        return sorted({block.first_output for block in self.blocks} | {self.outputs})
+        return sorted({block.first_output for block in self.blocks} | {0, self.outputs})
 
     @property
     def row_tiles(self) -> int:

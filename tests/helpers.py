@@ -5,11 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import nn
 
 from mho import Hardware
+from mho.crossbar.backend import Backend
+from mho.crossbar.backends.compiled import Compiled
+from mho.crossbar.calibration import calibrate
+from mho.crossbar.cells import Drawn
+from mho.crossbar.converters import Drive
+from mho.crossbar.design import Design
+from mho.crossbar.matrix import Matrix
+from mho.crossbar.programmed import Programmed
+from mho.crossbar.reader import Seeds
+from mho.crossbar.wire_compensation import WireCompensation
 
 NOISY: dict[str, Any] = yaml.safe_load((Path(__file__).parents[1] / "benchmarks" / "noisy.yaml").read_text("utf-8"))
 
@@ -21,6 +32,27 @@ def hardware(**fields: Any) -> Hardware:
 
 def ideal(**fields: Any) -> Hardware:
     return Hardware.preset("ideal").replace({name.replace("__", "."): value for name, value in fields.items()})
+
+
+def on_tiles(
+    weights: np.ndarray[Any, Any],
+    hw: Hardware,
+    *,
+    bias: np.ndarray[Any, Any] | None = None,
+    inputs: np.ndarray[Any, Any] | None = None,
+    limit: float | None = None,
+    signed: bool = True,
+    seed: int = 0,
+    wire_compensation: WireCompensation | None = None,
+    backend: Backend | None = None,
+) -> Programmed:
+    """A matrix (groups, rows, outputs) programmed into tiles, calibrated with `inputs` or for a range up to `limit`."""
+    matrix, backend = Matrix("layer", weights, bias, hw), backend or Compiled()
+    cells, seeds = Drawn(hw, seed), Seeds(seed)
+    if inputs is not None:
+        return calibrate(matrix, (inputs,), cells, seeds, backend, wire_compensation)
+    drive = Drive.of(hw.dac, limit, signed)
+    return Programmed.of(Design.of(matrix, drive, wire_compensation=wire_compensation), cells, seeds, backend)
 
 
 def small_cnn(seed: int = 0) -> nn.Sequential:

@@ -288,7 +288,8 @@ def test_batches_of_other_shapes_set_ranges_together():
     net = nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv1d(4, 2, 1)).eval()
     small, large = torch.rand(4, 2, 5), 3 * torch.rand(4, 2, 9)
     limits = [
-        mho.map(net, hardware(), calibrate=c).layers["0"].matrix.drive.limit for c in (small, large, [small, large])
+        mho.map(net, hardware(), calibrate=c).layers["0"].tiles.design.drive.limit
+        for c in (small, large, [small, large])
     ]
     assert limits[0] < 0.5 * limits[1]
     assert limits[2] == pytest.approx(limits[1], rel=0.2)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers import hardware, ideal, pictures, relative_error, small_cnn
+from helpers import hardware, ideal, on_tiles, pictures, relative_error, small_cnn
 
 import mho
 from mho.crossbar.expected import expected_errors
-from mho.crossbar.matrix import TiledMatrix
+from mho.crossbar.programmed import Programmed
 from mho.mapping.errors import MappingError
 
 WIRES = {"r_word_line": 15.0, "r_bit_line": 15.0}
 ENCODINGS = ["differential", "differential_two_sided", "offset", "single"]
 
 
-def matrix(wire_compensation, encoding="differential", x=None, **fields) -> TiledMatrix:
+def matrix(wire_compensation, encoding="differential", x=None, **fields) -> Programmed:
     weights = np.random.default_rng(5).normal(size=(1, 60, 20)).astype(np.float32)
     weights = np.abs(weights) if encoding == "single" else weights
     hw = ideal(
@@ -25,19 +25,17 @@ def matrix(wire_compensation, encoding="differential", x=None, **fields) -> Tile
         dac__range="calibrated",
         **{"tile__encoding": encoding, "tile__rows": 32, "tile__columns": 26, "wires": WIRES, **fields},
     )
-    tiled = TiledMatrix(weights, None, hw, "layer", wire_compensation=wire_compensation)
-    tiled.calibrate(inputs() if x is None else x)
-    return tiled
+    return on_tiles(weights, hw, inputs=inputs() if x is None else x, wire_compensation=wire_compensation)
 
 
 def inputs(low=0.0) -> np.ndarray:
     return np.random.default_rng(6).uniform(low, 1, (200, 1, 1, 1, 60)).astype(np.float32)
 
 
-def error(tiled: TiledMatrix, x: np.ndarray) -> float:
+def error(tiled: Programmed, x: np.ndarray) -> float:
     """Relative to the spread of the exact outputs."""
-    exact = x.reshape(200, 60) @ tiled.weights[0]
-    return float(np.sqrt(np.square(tiled.read(x) - exact).mean()) / exact.std())
+    exact = x.reshape(200, 60) @ tiled.design.matrix.weights[0]
+    return float(np.sqrt(np.square(tiled.reader.read(x)[0] - exact).mean()) / exact.std())
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -58,7 +56,7 @@ def test_any_layout_can_be_programmed(pairs, order):
 
 def test_cells_stay_in_their_range():
     tiled = matrix("program", cell__levels=16)
-    (targets,) = (np.concatenate([t.reshape(-1) for t in e.adjusted]) for e in tiled.encodings)
+    (targets,) = (np.concatenate([t.reshape(-1) for t in e.adjusted]) for e in tiled.design.encodings)
     cell = tiled.hardware.cell
     steps = (targets - cell.g_min) / (cell.g_max - cell.g_min) * 15
     assert np.allclose(steps, np.rint(steps), atol=1e-4)
@@ -70,25 +68,25 @@ def test_cells_stay_in_their_range():
 def test_gains_are_those_of_least_squares():
     """On inputs that vary independently, as the moments assume."""
     tiled = matrix("gain", tile__rows=64, tile__columns=64)
-    exact, got = inputs().reshape(200, 60) @ tiled.weights[0], tiled.read(inputs())
+    exact, got = inputs().reshape(200, 60) @ tiled.design.matrix.weights[0], tiled.reader.read(inputs())[0]
     left = (exact * got).sum(axis=0) / np.square(got).sum(axis=0)
     assert np.abs(left - 1).max() < 0.05
-    assert (tiled.gains[0] > 1).all()
+    assert (tiled.ranges.gains[0] > 1).all()
 
 
 def test_each_chip_measures_its_gains_once():
     fields = {"cell__programming": {"kind": "polynomial", "coefficients": ["2 uS"], "g_ref": "1 uS"}}
     tiled = matrix("gain", **fields)
     other = tiled.copied(1)
-    assert not np.array_equal(other.gains[0], tiled.gains[0])
-    assert np.array_equal(tiled.later(0.0, drift_compensation=False).gains[0], tiled.gains[0])
-    assert np.array_equal(tiled.copied(0).gains[0], tiled.gains[0])
+    assert not np.array_equal(other.ranges.gains[0], tiled.ranges.gains[0])
+    assert np.array_equal(tiled.at(0.0, drift_compensation=False).ranges.gains[0], tiled.ranges.gains[0])
+    assert np.array_equal(tiled.copied(0).ranges.gains[0], tiled.ranges.gains[0])
 
 
 def test_chips_of_one_design_have_the_same_targets():
     tiled = matrix("program")
     other = tiled.copied(1)
-    assert other.encodings[0] is tiled.encodings[0]
+    assert other.design.encodings[0] is tiled.design.encodings[0]
 
 
 @pytest.mark.parametrize("kind", ["gain", "program"])
@@ -113,7 +111,7 @@ def test_expected_errors_know_the_compensation():
     for kind in ("gain", "program"):
         tiled = matrix(kind)
         expected = expected_errors(tiled, inputs(), 2)
-        measured = tiled.read(inputs()) - expected.gain * expected.product
+        measured = tiled.reader.read(inputs())[0] - expected.gain * expected.product
         found = expected.frozen["shift and DAC"].mean()
         assert found == pytest.approx(np.square(measured).mean(), rel=0.02, abs=1e-6)
 

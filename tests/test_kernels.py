@@ -11,14 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mho.crossbar.kernels import plain
+from mho.crossbar import patches
+from mho.crossbar.backends import plain
+from mho.crossbar.backends.compiled import Compiled
 from mho.crossbar.kernels.convert import add_output_noise, make_codes
 from mho.crossbar.kernels.lanes import LANES
 from mho.crossbar.kernels.panel import PANEL, multiply_panels, unpack
 from mho.crossbar.kernels.philox import GROUP, Rows, draw_normals, round_keys, words
 from mho.crossbar.kernels.program import fill_rows
 from mho.crossbar.kernels.read import Circuit, Deal, Geometry, Planes, gather, read_matrix, read_matrix_parallel
-from mho.crossbar.programmed import empty_panels, halves_squares, pack_tile
+from mho.crossbar.packed import empty_panels, halves_squares, pack_tile
 
 KEY = round_keys(7 + (8 << 32))
 ONE = np.ones(3, dtype=np.int64)
@@ -40,7 +42,7 @@ def pack(matrix: np.ndarray) -> np.ndarray:
     """(rows, columns) float32 or int16 in panels of its type."""
     panels = empty_panels((1, *matrix.shape), matrix.dtype == np.int16)[0]
     largest = 1 if matrix.dtype == np.int16 else None
-    step = pack_tile(matrix.astype(np.float32), 0, largest, panels)
+    step = pack_tile(matrix.astype(np.float32), 0, largest, panels, Compiled())
     assert largest is None or step == np.abs(matrix).max() / (2**15 - 1)
     return panels
 
@@ -49,7 +51,7 @@ def pack_planes(values: np.ndarray, edges: list[int], largest: int | None) -> tu
     """Planes of (slices, rows, columns) and the steps of their row tiles."""
     panels = empty_panels(values.shape, largest is not None)
     steps = [
-        [pack_tile(v[a:b], a, largest, p) for a, b in itertools.pairwise(edges)]
+        [pack_tile(v[a:b], a, largest, p, Compiled()) for a, b in itertools.pairwise(edges)]
         for v, p in zip(values, panels, strict=True)
     ]
     return panels, np.array(steps, np.float32)
@@ -297,7 +299,7 @@ def test_gather_equals_its_twin(kernel, stride, dilation, channels):
     triples = [np.array(v, dtype=np.int64) for v in (kernel, stride, dilation, out)]
     for first in range(0, total, used):
         geometry = Geometry(*triples, first, used)
-        expected = plain.gather(x, geometry)
+        expected = patches.gather(x, geometry)
         got = np.full((24, expected.shape[1] + 1), np.nan, np.float32)
         gather(x, geometry, 0, 24, np.float32(9), got)
         assert np.array_equal(got[:, :-1], expected)

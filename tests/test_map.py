@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import stats
 from torch import nn
 
 import mho
+from mho.crossbar.reader import Counts
 from mho.devices.data import ExtrapolationWarning
 from mho.mapping.errors import MappingError
 
@@ -180,11 +182,12 @@ def test_what_noisy_hardware_reads_is_what_its_cells_hold(fields):
     torch.manual_seed(4)
     layer, x = nn.Linear(40, 30), torch.rand(50, 40)
     chip = mho.map(layer, hardware(**fields), calibrate=x)
-    matrix, errors = chip.layers[""].matrix, chip.read(x, read=0, noisy=False).numpy()
-    codes = np.rint(x.numpy() / matrix.drive.limit * matrix.drive.full_code) / matrix.drive.full_code
-    stored = codes.astype(np.float64) @ matrix.programmed[0].weights * matrix.drive.limit
+    tiled, errors = chip.layers[""].tiles, chip.read(x, read=0, noisy=False).numpy()
+    drive = tiled.design.drive
+    codes = np.rint(x.numpy() / drive.limit * drive.full_code) / drive.full_code
+    stored = codes.astype(np.float64) @ tiled.weights[0] * drive.limit
     errors = errors - (stored + layer.bias.detach().numpy())
-    planes, circuit = matrix.programmed[0].planes, matrix.circuit()
+    planes, circuit = tiled.packed[0].planes, tiled.reader.circuit()
     a_step = (planes.scale[:, :, :30] * circuit.step[:, None, None]).sum(axis=(0, 1))
     columns = 2 if planes.reference.size else 1  # a step of the output's own reading, and one of its reference's
     pulses = sum(2.0 ** (circuit.digit_bits * q) for q in range(circuit.pulses))
@@ -220,7 +223,7 @@ def test_a_copy_is_another_chip_of_the_same_design():
     x = pictures()
     assert not torch.equal(other.read(x, read=0, noisy=False), chip.read(x, read=0, noisy=False))
     assert torch.equal(chip.copy(0).read(x, read=0), chip.read(x, read=0))
-    assert other.layers["0"].matrix.drive == chip.layers["0"].matrix.drive
+    assert other.layers["0"].tiles.design.drive == chip.layers["0"].tiles.design.drive
 
 
 @pytest.mark.parametrize(("sigma_add", "sigma_mult"), [(0.3, 0.0), (0.0, 0.5), (0.2, 0.4)])
@@ -341,14 +344,15 @@ def test_a_shared_layer_is_calibrated_for_all_its_calls():
     layer = chip.layers["0"]
     assert layer.positions == 2
     largest = float(layer(x).max())  # the second call's inputs: about 3, where the first has 1
-    assert layer.matrix.drive.limit == pytest.approx(3 * float(x.max()), rel=0.01)
+    assert layer.tiles.design.drive.limit == pytest.approx(3 * float(x.max()), rel=0.01)
     assert largest > 2.5
     shares = []
     for _ in range(2):
-        layer.matrix.forget()
+        layer.counter.counts = Counts()
         chip(x)
-        shares.append(layer.matrix.counts.readings_clipped / layer.matrix.counts.readings)
-        layer.matrix.full_scale = layer.matrix.full_scale / 3  # negative control: as of the first call alone
+        shares.append(layer.counts.readings_clipped / layer.counts.readings)
+        ranges = layer.tiles.ranges  # negative control: as of the first call alone
+        layer.programmed = layer.tiles.with_ranges(replace(ranges, full_scale=ranges.full_scale / 3))
     assert shares[0] < 0.01
     assert shares[1] > 0.03
 

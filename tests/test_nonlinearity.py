@@ -8,7 +8,7 @@ from helpers import hardware, pictures, small_cnn
 from scipy.optimize import root
 
 import mho
-from mho.crossbar.kernels import plain_wires
+from mho.crossbar.backends import plain_wires
 from mho.crossbar.lines import Lines
 from mho.crossbar.wires import read
 from mho.devices.cell import Cell

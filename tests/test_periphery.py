@@ -47,10 +47,10 @@ def test_noise_is_that_of_the_amplifiers_counted(case):
     hw = ideal(tile=tile, wires=wires, **{f"sensing__{name}": value for name, value in sensing.items()})
     tiled = matrix(hw, rows=20, outputs=6, positive=case[0] == "single")
     reads, x = 4000, inputs(1, rows=20)
-    got = tiled.read(x, reads=reads, shared=True).reshape(reads, -1).astype(np.float64)
+    got = tiled.reader.read(x, reads=reads, shared=True)[0].reshape(reads, -1).astype(np.float64)
     assert Periphery.of(hw.tile, hw.wires).amplifiers == case[5]
 
-    rng, placement, encoding = np.random.default_rng(3), tiled.placement, tiled.encodings[0]
+    rng, placement, encoding = np.random.default_rng(3), tiled.design.placement, tiled.design.encodings[0]
     each = np.sqrt(hw.sensing.column_variance) / hw.sensing.v_read
     drawn = np.zeros((reads, placement.outputs))
     for t in range(placement.row_tiles):

@@ -312,12 +312,12 @@ def test_reads_by_number_from_several_threads():
     slow = RERAM.replace({"sensing.read_interval": "1 us"})  # successive reads share noise, which the chip keeps
     chip = mho.map(net, slow, calibrate=x)
     alone = [chip.read(x[k % 4 :], read=k) for k in range(16)]
-    counted = copy.copy(chip.layers["0"].matrix.counts)
+    counted = chip.layers["0"].counts
     fresh = mho.map(net, slow, calibrate=x)
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda k: fresh.read(x[k % 4 :], read=k), range(16)))
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
-    assert fresh.layers["0"].matrix.counts == counted
+    assert fresh.layers["0"].counts == counted
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: fresh(x), range(12)))
     assert fresh.calls == 12
@@ -407,7 +407,7 @@ def test_a_weight_read_gives_the_programmed_weights():
     chip = on_reram(net, x)
     off = chip.model[0].weight - net[0].weight
     assert 0.01 < off.square().mean().sqrt() / net[0].weight.square().mean().sqrt() < 0.5
-    stored = chip.layers["0"].matrix.programmed[0].weights[:12]
+    stored = chip.layers["0"].tiles.weights[0, :12]
     assert np.array_equal(chip.model[0].weight.clone().numpy(), stored.T)
 
 

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 
 import mho
-from mho.crossbar.matrix import TiledMatrix
+from mho.crossbar.programmed import Programmed
+from mho.crossbar.reader import Reader
 from mho.mapping.architecture.cost import layer_costs
 from mho.mapping.errors import CheckpointError, MappingError
 
@@ -184,15 +185,15 @@ def test_noise_of_each_step_is_its_own(make, monkeypatch):
     net = make()
     chip = mho.map(net, mho.Hardware.paper(sigma_add=sigma))
     noise, repeated = [], []
-    read = TiledMatrix.read
+    read = Reader.read
 
     def compare(self, x, **options):
-        y, quiet = read(self, x, **options), read(self, x, **options | {"noisy": False})
+        (y, counts), (quiet, _) = read(self, x, **options), read(self, x, **options | {"noisy": False})
         noise.append(y - quiet)
-        repeated.append(read(self, x, **options | {"call": 0}) - quiet)
-        return y
+        repeated.append(read(self, x, **options | {"call": 0})[0] - quiet)
+        return y, counts
 
-    monkeypatch.setattr(TiledMatrix, "read", compare)
+    monkeypatch.setattr(Reader, "read", compare)
     chip(normal(1, steps, 3).expand(n, steps, 3))
     assert len(noise) == steps + 1
     z = np.concatenate(noise[:steps], axis=1) / sigma  # (n, steps x gates)
@@ -316,18 +317,23 @@ def test_a_recurrent_model_itself_is_saved(net, tmp_path):
 def test_ranges_cover_all_steps_and_cells_are_programmed_once(make, monkeypatch):
     """Inputs grow from step to step, so that ranges of the first would clip the rest."""
     count = []
-    program = TiledMatrix.program
-    monkeypatch.setattr(TiledMatrix, "program", lambda self: (count.append(self.name), program(self))[1])
+    program = Programmed.of
+
+    def counted(design, *args, **options):
+        count.append(design.matrix.name)
+        return program(design, *args, **options)
+
+    monkeypatch.setattr(Programmed, "of", staticmethod(counted))
     x = normal(50, 40, 3) * torch.linspace(0.05, 1, 40)[:, None]
     chip = mho.map(make().eval(), hardware(), calibrate=x)
     gates = next(iter(chip.layers))
     assert count.count(gates) <= 2
-    matrix = chip.layers[gates].matrix
-    assert matrix.counts.inputs_clipped <= 1e-3 * matrix.counts.inputs
-    assert matrix.counts.readings_clipped <= 5e-3 * matrix.counts.readings
+    counts = chip.layers[gates].counts
+    assert counts.inputs_clipped <= 1e-3 * counts.inputs
+    assert counts.readings_clipped <= 5e-3 * counts.readings
     first = mho.map(make().eval(), hardware(), calibrate=x[:, :1])  # negative control
     first(x)
-    counts = first.layers[gates].matrix.counts
+    counts = first.layers[gates].counts
     assert counts.inputs_clipped > 0.1 * counts.inputs
 
 

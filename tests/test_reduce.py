@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import hardware, ideal, pictures, small_cnn
+from helpers import hardware, ideal, on_tiles, pictures, small_cnn
 from scipy.stats import t as student
 
 import mho
 from mho.crossbar.expected import Cells, undithered_share
-from mho.crossbar.matrix import TiledMatrix
 from mho.mapping.estimates import mean_with_error
 from mho.mapping.reduce import reduce
 
@@ -211,10 +210,10 @@ def test_bad_input():
 
 def test_expected_cells_are_those_programmed():
     hw = mho.Hardware.preset("pcm").replace({"time_s": 1e4, "cell.stuck.at_g_min": 0.02})
-    matrix = TiledMatrix(np.ones((1, 128, 128), np.float32), None, hw, "layer")
-    matrix.set_drive(1.0, signed=False)  # all cells at g_max, their partners at g_min
+    ones = np.ones((1, 128, 128), np.float32)  # all cells at g_max, their partners at g_min
+    tiled = on_tiles(ones, hw, limit=1.0, signed=False)
     expected = Cells.of(hw)
-    mean = matrix.programmed[0].conductances[0][:, :128].astype(np.float64) * hw.cell.g_max
+    mean = tiled.packed[0].conductances[0][:, :128].astype(np.float64) * hw.cell.g_max
     target = np.array([hw.cell.g_max, hw.cell.g_min])
     g, variance = expected.at(expected.mean, target), expected.at(expected.variance, target)
     std = np.sqrt(variance.sum())

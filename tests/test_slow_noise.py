@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import hardware, ideal
+from helpers import hardware, ideal, on_tiles
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mho import Hardware
+from mho.crossbar.backends.compiled import Compiled
 from mho.crossbar.keys import stream_key
-from mho.crossbar.matrix import TiledMatrix
+from mho.crossbar.programmed import Programmed
 from mho.crossbar.slow_noise import DOUBLINGS, block_shares, perturbed, variance_of_mean
 
 
-def matrix(hw: Hardware, rows=200, outputs=64, seed=0) -> TiledMatrix:
+def matrix(hw: Hardware, rows=200, outputs=64, x=None) -> Programmed:
     weights = np.random.default_rng(5).normal(size=(1, rows, outputs)).astype(np.float32)
-    tiled = TiledMatrix(weights, None, hw, "layer", seed)
-    tiled.set_drive(1.0 if hw.dac.range is not None else None, signed=True)
-    return tiled
+    return on_tiles(weights, hw, inputs=x, limit=1.0 if hw.dac.range is not None else None)
 
 
 def inputs(n=20, rows=200) -> np.ndarray:
@@ -55,7 +54,7 @@ def test_the_noise_of_a_cell_has_its_covariance():
     shares = block_shares(lambda d: 0.2 + 0.7 * np.exp(-d / 5))
     key, shape = stream_key(3, "slow", "layer"), (64, 256)
     nothing, one = np.zeros(shape, np.float32), np.ones(shape, np.float32)
-    x = np.stack([perturbed(nothing, one, shares, read, 0, 0, key) for read in range(40)]).reshape(40, -1)
+    x = np.stack([perturbed(nothing, one, shares, (0, read, 0), key, Compiled()) for read in range(40)]).reshape(40, -1)
     cells = x.shape[1]
     for lag in (0, 1, 2, 4, 8, 16):
         got = np.mean(x[: 40 - lag] * x[lag:])
@@ -65,9 +64,9 @@ def test_the_noise_of_a_cell_has_its_covariance():
     assert abs(np.mean(x[0] * x[16]) - 1) > 5 * np.sqrt(2 / cells)  # negative control
 
 
-def mean_of_reads(tiled: TiledMatrix, x: np.ndarray, reads: int, first: int = 0) -> np.ndarray:
-    got = tiled.read(x, read=first, reads=reads, shared=True).reshape(reads, len(x), -1)
-    return got.mean(axis=0) - tiled.read(x, noisy=False)
+def mean_of_reads(tiled: Programmed, x: np.ndarray, reads: int, first: int = 0) -> np.ndarray:
+    got = tiled.reader.read(x, read=first, reads=reads, shared=True)[0].reshape(reads, len(x), -1)
+    return got.mean(axis=0) - tiled.reader.read(x, noisy=False)[0]
 
 
 @pytest.mark.parametrize("reads", [1, 4, 16])
@@ -78,7 +77,7 @@ def test_variance_of_the_mean_of_reads(reads, interval):
     x = inputs()
     slow = mean_of_reads(tiled, x, reads)
     single = np.square(mean_of_reads(matrix(quiet(), outputs=256), x, 1)).mean()  # independent reads
-    shares = tiled.programmed[0].slow_shares[0]
+    shares = tiled.packed[0].slow_shares[0]
     expected = variance_of_mean(shares, reads) * single
     # the inputs share the cells: a column is one draw of weights, whose 20 outputs are correlated
     spread = np.square(slow).mean(axis=0).std() / 16
@@ -97,22 +96,22 @@ def test_pcm_after_an_hour_hardly_gains_from_votes():
 
 
 def test_independent_reads_stay_as_they_were():
-    assert len(matrix(hardware()).programmed[0].slow_std) == 0
+    assert len(matrix(hardware()).packed[0].slow_std) == 0
     memory = {"kind": "relative", "fraction": 0.02, "memory": {"kind": "white"}}
     apart = matrix(
         hardware(cell__read_noise=memory, sensing__read_interval="1 s", dac__range=1.0, adc__full_scale=1e-4)
     )
-    assert len(apart.programmed[0].slow_std) == 0
+    assert len(apart.packed[0].slow_std) == 0
 
 
 def test_reads_at_once_are_the_reads_one_by_one_and_in_any_order():
     tiled, x = matrix(quiet(sensing__read_interval="0.2 us")), inputs()
-    together = tiled.read(x, reads=6, shared=True).reshape(6, len(x), -1)
+    together = tiled.reader.read(x, reads=6, shared=True)[0].reshape(6, len(x), -1)
     other = matrix(quiet(sensing__read_interval="0.2 us"))
     for read in (5, 0, 3):
-        assert np.array_equal(other.read(x, read=read), together[read])
+        assert np.array_equal(other.reader.read(x, read=read)[0], together[read])
     apart = np.concatenate([x, x + 0.01])
-    both = tiled.read(apart, reads=2, read=3).reshape(2, len(x), -1)
+    both = tiled.reader.read(apart, reads=2, read=3)[0].reshape(2, len(x), -1)
     assert np.array_equal(both[0], together[3])
 
 
@@ -132,18 +131,16 @@ def test_several_sources_remember_each_for_itself():
 def test_supply_noise_is_common_to_all_columns_of_a_read():
     hw = ideal(sensing__supply_noise=0.05, tile__rows=64)
     tiled, x = matrix(hw), inputs(n=400)
-    factors = tiled.read(x) / tiled.read(x, noisy=False)
+    factors = tiled.reader.read(x)[0] / tiled.reader.read(x, noisy=False)[0]
     assert np.abs(factors - factors[:, :1]).max() < 1e-3
     assert factors[:, 0].std() == pytest.approx(0.05, rel=5 / np.sqrt(800))
-    again = tiled.read(x, read=1) / tiled.read(x, noisy=False)
+    again = tiled.reader.read(x, read=1)[0] / tiled.reader.read(x, noisy=False)[0]
     assert abs(np.corrcoef(factors[:, 0], again[:, 0])[0, 1]) < 5 / np.sqrt(400)
 
 
 def test_a_range_that_stays_costs_bits_at_low_voltage():
     def calibrated(volts, **fields):
-        tiled = matrix(hardware(sensing__v_read=volts, sensing__amplifier_noise=0, **fields))
-        tiled.calibrate(inputs())
-        return tiled
+        return matrix(hardware(sensing__v_read=volts, sensing__amplifier_noise=0, **fields), x=inputs()).ranges
 
     full = [float(calibrated(v).full_scale[0]) for v in (0.1, 0.2)]
     assert full[0] == pytest.approx(full[1])  # in units of v_read g_max: the range tracks the voltage
@@ -156,8 +153,8 @@ def test_a_range_that_stays_costs_bits_at_low_voltage():
 
 def test_frozen_output_noise_is_the_same_in_all_reads():
     tiled, x = matrix(ideal(output_noise__frozen_add=0.1, output_noise__sigma_add=0.05)), inputs(n=200)
-    exact = x.reshape(len(x), -1) @ tiled.weights[0]
-    reads = tiled.read(x, reads=8, shared=True).reshape(8, *exact.shape) - exact
+    exact = x.reshape(len(x), -1) @ tiled.design.matrix.weights[0]
+    reads = tiled.reader.read(x, reads=8, shared=True)[0].reshape(8, *exact.shape) - exact
     assert reads.mean(axis=0).std() == pytest.approx(np.hypot(0.1, 0.05 / np.sqrt(8)), rel=0.05)
     assert (reads - reads.mean(axis=0)).std() == pytest.approx(0.05 * np.sqrt(7 / 8), rel=0.05)
-    assert np.allclose(tiled.read(x, noisy=False) - exact, reads.mean(axis=0), atol=0.1)
+    assert np.allclose(tiled.reader.read(x, noisy=False)[0] - exact, reads.mean(axis=0), atol=0.1)

@@ -16,6 +16,7 @@ from sweeps_model import net, write_files, write_sweep
 
 import mho
 from mho.cli import app, run
+from mho.crossbar.reader import Counts
 from mho.mapping.architecture.decision import decision
 from mho.mapping.voting.adaptive import adaptive_vote
 from mho.mapping.voting.votes import Accuracy, vote
@@ -68,10 +69,10 @@ def test_a_row_is_what_map_and_vote_give(fields: dict[str, Any], undisturbed: pd
     assert (row["accuracy_1_low"], row["accuracy_1_high"]) == (curve[0].low, curve[0].high)
     assert row["mean_reads_se"] == 0
     fresh = mho.map(net(), chip.hardware, calibrate=images[:20], seed=1)
-    counts = [layer.matrix.counts for layer in fresh.layers.values()]
-    for count in counts:
-        count.__init__()  # type: ignore[misc]  # without those of the calibration
+    for layer in fresh.layers.values():
+        layer.counter.counts = Counts()  # without those of the calibration
     fresh(images[:50])
+    counts = [layer.counts for layer in fresh.layers.values()]
     assert row["dac_clipped"] == sum(c.inputs_clipped for c in counts) / sum(c.inputs for c in counts)
     assert row["adc_clipped"] == sum(c.readings_clipped for c in counts) / sum(c.readings for c in counts)
     energy = mho.mapping.architecture.cost.layer_costs(chip)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mho.crossbar import wires
-from mho.crossbar.kernels import dissect, plain_wires
+from mho.crossbar.backends import plain_wires
+from mho.crossbar.kernels import dissect
 from mho.crossbar.kernels import wires as kernels
 from mho.crossbar.lines import Lines
 from mho.crossbar.wires import Network, effective_conductance, read

@@ -5,35 +5,36 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers import hardware, ideal, pictures, relative_error, small_cnn
+from helpers import hardware, ideal, on_tiles, pictures, relative_error, small_cnn
 
 import mho
 from mho.crossbar.expected import expected_errors
 from mho.crossbar.lines import Wires
-from mho.crossbar.matrix import TiledMatrix
+from mho.crossbar.programmed import Programmed
 from mho.crossbar.wires import Network, effective_conductance, noise_variance
 from mho.crossbar.wiring import Moments, reach
 
 LOSSY = {"r_word_line": 8.0, "r_bit_line": 5.0}
 
 
-def matrix(hw, rows=30, outputs=10, *, signed=True, seed=0) -> TiledMatrix:
-    weights = np.random.default_rng(5).normal(size=(1, rows, outputs)).astype(np.float32)
-    tiled = TiledMatrix(weights, None, hw, "layer", seed)
+def matrix(hw, rows=30, outputs=10, *, signed=True) -> Programmed:
+    weights = weights_of(rows, outputs)
     if hw.dac.range == "calibrated":
-        tiled.calibrate(inputs(300, rows, signed=signed))
-    else:
-        tiled.set_drive(hw.dac.range, signed=signed)
-    return tiled
+        return on_tiles(weights, hw, inputs=inputs(300, rows, signed=signed))
+    return on_tiles(weights, hw, limit=hw.dac.range, signed=signed)
+
+
+def weights_of(rows=30, outputs=10) -> np.ndarray:
+    return np.random.default_rng(5).normal(size=(1, rows, outputs)).astype(np.float32)
 
 
 def inputs(n=20, rows=30, *, signed=True) -> np.ndarray:
     return np.random.default_rng(6).uniform(-1 if signed else 0, 1, (n, 1, 1, 1, rows)).astype(np.float32)
 
 
-def cells(tiled: TiledMatrix) -> tuple[np.ndarray, np.ndarray]:
+def cells(tiled: Programmed) -> tuple[np.ndarray, np.ndarray]:
     """Conductances of the pairs of a differential matrix without errors, in siemens."""
-    cell, weights = tiled.hardware.cell, tiled.weights[0]
+    cell, weights = tiled.hardware.cell, tiled.design.matrix.weights[0]
     span = (cell.g_max - cell.g_min) / np.abs(weights).max(axis=0)
     return cell.g_min + span * np.maximum(weights, 0), cell.g_min + span * np.maximum(-weights, 0)
 
@@ -55,11 +56,11 @@ def test_a_tile_is_its_circuit(pairs, ends):
     else:
         both = effective_conductance(np.stack([plus, minus], axis=2).reshape(30, 20), **lines)
         signed = both[:, 0::2] - both[:, 1::2]
-    scale = np.abs(tiled.weights[0]).max(axis=0) / (hw.cell.g_max - hw.cell.g_min)
+    scale = np.abs(tiled.design.matrix.weights[0]).max(axis=0) / (hw.cell.g_max - hw.cell.g_min)
     expected = x @ signed * scale
-    got = tiled.read(inputs())
+    got = tiled.reader.read(inputs())[0]
     assert np.abs(got - expected).max() < 1e-5 * np.abs(expected).max()
-    assert np.abs(got - x @ tiled.weights[0]).max() > 1e-2 * np.abs(expected).max()  # negative control
+    assert np.abs(got - x @ tiled.design.matrix.weights[0]).max() > 1e-2 * np.abs(expected).max()  # negative control
 
 
 @pytest.mark.parametrize("encoding", ["differential", "differential_two_sided", "offset", "single"])
@@ -74,15 +75,13 @@ def test_little_resistance_is_none(encoding, pairs):
         else positive(ideal(**fields, **shape, wires=wires))
         for wires in ({}, {"r_word_line": 1e-6, "r_bit_line": 1e-6, "pairs": pairs, "order": "conductance"})
     )
-    assert with_.placement.column_tiles > 1
-    assert with_.placement.row_tiles > 1
-    assert np.allclose(with_.read(inputs()), without.read(inputs()), atol=1e-4)
+    assert with_.design.placement.column_tiles > 1
+    assert with_.design.placement.row_tiles > 1
+    assert np.allclose(with_.reader.read(inputs())[0], without.reader.read(inputs())[0], atol=1e-4)
 
 
-def positive(hw) -> TiledMatrix:
-    tiled = TiledMatrix(np.abs(matrix(ideal(), outputs=9).weights), None, hw, "layer")
-    tiled.set_drive(None, signed=True)
-    return tiled
+def positive(hw) -> Programmed:
+    return on_tiles(np.abs(weights_of(outputs=9)), hw)
 
 
 def test_order_by_conductance_loses_less():
@@ -90,8 +89,8 @@ def test_order_by_conductance_loses_less():
     errors = []
     for order in ("natural", "conductance"):
         tiled = matrix(ideal(cell__g_min="1 uS", cell__g_max="100 uS", wires={**wires, "order": order}))
-        exact = inputs().reshape(20, 30) @ tiled.weights[0]
-        errors.append(np.square(tiled.read(inputs()) - exact).mean())
+        exact = inputs().reshape(20, 30) @ tiled.design.matrix.weights[0]
+        errors.append(np.square(tiled.reader.read(inputs())[0] - exact).mean())
     assert errors[1] < errors[0]
 
 
@@ -148,19 +147,20 @@ def test_noise_of_reads_is_that_of_full_solutions():
     hw = hw.replace({"sensing.thermal": False, "sensing.shot": False, "dac": {"bits": 8, "range": 1.0}})
     tiled = matrix(hw, signed=False)
     x, reads = inputs(1, signed=False), 4000
-    got = tiled.read(x, reads=reads, shared=True).reshape(reads, -1)
+    got = tiled.reader.read(x, reads=reads, shared=True)[0].reshape(reads, -1)
     plus, minus = cells(tiled)
     flat = np.stack([plus, minus], axis=2).reshape(30, 20)
     v = np.rint(x.reshape(30).astype(np.float64) * 255) / 255
     network = Network(flat, hw.wires)
     across = np.subtract(*network.solve(v))
-    scale = np.abs(tiled.weights[0]).max(axis=0) / (hw.cell.g_max - hw.cell.g_min)
+    scale = np.abs(tiled.design.matrix.weights[0]).max(axis=0) / (hw.cell.g_max - hw.cell.g_min)
     expected = []
     for k in range(10):
         adjoint = np.subtract(*network.solve(np.zeros(30), np.eye(20)[2 * k] - np.eye(20)[2 * k + 1]))
         expected.append(np.square(0.05 * flat * across * adjoint).sum() * scale[k] ** 2)
     assert np.abs(got.var(axis=0) / expected - 1).max() < 5 * np.sqrt(2 / reads) + 0.03
-    ideal_wires = matrix(hw.replace({"wires": {}}), signed=False).read(x, reads=reads, shared=True).reshape(reads, -1)
+    without = matrix(hw.replace({"wires": {}}), signed=False)
+    ideal_wires = without.reader.read(x, reads=reads, shared=True)[0].reshape(reads, -1)
     assert (ideal_wires.var(axis=0) / expected).min() > 1.1  # negative control
 
 
@@ -184,9 +184,9 @@ def test_energy_includes_the_wires(pairs):
     power = [x @ (flat * np.subtract(*network.solve(x))).sum(axis=1) for x in volts]
     sensing = tiled.hardware.sensing
     exact = np.mean(power) * sensing.v_read**2 * sensing.t_read
-    assert tiled.array_energy_j == pytest.approx(exact, rel=0.01)
+    assert tiled.ranges.array_energy_j == pytest.approx(exact, rel=0.01)
     without = matrix(ideal(**{**fields, "wires": {}}, dac__range="calibrated"), signed=False)
-    assert exact < 0.96 * without.array_energy_j  # negative control
+    assert exact < 0.96 * without.ranges.array_energy_j  # negative control
 
 
 def test_expected_errors_know_the_wires():
@@ -195,7 +195,7 @@ def test_expected_errors_know_the_wires():
     tiled = matrix(hw, rows=60, outputs=40, signed=False)
     x = inputs(200, 60, signed=False)
     expected = expected_errors(tiled, x, 24)
-    reads = tiled.read(x, reads=24, shared=True).reshape(24, 200, -1).astype(np.float64)
+    reads = tiled.reader.read(x, reads=24, shared=True)[0].reshape(24, 200, -1).astype(np.float64)
     gain = (reads.mean(axis=0) * expected.product).sum() / np.square(expected.product).sum()
     assert expected.gain == pytest.approx(gain, abs=0.01)
     assert gain < 0.95
@@ -221,7 +221,7 @@ def test_chips_with_wires(tmp_path):
     loaded = mho.load(tmp_path / "chip")
     assert torch.equal(loaded(pictures()), first)
     assert torch.equal(loaded.copy(1)(pictures()), chip.copy(1)(pictures()))
-    assert (loaded.layers["0"].matrix.moments == chip.layers["0"].matrix.moments).all()
+    assert (loaded.layers["0"].tiles.design.moments == chip.layers["0"].tiles.design.moments).all()
 
 
 def test_layers_may_have_wires_of_their_own():
