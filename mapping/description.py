@@ -106,6 +106,8 @@ class SavedChip(_Part):
     seed: Annotated[int, Field(strict=True)]
     copy_index: Annotated[Count, Field(alias="copy")]
     located: Annotated[bool, Field(strict=True)]
+    batch: Text | None = None
+    strict: Annotated[bool, Field(strict=True)] = False
     digital: list[tuple[Text, Text, Text]]
     trace: list[SavedCall]
     layers: dict[Text, SavedLayer]

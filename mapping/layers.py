@@ -18,7 +18,7 @@ from ..crossbar.hardware import Hardware
 from ..crossbar.matrix import TiledMatrix
 from ..crossbar.tile import Plan
 from .errors import MappingError
-from .inference import Inference, OneByOne, Session
+from .inference import Inference, OneByOne, Session, Unrecorded
 from .order import FIRST, Order, SampleAxis, order_of
 from .parameters import TileParameter
 
@@ -76,6 +76,7 @@ class LayerSpec:
             "padding_mode": mode,
             "transposed": False,
             "output_padding": (0,) * self.dims,
+            "_reversed_padding_repeated_twice": list(self.padding or (0, 0) * self.dims),
         }
 
 
@@ -186,7 +187,10 @@ class TileLayer(nn.Module):
         spec = vars(self).get("spec")
         if spec is not None and name in spec.attributes:
             return spec.attributes[name]
-        return super().__getattr__(name)
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            raise AttributeError(f"layer {vars(self).get('name', '')!r} is on tiles: {error}") from None
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         raise MappingError(f"layer {self.name!r} is on tiles: its {name} cannot be set; change the model and map it")
@@ -241,6 +245,8 @@ class TileLayer(nn.Module):
         shared = run.shares(x)
         inputs, leading, spatial = self._arrange(x[: run.samples] if shared else x)
         call = run.calls.get(self.name, 0)
+        if run.recorder is None and run.unlike(self.name, call, self.session.judged) and not self.rows_are_samples:
+            raise Unrecorded
         run.calls[self.name] = call + 1
         if run.surveying:
             if self.name in run.inputs:
@@ -290,11 +296,20 @@ class TileLayer(nn.Module):
         place = self.samples_along
         if self.rows_are_samples:
             return inputs, order_of(leading, FIRST, len(inputs))
+        chosen = self.name in self.session.chosen and not run.alone
+        place = None if chosen else place
         if leading and place is not None and len(leading) > place.axis and leading[place.axis] % samples == 0:
             order = order_of(leading, place, samples)
             return order.arranged(inputs), order
-        if leading and leading[0] != 1 and place is not None and not (run.alone or run.calibrating):
-            self.session.one_by_one = True  # rows chosen by their values, or chunks of a batch
+        if chosen and not run.calibrating:
+            self.session.one_by_one = True
+            warnings.warn(
+                f"layer {self.name!r}: the model chooses its rows by their values, so that they belong to no single "
+                "sample, and its noise depends on the batch",
+                stacklevel=2,
+            )
+        elif leading and leading[0] != 1 and place is not None and not (run.alone or run.calibrating):
+            self.session.one_by_one = True  # chunks of a batch, say
             warnings.warn(
                 f"layer {self.name!r} has an input of shape {leading} before its features for {samples} samples: its "
                 "rows belong to no single sample, and its noise depends on the batch",

@@ -27,7 +27,7 @@ from ..devices.config import faults
 from .chip import Chip, Digital
 from .description import FORMAT, SavedChip, build_layer, describe_layer, layer_arrays
 from .errors import CheckpointError, MappingError
-from .folders import whole_folder
+from .folders import as_path, whole_folder
 from .graph import NotPlain, describe, rebuild
 from .layers import CELLS
 from .modules import copied, keep_attributes, replaced
@@ -46,7 +46,7 @@ def check_target(path: str | Path) -> Path:
     Raises:
         MappingError: it is something else.
     """
-    path = Path(path).resolve()
+    path = as_path(path, "chip folder", MappingError).resolve()
     if path.exists() and not (path.is_dir() and {file.name for file in path.iterdir()} in (set(), {TEXT, TENSORS})):
         raise MappingError(f"chip folder {path}: exists and is no saved chip; choose another path")
     return path
@@ -70,12 +70,18 @@ def save(chip: Chip, path: str | Path) -> None:
         "seed": chip.seed,
         "copy": chip.copy_index,
         "located": chip.session.located,
+        "batch": chip.session.batch[0] if chip.session.batch else None,
+        "strict": chip.strict,
         "digital": [list(d) for d in chip.digital],
         "trace": [call.plain() for call in trace],
         "layers": {name: describe_layer(layer) for name, layer in chip.layers.items()},
         "hardware": chip.hardware.model_dump(mode="json"),
         "structure": structure,
     }
+    if odd := next(
+        (key for key, value in chip.model.state_dict().items() if not isinstance(value, torch.Tensor)), None
+    ):
+        raise MappingError(f"chip cannot be saved: {odd!r} of its digital part is no tensor")
     tensors = {f"digital.{key}": _own(value) for key, value in chip.model.state_dict().items()}
     tensors |= {f"constant.{key}": _own(value) for key, value in constants.items()}
     for name, layer in chip.layers.items():
@@ -137,7 +143,7 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> Chip:
     Raises:
         CheckpointError: no chip there, a damaged or foreign file, or `model` is needed or does not fit.
     """
-    path = Path(path)
+    path = as_path(path, "chip", CheckpointError)
     if not (path / TEXT).is_file() or not (path / TENSORS).is_file():
         raise CheckpointError(f"chip {path}: no saved chip there (a folder with {TEXT} and {TENSORS})")
     try:
@@ -228,7 +234,8 @@ def _assemble(text: SavedChip, tensors: dict[str, torch.Tensor], model: nn.Modul
     else:
         built = rebuild(structure, places, state | constants)
     chip = Chip(built, hardware, layers, digital, text.seed, text.copy_index)
-    chip.session.located = text.located
+    chip.strict, chip.session.located = text.strict, text.located
+    chip.session.batch.extend([] if text.batch is None else [text.batch])
     chip.trace = [Call(**call.model_dump()) for call in text.trace]
     return chip
 
