@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,12 +46,12 @@ def first_batch(tensors: Sequence[torch.Tensor]) -> int | None:
     return some[0] if some else None
 
 
-def batch_by_output(given: Any, output: Any) -> str | None:
-    """Where in the inputs of a model the batch is, as its output shows; None where all inputs are as long.
+def batch_by_output(model: nn.Module, given: Any, output: Any) -> str | None:
+    """Where in the inputs (args, kwargs) of a model the batch is, as its output shows; None where all are as long.
 
     Of inputs of several lengths it is `first_batch`, or else the first that is as long as the output where that is not.
     """
-    found = [(keystr(path), x) for path, x in tree_flatten_with_path(given)[0] if isinstance(x, torch.Tensor)]
+    found = _named_tensors(model, given)
     tensors = [x for _, x in found]
     if len({len(x) for x in tensors if x.ndim}) < 2:
         return None
@@ -61,11 +62,17 @@ def batch_by_output(given: Any, output: Any) -> str | None:
     return found[first if not others or len(tensors[first]) in many else others[0]][0]
 
 
-def batch_at(given: Any, where: str) -> torch.Tensor | None:
+def batch_at(model: nn.Module, given: Any, where: str) -> torch.Tensor | None:
     """The input that `batch_by_output` has found, if it is there."""
-    found = (x for path, x in tree_flatten_with_path(given)[0] if keystr(path) == where)
-    batch = next(found, None)
-    return batch if isinstance(batch, torch.Tensor) and batch.ndim else None
+    return next((x for path, x in _named_tensors(model, given) if path == where and x.ndim), None)
+
+
+def _named_tensors(model: nn.Module, given: Any) -> list[tuple[str, torch.Tensor]]:
+    """The tensors of inputs by the names that the model's forward has for them, if it has."""
+    args, kwargs = given
+    with contextlib.suppress(TypeError, ValueError):  # a forward without a signature, or with another one
+        given = dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
+    return [(keystr(path), x) for path, x in tree_flatten_with_path(given)[0] if isinstance(x, torch.Tensor)]
 
 
 def _is_mask(shape: tuple[int, ...]) -> bool:

@@ -294,7 +294,7 @@ class Chip(nn.Module):
         if not (self.session.located or run.surveying or run.calibrating):
             with self.session.lock:
                 locate(self, inputs, named or {})
-        batch = batch_at(given, self.session.batch[0]) if self.session.batch and len(tensors) > 1 else None
+        batch = batch_at(self.model, given, self.session.batch[0]) if self.session.batch and len(tensors) > 1 else None
         run.samples = max(1, samples_in(tensors) if batch is None else len(batch))
         run.channels_last = self.channels_last
         if run.reads > 1 and self.session.one_by_one:
@@ -313,9 +313,9 @@ class Chip(nn.Module):
                     result = self.session.within(run, lambda: self.model(*given[0], **given[1]))
                 self.session.trace, self.session.shapes = run.recorder.calls, shapes
                 if len(tensors) > 1 and not self.session.batch and run.reads == 1:
-                    where = batch_by_output(given, as_tree(result))
+                    where = batch_by_output(self.model, given, as_tree(result))
                     self.session.batch.extend([] if where is None else [where])
-                    batch = None if where is None else batch_at(given, where)
+                    batch = None if where is None else batch_at(self.model, given, where)
                     if batch is not None and len(batch) != run.samples:  # once more, with the samples that it has
                         self.session.shapes = None
                         if not (run.surveying or run.calibrating):

@@ -190,7 +190,7 @@ class TileLayer(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError as error:
-            raise AttributeError(f"layer {vars(self).get('name', '')!r} is on tiles: {error}") from None
+            raise AttributeError(f"layer {vars(self).get('name')!r} is on tiles: {error}") from None
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         raise MappingError(f"layer {self.name!r} is on tiles: its {name} cannot be set; change the model and map it")
@@ -301,20 +301,13 @@ class TileLayer(nn.Module):
         if leading and place is not None and len(leading) > place.axis and leading[place.axis] % samples == 0:
             order = order_of(leading, place, samples)
             return order.arranged(inputs), order
-        if chosen and not run.calibrating:
+        elsewhere = leading and leading[0] != 1 and place is not None  # chunks of a batch, say
+        if (chosen or elsewhere) and not (run.alone or run.calibrating):
             self.session.one_by_one = True
-            warnings.warn(
-                f"layer {self.name!r}: the model chooses its rows by their values, so that they belong to no single "
-                "sample, and its noise depends on the batch",
-                stacklevel=2,
-            )
-        elif leading and leading[0] != 1 and place is not None and not (run.alone or run.calibrating):
-            self.session.one_by_one = True  # chunks of a batch, say
-            warnings.warn(
-                f"layer {self.name!r} has an input of shape {leading} before its features for {samples} samples: its "
-                "rows belong to no single sample, and its noise depends on the batch",
-                stacklevel=2,
-            )
+            shape = f" has an input of shape {leading} before its features for {samples} samples: its rows"
+            how = ": the model chooses its rows by their values, so that they" if chosen else shape
+            said = f"layer {self.name!r}{how} belong to no single sample, and its noise depends on the batch"
+            warnings.warn(said, stacklevel=2)
         if run.reads > 1:
             raise OneByOne
         return inputs, order_of(leading, FIRST, 0)

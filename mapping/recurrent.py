@@ -46,8 +46,9 @@ class Step(nn.Module):
         self.register_buffer("gain", torch.ones(()))
 
     def __getattr__(self, name: str) -> Any:
-        if "config" in vars(self) and NAME.fullmatch(name) and (found := weights_of(self).get(name)) is not None:
-            return found
+        found = NAME.fullmatch(name) if "config" in vars(self) else None
+        if found and not found[2] and name != "weight_hr":
+            return weights_of(self).get(name)  # torch's cells have None in the place of biases
         return super().__getattr__(name)
 
     @property

@@ -38,6 +38,7 @@ class Rows:
         self.valued, self.samples = valued, samples
         self._chosen: Any = WeakTensorKeyDictionary()
         self._ranked: Any = WeakTensorKeyDictionary()  # indices that an order or a condition has given
+        self._sorted = False  # whether samples were sorted by their lengths before they were packed
         self._numbers: set[int] = set()  # that left tensors, as counts and indices do
 
     def chosen(self, x: torch.Tensor) -> bool:
@@ -89,10 +90,10 @@ class Rows:
         if name == "repeat_interleave" and len(given) > 1:
             return self.valued(given[1]) or self.chosen(given[0])
         if name == "_pack_padded_sequence":
-            lengths = given[1]
+            lengths, self._sorted = given[1], self.chosen(given[0])
             return self.valued(lengths) or bool((lengths != lengths[0]).any())
         if name == "_pad_packed_sequence":
-            return False
+            return self._sorted
         if name in PUTTING:
             return self._put(args, given)
         if name == "__getitem__":

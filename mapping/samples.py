@@ -114,7 +114,7 @@ def settle(chip: Chip, before: Pass, after: Pass, sizes: Sizes, same: Same | Non
     """
     lost, same = [], same or alike(before)
     for name, layer in chip.layers.items():
-        if layer.rows_are_samples:
+        if layer.rows_are_samples or name in chip.session.chosen:  # each read tells of the latter
             continue
         pairs = zip(before.of(name), after.of(name), strict=False)
         counts = {len(done.of(name)) for done in (before, after)}
@@ -148,7 +148,7 @@ def locate(chip: Chip, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
     chip.session.located = True
     batch = Batch(inputs, named)
     at = first_batch(batch.tensors)
-    first = batch_at((inputs, named), chip.session.batch[0]) if chip.session.batch else None
+    first = batch_at(chip.model, (inputs, named), chip.session.batch[0]) if chip.session.batch else None
     first = batch.tensors[at] if first is None and at is not None else first
     if first is None or first.layout != torch.strided:
         return

@@ -38,7 +38,7 @@ def weights_of(step: Step, end: str = "") -> dict[str, torch.Tensor]:
         return {f"{kind}{end}": _values(step, kind) for kind in kinds}
     holder: Any = _Holder(tile.name.rpartition(".")[0], tile.session, step)
     dtype = step.joint.weight.dtype
-    return {f"{kind}{end}": TileParameter(holder, f"{kind}{end}", _shape(step, kind), dtype) for kind in kinds}  # type: ignore[arg-type]
+    return {f"{kind}{end}": TileParameter(holder, f"{kind}{end}", _shape(step, kind), dtype) for kind in kinds}
 
 
 def _there(step: Step, kind: str) -> bool:
@@ -63,9 +63,13 @@ def _shape(step: Step, kind: str) -> tuple[int, ...]:
 @torch.no_grad()
 def _values(step: Step, kind: str) -> torch.Tensor:
     if kind == "weight_hr":
-        return step.get_submodule("projection").weight + 0
-    joint, n = step.joint, step.input_size
-    others = [step.get_submodule(name) for name in ("candidate_input", "candidate_hidden") if hasattr(step, name)]
+        projection: Any = step.get_submodule("projection")
+        return torch.Tensor.add(projection.weight, 0)
+    joint: Any = step.joint
+    n = step.input_size
+    others: list[Any] = [
+        step.get_submodule(name) for name in ("candidate_input", "candidate_hidden") if hasattr(step, name)
+    ]
     if kind == "weight_ih":
         parts = [joint.weight[:, :n] * step.gain, *(layer.weight for layer in others[:1])]
     elif kind == "weight_hh":
