@@ -29,8 +29,7 @@ _PAD_MODE = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate"
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """Geometry of a matrix layer. `dims` is 0 for a linear layer, else the spatial dimensions of a convolution (1 to
-    3).
+    """Geometry of a matrix layer. `dims` is 0 for a linear layer, else the spatial dimensions of a convolution, to 3.
 
     `padding` is in the order of `torch.nn.functional.pad`: last dimension first, before and after.
     """
@@ -82,10 +81,7 @@ class LayerSpec:
 
 @dataclass(frozen=True)
 class Matrices:
-    """Weights (groups, rows, outputs) and bias (groups, outputs) float32 of a layer.
-
-    Rows are in the order (kernel depth, height, width, channel).
-    """
+    """Weights (groups, rows, outputs), rows as (kernel depth, height, width, channel), and bias (groups, outputs)."""
 
     weights: np.ndarray[Any, Any]
     bias: np.ndarray[Any, Any] | None
@@ -187,10 +183,10 @@ class TileLayer(nn.Module):
         spec = vars(self).get("spec")
         if spec is not None and name in spec.attributes:
             return spec.attributes[name]
-        try:
+        own = (vars(self).get(kind, ()) for kind in ("_parameters", "_buffers", "_modules"))
+        if spec is None or any(name in kept for kept in own):
             return super().__getattr__(name)
-        except AttributeError as error:
-            raise AttributeError(f"layer {vars(self).get('name')!r} is on tiles: {error}") from None
+        raise AttributeError(f"layer {vars(self).get('name')!r}, on tiles, has no attribute {name!r}")
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         raise MappingError(f"layer {self.name!r} is on tiles: its {name} cannot be set; change the model and map it")
@@ -296,8 +292,8 @@ class TileLayer(nn.Module):
         place = self.samples_along
         if self.rows_are_samples:
             return inputs, order_of(leading, FIRST, len(inputs))
-        chosen = self.name in self.session.chosen and not run.alone
-        place = None if chosen else place
+        if chosen := self.name in self.session.chosen and not run.alone:
+            place = None
         if leading and place is not None and len(leading) > place.axis and leading[place.axis] % samples == 0:
             order = order_of(leading, place, samples)
             return order.arranged(inputs), order
@@ -306,8 +302,8 @@ class TileLayer(nn.Module):
             self.session.one_by_one = True
             shape = f" has an input of shape {leading} before its features for {samples} samples: its rows"
             how = ": the model chooses its rows by their values, so that they" if chosen else shape
-            said = f"layer {self.name!r}{how} belong to no single sample, and its noise depends on the batch"
-            warnings.warn(said, stacklevel=2)
+            said = f"{how} belong to no single sample, and its noise depends on the batch"
+            warnings.warn(f"layer {self.name!r}{said}", stacklevel=2)
         if run.reads > 1:
             raise OneByOne
         return inputs, order_of(leading, FIRST, 0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -65,17 +66,19 @@ def save(chip: Chip, path: str | Path) -> None:
     except NotPlain as reason:
         structure, constants = str(reason), {}
     trace = chip.trace if all(call.digital or call.positions for call in chip.trace) else []  # of an empty batch
+    hardware = chip.hardware.model_dump(mode="json")
     text = {
         "format": FORMAT,
         "seed": chip.seed,
         "copy": chip.copy_index,
         "located": chip.session.located,
+        "origin": _origin(hardware, [layer.matrix.digest() for layer in chip.layers.values()]),
         "batch": chip.session.batch[0] if chip.session.batch else None,
         "strict": chip.strict,
         "digital": [list(d) for d in chip.digital],
         "trace": [call.plain() for call in trace],
         "layers": {name: describe_layer(layer) for name, layer in chip.layers.items()},
-        "hardware": chip.hardware.model_dump(mode="json"),
+        "hardware": hardware,
         "structure": structure,
     }
     if odd := next(
@@ -118,6 +121,11 @@ def write(folder: Path, text: dict[str, Any], tensors: dict[str, torch.Tensor]) 
 def _digest(value: torch.Tensor) -> str:
     """Of the values of a tensor; name, type and shape stand in the header."""
     return sha256(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"").hexdigest()
+
+
+def _origin(hardware: dict[str, Any], cells: Iterable[bytes]) -> str:
+    """Tells whether hardware and cells belong together."""
+    return sha256(json.dumps(hardware, sort_keys=True).encode() + b"".join(cells)).hexdigest()
 
 
 def _header(path: Path) -> bytes:
@@ -223,9 +231,12 @@ def _assemble(text: SavedChip, tensors: dict[str, torch.Tensor], model: nn.Modul
         raise CheckpointError(f"it has no place for its tensor {next(iter(tensors))}")
     layers = {name: layers[name] for name in text.layers}
     digital = tuple(Digital(*d) for d in text.digital)
+    digests = {id(layer): layer.matrix.digest() for layer in layers.values()}
+    if text.origin not in (None, _origin(hardware.model_dump(mode="json"), digests.values())):
+        raise CheckpointError("its hardware is not that which its cells were programmed on")
     places: dict[str, nn.Module] = {alias: layer for layer in layers.values() for alias in layer.aliases}
     for alias, tile in places.items():  # the digests of the file have said it already
-        state[f"{alias}.{CELLS}".lstrip(".")] = tile.state_dict()[CELLS]
+        state[f"{alias}.{CELLS}".lstrip(".")] = torch.frombuffer(bytearray(digests[id(tile)]), dtype=torch.uint8)
     if model is not None:
         folded = {d.name: nn.Identity() for d in digital if d.reason.startswith("folded")}
         built = _fill(model, places | folded, state)

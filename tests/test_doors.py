@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from helpers import pictures, small_cnn
+from helpers import hardware, pictures, small_cnn
 
 import mho
+from mho.mapping import store
 from mho.mapping.checkpoint import build_model, read_state_dict
-from mho.mapping.errors import MappingError
+from mho.mapping.errors import CheckpointError, MappingError
 
 IDEAL = mho.Hardware.preset("ideal")
 DOORS = {
@@ -41,8 +43,8 @@ def test_what_is_no_file_is_one_line(door, given, tmp_path, monkeypatch):
 
 
 def test_strict_is_remembered_at_other_times_and_by_copies(tmp_path):
-    hardware, x = mho.Hardware.preset("pcm"), pictures()
-    chip = mho.map(small_cnn(), hardware, calibrate=x, strict=True)
+    pcm, x = mho.Hardware.preset("pcm"), pictures()
+    chip = mho.map(small_cnn(), pcm, calibrate=x, strict=True)
     chip.at(3600.0)
     chip.save(tmp_path / "chip")
     for twin in (chip, chip.replica(1), chip.at(10.0), mho.load(tmp_path / "chip")):
@@ -51,4 +53,25 @@ def test_strict_is_remembered_at_other_times_and_by_copies(tmp_path):
         ) as caught:
             twin.at(1e9)
         assert "\n" not in str(caught.value)
-    assert not mho.map(small_cnn(), hardware, calibrate=x).strict
+    assert not mho.map(small_cnn(), pcm, calibrate=x).strict
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text["hardware"]["cell"].update(g_max=text["hardware"]["cell"]["g_max"] * 1.5),
+        lambda text: text["hardware"]["sensing"].update(amplifier_noise=0.0),
+        lambda text: text["hardware"].update(name="other"),
+    ],
+)
+def test_a_text_that_disagrees_with_its_cells_is_refused(change, tmp_path):
+    chip = mho.map(small_cnn(), hardware(), calibrate=pictures())
+    chip.save(tmp_path / "chip")
+    text = json.loads((tmp_path / "chip" / store.TEXT).read_bytes().partition(b"\n")[2])
+    tensors = {name: value.clone() for name, value in store.load_file(tmp_path / "chip" / store.TENSORS).items()}
+    store.write(tmp_path / "chip", text, tensors)
+    mho.load(tmp_path / "chip")
+    change(text)
+    store.write(tmp_path / "chip", text, tensors)
+    with pytest.raises(CheckpointError, match="its hardware is not that which its cells were programmed on"):
+        mho.load(tmp_path / "chip")
