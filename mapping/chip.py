@@ -311,6 +311,14 @@ class Chip(nn.Module):
                 recorder = Recorder(given, run.samples * run.reads, self.session.replaced)
                 with self.session.lock, recorder as run.recorder:
                     result = self.session.within(run, lambda: self.model(*given[0], **given[1]))
+                none = all(c.digital for c in run.recorder.calls) and not (run.surveying or run.calibrating)
+                past = "".join(
+                    f"layer {x!r}: the model computes with its weights past its tiles" for x in recorder.past[:1]
+                )
+                if past and not none:
+                    raise MappingError(
+                        f"{past}, as where a function or an object keeps the torch layer; exclude the layer"
+                    )
                 self.session.trace, self.session.shapes = run.recorder.calls, shapes
                 if len(tensors) > 1 and not self.session.batch and run.reads == 1:
                     where = batch_by_output(self.model, given, as_tree(result))
@@ -320,10 +328,9 @@ class Chip(nn.Module):
                         self.session.shapes = None
                         if not (run.surveying or run.calibrating):
                             return self.run(inputs, replace(run, recorder=None, calls={}), named)
-                if all(c.digital for c in run.recorder.calls) and not (run.surveying or run.calibrating):
-                    warnings.warn(
-                        "this inference read no layer on tiles: all that the model called is digital", stacklevel=2
-                    )
+                if none:
+                    said = "this inference read no layer on tiles: all that the model called is digital"
+                    warnings.warn(f"{said}; {past}" if past else said, stacklevel=2)
                 return result
         except OneByOne:
             self.session.one_by_one = True

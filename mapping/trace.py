@@ -15,7 +15,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .errors import MappingError
 from .rows import Rows
 
 if TYPE_CHECKING:
@@ -93,6 +92,7 @@ class Recorder(TorchFunctionMode):
     def __init__(self, inputs: Any, samples: int, replaced: Mapping[torch.Tensor, str] | None = None) -> None:
         super().__init__()
         self.replaced = replaced or {}
+        self.past: list[str] = []  # layers whose weights were used past their tiles
         self.calls: list[Call] = []
         self.samples = samples
         self.makers: Any = WeakTensorKeyDictionary()  # the calls that a tensor comes from
@@ -109,11 +109,8 @@ class Recorder(TorchFunctionMode):
         name = getattr(function, "__name__", str(function))
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        for past in (x for x in given if name in PRODUCTS and x in self.replaced):
-            raise MappingError(
-                f"layer {self.replaced[past]!r}: the model computes with its weights past its tiles, as where a "
-                "function or an object keeps the torch layer; exclude the layer"
-            )
+        if name in PRODUCTS:
+            self.past += [self.replaced[x] for x in given if x in self.replaced]
         makers = self._makers(given)
         if makers and results:
             if name not in WIRING:
