@@ -10,11 +10,10 @@ from typing import Any
 from torch import nn
 
 from ..crossbar.compensation import Compensate
-from ..crossbar.extrapolation import extrapolations
 from ..crossbar.hardware import Hardware
 from .batches import Batch, batches_of
 from .check import SAMPLES, Check, compare, reference
-from .chip import Chip
+from .chip import Chip, refuse_extrapolations
 from .cover import OFF, UNCHECKED, Cover
 from .errors import MappingError
 from .faithful import MAPPED, check_model
@@ -74,7 +73,7 @@ def map(
     batches = [] if calibrate is None else batches_of(calibrate, model, "calibrate")
     asked = check is None or isinstance(check, bool)
     tried = batches if asked else batches_of(check, model, "check")
-    model = copied(model)
+    caller, model = model, copied(model)
     samples = tried[0].first(SAMPLES) if tried and check is not False else None
     before, fault = _first_pass(model, samples)
     if fault is not None and samples is not tried[0]:  # a model may take a fixed number of samples
@@ -82,10 +81,10 @@ def map(
     plan = Plan(model, hardware, [exclude] if isinstance(exclude, str) else list(exclude), strict, seed)
     plan.place(before.taken if before else frozenset())
     if strict:
-        for name, layer in plan.mapped.items():
-            for said in extrapolations(layer.hardware):
-                raise MappingError(f"layer {name!r}: {said} (strict=True)")
+        refuse_extrapolations({name: layer.hardware for name, layer in plan.mapped.items()})
     chip = Chip(plan.model, hardware, plan.mapped, (), seed)
+    chip.strict = strict
+    chip.session.replaced.update(plan.replaced(caller))
     wired = [layer.matrix for layer in plan.mapped.values() if not layer.hardware.wires.ideal]
     if compensate not in (None, "gain", "program"):
         raise MappingError(f"compensate must be 'gain', 'program' or None, got {compensate!r}")
@@ -103,6 +102,8 @@ def map(
     idle = chip.prepare(batches)
     if idle:
         plan.restore(chip, idle)
+        chip.session.replaced.clear()
+        chip.session.replaced.update(plan.replaced(caller))
         chip.trace = []
         chip.rehearse(batches[0], Inference(surveying=True))  # the trace without them
     for matrix in wired:

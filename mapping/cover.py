@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .layers import TileLayer
+from .quantized import packed_parameters
 
 if TYPE_CHECKING:
     from .check import Check
@@ -46,6 +47,9 @@ class Cover:
                 ends = (".".join(parts[:k]) for k in range(len(parts), -1, -1))
                 owner = next((end for end in ends if end in names), "")
                 counts[owner] = counts.get(owner, 0) + value.numel()
+        for name, module in chip.model.named_modules():
+            if packed := packed_parameters(module):
+                counts[name] = counts.get(name, 0) + packed
         digital = sum(counts.values())
         if parameters is None:
             matrices = [layer.matrix for layer in chip.layers.values()]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -27,7 +28,7 @@ from ..devices.config import faults
 from .chip import Chip, Digital
 from .description import FORMAT, SavedChip, build_layer, describe_layer, layer_arrays
 from .errors import CheckpointError, MappingError
-from .folders import whole_folder
+from .folders import as_path, whole_folder
 from .graph import NotPlain, describe, rebuild
 from .layers import CELLS
 from .modules import copied, keep_attributes, replaced
@@ -46,7 +47,7 @@ def check_target(path: str | Path) -> Path:
     Raises:
         MappingError: it is something else.
     """
-    path = Path(path).resolve()
+    path = as_path(path, "chip folder", MappingError).resolve()
     if path.exists() and not (path.is_dir() and {file.name for file in path.iterdir()} in (set(), {TEXT, TENSORS})):
         raise MappingError(f"chip folder {path}: exists and is no saved chip; choose another path")
     return path
@@ -65,17 +66,25 @@ def save(chip: Chip, path: str | Path) -> None:
     except NotPlain as reason:
         structure, constants = str(reason), {}
     trace = chip.trace if all(call.digital or call.positions for call in chip.trace) else []  # of an empty batch
+    hardware = chip.hardware.model_dump(mode="json")
     text = {
         "format": FORMAT,
         "seed": chip.seed,
         "copy": chip.copy_index,
         "located": chip.session.located,
+        "origin": _origin(hardware, [layer.matrix.digest() for layer in chip.layers.values()]),
+        "batch": chip.session.batch[0] if chip.session.batch else None,
+        "strict": chip.strict,
         "digital": [list(d) for d in chip.digital],
         "trace": [call.plain() for call in trace],
         "layers": {name: describe_layer(layer) for name, layer in chip.layers.items()},
-        "hardware": chip.hardware.model_dump(mode="json"),
+        "hardware": hardware,
         "structure": structure,
     }
+    if odd := next(
+        (key for key, value in chip.model.state_dict().items() if not isinstance(value, torch.Tensor)), None
+    ):
+        raise MappingError(f"chip cannot be saved: {odd!r} of its digital part is no tensor")
     tensors = {f"digital.{key}": _own(value) for key, value in chip.model.state_dict().items()}
     tensors |= {f"constant.{key}": _own(value) for key, value in constants.items()}
     for name, layer in chip.layers.items():
@@ -114,6 +123,11 @@ def _digest(value: torch.Tensor) -> str:
     return sha256(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"").hexdigest()
 
 
+def _origin(hardware: dict[str, Any], cells: Iterable[bytes]) -> str:
+    """Tells whether hardware and cells belong together."""
+    return sha256(json.dumps(hardware, sort_keys=True).encode() + b"".join(cells)).hexdigest()
+
+
 def _header(path: Path) -> bytes:
     """The first bytes of a safetensors file: their number, then names, types, shapes and places of its tensors."""
     with path.open("rb") as file:
@@ -137,7 +151,7 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> Chip:
     Raises:
         CheckpointError: no chip there, a damaged or foreign file, or `model` is needed or does not fit.
     """
-    path = Path(path)
+    path = as_path(path, "chip", CheckpointError)
     if not (path / TEXT).is_file() or not (path / TENSORS).is_file():
         raise CheckpointError(f"chip {path}: no saved chip there (a folder with {TEXT} and {TENSORS})")
     try:
@@ -217,9 +231,12 @@ def _assemble(text: SavedChip, tensors: dict[str, torch.Tensor], model: nn.Modul
         raise CheckpointError(f"it has no place for its tensor {next(iter(tensors))}")
     layers = {name: layers[name] for name in text.layers}
     digital = tuple(Digital(*d) for d in text.digital)
+    digests = {id(layer): layer.matrix.digest() for layer in layers.values()}
+    if text.origin not in (None, _origin(hardware.model_dump(mode="json"), digests.values())):
+        raise CheckpointError("its hardware is not that which its cells were programmed on")
     places: dict[str, nn.Module] = {alias: layer for layer in layers.values() for alias in layer.aliases}
     for alias, tile in places.items():  # the digests of the file have said it already
-        state[f"{alias}.{CELLS}".lstrip(".")] = tile.state_dict()[CELLS]
+        state[f"{alias}.{CELLS}".lstrip(".")] = torch.frombuffer(bytearray(digests[id(tile)]), dtype=torch.uint8)
     if model is not None:
         folded = {d.name: nn.Identity() for d in digital if d.reason.startswith("folded")}
         built = _fill(model, places | folded, state)
@@ -228,7 +245,8 @@ def _assemble(text: SavedChip, tensors: dict[str, torch.Tensor], model: nn.Modul
     else:
         built = rebuild(structure, places, state | constants)
     chip = Chip(built, hardware, layers, digital, text.seed, text.copy_index)
-    chip.session.located = text.located
+    chip.strict, chip.session.located = text.strict, text.located
+    chip.session.batch.extend([] if text.batch is None else [text.batch])
     chip.trace = [Call(**call.model_dump()) for call in text.trace]
     return chip
 
