@@ -155,7 +155,14 @@ class Hardware(Config):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def save(self, path: str | Path) -> None:
-        """Write `dump()` to a file, which `load` reads back equal."""
+        """Write `dump()` to a file, which `load` reads back equal.
+
+        Raises:
+            ValueError: `path` is no path.
+            OSError: it cannot be written.
+        """
+        if not isinstance(path, (str, Path)):
+            raise ValueError(f"hardware file: expected a path, got {type(path).__name__}")
         Path(path).write_text(self.dump(), encoding="utf-8")
 
     def replace(self, fields: Mapping[str, Any]) -> Hardware:
