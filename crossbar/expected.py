@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..devices.sources import Shape, white_fit
 from .converters import digits, input_codes
 from .hardware import Hardware
 from .kernels.plain import gather
@@ -19,8 +20,6 @@ from .wiring import Reach, reach_row_tile
 
 Array = np.ndarray[Any, Any]
 GRID = 513  # targets between which the expectations of a cell are interpolated
-NODES = 31  # of the Gauss-Hermite rule for programming errors, which are cut off at 0
-DRIFT_NODES = 9
 
 
 @dataclass(frozen=True)
@@ -39,26 +38,18 @@ class Cells:
     @classmethod
     def of(cls, hardware: Hardware) -> Cells:
         """Programming error, drift, stuck cells and read noise, averaged by Gauss-Hermite quadrature."""
-        cell, sensing = hardware.cell, hardware.sensing
+        cell, conditions = hardware.cell, hardware.conditions
         target = np.linspace(0, cell.g_max, GRID)
         moments = np.zeros((2 + len(cell.read_noise.parts), GRID))
 
         def add(g: Array, weight: Any) -> None:
-            kinds = {"v_read": sensing.v_read, "t_read": sensing.t_read, "temperature": sensing.temperature}
-            read = [part.std(g, time_s=hardware.time_s, **kinds) ** 2 for part in cell.read_noise.parts]
+            read = [part.std(g, conditions, np) ** 2 for part in cell.read_noise.parts]
             moments[:] += weight * np.stack([g, g**2, *read])
 
         low, high = cell.stuck.at_g_min, cell.stuck.at_g_max
-        std = cell.programming.std(target, temperature=sensing.temperature)
-        for node, weight in _nodes(NODES if std.any() else 1):
-            written = np.maximum(target + std * node, 0)
-            ages = hardware.time_s > 0 and cell.drift.kind != "none"
-            for late, part in _nodes(DRIFT_NODES if ages else 1):
-                g = written
-                if ages:
-                    normal = np.full_like(written, late)
-                    aged = cell.drift.apply(written, hardware.time_s, normal, temperature=sensing.temperature)
-                    g = np.maximum(aged, 0)
+        for written, weight in cell.programming.outcomes(target, conditions, np):
+            aged = cell.drift.outcomes(written, conditions, np) if conditions.time_s > 0 else [(written, 1.0)]
+            for g, part in aged:
                 add(g, (1 - low - high) * weight * part)
         add(np.full(GRID, cell.g_min), low)
         add(np.full(GRID, cell.g_max), high)
@@ -67,12 +58,6 @@ class Cells:
     def at(self, values: Array, target: Array) -> Array:
         """One of the tables at target conductances of any shape."""
         return np.interp(target, self.target, values)
-
-
-def _nodes(count: int) -> list[tuple[float, float]]:
-    """Nodes and weights of the mean over a standard normal number."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(count)
-    return list(zip(nodes, weights / weights.sum(), strict=True))
 
 
 @dataclass
@@ -153,15 +138,17 @@ def _group_errors(matrix: TiledMatrix, x: Array, group: int, reads: int) -> Erro
     lasting = [shared_on_average(share, reads) for share in shares]
     alone = [share[0] for share in shares]  # drawn anew in each pulse; what lasts longer is the same in all of a read
     passing = [1 - a - b for a, b in zip(alone, lasting, strict=True)]
-    c0, c2 = sensing.white_cell_coefficients()
-    amplifiers = Periphery.of(plan.tile, hardware.wires).amplifiers
+    sources, amplifiers = sensing.sources(), Periphery.of(plan.tile, hardware.wires).amplifiers
+    fits = [white_fit([source], hardware.conditions) for source in sources]
     step = np.zeros(plan.tile.slices)
     if hardware.adc.bits is not None:
         relative = hardware.adc.codes(matrix.signed_currents).relative_step
         step = matrix.full_scale * relative * sensing.v_read * cell.g_max
 
     zero = np.zeros_like(product)
-    mean, spread, slow, readings, white, amplifier, quantised, undithered, gain = (zero.copy() for _ in range(9))
+    mean, spread, slow, undithered = (zero.copy() for _ in range(4))
+    fresh = {group: zero.copy() for group in ("cells", "thermal and shot", "amplifier", "gain", "supply", "ADC")}
+    fresh |= {source.group: zero.copy() for source in sources if source.group not in fresh}
     supplied = np.zeros((drive.pulses, *product.shape))
     for t, (a, b) in enumerate(pairwise(plan.edges)):
         held = weights[a:b].astype(np.float32)
@@ -194,35 +181,38 @@ def _group_errors(matrix: TiledMatrix, x: Array, group: int, reads: int) -> Erro
             mean += columns(part @ signed) - part.sum(axis=1, keepdims=True) * encoding.pedestal * unit
             spread += columns(makes(cells.at(cells.variance, pair), part), -1)
             slow += columns(makes(noise_of(lasting), part), -1)
-            readings += columns(makes(noise_of(passing), part), -1)
+            fresh["cells"] += columns(makes(noise_of(passing), part), -1)
             for q, weight in enumerate(pulse_weights):
                 v, w2 = pulses[q][:, a:b], weight**2
                 current = v @ signed
-                cell_part = makes(noise_of(alone), v)
-                white_part = c0 * seen.thermal[s] / sensing.v_read**2 + c2 * makes(g[s], v)
-                floor = amplifiers * sensing.column_variance / sensing.v_read**2
-                gain_part = (sensing.gain_noise * current) ** 2
-                readings += w2 * columns(cell_part, -1)
-                white += w2 * columns(white_part, -1)
-                amplifier += w2 * columns(np.full_like(current, floor), -1)
-                gain += w2 * columns(gain_part, -1)
+                in_reading = [("cells", makes(noise_of(alone), v))]
+                for source, (c0, c2) in zip(sources, fits, strict=True):
+                    if source.shape is Shape.CELL:
+                        variance = c0 * seen.thermal[s] / sensing.v_read**2 + c2 * makes(g[s], v)
+                    elif source.shape is Shape.GAIN:
+                        variance = source.amount(hardware.conditions) * current**2
+                    elif source.shape in (Shape.COLUMN, Shape.READING):
+                        many = amplifiers if source.shape is Shape.COLUMN else 1
+                        amount = many * source.amount(hardware.conditions) / sensing.v_read**2
+                        variance = np.full_like(current, amount)
+                    else:
+                        continue
+                    in_reading.append((source.group, variance))
+                for group_name, variance in in_reading:
+                    fresh[group_name] += w2 * columns(variance, -1)
                 supplied[q] += weight * columns(current)
                 if step[s]:
                     lsb = step[s] / sensing.v_read
-                    kept = undithered_share(np.sqrt(cell_part + white_part + floor + gain_part) / lsb)
-                    quantised += w2 * columns((1 - kept) * lsb**2 / 12, -1)
+                    kept = undithered_share(np.sqrt(np.sum([variance for _, variance in in_reading], axis=0)) / lsb)
+                    fresh["ADC"] += w2 * columns((1 - kept) * lsb**2 / 12, -1)
                     undithered += w2 * columns(kept * lsb**2 / 12, -1)
     errors = Errors(product, product + (0.0 if matrix.bias_on_array else bias), mean)
     errors.frozen = {"programming": spread, "ADC": undithered}
     errors.slow = {"cells": slow}
-    errors.fresh = {
-        "cells": readings,
-        "thermal and shot": white,
-        "amplifier": amplifier,
-        "gain": gain,
-        "supply": (sensing.supply_noise**2) * np.square(supplied).sum(axis=0),
-        "ADC": quantised,
-    }
+    for source in sources:
+        if source.shape is Shape.SUPPLY:
+            fresh[source.group] += source.amount(hardware.conditions) * np.square(supplied).sum(axis=0)
+    errors.fresh = fresh
     return errors
 
 

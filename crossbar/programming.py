@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..devices.data import warn
-from ..devices.read_noise import Source
+from ..devices.memory import Correlated
 from .compensation import gains_of
 from .converters import Drive
 from .encoding import Encoding
@@ -171,7 +171,7 @@ def program(
             )
         slow_std[:, :, rows] = np.sqrt(tile.slow)
         row_conductance[:, rows] = tile.supplied
-        white = amplifiers * sensing.column_variance + c0 * tile.thermal
+        white = amplifiers * sensing.column_variance + sensing.reading_variance + c0 * tile.thermal
         floor[:, t] = white / (sensing.v_read * unit) ** 2 + tile.floor
         for s in range(slices):
             units[0, s, t] = pack_tile(tile.signed[s], edges[t], largest[0], mean[s])
@@ -198,12 +198,12 @@ def program(
     return Programmed(planes, row_conductance, draw.histogram, slow_std, slow_shares, drive.limit, pedestal, measured)
 
 
-def read_shares(hardware: Hardware, source: Source) -> Array:
+def read_shares(hardware: Hardware, source: Correlated) -> Array:
     """Shares of the variance of one source of read noise by how many reads they last: see `slow_noise.block_shares`."""
-    interval, t_read = hardware.sensing.read_interval, hardware.sensing.t_read
+    interval = hardware.sensing.read_interval
     if interval is None:
         return block_shares(lambda distance: np.zeros_like(distance))
-    return block_shares(lambda distance: source.correlation(distance * interval, t_read=t_read, time_s=hardware.time_s))
+    return block_shares(lambda distance: source.correlation(distance * interval, hardware.conditions))
 
 
 Largest = tuple[int, int] | tuple[None, None]

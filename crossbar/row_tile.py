@@ -10,7 +10,6 @@ from typing import Any
 
 import numba
 import numpy as np
-from scipy.special import ndtr
 
 from .encoding import Encoding
 from .hardware import Hardware
@@ -104,43 +103,29 @@ class Draw:
 
         The latter are in units of g_max^2, and whole: what of them is new in each read is part of the former too.
         """
-        hardware, unit = self.hardware, np.float32(self.hardware.cell.g_max)
-        sensing, noise = hardware.sensing, hardware.cell.read_noise
-        read = {"v_read": sensing.v_read, "t_read": sensing.t_read, "temperature": sensing.temperature}
+        unit, noise = np.float32(self.hardware.cell.g_max), self.hardware.cell.read_noise
         slow = np.zeros((len(self.shares), *g.shape), dtype=np.float32)
         if not len(slow):
-            return noise.std(g, time_s=hardware.time_s, **read), slow
+            return noise.std(g, self.hardware.conditions, np), slow
         fresh = np.zeros_like(g)
         for p, part in enumerate(noise.parts):
-            slow[p] = (part.std(g, time_s=hardware.time_s, **read) / unit) ** 2
+            slow[p] = (part.std(g, self.hardware.conditions, np) / unit) ** 2
             fresh += self.shares[p, 0].astype(np.float32) * slow[p]
         return np.sqrt(fresh) * unit, slow
 
     def settle(self, targets: Array, first_row: int, *place: int) -> Array:
-        """Conductances of cells programmed to `targets` (rows, columns) siemens float32, after `hardware.time_s`.
+        """Conductances of cells programmed to `targets` (rows, columns) siemens float32: see `Cell.settle`.
 
-        Programming error, then drift, then stuck cells; never negative. `first_row` is the word line of the first row.
+        `first_row` is the word line of the first row.
         """
-        hardware, (seed, layer, *where) = self.hardware, self.stream
+        seed, layer, *where = self.stream
 
-        def normal(purpose: Any) -> Array:
+        def draw(purpose: Any, which: int) -> Array:
             out = np.empty(targets.shape, dtype=np.float32)
-            fill_rows(out, np.uint64(first_row), 0, 0, stream_key(seed, purpose, layer, *where, *place))
+            fill_rows(out, np.uint64(first_row), which, 0, stream_key(seed, purpose, layer, *where, *place))
             return out
 
-        g, cell, temperature = targets, hardware.cell, hardware.sensing.temperature
-        if cell.programming.kind != "none":
-            error = normal("program")
-            error *= cell.programming.std(g, temperature=temperature)
-            error += g
-            g = np.maximum(error, 0, out=error)
-        if hardware.time_s > 0 and cell.drift.kind != "none":
-            g = np.maximum(cell.drift.apply(g, hardware.time_s, normal("drift"), temperature=temperature), 0)
-        low, high = cell.stuck.at_g_min, cell.stuck.at_g_max
-        if low + high > 0:
-            u = ndtr(normal("stuck"))
-            g = np.where(u < low, cell.g_min, np.where(u >= 1 - high, cell.g_max, g))
-        return g.astype(np.float32, copy=False)
+        return self.hardware.cell.settle(targets, draw, self.hardware.conditions, np).astype(np.float32, copy=False)
 
 
 def through_wires(
