@@ -31,6 +31,11 @@ def interp(x: Array, at: Sequence[float], values: Sequence[float], xp: Namespace
     return heights[after - 1] + share * (heights[after] - heights[after - 1])
 
 
+def sqrt(x: Array, xp: Namespace) -> Array:
+    """The square root of `x` >= 0, with a gradient of 0 at 0."""
+    return np.sqrt(x) if xp is np else xp.where(x > 0, xp.sqrt(xp.where(x > 0, x, 1)), 0)
+
+
 def ndtr(x: Array, xp: Namespace) -> Array:
     """The probability of a standard normal number below `x`, in the shape and dtype of `x`."""
     return scipy_ndtr(x) if xp is np else xp.special.ndtr(x)

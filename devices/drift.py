@@ -15,7 +15,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from scipy.constants import elementary_charge
 from scipy.constants import k as boltzmann
 
-from .arrays import Array, Namespace, interp
+from .arrays import Array, Namespace, interp, sqrt
 from .config import Config
 from .data import DataRange, Fitted
 from .parts import Conditions, check_part, kinds_of
@@ -140,7 +140,7 @@ class TabulatedRelaxation(DriftModel, Fitted):
             raise ValueError(f"time_s must be at most {last}, where the drift data end, got {time_s:g}")
         time_s *= pace
         x = g / self.g_ref
-        change = xp.sqrt(self._at(np.square(self.std), time_s, x, xp)) * normals[0]
+        change = sqrt(self._at(np.square(self.std), time_s, x, xp), xp) * normals[0]
         if self.shift is not None:
             change = change + self._at(self.shift, time_s, x, xp)
         return xp.clip(g + self.g_ref * change, 0, None)

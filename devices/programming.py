@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, SerializeAsAny
 from scipy.constants import elementary_charge
 
-from .arrays import Array, Namespace, ndtr
+from .arrays import Array, Namespace, ndtr, sqrt
 from .data import Fitted
 from .parts import Conditions, check_part, kinds_of
 from .registry import Registry
@@ -29,7 +29,7 @@ class ProgrammingModel(Settling):
 
     def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
         """Standard deviation in siemens for target conductances `g` (siemens), in their shape and dtype."""
-        return xp.sqrt(self.moments(g, conditions, xp)[1])
+        return sqrt(self.moments(g, conditions, xp)[1], xp)
 
 
 class NoProgrammingError(ProgrammingModel):

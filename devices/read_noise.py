@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from .arrays import Array, Namespace
+from .arrays import Array, Namespace, sqrt
 from .data import Fitted
 from .memory import Memory, Spectrum, Telegraph, White, averaged
 from .parts import Conditions, Part, check_part, kinds_of
@@ -220,7 +220,7 @@ class SumReadNoise(ReadNoiseModel):
         total = xp.zeros_like(g)
         for part in self.parts:
             total = total + part.std(g, conditions, xp) ** 2
-        return xp.sqrt(total)
+        return sqrt(total, xp)
 
 
 ReadNoise = Annotated[ReadNoiseModel, kinds_of(ReadNoiseModel), SerializeAsAny()]

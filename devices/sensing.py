@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from .arrays import Array
 from .config import Config
@@ -77,6 +77,14 @@ class Sensing(Config):
     def bandwidth(self) -> float:
         """Noise bandwidth of a boxcar average, 1 / (2 t_read), in hertz."""
         return 1 / (2 * self.t_read)
+
+    @model_serializer(mode="wrap")
+    def _without_an_empty_list(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Hardware without sources of its own is written as it was before there could be any."""
+        found: dict[str, Any] = fields(self)
+        if not self.noise:
+            found.pop("noise", None)
+        return found
 
     def conditions(self, time_s: float = 0.0) -> Conditions:
         """Of a read so many seconds after programming."""
