@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from ..devices.sources import Shape, white_fit
+from ..devices.parts import Conditions
+from ..devices.sources import NoiseSource, Shape, white_fit
 from .converters import digits, input_codes
 from .hardware import Hardware
 from .kernels.plain import gather
@@ -19,6 +22,7 @@ from .slow_noise import shared_on_average
 from .wiring import Reach, reach_row_tile
 
 Array = np.ndarray[Any, Any]
+FRESH = ("cells", "thermal and shot", "amplifier", "gain", "supply", "ADC")  # sources of a read that all matrices have
 GRID = 513  # targets between which the expectations of a cell are interpolated
 
 
@@ -116,104 +120,169 @@ def expected_errors(matrix: TiledMatrix, x: Array, reads: int) -> Errors:
 
 
 def _group_errors(matrix: TiledMatrix, x: Array, group: int, reads: int) -> Errors:
-    hardware, plan, drive = matrix.hardware, matrix.plan, matrix.drive
-    assert drive is not None
-    sensing, cell = hardware.sensing, hardware.cell
-    weights = matrix.weights[group].astype(np.float64)
-    patches = gather(x.astype(np.float64), matrix.geometry(x.shape, group))
-    bias = np.zeros(plan.outputs) if matrix.bias is None else matrix.bias[group].astype(np.float64)
-    if matrix.bias_on_array:
-        weights = np.concatenate([weights, bias[None] / drive.limit])
-        patches = np.concatenate([patches, np.full((len(patches), 1), drive.limit)], axis=1)
-    product = patches @ weights
-    codes = input_codes(patches, drive)
-    volts = codes / drive.full_code
-    pulses = digits(codes, drive) if drive.rounds else volts[None]
-    base = 2**drive.digit_bits - 1 if drive.pulses > 1 else drive.full_code
-    pulse_weights = [base * 2.0 ** (drive.digit_bits * q) / drive.full_code for q in range(drive.pulses)]
-
+    hardware, plan = matrix.hardware, matrix.plan
+    assert matrix.drive is not None
+    driven, parts = _Driven.of(matrix, x, group), _Parts.of(hardware, reads)
     encoding, cells, moments = matrix.encodings[group], Cells.of(hardware), matrix.moments_of(group)
     scale = matrix.programmed[group].planes.scale.astype(np.float64)
-    shares = [read_shares(hardware, part) for part in cell.read_noise.parts]
-    lasting = [shared_on_average(share, reads) for share in shares]
-    alone = [share[0] for share in shares]  # drawn anew in each pulse; what lasts longer is the same in all of a read
-    passing = [1 - a - b for a, b in zip(alone, lasting, strict=True)]
-    sources, amplifiers = sensing.sources(), Periphery.of(plan.tile, hardware.wires).amplifiers
-    fits = [white_fit([source], hardware.conditions) for source in sources]
+    sensing, sources = _Sensing.of(hardware), hardware.sensing.sources()
     step = np.zeros(plan.tile.slices)
     if hardware.adc.bits is not None:
         relative = hardware.adc.codes(matrix.signed_currents).relative_step
-        step = matrix.full_scale * relative * sensing.v_read * cell.g_max
+        step = matrix.full_scale * relative * hardware.cell.g_max
 
-    zero = np.zeros_like(product)
-    mean, spread, slow, undithered = (zero.copy() for _ in range(4))
-    fresh = {group: zero.copy() for group in ("cells", "thermal and shot", "amplifier", "gain", "supply", "ADC")}
-    fresh |= {source.group: zero.copy() for source in sources if source.group not in fresh}
-    supplied = np.zeros((drive.pulses, *product.shape))
+    product = driven.patches @ driven.weights
+    mean, spread, slow, undithered = (np.zeros_like(product) for _ in range(4))
+    fresh = {name: np.zeros_like(product) for name in dict.fromkeys([*FRESH, *(source.group for source in sources)])}
+    supplied = np.zeros((matrix.drive.pulses, *product.shape))
     for t, (a, b) in enumerate(pairwise(plan.edges)):
-        held = weights[a:b].astype(np.float32)
+        held = driven.weights[a:b].astype(np.float32)
         targets = encoding.targets(held, t)
         g, plain = cells.at(cells.mean, targets), encoding.plain_targets(held, t)
         seen = reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b)))
-        for s in range(plan.tile.slices):
-            pair = targets[s]
-            signs = np.array([1.0, -1.0])[: len(pair), None, None]
-            signed = (signs * seen.conductance[s]).sum(axis=0)
-            noise = [cells.at(read, pair) for read in cells.read]
-
-            def noise_of(parts: list[float], noise: list[Array] = noise, like: Array = pair) -> Array:
-                return np.sum([np.zeros_like(like), *(p * n for p, n in zip(parts, noise, strict=True))], axis=0)
-
-            def makes(variance: Array, v: Array, seen: Reach = seen, s: int = s) -> Array:
-                """(rows, columns): variance of the current that one of the cells' conductances makes at voltages v."""
-                return v**2 @ (variance * seen.noise[s]).sum(axis=0) + (variance * seen.rest[s]).sum(axis=(0, 1))
-
-            unit = scale[s, t, : plan.outputs] / cell.g_max  # output per siemens at full voltage
-
-            def columns(values: Array, sign: int = 1, unit: Array = unit) -> Array:
-                """Per output, with the reference column taken off (or, for variances, added)."""
-                out = values[..., : plan.outputs]
-                if encoding.reference.size:
-                    out = out - sign * values[..., encoding.reference]
-                return out * (unit if sign == 1 else unit**2)
-
-            part = volts[:, a:b]
-            mean += columns(part @ signed) - part.sum(axis=1, keepdims=True) * encoding.pedestal * unit
-            spread += columns(makes(cells.at(cells.variance, pair), part), -1)
-            slow += columns(makes(noise_of(lasting), part), -1)
-            fresh["cells"] += columns(makes(noise_of(passing), part), -1)
-            for q, weight in enumerate(pulse_weights):
-                v, w2 = pulses[q][:, a:b], weight**2
-                current = v @ signed
-                in_reading = [("cells", makes(noise_of(alone), v))]
-                for source, (c0, c2) in zip(sources, fits, strict=True):
-                    if source.shape is Shape.CELL:
-                        variance = c0 * seen.thermal[s] / sensing.v_read**2 + c2 * makes(g[s], v)
-                    elif source.shape is Shape.GAIN:
-                        variance = source.amount(hardware.conditions) * current**2
-                    elif source.shape in (Shape.COLUMN, Shape.READING):
-                        many = amplifiers if source.shape is Shape.COLUMN else 1
-                        amount = many * source.amount(hardware.conditions) / sensing.v_read**2
-                        variance = np.full_like(current, amount)
-                    else:
-                        continue
-                    in_reading.append((source.group, variance))
-                for group_name, variance in in_reading:
-                    fresh[group_name] += w2 * columns(variance, -1)
-                supplied[q] += weight * columns(current)
+        for s, pair in enumerate(targets):
+            unit = scale[s, t, : plan.outputs] / hardware.cell.g_max
+            part = _Slice(seen, s, g[s], [cells.at(read, pair) for read in cells.read], unit, encoding.reference)
+            volts = driven.volts[:, a:b]
+            mean += part.columns(volts @ part.signed) - volts.sum(axis=1, keepdims=True) * encoding.pedestal * unit
+            spread += part.variance(part.makes(cells.at(cells.variance, pair), volts))
+            slow += part.variance(part.makes(part.noise(parts.lasting), volts))
+            fresh["cells"] += part.variance(part.makes(part.noise(parts.passing), volts))
+            for q, weight in enumerate(driven.pulse_weights):
+                v, w2 = driven.pulses[q][:, a:b], weight**2
+                noise = [("cells", part.makes(part.noise(parts.alone), v)), *sensing.noise(part, v)]
+                for name, variance in noise:
+                    fresh[name] += w2 * part.variance(variance)
+                supplied[q] += weight * part.columns(v @ part.signed)
                 if step[s]:
-                    lsb = step[s] / sensing.v_read
-                    kept = undithered_share(np.sqrt(np.sum([variance for _, variance in in_reading], axis=0)) / lsb)
-                    fresh["ADC"] += w2 * columns((1 - kept) * lsb**2 / 12, -1)
-                    undithered += w2 * columns(kept * lsb**2 / 12, -1)
-    errors = Errors(product, product + (0.0 if matrix.bias_on_array else bias), mean)
-    errors.frozen = {"programming": spread, "ADC": undithered}
-    errors.slow = {"cells": slow}
+                    kept = undithered_share(np.sqrt(np.sum([variance for _, variance in noise], axis=0)) / step[s])
+                    fresh["ADC"] += w2 * part.variance((1 - kept) * step[s] ** 2 / 12)
+                    undithered += w2 * part.variance(kept * step[s] ** 2 / 12)
     for source in sources:
         if source.shape is Shape.SUPPLY:
             fresh[source.group] += source.amount(hardware.conditions) * np.square(supplied).sum(axis=0)
-    errors.fresh = fresh
-    return errors
+    frozen = {"programming": spread, "ADC": undithered}
+    return Errors(product, product + driven.bias, mean, frozen, {"cells": slow}, fresh)
+
+
+@dataclass(frozen=True)
+class _Driven:
+    """A group of a matrix and what drives it, a bias on the array included.
+
+    `weights` (rows, outputs), `patches` (n, rows), the digital `bias`, `volts` in units of v_read, and those of the
+    `pulses` with their weights.
+    """
+
+    weights: Array
+    patches: Array
+    bias: Array
+    volts: Array
+    pulses: Array
+    pulse_weights: list[float]
+
+    @classmethod
+    def of(cls, matrix: TiledMatrix, x: Array, group: int) -> _Driven:
+        drive, bias = matrix.drive, np.zeros(matrix.plan.outputs)
+        assert drive is not None
+        if matrix.bias is not None:
+            bias = matrix.bias[group].astype(np.float64)
+        weights = matrix.weights[group].astype(np.float64)
+        patches = gather(x.astype(np.float64), matrix.geometry(x.shape, group))
+        if matrix.bias_on_array:
+            weights = np.concatenate([weights, bias[None] / drive.limit])
+            patches = np.concatenate([patches, np.full((len(patches), 1), drive.limit)], axis=1)
+            bias = np.zeros_like(bias)
+        codes = input_codes(patches, drive)
+        volts = codes / drive.full_code
+        pulses = digits(codes, drive) if drive.rounds else volts[None]
+        base = 2**drive.digit_bits - 1 if drive.pulses > 1 else drive.full_code
+        pulse_weights = [base * 2.0 ** (drive.digit_bits * q) / drive.full_code for q in range(drive.pulses)]
+        return cls(weights, patches, bias, volts, pulses, pulse_weights)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Shares of the variance of each part of the read noise: drawn anew in each pulse, shared by reads, and between."""
+
+    alone: list[float]
+    lasting: list[float]
+    passing: list[float]
+
+    @classmethod
+    def of(cls, hardware: Hardware, reads: int) -> _Parts:
+        shares = [read_shares(hardware, part) for part in hardware.cell.read_noise.parts]
+        lasting = [shared_on_average(share, reads) for share in shares]
+        alone = [float(share[0]) for share in shares]
+        return cls(alone, lasting, [1 - a - b for a, b in zip(alone, lasting, strict=True)])
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """The cells of a slice `s` of a row tile, and how their currents become outputs.
+
+    `g` (polarities, rows, columns) are their mean conductances, `read` the variances of each part of their read noise;
+    `unit` (outputs,) is the output per siemens at full voltage.
+    """
+
+    seen: Reach
+    s: int
+    g: Array
+    read: list[Array]
+    unit: Array
+    reference: Array
+
+    @cached_property
+    def signed(self) -> Array:
+        """(rows, columns) siemens, those of a pair subtracted."""
+        signs = np.array([1.0, -1.0])[: len(self.g), None, None]
+        return (signs * self.seen.conductance[self.s]).sum(axis=0)
+
+    def noise(self, shares: list[float]) -> Array:
+        """Variance of the cells' conductances by these shares of the parts of their read noise."""
+        return np.sum([np.zeros_like(self.g), *(p * n for p, n in zip(shares, self.read, strict=True))], axis=0)
+
+    def makes(self, variance: Array, v: Array) -> Array:
+        """(rows, columns): variance of the current that one of the cells' conductances makes at voltages v."""
+        noise, rest = self.seen.noise[self.s], self.seen.rest[self.s]
+        return v**2 @ (variance * noise).sum(axis=0) + (variance * rest).sum(axis=(0, 1))
+
+    def columns(self, currents: Array) -> Array:
+        """Outputs: the reference column is taken off."""
+        out = currents[..., : len(self.unit)]
+        return (out - currents[..., self.reference] if self.reference.size else out) * self.unit
+
+    def variance(self, variances: Array) -> Array:
+        """Variances of outputs: that of the reference column is added."""
+        out = variances[..., : len(self.unit)]
+        return (out + variances[..., self.reference] if self.reference.size else out) * self.unit**2
+
+
+@dataclass(frozen=True)
+class _Sensing:
+    """What the sources of noise of sensing add to readings; currents in units of v_read."""
+
+    sources: list[NoiseSource]
+    fits: list[tuple[float, float]]
+    conditions: Conditions
+    amplifiers: int
+
+    @classmethod
+    def of(cls, hardware: Hardware) -> _Sensing:
+        sources, conditions = hardware.sensing.sources(), hardware.conditions
+        fits = [white_fit([source], conditions) for source in sources]
+        return cls(sources, fits, conditions, Periphery.of(hardware.tile, hardware.wires).amplifiers)
+
+    def noise(self, part: _Slice, v: Array) -> Iterator[tuple[str, Array]]:
+        """Variances (rows, columns) of the readings of a pulse, with the group of each source."""
+        current, unit = v @ part.signed, self.conditions.v_read**2
+        for source, (c0, c2) in zip(self.sources, self.fits, strict=True):
+            if source.shape is Shape.CELL:
+                yield source.group, c0 * part.seen.thermal[part.s] / unit + c2 * part.makes(part.g, v)
+            elif source.shape is Shape.GAIN:
+                yield source.group, source.amount(self.conditions) * current**2
+            elif source.shape in (Shape.COLUMN, Shape.READING):
+                many = self.amplifiers if source.shape is Shape.COLUMN else 1
+                yield source.group, np.full_like(current, many * source.amount(self.conditions) / unit)
 
 
 def undithered_share(noise: Array) -> Array:

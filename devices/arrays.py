@@ -1,8 +1,8 @@
 """What arrays of every kind have in common, so that each model of a cell is written once.
 
 Models get an array namespace `xp` beside their arrays: `numpy`, or `torch` where gradients are to flow. They use what
-both have under one name and with the same arguments (`xp.exp`, `xp.clip`, `xp.where`, `xp.full_like`, ...; a floor is
-``xp.clip(x, 0, None)``, as `torch.maximum` takes no numbers), no assignment in place, and these functions.
+both have under one name and with the same arguments (`xp.exp`, `xp.clip`, `xp.where`, `xp.full_like`, ...; not
+`xp.maximum`, as torch's takes no numbers), change no array that they are given, and use these functions.
 """
 
 from __future__ import annotations
@@ -15,6 +15,11 @@ from scipy.special import ndtr as scipy_ndtr
 
 Array = np.ndarray[Any, Any]  # or a tensor
 Namespace = Any  # `numpy` or `torch`
+
+
+def at_least(x: Array, low: float, xp: Namespace) -> Array:
+    """The larger of `x` and a number."""
+    return np.maximum(x, low) if xp is np else xp.clip(x, low, None)
 
 
 def interp(x: Array, at: Sequence[float], values: Sequence[float], xp: Namespace) -> Array:

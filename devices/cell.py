@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .arrays import Array, Namespace
+from .arrays import Array, Namespace, at_least
 from .config import Config, Name
 from .data import Fitted, Settings, outside
 from .drift import Drift, NoDrift
@@ -55,10 +55,10 @@ class Cell(Config):
             draw: gives the i-th normal numbers of a purpose, in the shape and dtype of `targets`.
         """
         errors = [draw("program", i) for i in range(self.programming.draws)]
-        g = xp.clip(self.programming.apply(targets, errors, conditions, xp), 0, None)
+        g = at_least(self.programming.apply(targets, errors, conditions, xp), 0, xp)
         if conditions.time_s > 0:
             changes = [draw("drift", i) for i in range(self.drift.draws)]
-            g = xp.clip(self.drift.apply(g, changes, conditions, xp), 0, None)
+            g = at_least(self.drift.apply(g, changes, conditions, xp), 0, xp)
         if self.stuck.any:
             g = self.stuck.apply(g, draw("stuck", 0), (self.g_min, self.g_max), xp)
         return g

@@ -15,7 +15,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from scipy.constants import elementary_charge
 from scipy.constants import k as boltzmann
 
-from .arrays import Array, Namespace, interp, sqrt
+from .arrays import Array, Namespace, at_least, interp, sqrt
 from .config import Config
 from .data import DataRange, Fitted
 from .parts import Conditions, check_part, kinds_of
@@ -62,7 +62,7 @@ class LogLinear(Config):
 
     def __call__(self, x: Array, xp: Namespace) -> Array:
         """f at `x` >= 0, in its shape and dtype."""
-        positive = xp.clip(x, xp.finfo(x.dtype).tiny, None)
+        positive = at_least(x, xp.finfo(x.dtype).tiny, xp)
         return xp.clip(self.offset + self.slope * xp.log(positive), self.low, self.high)
 
 
@@ -86,7 +86,7 @@ class PowerLawDrift(DriftModel, Fitted):
         """Conductances after `conditions.time_s` seconds."""
         growth = 1 + conditions.time_s / self.t_0
         x = g / self.g_ref
-        nu = xp.clip(self.mean(x, xp) + self.spread(x, xp) * normals[0], 0, None)
+        nu = at_least(self.mean(x, xp) + self.spread(x, xp) * normals[0], 0, xp)
         return g * growth**-nu
 
 
@@ -143,7 +143,7 @@ class TabulatedRelaxation(DriftModel, Fitted):
         change = sqrt(self._at(np.square(self.std), time_s, x, xp), xp) * normals[0]
         if self.shift is not None:
             change = change + self._at(self.shift, time_s, x, xp)
-        return xp.clip(g + self.g_ref * change, 0, None)
+        return at_least(g + self.g_ref * change, 0, xp)
 
     @property
     def measured(self) -> DataRange:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, SerializeAsAny
 from scipy.constants import elementary_charge
 
-from .arrays import Array, Namespace, ndtr, sqrt
+from .arrays import Array, Namespace, at_least, ndtr, sqrt
 from .data import Fitted
 from .parts import Conditions, check_part, kinds_of
 from .registry import Registry
@@ -55,14 +55,16 @@ class GaussianProgrammingModel(ProgrammingModel):
 
     def apply(self, g: Array, normals: Sequence[Array], conditions: Conditions, xp: Namespace) -> Array:
         """The target plus std times a normal number."""
-        return normals[0] * self.std(g, conditions, xp) + g
+        error = normals[0] * self.std(g, conditions, xp)
+        error += g
+        return error
 
     def outcomes(self, g: Array, conditions: Conditions, xp: Namespace) -> Iterator[tuple[Array, float]]:
         """As `Settling.outcomes`; only the target where no cell errs."""
         if bool((self.std(g, conditions, xp) != 0).any()):
             yield from super().outcomes(g, conditions, xp)
         else:
-            yield xp.clip(g, 0, None), 1.0
+            yield at_least(g, 0, xp), 1.0
 
     def moments(self, g: Array, conditions: Conditions, xp: Namespace) -> tuple[Array, Array]:
         """In closed form: for a = g / std the mean is a P + p, the mean square (a^2 + 1) P + a p, in units of std.
@@ -90,10 +92,14 @@ class PolynomialProgrammingError(GaussianProgrammingModel, Fitted):
     def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
         """Standard deviation in siemens."""
         x = g / self.g_ref
-        total = xp.full_like(x, self.coefficients[-1])
-        for coefficient in self.coefficients[-2::-1]:
-            total = total * x + coefficient
-        return xp.clip(total, 0, None)
+        *rest, last = self.coefficients
+        total: Any = last
+        if not rest:
+            return at_least(xp.full_like(x, total), 0, xp)
+        for coefficient in rest[::-1]:
+            total = total * x
+            total += coefficient
+        return at_least(total, 0, xp)
 
 
 class SaturatingProgrammingError(GaussianProgrammingModel, Fitted):

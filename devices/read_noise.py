@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from .arrays import Array, Namespace, sqrt
+from .arrays import Array, Namespace, at_least, sqrt
 from .data import Fitted
 from .memory import Memory, Spectrum, Telegraph, White, averaged
 from .parts import Conditions, Part, check_part, kinds_of
@@ -121,7 +121,7 @@ class PcmReadNoise(ReadNoiseSource, Fitted):
 
     def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
         """Standard deviation in siemens; 0 where `g` is 0."""
-        x = xp.clip(g / self.g_ref, xp.finfo(g.dtype).tiny, None)
+        x = at_least(g / self.g_ref, xp.finfo(g.dtype).tiny, xp)
         q = xp.clip(self.coefficient * x**-self.exponent, None, self.maximum)
         return g * q * math.sqrt(Spectrum(t_0=self.t_0).span(conditions))
 
@@ -206,14 +206,14 @@ class StringReadNoise(Measured):
         return self.sigma_vt * self.string.sensitivity(g, conditions.temperature, xp)
 
 
-Source = Annotated[ReadNoiseSource, kinds_of(ReadNoiseSource), SerializeAsAny()]
+ReadNoisePart = Annotated[ReadNoiseSource, kinds_of(ReadNoiseSource), SerializeAsAny()]
 
 
 class SumReadNoise(ReadNoiseModel):
     """Independent sources: variances add. How reads correlate depends on the cell, so ask each of the `parts`."""
 
     kind: Literal["sum"] = "sum"
-    parts: Annotated[tuple[Source, ...], Field(min_length=1, max_length=20)]
+    parts: Annotated[tuple[ReadNoisePart, ...], Field(min_length=1, max_length=20)]
 
     def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
         """Standard deviation in siemens."""

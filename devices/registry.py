@@ -75,16 +75,16 @@ class Registry(Generic[T]):
         Raises:
             ValueError: nothing has, with the names that there are; or an entry point that does not load.
         """
-        if name not in self._things:
+        if isinstance(name, str) and name not in self._things:
             for point in entry_points(group=self.group):
                 if point.name == name:
                     self._load(point)
-        if name not in self._things:
+        if not isinstance(name, str) or name not in self._things:
             raise ValueError(f"{self.what} must be one of {', '.join(self)}, got {brief(name)}")
         return self._things[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._things or any(name == other for other in self)
+        return isinstance(name, str) and (name in self._things or any(name == other for other in self))
 
     def __iter__(self) -> Iterator[str]:
         """All names: those added, in their order, then those of entry points not loaded yet."""

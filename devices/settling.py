@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .arrays import Array, Namespace
+from .arrays import Array, Namespace, at_least
 from .parts import Conditions, Part
 
 
@@ -45,7 +45,7 @@ class Settling(Part):
         """
         for normals, weight in normal_nodes(self.nodes, self.draws):
             settled = self.apply(g, [xp.full_like(g, n) for n in normals], conditions, xp)
-            yield xp.clip(settled, 0, None), weight
+            yield at_least(settled, 0, xp), weight
 
     def moments(self, g: Array, conditions: Conditions, xp: Namespace) -> tuple[Array, Array]:
         """Mean (siemens) and variance (S^2) of what cells end up with, in the shape and dtype of `g`.

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from scipy.constants import elementary_charge
 from scipy.constants import k as boltzmann
 
-from .arrays import Array, Namespace
+from .arrays import Array, Namespace, at_least
 from .config import Config
 from .units import Number, Ohm, Siemens, Volt
 
@@ -54,7 +54,7 @@ class NandString(Config):
                 f"v_overdrive must be at least {lowest:g} V at {temperature:g} K, below which no current is left, got "
                 f"{self.v_overdrive:g} V"
             )
-        part = xp.clip(1 - g * self.r_pass, 0, None)  # R_cell / R_string
+        part = at_least(1 - g * self.r_pass, 0, xp)  # R_cell / R_string
         per_y = self.g_ref / (1 - self.g_ref * self.r_pass) / y_ref  # conductance of the cell itself, g / part, over y
         with np.errstate(divide="ignore", over="ignore"):
             y = g / xp.where(part > 0, part, 1) / per_y

@@ -51,6 +51,7 @@ def test_what_is_registered_is_found_by_its_name(registry: Registry[Any]) -> Non
     assert registry["mine"] is mine
     assert "mine" in registry
     assert "yours" not in registry
+    assert [1] not in registry
     assert list(registry) == ["mine", "good", "self", "fails", "nothing", "missing"]
     assert len(registry) == 6
     assert registry.loaded() == {"mine": mine}
@@ -73,9 +74,10 @@ def test_entry_points_are_loaded_when_they_are_asked_for(registry: Registry[Any]
         ("missing", r"thing 'missing': its entry point things_of_others:bad does not load: AttributeError"),
         ("nothing", r"thing 'nothing': its entry point adds_nothing does not add it$"),
         ("other", r"thing must be one of good, self, fails, nothing, missing, got 'other'$"),
+        ([1], r"thing must be one of good, self, fails, nothing, missing, got \[1\]$"),
     ],
 )
-def test_what_cannot_be_found_is_one_line(registry: Registry[Any], name: str, message: str) -> None:
+def test_what_cannot_be_found_is_one_line(registry: Registry[Any], name: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         registry[name]
 
