@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ..devices.cell import Cell
 from ..devices.config import Config, Name, faults, one_line, plain
+from ..devices.parts import Conditions
 from ..devices.sensing import Sensing
 from ..devices.units import Number, Second, Whole, brief
 from .components import Cost
@@ -104,6 +105,11 @@ class Hardware(Config):
             self.replace({**overrides, "layers": {}})
         except ValueError as error:
             raise ValueError(f"layers.{pattern}: {error}") from error
+
+    @property
+    def conditions(self) -> Conditions:
+        """What its cells are read at."""
+        return self.sensing.conditions(self.time_s)
 
     @classmethod
     def preset(cls, name: str) -> Hardware:
