@@ -203,7 +203,7 @@ def fields() -> set[str]:
 def models(annotation: Any) -> list[Any]:
     """The models that a field may hold."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
+        return [annotation, *(kind for below in annotation.__subclasses__() for kind in models(below))]
     return [kind for part in getattr(annotation, "__args__", ()) for kind in models(part)]
 
 

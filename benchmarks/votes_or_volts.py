@@ -174,7 +174,7 @@ def memory_table(reads: int) -> pd.DataFrame:
                 means[k] = np.append(means[k], np.square(error[:k].mean(axis=0)).mean())
         part = at.cell.read_noise.parts[0]
         for k in MEMORY:
-            expected = left_of_mean(part, k, interval, t_read=at.sensing.t_read, time_s=HOUR)
+            expected = left_of_mean(part, k, interval, at.sensing.conditions(HOUR))
             found = means[k].mean() / means[1].mean()
             rows.append({"reads": k, "back_to_back": interval is not None, "predicted": expected, "measured": found})
     return pd.DataFrame(rows)

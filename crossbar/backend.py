@@ -51,8 +51,11 @@ class Sums(NamedTuple):
 class Backend(Protocol):
     """The arithmetic of tiles. The same call gives the same bits, on any number of threads."""
 
-    def normals(self, shape: tuple[int, int], first_row: int, key: Key) -> Array:
-        """Standard normals (rows, columns) float32 of the cells of word lines from `first_row` on."""
+    def normals(self, shape: tuple[int, int], place: tuple[int, int], key: Key) -> Array:
+        """Standard normals (rows, columns) float32 of the cells; place = (word line of the first row, plane).
+
+        The plane tells apart the normals of a cell that takes several.
+        """
 
     def add_cells(self, g: Array, std: Array, units: tuple[np.float32, np.float32, np.float32], sums: Sums) -> None:
         """Add cells of conductances g >= 0 and read noise std, both (rows, columns) float32, to what they are part of.

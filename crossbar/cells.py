@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import ndtr
 
 from .backend import Backend
 from .design import Design
@@ -75,27 +74,15 @@ class Drawn(Cells):
     copy: int = 0
 
     def settled(self, design: Design, targets: Array, place: Place, backend: Backend) -> Array:
-        """Programming error, then drift, then stuck cells; never negative."""
+        """Programming error, then drift, then stuck cells: see `Cell.settle`."""
         hardware, name = self.hardware, design.matrix.name
         seed = self.seed if hardware.seeds.program is None else hardware.seeds.program
         where = place.group, self.copy, place.slice, place.polarity
 
-        def normal(purpose: Purpose) -> Array:
-            return backend.normals(targets.shape, place.row, stream_key(seed, purpose, name, *where))
+        def draw(purpose: Purpose, which: int) -> Array:
+            return backend.normals(targets.shape, (place.row, which), stream_key(seed, purpose, name, *where))
 
-        g, cell, temperature = targets, hardware.cell, hardware.sensing.temperature
-        if cell.programming.kind != "none":
-            error = normal("program")
-            error *= cell.programming.std(g, temperature=temperature)
-            error += g
-            g = np.maximum(error, 0, out=error)
-        if hardware.time_s > 0 and cell.drift.kind != "none":
-            g = np.maximum(cell.drift.apply(g, hardware.time_s, normal("drift"), temperature=temperature), 0)
-        low, high = cell.stuck.at_g_min, cell.stuck.at_g_max
-        if low + high > 0:
-            u = ndtr(normal("stuck"))
-            g = np.where(u < low, cell.g_min, np.where(u >= 1 - high, cell.g_max, g))
-        return g.astype(np.float32, copy=False)
+        return hardware.cell.settle(targets, draw, hardware.conditions, np).astype(np.float32, copy=False)
 
     def aged(self, time_s: float) -> Drawn:
         return replace(self, hardware=self.hardware.replace({"time_s": time_s}))

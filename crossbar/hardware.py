@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ..devices.cell import Cell
 from ..devices.config import Config, Name, faults, one_line, plain
+from ..devices.parts import Conditions
 from ..devices.sensing import Sensing
 from ..devices.units import Number, Second, Whole, brief
 from .components import Cost
@@ -105,6 +106,11 @@ class Hardware(Config):
         except ValueError as error:
             raise ValueError(f"layers.{pattern}: {error}") from error
 
+    @property
+    def conditions(self) -> Conditions:
+        """What its cells are read at."""
+        return self.sensing.conditions(self.time_s)
+
     @classmethod
     def preset(cls, name: str) -> Hardware:
         """A configuration that comes with the package: `ideal`, `reram`, `pcm` or `nand`.
@@ -155,7 +161,14 @@ class Hardware(Config):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def save(self, path: str | Path) -> None:
-        """Write `dump()` to a file, which `load` reads back equal."""
+        """Write `dump()` to a file, which `load` reads back equal.
+
+        Raises:
+            ValueError: `path` is no path.
+            OSError: it cannot be written.
+        """
+        if not isinstance(path, (str, Path)):
+            raise ValueError(f"hardware file: expected a path, got {type(path).__name__}")
         Path(path).write_text(self.dump(), encoding="utf-8")
 
     def replace(self, fields: Mapping[str, Any]) -> Hardware:

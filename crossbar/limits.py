@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..devices.parts import Conditions
+from ..devices.settling import Settling
+from ..devices.sources import SensingNoise, Shape, white_fit
+
 if TYPE_CHECKING:
     from .hardware import Hardware
 
@@ -46,19 +50,21 @@ def check_numbers(hardware: Hardware) -> None:
 
 
 def _check_cell(hardware: Hardware) -> None:
-    cell, sensing, time_s = hardware.cell, hardware.sensing, hardware.time_s
+    cell, sensing, time_s, conditions = hardware.cell, hardware.sensing, hardware.time_s, hardware.conditions
     bound = CELL * cell.g_max
     ends = f"S at most ({CELL:g} g_max)"
     targets = np.linspace(cell.g_min, cell.g_max, 9, dtype=np.float32)
     with _names("cell.programming"):
-        error = cell.programming.std(targets, temperature=sensing.temperature)
-    _within("cell.programming: its standard deviation must be", error, bound, ends)
-    held = np.concatenate([targets, np.maximum(targets - SIGMAS * error, 0), targets + SIGMAS * error])
+        error = cell.programming.std(targets, conditions, np)
+        _within("its standard deviation must be", error, bound, ends)
+        reached = [_settled(cell.programming, targets, n, conditions) for n in (0.0, -SIGMAS, SIGMAS)]
+        held = np.maximum(np.concatenate([targets, *reached]), 0)
+        _within("its conductances must be", held, (1 + SIGMAS) * bound, ends)
     if time_s > 0:
 
         def later(g: Array, n: float) -> Array:
             with _names("cell.drift"):
-                return np.asarray(cell.drift.apply(g, time_s, np.full_like(g, n), temperature=sensing.temperature))
+                return _settled(cell.drift, g, n, conditions)
 
         aged = np.concatenate([later(held, n) for n in (-SIGMAS, 0.0, SIGMAS)])
         _within(f"cell.drift: conductances after time_s = {time_s:g} s must be", aged, bound, ends)
@@ -71,21 +77,45 @@ def _check_cell(hardware: Hardware) -> None:
         held = np.maximum(np.concatenate([held, aged]), 0)
     lags = np.array([0.0, 1.0, 64.0, 4096.0]) * (sensing.read_interval or 1.0)
     for part in cell.read_noise.parts:
-        read = {"v_read": sensing.v_read, "t_read": sensing.t_read, "temperature": sensing.temperature}
         with _names("cell.read_noise"):
-            noise = part.std(held, time_s=time_s, **read)
-            shared = part.correlation(lags, t_read=sensing.t_read, time_s=time_s)
+            noise = _alike(part.std(held, conditions, np), held, "std")
+            shared = part.correlation(lags, conditions)
         _within(f"cell.read_noise ({part.kind}): its standard deviation must be", noise, bound, ends)
         _within(f"cell.read_noise ({part.kind}): its correlation must be", shared, 1 + 1e-6, "at most 1")
 
 
+def _settled(part: Settling, g: Array, n: float, conditions: Conditions) -> Array:
+    """What a programming error or a drift makes of cells whose random numbers are all n."""
+    return _alike(part.apply(g, [np.full_like(g, n)] * part.draws, conditions, np), g, "apply")
+
+
+def _alike(found: Any, g: Array, method: str) -> Array:
+    """What a method of a part gives for conductances, if it has their shape and dtype."""
+    if not isinstance(found, np.ndarray) or (found.shape, found.dtype) != (g.shape, g.dtype):
+        what = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
+        raise ValueError(f"`{method}` must give {g.dtype} {g.shape} for conductances of that kind, got {what}")
+    return found
+
+
 def _check_sensing(hardware: Hardware) -> None:
     sensing, unit = hardware.sensing, hardware.sensing.v_read * hardware.cell.g_max
+    for source in sensing.noise:
+        _check_source(f"sensing.noise ({source.kind})", source, hardware.conditions)
     cells = sensing.white_cell_variance(hardware.cell.g_max, np.array([0.0, sensing.v_read]))
     for name, variance in (("amplifier_noise and capacitance", sensing.column_variance), ("thermal and shot", cells)):
         noise = np.sqrt(variance) / unit
         what = f"sensing: noise of {name} in t_read = {sensing.t_read:g} s, in units of v_read g_max, must be"
         _within(what, noise, CURRENT, "at most 1e+06")
+
+
+def _check_source(where: str, source: SensingNoise, conditions: Conditions) -> None:
+    """One that a user added: of a shape it may have, finite and not negative."""
+    if source.shape is Shape.CONDUCTANCE:
+        raise ValueError(f"{where}: noise of conductances is read noise: list it in cell.read_noise")
+    found = white_fit([source], conditions) if source.shape is Shape.CELL else (source.amount(conditions),)
+    if not (np.isfinite(found).all() and min(found) >= 0):
+        what = "c0 and c2 of its fit" if source.shape is Shape.CELL else "its amount"
+        raise ValueError(f"{where}: {what} must be finite and at least 0, got {', '.join(f'{f:g}' for f in found)}")
 
 
 def _check_converters(hardware: Hardware) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..devices.read_noise import Source
+from ..devices.memory import Correlated
 from .backend import Backend
 from .cells import Cells
 from .converters import Drive
@@ -150,7 +150,7 @@ def pack(
             measured[:, t] = gains_of(targets, tile.signed * unit, encoding, moments.take(rows))
         slow_std[:, :, rows] = np.sqrt(tile.slow)
         row_conductance[:, rows] = tile.supplied
-        white = amplifiers * sensing.column_variance + c0 * tile.thermal
+        white = amplifiers * sensing.column_variance + sensing.reading_variance + c0 * tile.thermal
         building.add(t, tile, white / (sensing.v_read * unit) ** 2 + tile.floor)
     planes = building.planes(encoding, measured, design.bias_of(group))
     return Packed(planes, row_conductance, assembly.histogram, slow_std, shares), measured
@@ -239,12 +239,12 @@ def slow_shares(hardware: Hardware) -> Array:
     return found[: None if shared else 0]
 
 
-def read_shares(hardware: Hardware, source: Source) -> Array:
+def read_shares(hardware: Hardware, source: Correlated) -> Array:
     """Shares of the variance of one source of read noise by how many reads they last: see `slow_noise.block_shares`."""
-    interval, t_read = hardware.sensing.read_interval, hardware.sensing.t_read
+    interval = hardware.sensing.read_interval
     if interval is None:
         return block_shares(lambda distance: np.zeros_like(distance))
-    return block_shares(lambda distance: source.correlation(distance * interval, t_read=t_read, time_s=hardware.time_s))
+    return block_shares(lambda distance: source.correlation(distance * interval, hardware.conditions))
 
 
 Largest = tuple[int, int] | tuple[None, None]

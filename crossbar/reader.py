@@ -92,7 +92,7 @@ class Reader:
             codes = hardware.adc.codes(design.signed_currents)
             step = (self.full_scale * codes.relative_step).astype(np.float32)
             low, high, centre = float(codes.low), float(codes.high), codes.centre
-        gain, supply = hardware.sensing.gain_noise**2, hardware.sensing.supply_noise
+        gain, supply = hardware.sensing.gain_variance, hardware.sensing.supply_variance**0.5
         integers = self.packed[0].planes.mean.dtype == np.int16
         return Circuit(
             pulses=drive.pulses,

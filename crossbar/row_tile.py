@@ -111,15 +111,13 @@ class Assembly:
         The latter are in units of g_max^2, and whole: what of them is new in each read is part of the former too.
         """
         hardware = self.cells.hardware
-        unit = np.float32(hardware.cell.g_max)
-        sensing, noise = hardware.sensing, hardware.cell.read_noise
-        read = {"v_read": sensing.v_read, "t_read": sensing.t_read, "temperature": sensing.temperature}
+        unit, noise = np.float32(hardware.cell.g_max), hardware.cell.read_noise
         slow = np.zeros((len(self.shares), *g.shape), dtype=np.float32)
         if not len(slow):
-            return noise.std(g, time_s=hardware.time_s, **read), slow
+            return noise.std(g, hardware.conditions, np), slow
         fresh = np.zeros_like(g)
         for p, part in enumerate(noise.parts):
-            slow[p] = (part.std(g, time_s=hardware.time_s, **read) / unit) ** 2
+            slow[p] = (part.std(g, hardware.conditions, np) / unit) ** 2
             fresh += self.shares[p, 0].astype(np.float32) * slow[p]
         return np.sqrt(fresh) * unit, slow
 

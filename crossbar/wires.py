@@ -9,6 +9,7 @@ effective conductances G_eff that do not depend on V.
 
 from __future__ import annotations
 
+import math
 import threading
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..devices.nonlinearity import Linear
+from ..devices.parts import Conditions
 from .kernels.dissect import effective
 from .kernels.wires import correct, factor_bit_lines, factor_word_lines, solve_bit_lines, solve_inputs
 from .lines import Lines
@@ -36,8 +38,8 @@ _rooms = threading.local()
 class Law(Protocol):
     """How the current of a cell follows its voltage: see `mho.devices.nonlinearity`."""
 
-    def current(self, v: Array, *, v_read: float) -> Array: ...
-    def slope(self, v: Array, *, v_read: float) -> Array: ...
+    def current(self, v: Array, conditions: Conditions, xp: Any) -> Array: ...
+    def slope(self, v: Array, conditions: Conditions, xp: Any) -> Array: ...
 
 
 class Solution(NamedTuple):
@@ -57,6 +59,7 @@ def read(
     voltages: bool = False,
     law: Law | None = None,
     v_read: float = 0.2,
+    temperature: float = 300.0,
     **ends: Any,
 ) -> Array | Solution:
     """Currents into the sense amplifiers. Their relative error is below 1e-9 for wires up to 100 ohm and 512 lines.
@@ -69,6 +72,7 @@ def read(
         law: how the current of a cell follows its voltage, as the `nonlinearity` of a cell; None for Ohm's law. Lines
             then need resistance.
         v_read: volts at which the cells have the conductances g.
+        temperature: of the cells, in kelvins, for laws that know it.
 
     Returns:
         (n,) amperes, or (n, p).
@@ -90,9 +94,10 @@ def read(
             return network.effective.T @ v
         word, bit, currents = network.solve_all(inputs, keep=voltages)
     else:
-        nodes = [network.solve_nonlinear(x, law, v_read) for x in inputs]
+        conditions = Conditions(v_read=v_read, t_read=math.inf, temperature=temperature)
+        nodes = [network.solve_nonlinear(x, law, conditions) for x in inputs]
         word, bit = (np.stack(part) for part in zip(*nodes, strict=True))
-        currents = (network.g * law.current(word - bit, v_read=v_read)).sum(axis=1)
+        currents = (network.g * law.current(word - bit, conditions, np)).sum(axis=1)
     if not voltages:
         return currents.T.reshape(-1, *v.shape[1:])
     word, bit = (np.moveaxis(part, 0, -1).reshape(*network.g.shape, *v.shape[1:]) for part in (word, bit))
@@ -201,7 +206,7 @@ class Network:
             x = np.linalg.solve(self._loaded, self._driven * v + pushed)
         return np.repeat(x[:, None], n, axis=1), self._bit_lines(x, u)
 
-    def solve_nonlinear(self, v: Array, law: Law, v_read: float) -> tuple[Array, Array]:
+    def solve_nonlinear(self, v: Array, law: Law, conditions: Conditions) -> tuple[Array, Array]:
         """As `solve`, for cells of this law, by Newton's method: each step is a linear circuit.
 
         Raises:
@@ -216,14 +221,14 @@ class Network:
 
         def left_over(word: Array, bit: Array) -> tuple[Array, Array]:
             """Currents into the nodes that nothing takes."""
-            cells = self.g * law.current(word - bit, v_read=v_read)
+            cells = self.g * law.current(word - bit, conditions, np)
             along = np.diff(word, axis=1, prepend=v[:, None], append=v[:, None]) * sw
             down = np.diff(bit, axis=0, prepend=0, append=0) * sb[:, None]
             return np.diff(along, axis=1) - cells, np.diff(down, axis=0) + cells
 
         wrong = left_over(word, bit)
         for _ in range(NEWTON_STEPS):
-            step = Network(self.g * law.slope(word - bit, v_read=v_read), lines)._correction(wrong)
+            step = Network(self.g * law.slope(word - bit, conditions, np), lines)._correction(wrong)
             before, part = sum(float(np.square(w).sum()) for w in wrong), 1.0
             while True:
                 new = word + part * step[0], bit + part * step[1]

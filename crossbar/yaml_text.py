@@ -128,6 +128,8 @@ def read_yaml(path: str | Path, where: str) -> Any:
     try:
         with Path(path).open(encoding="utf-8") as file:
             text = file.read(TEXT + 1)
+    except TypeError:
+        raise ValueError(f"{where}: expected a path, got {type(path).__name__}") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{where}: {getattr(error, 'strerror', None) or error}") from error
     return parse_yaml(text, where)

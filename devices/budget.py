@@ -6,24 +6,21 @@ array, each against the read voltage; `Budget.coefficients` is the closed form S
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import Field
-from scipy.constants import elementary_charge
-from scipy.constants import k as boltzmann
 
+from .arrays import Array
 from .cell import Cell
 from .config import Config
 from .data import Fitted, Setting, outside, warn
-from .read_noise import SourceReadNoise
+from .parts import Conditions
 from .sensing import Sensing
+from .sources import CellNoise, NoiseSource, Powers, Shape, in_order
 from .units import Ampere, Volt, Whole
-
-Array = np.ndarray[Any, Any]
-Powers = tuple[float, float, float]
 
 
 class Converter(Config):
@@ -57,7 +54,6 @@ class Column:
     x: Array
     cell: Cell
     sensing: Sensing
-    converter: Converter | None
     time_s: float
 
     @property
@@ -65,130 +61,65 @@ class Column:
         """Mean square of the current over V^2, in S^2."""
         return float(np.mean((self.x @ self.g) ** 2))
 
+    def variance(self, source: NoiseSource, v: float) -> float:
+        """Variance of the current by one source in A^2, at a read voltage `v`: the mean over samples and columns."""
+        conditions = self._at(v)
+        if source.shape is Shape.CELL:
+            return float(source.per_siemens(v * self.x, conditions).mean(axis=0) @ self.g.mean(axis=1))
+        if isinstance(source, CellNoise):
+            std = source.part.std(self.g, conditions, np)
+            return float(v**2 * (self.x**2).mean(axis=0) @ (std**2).mean(axis=1))
+        if source.shape in (Shape.SUPPLY, Shape.GAIN):
+            return source.amount(conditions) * self.signal * v**2
+        return source.amount(conditions)
 
-class Source:
-    """One source of noise: its variance in A^2, and the same as coefficients of (1, V, V^2).
+    def powers(self, source: NoiseSource) -> Powers:
+        """The same as coefficients of (1, V, V^2), in A^2, A^2/V and A^2/V^2, at voltages well above 2 k T / q.
 
-    `multiplicative` sources grow as V^2, with the signal. The others are additive.
-    """
-
-    name: str
-    multiplicative = False
-
-    def variance(self, column: Column, v: float) -> float:
-        """Variance of a column's current in A^2 at a read voltage `v`, the mean over samples and columns."""
-        a, b, c = self.powers(column)
-        return a + b * v + c * v**2
-
-    def powers(self, column: Column) -> Powers:
-        """Coefficients in A^2, A^2/V and A^2/V^2."""
-        raise NotImplementedError
-
-
-class Thermal(Source):
-    """4 k T sum(g) B (Nyquist 1928, Phys. Rev. 32:110): all cells of the column, driven or not."""
-
-    name = "thermal"
-
-    def powers(self, column: Column) -> Powers:
-        s = column.sensing
-        return 4 * boltzmann * s.temperature * s.bandwidth * column.g.sum(axis=0).mean() * s.thermal, 0.0, 0.0
-
-
-class Shot(Source):
-    """4 k T g F (u coth u - 1) B, u = q |v| / 2 k T: what a current adds to thermal noise (Blanter and Buettiker 2000).
-
-    At qV >> 2kT it is 2 q I F B, less the F parts of thermal noise that the cells carrying a current have lost; the
-    coefficients say that.
-    """
-
-    name = "shot"
-
-    def variance(self, column: Column, v: float) -> float:
-        s = column.sensing.model_copy(update={"thermal": False})
-        return float(s.white_cell_variance(1.0, v * column.x).mean(axis=0) @ column.g.mean(axis=1))
-
-    def powers(self, column: Column) -> Powers:
-        s, g = column.sensing, column.g.mean(axis=1)
-        scale = s.shot * s.fano * s.bandwidth
-        driven = (column.x != 0).mean(axis=0) @ g
-        a = -4 * boltzmann * s.temperature * driven * scale
-        return a, 2 * elementary_charge * (np.abs(column.x).mean(axis=0) @ g) * scale, 0.0
-
-
-@dataclass(frozen=True)
-class CellNoise(Source):
-    """sum_i V_i^2 s(g_i)^2: conductance noise of independent cells, one `part` of the cell's read noise."""
-
-    part: SourceReadNoise
-    multiplicative = True
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        return f"cell, {self.part.kind}"
-
-    def variance(self, column: Column, v: float) -> float:
-        s = column.sensing
-        std = self.part.std(column.g, v_read=v, t_read=s.t_read, time_s=column.time_s, temperature=s.temperature)
-        return float(v**2 * (column.x**2).mean(axis=0) @ (std**2).mean(axis=1))
-
-    def powers(self, column: Column) -> Powers:
-        low, high = self.variance(column, 1e-3) * 1e6, self.variance(column, 1.0)
+        Raises:
+            ValueError: read noise that is not proportional to the current, which has none.
+        """
+        if source.shape is Shape.CELL:
+            g, x, idle = self.g.mean(axis=1), np.abs(self.x), self.x == 0
+            a, b, c = source.powers(self._at(1.0))
+            resting = float(source.per_siemens(np.zeros(1), self._at(1.0))[0])
+            a = a * ((~idle).mean(axis=0) @ g) + resting * (idle.mean(axis=0) @ g)
+            return float(a), float(b * (x.mean(axis=0) @ g)), float(c * ((x**2).mean(axis=0) @ g))
+        if not source.multiplicative:
+            return self.variance(source, 1.0), 0.0, 0.0
+        low, high = self.variance(source, 1e-3) * 1e6, self.variance(source, 1.0)
         if abs(low - high) > 1e-9 * high:
-            raise ValueError(f"cell.read_noise of kind {self.part.kind!r} is not proportional to V: no closed form")
+            kind = f"cell.read_noise of kind {source.part.kind!r}" if isinstance(source, CellNoise) else source.name
+            raise ValueError(f"{kind} is not proportional to V: no closed form")
         return 0.0, 0.0, high
 
-
-class Amplifier(Source):
-    """i_n^2 B: white current noise at the input of the sense amplifier."""
-
-    name = "amplifier"
-
-    def powers(self, column: Column) -> Powers:
-        return column.sensing.amplifier_variance, 0.0, 0.0
-
-
-class Reset(Source):
-    """k T C / t_read^2: the charge that the reset of an integrator leaves, over the time it integrates."""
-
-    name = "kTC"
-
-    def powers(self, column: Column) -> Powers:
-        return column.sensing.reset_variance, 0.0, 0.0
+    def _at(self, v: float) -> Conditions:
+        return replace(self.sensing.conditions(self.time_s), v_read=v)
 
 
 @dataclass(frozen=True)
-class Quantisation(Source):
+class Quantisation(NoiseSource):
     """LSB^2 / 12 (Bennett 1948, Bell Syst. Tech. J. 27:446), for currents that spread over many levels."""
 
-    multiplicative: bool
-    name = "quantisation"
+    converter: Converter | None
+    shape = Shape.READING
 
-    def powers(self, column: Column) -> Powers:
-        if column.converter is None:
-            return 0.0, 0.0, 0.0
-        variance, tracks = column.converter.step**2 / 12, column.converter.tracks
-        return (variance, 0.0, 0.0) if tracks is None else (0.0, 0.0, variance / tracks**2)
+    @property
+    def name(self) -> str:
+        """In budgets."""
+        return "quantisation"
 
+    @property
+    def multiplicative(self) -> bool:
+        """Whether the range moves with the voltage."""
+        return self.converter is not None and self.converter.tracks is not None
 
-class Supply(Source):
-    """(supply_noise I)^2: the read voltage itself, common to all columns of a read."""
-
-    name = "supply"
-    multiplicative = True
-
-    def powers(self, column: Column) -> Powers:
-        return 0.0, 0.0, column.sensing.supply_noise**2 * column.signal
-
-
-class Gain(Source):
-    """(gain_noise I)^2: the gain of a column's sense amplifier."""
-
-    name = "gain"
-    multiplicative = True
-
-    def powers(self, column: Column) -> Powers:
-        return 0.0, 0.0, column.sensing.gain_noise**2 * column.signal
+    def amount(self, conditions: Conditions) -> float:
+        """Variance in A^2."""
+        if self.converter is None:
+            return 0.0
+        variance, tracks = self.converter.step**2 / 12, self.converter.tracks
+        return variance if tracks is None else variance / tracks**2 * conditions.v_read**2
 
 
 @dataclass(frozen=True)
@@ -222,7 +153,7 @@ class Budget:
     multiplicative: frozenset[str]
     signal: Array
     energy: Array
-    sources: tuple[Source, ...]
+    sources: tuple[NoiseSource, ...]
     column: Column
 
     @property
@@ -259,7 +190,7 @@ class Budget:
         Raises:
             ValueError: read noise that is not proportional to the current, which has none.
         """
-        a, b, c = np.sum([source.powers(self.column) for source in self.sources], axis=0)
+        a, b, c = np.sum([self.column.powers(source) for source in self.sources], axis=0)
         return Coefficients(self.column.signal, float(a), float(b), float(c))
 
     def columns(self) -> dict[str, Array]:
@@ -317,16 +248,14 @@ def budget(
     v = np.atleast_1d(_finite("v_read", v_read))
     if v.ndim != 1 or not (v > 0).all():
         raise ValueError(f"v_read must be a voltage above 0 or a list of them, got {v.min():g} V in shape {v.shape}")
-    column = Column(g, x, cell, sensing, converter, time_s)
+    column = Column(g, x, cell, sensing, time_s)
     warn(_extrapolations(column, v))
     if column.signal == 0:
         raise ValueError("g and x must carry a current, got none")
-    tracking = converter is not None and converter.tracks is not None
-    parts = [CellNoise(part) for part in cell.read_noise.parts if part.kind != "none"]
-    sources = (Thermal(), Shot(), *parts, Amplifier(), Reset(), Quantisation(tracking), Supply(), Gain())
+    sources = in_order([*sensing.sources(cell.read_noise), Quantisation(converter)])
     variances: dict[str, Array] = {}
     for source in sources:
-        variance = np.array([source.variance(column, float(voltage)) for voltage in v])
+        variance = np.array([column.variance(source, float(voltage)) for voltage in v])
         variances[source.name] = variances.get(source.name, 0.0) + variance
     power = (x**2).mean(axis=0) @ g.sum(axis=1)
     return Budget(
@@ -335,7 +264,7 @@ def budget(
         multiplicative=frozenset(source.name for source in sources if source.multiplicative),
         signal=column.signal * v**2,
         energy=power * v**2 * sensing.t_read,
-        sources=sources,
+        sources=tuple(sources),
         column=column,
     )
 
@@ -350,12 +279,12 @@ def _extrapolations(column: Column, v: Array) -> list[str]:
         "time": [Setting("time_s", column.time_s)],
         "temperature": [Setting("sensing.temperature", sensing.temperature)],
     }
-    found = []
+    found: list[str] = []
     for part in cell.read_noise.parts:
         if isinstance(part, Fitted):
             data = part.measured
             if data.conductance is not None:
-                spread = 6 * cell.programming.std(np.array(data.conductance), temperature=sensing.temperature)
+                spread = 6 * cell.programming.std(np.array(data.conductance), sensing.conditions(), np)
                 reached = (max(data.conductance[0] - spread[0], 0.0), data.conductance[1] + spread[1])
                 data = data.model_copy(update={"conductance": reached})
             found += outside(f"cell.read_noise ({part.kind})", data, ends)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from .arrays import Array, Namespace, at_least
 from .config import Config, Name
 from .data import Fitted, Settings, outside
 from .drift import Drift, NoDrift
 from .nonlinearity import Linear, Nonlinearity
+from .parts import Conditions
 from .programming import NoProgrammingError, Programming
 from .read_noise import NoReadNoise, ReadNoise
 from .stuck import Stuck
 from .units import Siemens, Volt, Whole
+
+Draw = Callable[[Literal["program", "drift", "stuck"], int], Array]
 
 
 class Cell(Config):
@@ -40,6 +45,23 @@ class Cell(Config):
         if self.g_min >= self.g_max:
             raise ValueError(f"g_min must be below g_max, got g_min = {self.g_min:g} S and g_max = {self.g_max:g} S")
         return self
+
+    def settle(self, targets: Array, draw: Draw, conditions: Conditions, xp: Namespace) -> Array:
+        """Conductances of cells programmed to `targets` (siemens), at `conditions.time_s`, in their shape.
+
+        Programming error, then drift, then stuck cells; never negative.
+
+        Args:
+            draw: gives the i-th normal numbers of a purpose, in the shape and dtype of `targets`.
+        """
+        errors = [draw("program", i) for i in range(self.programming.draws)]
+        g = at_least(self.programming.apply(targets, errors, conditions, xp), 0, xp)
+        if conditions.time_s > 0:
+            changes = [draw("drift", i) for i in range(self.drift.draws)]
+            g = at_least(self.drift.apply(g, changes, conditions, xp), 0, xp)
+        if self.stuck.any:
+            g = self.stuck.apply(g, draw("stuck", 0), (self.g_min, self.g_max), xp)
+        return g
 
     def extrapolations(self, settings: Settings, *, time_s: float) -> list[str]:
         """Where its models are used outside their data, a line each; `settings` are what they are used at.

@@ -1,45 +1,48 @@
 """Drift and relaxation: what becomes of a programmed conductance with time.
 
-Each model has `apply(g, time_s, normal, *, temperature)`: the conductances `time_s` seconds after programming ended (0:
-as programmed) in an array at `temperature` kelvins, with the randomness passed in as standard normal numbers, one per
-cell. It is frozen: one draw describes a cell for all times.
+`DriftModel` says what a kind must have.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 from scipy.constants import elementary_charge
 from scipy.constants import k as boltzmann
 
+from .arrays import Array, Namespace, at_least, interp, sqrt
 from .config import Config
 from .data import DataRange, Fitted
+from .parts import Conditions, check_part, kinds_of
+from .registry import Registry
+from .settling import Settling
 from .units import ElectronVolt, Kelvin, Number, Second, Siemens
 
-Array = np.ndarray[Any, Any]
 Coefficient = Annotated[Number, Field(ge=-1000, le=1000)]
 Ratio = Annotated[Number, Field(ge=0, le=1000)]
 Rows = Field(max_length=1000)
 
 
-def _checked(time_s: float) -> float:
-    if not time_s >= 0:
-        raise ValueError(f"time_s must be at least 0 seconds after programming, got {time_s}")
-    return time_s
+class DriftModel(Settling):
+    """What becomes of programmed conductances in `conditions.time_s` seconds: `apply` gives `g` itself at time 0."""
+
+    registry: ClassVar[Registry[Any]] = Registry("drift", "mho.drift", check_part)
+    nodes: ClassVar[int] = 9
 
 
-class NoDrift(Config):
+class NoDrift(DriftModel):
     """Conductances stay as programmed."""
 
     kind: Literal["none"] = "none"
+    draws: ClassVar[int] = 0
 
-    def apply(self, g: Array, time_s: float, normal: Array, *, temperature: float) -> Array:
-        """`g` itself. Raises ValueError for a negative time."""
-        _checked(time_s)
+    def apply(self, g: Array, normals: Sequence[Array], conditions: Conditions, xp: Namespace) -> Array:
+        """`g` itself."""
         return g
 
 
@@ -57,13 +60,13 @@ class LogLinear(Config):
             raise ValueError(f"low must not exceed high, got low = {self.low} and high = {self.high}")
         return self
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, xp: Namespace) -> Array:
         """f at `x` >= 0, in its shape and dtype."""
-        positive = np.maximum(x, np.finfo(x.dtype).tiny)
-        return np.clip(self.offset + self.slope * np.log(positive), self.low, self.high)
+        positive = at_least(x, xp.finfo(x.dtype).tiny, xp)
+        return xp.clip(self.offset + self.slope * xp.log(positive), self.low, self.high)
 
 
-class PowerLawDrift(Fitted):
+class PowerLawDrift(DriftModel, Fitted):
     """Structural relaxation of phase-change cells: G(t) = G_0 (1 + t / t_0)^-nu.
 
     G_0 is the conductance at the verifying read, t_0 seconds after the last programming pulse; t counts from that read.
@@ -79,19 +82,15 @@ class PowerLawDrift(Fitted):
     mean: LogLinear
     spread: LogLinear
 
-    def apply(self, g: Array, time_s: float, normal: Array, *, temperature: float) -> Array:
-        """Conductances `g` (siemens) after `time_s` seconds, in their shape and dtype; `normal` has the shape of `g`.
-
-        Raises:
-            ValueError: negative time.
-        """
-        growth = 1 + _checked(time_s) / self.t_0
+    def apply(self, g: Array, normals: Sequence[Array], conditions: Conditions, xp: Namespace) -> Array:
+        """Conductances after `conditions.time_s` seconds."""
+        growth = 1 + conditions.time_s / self.t_0
         x = g / self.g_ref
-        nu = np.maximum(self.mean(x) + self.spread(x) * normal, 0)
+        nu = at_least(self.mean(x, xp) + self.spread(x, xp) * normals[0], 0, xp)
         return g * growth**-nu
 
 
-class TabulatedRelaxation(Fitted):
+class TabulatedRelaxation(DriftModel, Fitted):
     """Measured relaxation: the mean moves by shift(g, t), and cells spread around it by std(g, t).
 
     `std` and `shift` (None: no shift) have a row per time and a column per conductance, and count from programming on;
@@ -129,24 +128,22 @@ class TabulatedRelaxation(Fitted):
             )
         return self
 
-    def apply(self, g: Array, time_s: float, normal: Array, *, temperature: float) -> Array:
-        """Conductances `g` (siemens) after `time_s` seconds, never negative, in their shape and dtype.
-
-        `normal` has the shape of `g`.
+    def apply(self, g: Array, normals: Sequence[Array], conditions: Conditions, xp: Namespace) -> Array:
+        """Conductances after `conditions.time_s` seconds, never negative.
 
         Raises:
-            ValueError: a time that is negative or beyond the table.
+            ValueError: a time beyond the table.
         """
-        pace = self.pace(temperature)
-        if _checked(time_s) * pace > self.times[-1]:
-            last = f"{self.times[-1] / pace:g} s at {temperature:g} K"
+        time_s, pace = conditions.time_s, self.pace(conditions.temperature)
+        if time_s * pace > self.times[-1]:
+            last = f"{self.times[-1] / pace:g} s at {conditions.temperature:g} K"
             raise ValueError(f"time_s must be at most {last}, where the drift data end, got {time_s:g}")
         time_s *= pace
         x = g / self.g_ref
-        change = np.sqrt(self._at(np.square(self.std), time_s, x)) * normal
+        change = sqrt(self._at(np.square(self.std), time_s, x, xp), xp) * normals[0]
         if self.shift is not None:
-            change = change + self._at(self.shift, time_s, x)
-        return np.maximum(g + self.g_ref * change, 0).astype(g.dtype, copy=False)
+            change = change + self._at(self.shift, time_s, x, xp)
+        return at_least(g + self.g_ref * change, 0, xp)
 
     @property
     def measured(self) -> DataRange:
@@ -164,13 +161,13 @@ class TabulatedRelaxation(Fitted):
         exponent = self.activation * elementary_charge / boltzmann * (1 / self.t_data - 1 / temperature)
         return math.exp(min(exponent, 700.0))  # beyond, any time is too long
 
-    def _at(self, table: Any, time_s: float, x: Array) -> Array:
+    def _at(self, table: Any, time_s: float, x: Array, xp: Namespace) -> Array:
         """A table interpolated at one time and at relative conductances `x`."""
         ages = [math.log1p(t / self.t_0) for t in (0.0, *self.times)]
         rows = np.vstack([np.zeros(len(self.conductances)), table])
         age = math.log1p(time_s / self.t_0)
         row = [np.interp(age, ages, column) for column in rows.T]
-        return np.interp(x, self.conductances, row).astype(x.dtype, copy=False)
+        return interp(x, self.conductances, row, xp)
 
 
-Drift = Annotated[NoDrift | PowerLawDrift | TabulatedRelaxation, Field(discriminator="kind")]
+Drift = Annotated[DriftModel, kinds_of(DriftModel), SerializeAsAny()]

@@ -1,37 +1,84 @@
 """Programming error: how far from its target a cell ends up after write and verify.
 
-Each model has `std(g, *, temperature)`: the standard deviation of a Gaussian error, in siemens, for target conductances
-`g` (siemens), in their shape and dtype, at `temperature` kelvins.
+`ProgrammingModel` says what a kind must have; one whose error is Gaussian derives from `GaussianProgrammingModel`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 from scipy.constants import elementary_charge
 
-from .config import Config
+from .arrays import Array, Namespace, at_least, ndtr, sqrt
 from .data import Fitted
+from .parts import Conditions, check_part, kinds_of
+from .registry import Registry
+from .settling import Settling
 from .string import NandString
 from .units import Farad, Siemens, Volt
 
-Array = np.ndarray[Any, Any]
+
+class ProgrammingModel(Settling):
+    """What programming makes of target conductances: `apply` is called with them, and with `conditions` at time 0."""
+
+    registry: ClassVar[Registry[Any]] = Registry("programming error", "mho.programming", check_part)
+
+    def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
+        """Standard deviation in siemens for target conductances `g` (siemens), in their shape and dtype."""
+        return sqrt(self.moments(g, conditions, xp)[1], xp)
 
 
-class NoProgrammingError(Config):
+class NoProgrammingError(ProgrammingModel):
     """Cells take exactly the conductance they are given."""
 
     kind: Literal["none"] = "none"
+    draws: ClassVar[int] = 0
 
-    def std(self, g: Array, *, temperature: float) -> Array:
-        """Zeros of the shape of `g`."""
-        return np.zeros_like(g)
+    def apply(self, g: Array, normals: Sequence[Array], conditions: Conditions, xp: Namespace) -> Array:
+        """`g` itself."""
+        return g
 
 
-class PolynomialProgrammingError(Fitted):
+class GaussianProgrammingModel(ProgrammingModel):
+    """A Gaussian error around the target, cut off at 0."""
+
+    @abstractmethod
+    def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
+        """Standard deviation in siemens for target conductances `g` (siemens), in their shape and dtype.
+
+        It is that before errors below 0 are cut off.
+        """
+
+    def apply(self, g: Array, normals: Sequence[Array], conditions: Conditions, xp: Namespace) -> Array:
+        """The target plus std times a normal number."""
+        error = normals[0] * self.std(g, conditions, xp)
+        error += g
+        return error
+
+    def outcomes(self, g: Array, conditions: Conditions, xp: Namespace) -> Iterator[tuple[Array, float]]:
+        """As `Settling.outcomes`; only the target where no cell errs."""
+        if bool((self.std(g, conditions, xp) != 0).any()):
+            yield from super().outcomes(g, conditions, xp)
+        else:
+            yield at_least(g, 0, xp), 1.0
+
+    def moments(self, g: Array, conditions: Conditions, xp: Namespace) -> tuple[Array, Array]:
+        """In closed form: for a = g / std the mean is a P + p, the mean square (a^2 + 1) P + a p, in units of std.
+
+        p and P are the density and the distribution of a normal number at a.
+        """
+        std = self.std(g, conditions, xp)
+        unit = xp.where(std > 0, std, 1)
+        a = xp.clip(g / unit, None, 1e3)  # beyond, nothing is cut off
+        raised = xp.exp(-xp.square(a) / 2) / math.sqrt(2 * math.pi) - a * ndtr(-a, xp)  # by what is cut off
+        return g + std * raised, xp.square(std) * (ndtr(a, xp) - raised * (a + raised))
+
+
+class PolynomialProgrammingError(GaussianProgrammingModel, Fitted):
     """std(g) = max(sum_k c_k (g / g_ref)^k, 0): coefficients c_k and g_ref in siemens, the constant term first.
 
     A fit to measured arrays: ReRAM of Wan et al. 2022 (Nature 608:504, Extended Data Fig. 3) and of Milo et al. 2021
@@ -42,17 +89,20 @@ class PolynomialProgrammingError(Fitted):
     coefficients: Annotated[tuple[Siemens, ...], Field(min_length=1, max_length=20)]
     g_ref: Annotated[Siemens, Field(gt=0)]
 
-    def std(self, g: Array, *, temperature: float) -> Array:
+    def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
         """Standard deviation in siemens."""
         x = g / self.g_ref
-        total = np.full_like(x, self.coefficients[-1])
-        for coefficient in self.coefficients[-2::-1]:
-            total *= x
+        *rest, last = self.coefficients
+        total: Any = last
+        if not rest:
+            return at_least(xp.full_like(x, total), 0, xp)
+        for coefficient in rest[::-1]:
+            total = total * x
             total += coefficient
-        return np.maximum(total, 0, out=total)
+        return at_least(total, 0, xp)
 
 
-class SaturatingProgrammingError(Fitted):
+class SaturatingProgrammingError(GaussianProgrammingModel, Fitted):
     """std(g) = s_max (1 - exp(-g / g_0)), with s_max and g_0 in siemens.
 
     Charge-trap cells: the error vanishes with the current and levels off (Agrawal et al. 2022, IEDM 21.7, Fig. 10a).
@@ -62,12 +112,12 @@ class SaturatingProgrammingError(Fitted):
     s_max: Annotated[Siemens, Field(ge=0)]
     g_0: Annotated[Siemens, Field(gt=0)]
 
-    def std(self, g: Array, *, temperature: float) -> Array:
+    def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
         """Standard deviation in siemens for `g` >= 0."""
-        return -self.s_max * np.expm1(-g / self.g_0)
+        return -self.s_max * xp.expm1(-g / self.g_0)
 
 
-class IncrementalProgrammingError(Fitted):
+class IncrementalProgrammingError(GaussianProgrammingModel, Fitted):
     """Pulses that raise the threshold voltage by `v_step` each, until it passes the level of the cell.
 
     The last pulse overshoots by anything up to a step, V_step / sqrt(12) (Suh et al. 1995, IEEE J. Solid-State Circuits
@@ -88,12 +138,9 @@ class IncrementalProgrammingError(Fitted):
         injection = 0.0 if self.c_pp is None else elementary_charge * self.v_step / self.c_pp
         return math.sqrt(self.v_step**2 / 12 + injection)
 
-    def std(self, g: Array, *, temperature: float) -> Array:
+    def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
         """Standard deviation in siemens."""
-        return self.sigma_vt * self.string.sensitivity(g, temperature=temperature)
+        return self.sigma_vt * self.string.sensitivity(g, conditions.temperature, xp)
 
 
-Programming = Annotated[
-    NoProgrammingError | PolynomialProgrammingError | SaturatingProgrammingError | IncrementalProgrammingError,
-    Field(discriminator="kind"),
-]
+Programming = Annotated[ProgrammingModel, kinds_of(ProgrammingModel), SerializeAsAny()]

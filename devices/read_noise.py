@@ -1,67 +1,83 @@
 """Read noise of a cell: how much its conductance differs from one read to the next.
 
-Each model has `std(g, *, v_read, t_read, time_s, temperature)`: the standard deviation in siemens for conductances `g`
-(siemens), in their shape and dtype, read at `v_read` volts for `t_read` seconds, `time_s` seconds after programming
-ended, at `temperature` kelvins. Noise measured as a current is divided by v_read.
-
-Successive reads of a cell share what has not changed between them. `parts` is the tuple of a model's independent
-sources (itself, but for `sum`), and each part has `correlation(lag_s, *, t_read, time_s)`, as in `memory.py`.
+`ReadNoiseModel` says what a kind must have. Successive reads of a cell share what has not changed between them: the
+independent sources of a noise, its `parts`, each have a correlation.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, TypeVar
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import numpy as np
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
-from .config import Config
+from .arrays import Array, Namespace, at_least, sqrt
 from .data import Fitted
 from .memory import Memory, Spectrum, Telegraph, White, averaged
+from .parts import Conditions, Part, check_part, kinds_of
+from .registry import Registry
 from .string import NandString
 from .units import Ampere, Number, Second, Siemens, Volt
 
-Array = np.ndarray[Any, Any]
 Relative = Annotated[Number, Field(ge=0, le=1000)]
-S = TypeVar("S", bound="Source")
 
 
-class Source(Config):
-    """One source of read noise."""
+class ReadNoiseModel(Part):
+    """How much conductances differ from one read to the next."""
+
+    registry: ClassVar[Registry[Any]] = Registry("read noise", "mho.read_noise", check_part)
+
+    @abstractmethod
+    def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
+        """Standard deviation of one read, in siemens, for conductances `g` (siemens), in their shape and dtype.
+
+        Noise that was measured as a current is divided by `conditions.v_read`.
+
+        Args:
+            g: siemens, at least 0, of any shape, float32 or float64.
+            conditions: of the read; it begins `time_s` seconds after programming ended.
+            xp: the namespace of `g`, see `arrays.py`.
+        """
+
+    if TYPE_CHECKING:  # a field of `sum`
+
+        @property
+        def parts(self) -> tuple[ReadNoiseSource, ...]:
+            """Its independent sources, whose variances add up."""
+
+
+class ReadNoiseSource(ReadNoiseModel):
+    """One source of read noise: what others add derives from this."""
 
     @property
-    def parts(self: S) -> tuple[S, ...]:
+    def parts(self) -> tuple[ReadNoiseSource, ...]:
         """The source alone."""
         return (self,)
 
-    def correlation(self, lag_s: Array, *, t_read: float, time_s: float) -> Array:
-        """Of two reads `lag_s` seconds apart: see `memory.py`."""
-        raise NotImplementedError
+    def correlation(self, lag_s: Array, conditions: Conditions) -> Array:
+        """Of two reads that begin `lag_s` seconds apart, see `memory.Correlated`; by default 1 at lag 0, else 0."""
+        return White().correlation(lag_s, conditions)
 
 
-class Measured(Source, Fitted):
+class Measured(ReadNoiseSource, Fitted):
     """A source whose strength was measured, and whose memory is known apart from it (white: none)."""
 
     memory: Memory = White()
 
-    def correlation(self, lag_s: Array, *, t_read: float, time_s: float) -> Array:
+    def correlation(self, lag_s: Array, conditions: Conditions) -> Array:
         """That of the `memory`."""
-        return self.memory.correlation(lag_s, t_read=t_read, time_s=time_s)
+        return self.memory.correlation(lag_s, conditions)
 
 
-class NoReadNoise(Source):
+class NoReadNoise(ReadNoiseSource):
     """Cells read the same every time."""
 
     kind: Literal["none"] = "none"
 
-    def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
+    def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
         """Zeros of the shape of `g`."""
-        return np.zeros_like(g)
-
-    def correlation(self, lag_s: Array, *, t_read: float, time_s: float) -> Array:
-        """1 at lag 0, else 0."""
-        return White().correlation(lag_s, t_read=t_read, time_s=time_s)
+        return xp.zeros_like(g)
 
 
 class RelativeReadNoise(Measured):
@@ -70,7 +86,7 @@ class RelativeReadNoise(Measured):
     kind: Literal["relative"] = "relative"
     fraction: Relative
 
-    def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
+    def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
         """Standard deviation in siemens."""
         return self.fraction * g
 
@@ -81,12 +97,12 @@ class ConstantReadNoise(Measured):
     kind: Literal["constant"] = "constant"
     std_g: Annotated[Siemens, Field(ge=0)]
 
-    def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
+    def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
         """Standard deviation in siemens."""
-        return np.full_like(g, self.std_g)
+        return xp.full_like(g, self.std_g)
 
 
-class PcmReadNoise(Source, Fitted):
+class PcmReadNoise(ReadNoiseSource, Fitted):
     """1/f noise of phase-change cells: std = g Q sqrt(ln((t + t_read) / (2 t_read))).
 
     Q = min(coefficient x^-exponent, maximum) with x = g / g_ref; t = t_0 + time_s is the time since the last pulse that
@@ -103,22 +119,18 @@ class PcmReadNoise(Source, Fitted):
     maximum: Relative
     t_0: Annotated[Second, Field(gt=0)]
 
-    def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
-        """Standard deviation in siemens; 0 where `g` is 0.
+    def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
+        """Standard deviation in siemens; 0 where `g` is 0."""
+        x = at_least(g / self.g_ref, xp.finfo(g.dtype).tiny, xp)
+        q = xp.clip(self.coefficient * x**-self.exponent, None, self.maximum)
+        return g * q * math.sqrt(Spectrum(t_0=self.t_0).span(conditions))
 
-        Raises:
-            ValueError: negative time.
-        """
-        x = np.maximum(g / self.g_ref, np.finfo(g.dtype).tiny)
-        q = np.minimum(self.coefficient * x**-self.exponent, self.maximum)
-        return g * q * math.sqrt(Spectrum(t_0=self.t_0).span(t_read=t_read, time_s=time_s))
-
-    def correlation(self, lag_s: Array, *, t_read: float, time_s: float) -> Array:
+    def correlation(self, lag_s: Array, conditions: Conditions) -> Array:
         """That of 1/f noise."""
-        return Spectrum(t_0=self.t_0).correlation(lag_s, t_read=t_read, time_s=time_s)
+        return Spectrum(t_0=self.t_0).correlation(lag_s, conditions)
 
 
-class FlickerReadNoise(Spectrum, Source, Fitted):
+class FlickerReadNoise(Spectrum, ReadNoiseSource, Fitted):
     """1/f noise after Hooge: std = g sqrt(k_f ln(f_h / f_l)), f_h = 1 / (2 t_read), f_l as `Spectrum` has it.
 
     k_f = f S_I / I^2 (Hooge 1969, Phys. Lett. A 29:139: alpha over the number of carriers), the same for all cells.
@@ -127,16 +139,12 @@ class FlickerReadNoise(Spectrum, Source, Fitted):
     kind: Literal["flicker"] = "flicker"
     k_f: Relative
 
-    def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
-        """Standard deviation in siemens.
-
-        Raises:
-            ValueError: negative time.
-        """
-        return math.sqrt(self.k_f * self.span(t_read=t_read, time_s=time_s)) * g
+    def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
+        """Standard deviation in siemens."""
+        return math.sqrt(self.k_f * self.span(conditions)) * g
 
 
-class TelegraphReadNoise(Source, Fitted):
+class TelegraphReadNoise(ReadNoiseSource, Fitted):
     """A trap in each cell, full or empty, takes `amplitude` of its conductance: std = amplitude g sqrt(p (1 - p)).
 
     The empty trap waits `capture` seconds on average to be filled, the full one `emission` seconds to be emptied: it is
@@ -155,14 +163,14 @@ class TelegraphReadNoise(Source, Fitted):
         """Relaxation time in seconds."""
         return self.capture * self.emission / (self.capture + self.emission)
 
-    def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
+    def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
         """Standard deviation in siemens."""
         p = self.emission / (self.capture + self.emission)
-        return self.amplitude * math.sqrt(p * (1 - p) * averaged(t_read / self.tau)) * g
+        return self.amplitude * math.sqrt(p * (1 - p) * averaged(conditions.t_read / self.tau)) * g
 
-    def correlation(self, lag_s: Array, *, t_read: float, time_s: float) -> Array:
+    def correlation(self, lag_s: Array, conditions: Conditions) -> Array:
         """exp(-lag / tau)."""
-        return Telegraph(tau=self.tau).correlation(lag_s, t_read=t_read, time_s=time_s)
+        return Telegraph(tau=self.tau).correlation(lag_s, conditions)
 
 
 class SaturatingReadNoise(Measured):
@@ -176,9 +184,10 @@ class SaturatingReadNoise(Measured):
     i_max: Annotated[Ampere, Field(ge=0)]
     i_0: Annotated[Ampere, Field(gt=0)]
 
-    def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
+    def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
         """Standard deviation in siemens for `g` >= 0."""
-        return -(self.i_max / v_read) * np.expm1(-g * (v_read / self.i_0))
+        v_read = conditions.v_read
+        return -(self.i_max / v_read) * xp.expm1(-g * (v_read / self.i_0))
 
 
 class StringReadNoise(Measured):
@@ -192,47 +201,26 @@ class StringReadNoise(Measured):
     sigma_vt: Annotated[Volt, Field(ge=0)]
     string: NandString
 
-    def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
+    def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
         """Standard deviation in siemens."""
-        return self.sigma_vt * self.string.sensitivity(g, temperature=temperature)
+        return self.sigma_vt * self.string.sensitivity(g, conditions.temperature, xp)
 
 
-SourceReadNoise = Annotated[
-    NoReadNoise
-    | RelativeReadNoise
-    | ConstantReadNoise
-    | PcmReadNoise
-    | SaturatingReadNoise
-    | FlickerReadNoise
-    | TelegraphReadNoise
-    | StringReadNoise,
-    Field(discriminator="kind"),
-]
+ReadNoisePart = Annotated[ReadNoiseSource, kinds_of(ReadNoiseSource), SerializeAsAny()]
 
 
-class SumReadNoise(Config):
+class SumReadNoise(ReadNoiseModel):
     """Independent sources: variances add. How reads correlate depends on the cell, so ask each of the `parts`."""
 
     kind: Literal["sum"] = "sum"
-    parts: Annotated[tuple[SourceReadNoise, ...], Field(min_length=1, max_length=20)]
+    parts: Annotated[tuple[ReadNoisePart, ...], Field(min_length=1, max_length=20)]
 
-    def std(self, g: Array, *, v_read: float, t_read: float, time_s: float, temperature: float) -> Array:
+    def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
         """Standard deviation in siemens."""
-        total = np.zeros_like(g)
+        total = xp.zeros_like(g)
         for part in self.parts:
-            total += part.std(g, v_read=v_read, t_read=t_read, time_s=time_s, temperature=temperature) ** 2
-        return np.sqrt(total)
+            total = total + part.std(g, conditions, xp) ** 2
+        return sqrt(total, xp)
 
 
-ReadNoise = Annotated[
-    NoReadNoise
-    | RelativeReadNoise
-    | ConstantReadNoise
-    | PcmReadNoise
-    | SaturatingReadNoise
-    | FlickerReadNoise
-    | TelegraphReadNoise
-    | StringReadNoise
-    | SumReadNoise,
-    Field(discriminator="kind"),
-]
+ReadNoise = Annotated[ReadNoiseModel, kinds_of(ReadNoiseModel), SerializeAsAny()]

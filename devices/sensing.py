@@ -7,14 +7,29 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import Field, model_validator
-from scipy.constants import elementary_charge
-from scipy.constants import k as boltzmann
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from .arrays import Array
 from .config import Config
+from .parts import Conditions
+from .read_noise import ReadNoiseModel
+from .sources import (
+    Amplifier,
+    CellNoise,
+    Gain,
+    NoiseSource,
+    Reset,
+    SensingNoises,
+    Shape,
+    Shot,
+    Supply,
+    Thermal,
+    in_order,
+    total,
+    white_fit,
+    white_samples,
+)
 from .units import AmperePerRootHertz, Farad, Kelvin, Number, Second, Volt
-
-Array = np.ndarray[Any, Any]
 
 
 class Sensing(Config):
@@ -34,6 +49,7 @@ class Sensing(Config):
         supply_noise: standard deviation of the read voltage from read to read, relative, common to all columns.
         read_interval: time from the start of one read of a sample to the next, at least t_read (None: so long that
             reads share no noise).
+        noise: sources of noise beside these, see `sources.SensingNoise`.
     """
 
     v_read: Annotated[Volt, Field(gt=0)]
@@ -47,6 +63,7 @@ class Sensing(Config):
     gain_noise: Annotated[Number, Field(ge=0, le=1000)] = 0.0
     supply_noise: Annotated[Number, Field(ge=0, le=1000)] = 0.0
     read_interval: Annotated[Second, Field(gt=0)] | None = None
+    noise: Annotated[tuple[SensingNoises, ...], Field(max_length=20)] = ()
 
     @model_validator(mode="after")
     def _reads_do_not_overlap(self) -> Sensing:
@@ -61,20 +78,55 @@ class Sensing(Config):
         """Noise bandwidth of a boxcar average, 1 / (2 t_read), in hertz."""
         return 1 / (2 * self.t_read)
 
+    @model_serializer(mode="wrap")
+    def _without_an_empty_list(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Hardware without sources of its own is written as it was before there could be any."""
+        found: dict[str, Any] = fields(self)
+        if not self.noise:
+            found.pop("noise", None)
+        return found
+
+    def conditions(self, time_s: float = 0.0) -> Conditions:
+        """Of a read so many seconds after programming."""
+        return Conditions(v_read=self.v_read, t_read=self.t_read, temperature=self.temperature, time_s=time_s)
+
+    def sources(self, read_noise: ReadNoiseModel | None = None) -> list[NoiseSource]:
+        """All sources of noise of a column, in the order of their shapes, with those of cells of this read noise."""
+        found: list[NoiseSource] = [Thermal(self.thermal), Shot(self.fano, self.shot)]
+        found += [CellNoise(part) for part in (read_noise.parts if read_noise else ()) if part.kind != "none"]
+        found += [Amplifier(self.amplifier_noise), Reset(self.capacitance or 0.0)]
+        found += [Supply(self.supply_noise), Gain(self.gain_noise), *self.noise]
+        return in_order(found)
+
     @property
     def amplifier_variance(self) -> float:
         """Variance of the current that one bit line's amplifier adds to a read, i_n^2 B, in A^2."""
-        return self.amplifier_noise**2 * self.bandwidth
+        return Amplifier(self.amplifier_noise).amount(self.conditions())
 
     @property
     def reset_variance(self) -> float:
         """Variance of the charge that an integrator's reset leaves, as a current: k T C / t_read^2, in A^2."""
-        return boltzmann * self.temperature * (self.capacitance or 0.0) / self.t_read**2
+        return Reset(self.capacitance or 0.0).amount(self.conditions())
 
     @property
     def column_variance(self) -> float:
-        """Variance of the current that one bit line's amplifier and integrator add to a read, in A^2."""
-        return self.amplifier_variance + self.reset_variance
+        """Variance of the current that each bit line's amplifier and integrator add to a read, in A^2."""
+        return total(self.sources(), Shape.COLUMN, self.conditions())
+
+    @property
+    def reading_variance(self) -> float:
+        """Variance of the current that is added to each reading, however many amplifiers it has, in A^2."""
+        return total(self.sources(), Shape.READING, self.conditions())
+
+    @property
+    def gain_variance(self) -> float:
+        """Relative variance of the factor that each reading comes with."""
+        return total(self.sources(), Shape.GAIN, self.conditions())
+
+    @property
+    def supply_variance(self) -> float:
+        """Relative variance of the factor that is common to all columns of a pulse."""
+        return total(self.sources(), Shape.SUPPLY, self.conditions())
 
     def white_cell_variance(self, g: ArrayLike, v: ArrayLike) -> Array:
         """Variance in A^2 of the current of cells of conductance `g` (siemens) at voltage `v`; they broadcast.
@@ -83,40 +135,25 @@ class Sensing(Config):
         well above 50 mV (Blanter and Buettiker 2000, Phys. Rep. 336:1, two-terminal conductor). Without `shot` it is
         4 k T g B, without `thermal` what the formula has above that.
         """
-        return np.asarray(g) * self._variance_per_siemens(v)
+        v = np.asarray(v, dtype=float)
+        white = [s.per_siemens(v, self.conditions()) for s in self.sources() if s.shape is Shape.CELL]
+        return np.asarray(g) * np.sum([np.zeros_like(v), *white], axis=0)
 
     def white_cell_coefficients(self) -> tuple[float, float]:
         """(c0, c2) such that the white variance of a cell is about g (c0 + c2 v^2), both not negative.
 
-        Least squares over [0, v_read]. The form adds up over a column with the two products sum g and sum g v^2;
-        `white_fit_error` says how good it is.
+        Least squares over [0, v_read]; `white_fit_error` says how good it is.
         """
-        v2, exact = self._samples()
-        rise = exact - exact[0]
-        centred = v2 - v2.mean()
-        slope = (centred @ rise) / (centred @ centred)
-        return float(exact[0] + rise.mean() - slope * v2.mean()), float(slope)
+        return white_fit(self.sources(), self.conditions())
 
     def white_fit_error(self) -> float:
         """Largest relative error of `white_cell_coefficients` over [0, v_read].
 
         Infinite for shot noise without thermal noise, which vanishes at v = 0; 0 without either.
         """
-        v2, exact = self._samples()
+        v2, exact = white_samples(self.sources(), self.conditions())
         c0, c2 = self.white_cell_coefficients()
         error = np.abs(c0 + c2 * v2 - exact)
         if exact[0] == 0:
             return math.inf if error.any() else 0.0
         return float((error / exact).max())
-
-    def _samples(self) -> tuple[Array, Array]:
-        """Squares of voltages evenly over [0, v_read], and the exact variance per siemens there."""
-        v = np.linspace(0, self.v_read, 257)
-        return v**2, self._variance_per_siemens(v)
-
-    def _variance_per_siemens(self, v: ArrayLike) -> Array:
-        thermal = 4 * boltzmann * self.temperature * self.bandwidth
-        u = elementary_charge * np.abs(np.asarray(v, dtype=float)) / (2 * boltzmann * self.temperature)
-        small = u < 1e-2  # u coth u - 1 loses digits there; its series does not
-        above = np.where(small, u**2 / 3 * (1 - u**2 / 15), u / np.tanh(np.where(small, 1.0, u)) - 1)
-        return np.asarray(thermal * (self.thermal + self.shot * self.fano * above))

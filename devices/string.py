@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field, model_validator
 from scipy.constants import elementary_charge
 from scipy.constants import k as boltzmann
 
+from .arrays import Array, Namespace, at_least
 from .config import Config
 from .units import Number, Ohm, Siemens, Volt
-
-Array = np.ndarray[Any, Any]
 
 
 class NandString(Config):
@@ -41,7 +40,7 @@ class NandString(Config):
             )
         return self
 
-    def sensitivity(self, g: Array, *, temperature: float) -> Array:
+    def sensitivity(self, g: Array, temperature: float, xp: Namespace) -> Array:
         """-dg / dV_T in siemens per volt for strings of conductance `g` (siemens), in their shape and dtype.
 
         (dg / dV_T) / g is R_cell / R_string times 1 / V above threshold and 1 / n phi_T below, between them
@@ -55,9 +54,8 @@ class NandString(Config):
                 f"v_overdrive must be at least {lowest:g} V at {temperature:g} K, below which no current is left, got "
                 f"{self.v_overdrive:g} V"
             )
-        part = np.maximum(1 - g * self.r_pass, 0)  # R_cell / R_string
+        part = at_least(1 - g * self.r_pass, 0, xp)  # R_cell / R_string
         per_y = self.g_ref / (1 - self.g_ref * self.r_pass) / y_ref  # conductance of the cell itself, g / part, over y
         with np.errstate(divide="ignore", over="ignore"):
-            y = g / part / per_y
-        slope: Array = -(per_y / step) * np.expm1(-y) * part**2
-        return slope
+            y = g / xp.where(part > 0, part, 1) / per_y
+        return -(per_y / step) * xp.expm1(-y) * part**2

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_map
 from torch.utils.data import Dataset, IterableDataset
 
 from .errors import MappingError
@@ -20,6 +21,73 @@ LABELS = ("label", "labels")
 FORMS = (
     "a tensor, a NumPy array, a tuple of positional inputs, a dict of keyword inputs, or an iterable of such batches"
 )
+
+
+def samples_in(tensors: Sequence[torch.Tensor]) -> int:
+    """How many samples inputs hold: the length of the first that is a batch."""
+    found = first_batch(tensors)
+    return 1 if found is None else tensors[found].shape[0]
+
+
+def first_batch(tensors: Sequence[torch.Tensor]) -> int | None:
+    """Which of the inputs of a model is the first that has samples along its first dimension; None if all are numbers.
+
+    It is the first that has dimensions, unless its shape shows that it serves all samples of another one: steps (T), a
+    mask (T, T), or positions and masks (1, ..., T) beside (n, T, ...) with other n.
+    """
+    if len(tensors) == 1:
+        return 0 if tensors[0].ndim else None
+    some = [k for k, x in enumerate(tensors) if x.ndim]
+    shapes = {k: tuple(tensors[k].shape) for k in some}
+    if len({shape[0] for shape in shapes.values()}) > 1:
+        square = [k for k in some if _is_mask(shapes[k]) and any(_serves(shapes[k], shapes[j]) for j in some)]
+        rest = [k for k in some if k not in square]
+        some = [k for k in rest if not any(_serves(shapes[k], shapes[j]) for j in rest)] or rest or some
+    return some[0] if some else None
+
+
+def batch_by_output(model: nn.Module, given: Any, output: Any) -> str | None:
+    """Where in the inputs (args, kwargs) of a model the batch is, as its output shows; None where all are as long.
+
+    Of inputs of several lengths it is `first_batch`, or else the first that is as long as the output where that is not.
+    """
+    found = _named_tensors(model, given)
+    tensors = [x for _, x in found]
+    if len({len(x) for x in tensors if x.ndim}) < 2:
+        return None
+    many = {len(x) for x in tree_leaves(output) if isinstance(x, torch.Tensor) and x.ndim}
+    first = first_batch(tensors)
+    assert first is not None
+    others = [k for k, x in enumerate(tensors) if x.ndim and len(x) in many]
+    return found[first if not others or len(tensors[first]) in many else others[0]][0]
+
+
+def batch_at(model: nn.Module, given: Any, where: str) -> torch.Tensor | None:
+    """The input that `batch_by_output` has found, if it is there."""
+    return next((x for path, x in _named_tensors(model, given) if path == where and x.ndim), None)
+
+
+def _named_tensors(model: nn.Module, given: Any) -> list[tuple[str, torch.Tensor]]:
+    """The tensors of inputs by the names that the model's forward has for them, if it has."""
+    args, kwargs = given
+    with contextlib.suppress(TypeError, ValueError):  # a forward without a signature, or with another one
+        given = dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
+    return [(keystr(path), x) for path, x in tree_flatten_with_path(given)[0] if isinstance(x, torch.Tensor)]
+
+
+def _is_mask(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 2 and shape[0] == shape[1]
+
+
+def _serves(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether an input of one shape has no samples, and the axes of another one behind that one's samples."""
+    if one[0] == other[0] or len(other) < 2:
+        return False
+    if _is_mask(one):
+        return one[0] == other[1] and not _is_mask(other)
+    if len(one) == 1:
+        return one[0] == other[1]
+    return one[0] == 1 and one[-1] > 1 and {n for n in one[1:] if n > 1} <= set(other[1:])
 
 
 @dataclass(frozen=True)
@@ -35,8 +103,8 @@ class Batch:
 
     @property
     def samples(self) -> int:
-        """Along the first dimension of the first tensor that has any."""
-        return next((x.shape[0] for x in self.tensors if x.ndim), 1)
+        """Along the first dimension of the first tensor that has any and is a batch: see `first_batch`."""
+        return samples_in(self.tensors)
 
     @property
     def shape(self) -> str:
@@ -46,7 +114,8 @@ class Batch:
     def splits(self) -> bool:
         """Whether all tensors, but for single numbers, have the samples along their first dimension."""
         tensors = [x for x in self.tensors if x.ndim]
-        return bool(tensors) and all(x.layout == torch.strided and x.shape[0] == self.samples for x in tensors)
+        count = self.samples
+        return bool(tensors) and all(x.layout == torch.strided and x.shape[0] == count for x in tensors)
 
     def first(self, samples: int) -> Batch:
         """The first samples, where the tensors tell which these are; else the whole batch."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from functools import partial
 from math import prod
 from types import MethodType
 from typing import Any
@@ -21,8 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from .batches import Batch
 from .errors import MappingError
 from .inference import Inference
+from .layers import TileLayer
 from .mapped import MappedNetwork
-from .modules import copied
+from .modules import copied, intercept
 from .passes import ROUNDING, Pass, as_tree, largest_rms, relative_error, rms, watch_pass
 from .samples import Sizes, Unfound, narrowed, settle
 
@@ -90,6 +92,21 @@ class _Watch(TorchFunctionMode):
     def leave(self, *_: Any) -> None:
         self.running.pop()
 
+    def around(self, module: nn.Module) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """A forward that is called past the hooks of its module runs, too."""
+
+        def wrapped(forward: Callable[..., Any]) -> Callable[..., Any]:
+            def instead(*args: Any, **kwargs: Any) -> Any:
+                self.enter(module)
+                try:
+                    return forward(*args, **kwargs)
+                finally:
+                    self.leave()
+
+            return instead
+
+        return wrapped
+
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         if any(isinstance(x, torch.Tensor) for x in tree_leaves(result)):  # a shape or a type is no use of the values
@@ -110,10 +127,10 @@ def reference(model: nn.Module, names: list[str], batch: Batch) -> Pass:
     """The pass of a copy of the caller's network in evaluation."""
     twin, batch = copied(model, model.parameters()), batch.apart()
     watch = _Watch(twin, names)
-    handles = []
     for module in watch.holders:
-        handles.append(module.register_forward_pre_hook(watch.enter, prepend=True))
-        handles.append(module.register_forward_hook(watch.leave, always_call=True))
+        intercept(twin, module, watch.around(module))
+        module.register_forward_pre_hook(watch.enter, prepend=True)
+        module.register_forward_hook(watch.leave, always_call=True)
     with watch:
         done = watch_pass(twin, names, lambda: twin(*batch.args, **batch.kwargs))
     return dataclasses.replace(done, taken=frozenset(watch.taken))
@@ -157,8 +174,15 @@ class _Trial:
     macs: int = 0
     macs_on_tiles: int = 0
 
-    def count(self, layer: Any, _: Any, output: torch.Tensor) -> None:
-        self.macs_on_tiles += output.numel() * layer.matrix.weights.shape[1]
+    def counted(self, layer: TileLayer, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """The forward of a layer, whose multiply-accumulates are counted."""
+
+        def instead(*args: Any, **kwargs: Any) -> Any:
+            output = forward(*args, **kwargs)
+            self.macs_on_tiles += output.numel() * layer.matrix.weights.shape[1]
+            return output
+
+        return instead
 
 
 def _digital_pass(chip: MappedNetwork, names: list[str], batch: Batch) -> tuple[Pass, _Trial]:
@@ -166,7 +190,7 @@ def _digital_pass(chip: MappedNetwork, names: list[str], batch: Batch) -> tuple[
     batch = batch.apart()
     trial = _Trial(chip.trial(), Inference(surveying=True))
     for layer in trial.chip.layers.values():
-        layer.register_forward_hook(trial.count, prepend=True)
+        intercept(trial.chip.model, layer, partial(trial.counted, layer))
     seen = [*dict.fromkeys([*names, *chip.layers])]
     try:
         with FlopCounterMode(display=False, custom_mapping=NOT_COUNTED) as counter:

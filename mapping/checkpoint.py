@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from .errors import CheckpointError
+from .folders import as_path
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 DEEPEST = 5  # dicts in dicts that are looked through
@@ -70,7 +71,7 @@ def read_state_dicts(path: str | Path) -> dict[str, State]:
     Raises:
         CheckpointError: as `read_state_dict`, or there is none.
     """
-    path = Path(path)
+    path = as_path(path, "checkpoint", CheckpointError)
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path}: no such file")
     content = _read(path)
@@ -235,7 +236,7 @@ def build_model(reference: str) -> nn.Module:
     Raises:
         CheckpointError: there is no such module or factory, or it gives something else.
     """
-    module_name, colon, name = reference.partition(":")
+    module_name, colon, name = reference.partition(":") if isinstance(reference, str) else ("", "", "")
     if not colon or not module_name or not name:
         raise CheckpointError(f"model must be given as package.module:factory, got {reference!r}")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:

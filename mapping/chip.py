@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,21 +15,30 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from ..crossbar.converters import Drive
+from ..crossbar.extrapolation import extrapolations
 from ..crossbar.hardware import Hardware
 from ..crossbar.programmed import Programmed
-from .batches import Batch
+from .batches import Batch, batch_at, batch_by_output, samples_in
 from .counting import Counter
 from .cover import Cover
 from .errors import MappingError
 from .graph import asks_for_no_view
-from .inference import Inference, OneByOne, Session
+from .inference import Inference, OneByOne, Session, Unrecorded
 from .layers import TileLayer
 from .mapped import Digital
+from .passes import as_tree
 from .recurrent import equalize, stepped
 from .report import Report
 from .samples import locate
 from .store import save
 from .trace import Call, Recorder
+
+
+def refuse_extrapolations(layers: Mapping[str, Hardware]) -> None:
+    """Raises MappingError where the hardware of a layer has settings outside the data behind its models."""
+    for name, hardware in layers.items():
+        for said in extrapolations(hardware):
+            raise MappingError(f"layer {name!r}: {said} (strict=True)")
 
 
 class Chip(nn.Module):
@@ -44,6 +54,8 @@ class Chip(nn.Module):
         digital: what is not on tiles, and why.
         seed: of programming errors and of read noise, unless `hardware.seeds` sets them.
         copy_index: 0, or which copy of the chip this is (`Chip.copy`).
+        strict: whether a setting outside the data behind its model is an error, as `mho.map` was told; also of its
+            copies and at other times.
     """
 
     def __init__(
@@ -62,6 +74,7 @@ class Chip(nn.Module):
         self.digital = digital
         self.seed = seed
         self.copy_index = copy_index
+        self.strict = False
         self.cover: Cover | None = None  # what map knows of it, for the report
         self.session = Session()
         for layer in layers.values():
@@ -227,13 +240,19 @@ class Chip(nn.Module):
 
         Raises:
             ValueError: a time that is negative, or beyond the data of the cell.
+            MappingError: a time outside the data behind a model, of a chip that was mapped with `strict`.
         """
         hardware = self.hardware.replace({"time_s": time_s})
+        if self.strict:
+            refuse_extrapolations(
+                {name: layer.hardware.replace({"time_s": time_s}) for name, layer in self.layers.items()}
+            )
         return self.remade(hardware, lambda layer: layer.tiles.at(time_s, drift_compensation=drift_compensation))
 
     def remade(self, hardware: Hardware, programmed: Callable[[TileLayer], Programmed]) -> Chip:
         """A chip of the same model and layers with other hardware and tiles; all its counts are at 0."""
         known: dict[int, Any] = {id(self.hardware): hardware, id(self.session): self.session.anew()}
+        known |= {id(value): value for value in self.session.replaced}  # by which they are known
         made = {name: programmed(layer) for name, layer in self.layers.items()}
         for name, layer in self.layers.items():
             known |= {
@@ -251,6 +270,7 @@ class Chip(nn.Module):
         """A copy with the same tiles, programmed or not, and the same count of conversions; what it does to its model
         leaves no trace in this one."""
         known: dict[int, Any] = {id(self.hardware): self.hardware, id(self.session): self.session.anew()}
+        known |= {id(value): value for value in self.session.replaced}
         for layer in self.layers.values():
             known |= {id(part): part for part in (layer.spec, layer.matrix, layer.programmed, layer.counter)}
         return copy.deepcopy(self, known)
@@ -284,7 +304,8 @@ class Chip(nn.Module):
         if not (self.session.located or run.surveying or run.calibrating):
             with self.session.lock:
                 locate(self, inputs, named or {})
-        run.samples = max(1, next((x.shape[0] for x in tensors if x.ndim), 1))
+        batch = batch_at(self.model, given, self.session.batch[0]) if self.session.batch and len(tensors) > 1 else None
+        run.samples = max(1, samples_in(tensors) if batch is None else len(batch))
         run.channels_last = self.channels_last
         if run.reads > 1 and self.session.one_by_one:
             return self._one_by_one(inputs, run, named)
@@ -294,14 +315,32 @@ class Chip(nn.Module):
         try:
             with torch.no_grad():
                 if self.session.trace and self.session.shapes == shapes:
-                    return self.session.within(run, lambda: self.model(*given[0], **given[1]))
-                with self.session.lock, Recorder(given, run.samples * run.reads) as run.recorder:
+                    with contextlib.suppress(Unrecorded):
+                        return self.session.within(run, lambda: self.model(*given[0], **given[1]))
+                    run.calls.clear()
+                recorder = Recorder(given, run.samples * run.reads, self.session.replaced)
+                with self.session.lock, recorder as run.recorder:
                     result = self.session.within(run, lambda: self.model(*given[0], **given[1]))
-                self.session.trace, self.session.shapes = run.recorder.calls, shapes
-                if all(c.digital for c in run.recorder.calls) and not (run.surveying or run.calibrating):
-                    warnings.warn(
-                        "this inference read no layer on tiles: all that the model called is digital", stacklevel=2
+                none = all(c.digital for c in run.recorder.calls) and not (run.surveying or run.calibrating)
+                past = "".join(
+                    f"layer {x!r}: the model computes with its weights past its tiles" for x in recorder.past[:1]
+                )
+                if past and not none:
+                    raise MappingError(
+                        f"{past}, as where a function or an object keeps the torch layer; exclude the layer"
                     )
+                self.session.trace, self.session.shapes = run.recorder.calls, shapes
+                if len(tensors) > 1 and not self.session.batch and run.reads == 1:
+                    where = batch_by_output(self.model, given, as_tree(result))
+                    self.session.batch.extend([] if where is None else [where])
+                    batch = None if where is None else batch_at(self.model, given, where)
+                    if batch is not None and len(batch) != run.samples:  # once more, with the samples that it has
+                        self.session.shapes = None
+                        if not (run.surveying or run.calibrating):
+                            return self.run(inputs, replace(run, recorder=None, calls={}), named)
+                if none:
+                    said = "this inference read no layer on tiles: all that the model called is digital"
+                    warnings.warn(f"{said}; {past}" if past else said, stacklevel=2)
                 return result
         except OneByOne:
             self.session.one_by_one = True

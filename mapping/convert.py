@@ -9,12 +9,11 @@ from typing import Any
 
 from torch import nn
 
-from ..crossbar.extrapolation import extrapolations
 from ..crossbar.hardware import Hardware
 from ..crossbar.wire_compensation import WireCompensation
 from .batches import Batch, batches_of
 from .check import SAMPLES, Check, compare, reference
-from .chip import Chip
+from .chip import Chip, refuse_extrapolations
 from .cover import OFF, UNCHECKED, Cover
 from .errors import MappingError
 from .faithful import MAPPED, check_model
@@ -74,7 +73,7 @@ def map(
     batches = [] if calibrate is None else batches_of(calibrate, model, "calibrate")
     asked = check is None or isinstance(check, bool)
     tried = batches if asked else batches_of(check, model, "check")
-    model = copied(model)
+    caller, model = model, copied(model)
     samples = tried[0].first(SAMPLES) if tried and check is not False else None
     before, fault = _first_pass(model, samples)
     if fault is not None and samples is not tried[0]:  # a model may take a fixed number of samples
@@ -82,10 +81,10 @@ def map(
     selection = Selection(model, hardware, [exclude] if isinstance(exclude, str) else list(exclude), strict, seed)
     selection.place(before.taken if before else frozenset())
     if strict:
-        for name, layer in selection.mapped.items():
-            for said in extrapolations(layer.hardware):
-                raise MappingError(f"layer {name!r}: {said} (strict=True)")
+        refuse_extrapolations({name: layer.hardware for name, layer in selection.mapped.items()})
     chip = Chip(selection.model, hardware, selection.mapped, (), seed)
+    chip.strict = strict
+    chip.session.replaced.update(selection.replaced(caller))
     wired = [layer for layer in selection.mapped.values() if not layer.hardware.wires.ideal]
     if wire_compensation not in (None, "gain", "program"):
         raise MappingError(f"wire_compensation must be 'gain', 'program' or None, got {wire_compensation!r}")
@@ -105,6 +104,8 @@ def map(
     idle = chip.prepare(batches)
     if idle:
         selection.restore(chip, idle)
+        chip.session.replaced.clear()
+        chip.session.replaced.update(selection.replaced(caller))
         chip.trace = []
         chip.rehearse(batches[0], Inference(surveying=True))  # the trace without them
     for layer in wired:

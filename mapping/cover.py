@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .check import Check
 from .layers import TileLayer
 from .mapped import MappedNetwork
+from .quantized import packed_parameters
 
 UNCHECKED = "no inputs were given (calibrate= or check=)"
 OFF = "check=False"
@@ -43,6 +44,9 @@ class Cover:
                 ends = (".".join(parts[:k]) for k in range(len(parts), -1, -1))
                 owner = next((end for end in ends if end in names), "")
                 counts[owner] = counts.get(owner, 0) + value.numel()
+        for name, module in chip.model.named_modules():
+            if packed := packed_parameters(module):
+                counts[name] = counts.get(name, 0) + packed
         digital = sum(counts.values())
         if parameters is None:
             matrices = [layer.matrix for layer in chip.layers.values()]

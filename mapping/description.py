@@ -110,6 +110,9 @@ class SavedChip(_Part):
     seed: Annotated[int, Field(strict=True)]
     copy_index: Annotated[Count, Field(alias="copy")]
     located: Annotated[bool, Field(strict=True)]
+    batch: Text | None = None
+    origin: Text | None = None  # SHA-256 of the hardware and of the cells that were programmed on it
+    strict: Annotated[bool, Field(strict=True)] = False
     digital: list[tuple[Text, Text, Text]]
     trace: list[SavedCall]
     layers: dict[Text, SavedLayer]

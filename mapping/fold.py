@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 from torch import fx, nn
 
 from .faithful import kind_of, tensors_of
 from .hooks import hooked
-from .modules import copied
+from .modules import copied, intercept
 from .spec import HANDLERS
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
@@ -117,9 +120,13 @@ def _traced(model: nn.Module, modules: dict[str, nn.Module], folds: Folds) -> li
     if "forward" in vars(model):  # torch.fx would take that of the class
         raise ValueError("forward is overridden on the model")
     twin = copied(model, model.parameters())  # tracing leaves its stand-ins for tensors in whatever the model keeps
+    names = {id(module): name for name, module in twin.named_modules()}
+    direct: set[str] = set()  # layers whose forward the model calls past their hooks, which watch over folds
+    for module in list(twin.modules()):
+        if kind_of(module) in HANDLERS and "forward" not in vars(module):
+            intercept(twin, module, partial(_as_leaf, module, names[id(module)], direct))
     with torch.random.fork_rng(devices=[]):
         graph = _Tracer().trace(twin)
-    names = {id(module): name for name, module in twin.named_modules()}
     called = {node: names[id(twin.get_submodule(str(node.target)))] for node in graph.nodes if node.op == "call_module"}
     uses = Counter(called.values())
     for node in graph.nodes:
@@ -131,12 +138,27 @@ def _traced(model: nn.Module, modules: dict[str, nn.Module], folds: Folds) -> li
         source = node.args[0] if len(node.args) == 1 and not node.kwargs else None
         first = called.get(source) if isinstance(source, fx.Node) else None
         alone = isinstance(source, fx.Node) and sum(not _of_shape(user) for user in source.users) == 1
-        if first is not None and alone and uses[first] == uses[name] == 1 and not {first, name} & folds.taken:
+        if (
+            first is not None
+            and alone
+            and uses[first] == uses[name] == 1
+            and not {first, name} & (folds.taken | direct)
+        ):
             pairs.append((first, name))
         elif isinstance(modules[name], BATCH_NORMS):
             shared = first is not None and kind_of(modules[first]) in HANDLERS
             folds.reasons[name] = f"batch norm of {first}, which is used elsewhere too" if shared else FOLLOWS_NONE
     return pairs
+
+
+def _as_leaf(module: nn.Module, name: str, direct: set[str], forward: Any) -> Callable[..., Any]:
+    """In the place of a layer's forward in a trace: a call of the layer."""
+
+    def instead(*args: Any, **kwargs: Any) -> Any:
+        direct.add(name)
+        return module(*args, **kwargs)
+
+    return instead
 
 
 def _of_shape(node: fx.Node) -> bool:

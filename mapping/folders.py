@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -30,3 +31,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
         if old.exists() and not path.exists():
             old.rename(path)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def as_path(path: object, what: str, error: type[ValueError] = ValueError) -> Path:
+    """A path that a caller gave, for `what`.
+
+    Raises:
+        ValueError: or `error`: it is of a type that names no file.
+    """
+    if not isinstance(path, (str, os.PathLike)) or isinstance(os.fspath(path), bytes):
+        raise error(f"{what}: expected a path, got {type(path).__name__}")
+    return Path(path)

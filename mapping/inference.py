@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .trace import Call, Recorder
 
 
 class OneByOne(Exception):
     """Several reads cannot be made at once: a layer reads rows that belong to no single sample."""
+
+
+class Unrecorded(Exception):
+    """A layer is called as in no pass that was recorded: how its rows come about is not known."""
 
 
 @dataclass
@@ -55,6 +60,10 @@ class Inference:
             and (len(x), x.numel(), x.dtype) == (len(same), same.numel(), same.dtype)
         )
 
+    def unlike(self, layer: str, call: int, judged: Mapping[str, int]) -> bool:
+        """Whether this call of a layer is more than have been `judged`, in a pass where that matters."""
+        return call >= judged.get(layer, 0) and not (self.alone or self.surveying or self.calibrating)
+
 
 _UNDER_WAY: ContextVar[tuple[tuple[Session, Inference], ...]] = ContextVar("under way", default=())
 
@@ -68,6 +77,13 @@ class Session:
         shapes: of the inputs whose inference is the `trace`.
         one_by_one: whether reads have to be made one after another.
         located: whether it is known where the samples lie in the inputs of the layers.
+        judged: how many calls of each layer have been recorded in one pass.
+        chosen: layers that were given rows that the model chose by their values.
+        replaced: weights of the torch layers that tiles stand for, as long as something else keeps them, with the names
+            of these layers.
+        batch: where in inputs of several lengths the samples are (see `mho.mapping.batches`), if that is known.
+
+    All chips of a model share the last four.
     """
 
     def __init__(self) -> None:
@@ -76,18 +92,22 @@ class Session:
         self.shapes: Any = None
         self.one_by_one = False
         self.located = False
+        self.judged: dict[str, int] = {}
+        self.chosen: set[str] = set()
+        self.batch: list[str] = []
+        self.replaced: Any = WeakTensorKeyDictionary()
         self.lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key != "lock"}
+        return {key: value for key, value in vars(self).items() if key not in ("lock", "replaced")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, lock=threading.RLock())
+        vars(self).update({"replaced": WeakTensorKeyDictionary(), **state, "lock": threading.RLock()})
 
     def anew(self) -> Session:
         """The session of another chip of the same model: its calls are counted from 0."""
         other = Session()
-        other.__setstate__({**self.__getstate__(), "calls": 0})
+        other.__setstate__({**self.__getstate__(), "calls": 0, "replaced": self.replaced})
         return other
 
     def next_read(self) -> int:

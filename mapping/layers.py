@@ -26,7 +26,7 @@ from ..crossbar.reader import Counts, Seeds
 from ..crossbar.wire_compensation import WireCompensation
 from .counting import Counter
 from .errors import MappingError
-from .inference import Inference, OneByOne, Session
+from .inference import Inference, OneByOne, Session, Unrecorded
 from .order import FIRST, Order, SampleAxis, order_of
 from .parameters import TileParameter
 from .spec import LayerSpec, Matrices
@@ -86,7 +86,10 @@ class TileLayer(nn.Module):
         spec = vars(self).get("spec")
         if spec is not None and name in spec.attributes:
             return spec.attributes[name]
-        return super().__getattr__(name)
+        own = (vars(self).get(kind, ()) for kind in ("_parameters", "_buffers", "_modules"))
+        if spec is None or any(name in kept for kept in own):
+            return super().__getattr__(name)
+        raise AttributeError(f"layer {vars(self).get('name')!r}, on tiles, has no attribute {name!r}")
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         raise MappingError(f"layer {self.name!r} is on tiles: its {name} cannot be set; change the model and map it")
@@ -151,6 +154,10 @@ class TileLayer(nn.Module):
             run = Inference(read=self.session.next_read(), samples=len(input) if input.ndim else 1, alone=True)
         if run.recorder is None:
             return self.read(input, run)
+        judged, call = self.session.judged, run.calls.get(self.name, 0)
+        judged[self.name] = max(judged.get(self.name, 0), call + 1)
+        if run.recorder.rows.chosen(input):
+            self.session.chosen.add(self.name)
         return run.recorder.read(self.name, self.spec, input, lambda: self.read(input, run))
 
     def _check(self, x: torch.Tensor) -> None:
@@ -175,6 +182,8 @@ class TileLayer(nn.Module):
         shared = run.shares(x)
         inputs, leading, spatial = self._arrange(x[: run.samples] if shared else x)
         call = run.calls.get(self.name, 0)
+        if run.recorder is None and run.unlike(self.name, call, self.session.judged) and not self.rows_are_samples:
+            raise Unrecorded
         run.calls[self.name] = call + 1
         if run.surveying:
             if self.name in run.inputs:
@@ -225,16 +234,18 @@ class TileLayer(nn.Module):
         place = self.samples_along
         if self.rows_are_samples:
             return inputs, order_of(leading, FIRST, len(inputs))
+        if chosen := self.name in self.session.chosen and not run.alone:
+            place = None
         if leading and place is not None and len(leading) > place.axis and leading[place.axis] % samples == 0:
             order = order_of(leading, place, samples)
             return order.arranged(inputs), order
-        if leading and leading[0] != 1 and place is not None and not (run.alone or run.calibrating):
-            self.session.one_by_one = True  # rows chosen by their values, or chunks of a batch
-            warnings.warn(
-                f"layer {self.name!r} has an input of shape {leading} before its features for {samples} samples: its "
-                "rows belong to no single sample, and its noise depends on the batch",
-                stacklevel=2,
-            )
+        elsewhere = leading and leading[0] != 1 and place is not None  # chunks of a batch, say
+        if (chosen or elsewhere) and not (run.alone or run.calibrating):
+            self.session.one_by_one = True
+            shape = f" has an input of shape {leading} before its features for {samples} samples: its rows"
+            how = ": the model chooses its rows by their values, so that they" if chosen else shape
+            said = f"{how} belong to no single sample, and its noise depends on the batch"
+            warnings.warn(f"layer {self.name!r}{said}", stacklevel=2)
         if run.reads > 1:
             raise OneByOne
         return inputs, order_of(leading, FIRST, 0)

@@ -13,12 +13,13 @@ from ..devices.config import faults
 from .chip import Chip
 from .description import SavedChip, build_layer
 from .errors import CheckpointError
+from .folders import as_path
 from .graph import rebuild
 from .layers import CELLS
 from .mapped import Digital
 from .modules import copied, keep_attributes, replaced
 from .recurrent import expanded, recurrent_names
-from .store import TENSORS, TEXT, one_line, read
+from .store import TENSORS, TEXT, one_line, origin, read
 from .trace import Call
 
 
@@ -33,7 +34,7 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> Chip:
     Raises:
         CheckpointError: no chip there, a damaged or foreign file, or `model` is needed or does not fit.
     """
-    path = Path(path)
+    path = as_path(path, "chip", CheckpointError)
     if not (path / TEXT).is_file() or not (path / TENSORS).is_file():
         raise CheckpointError(f"chip {path}: no saved chip there (a folder with {TEXT} and {TENSORS})")
     try:
@@ -61,9 +62,12 @@ def _assemble(text: SavedChip, tensors: dict[str, torch.Tensor], model: nn.Modul
         raise CheckpointError(f"it has no place for its tensor {next(iter(tensors))}")
     layers = {name: layers[name] for name in text.layers}
     digital = tuple(Digital(*d) for d in text.digital)
+    digests = {id(layer): layer.tiles.digest() for layer in layers.values()}
+    if text.origin not in (None, origin(hardware.model_dump(mode="json"), digests.values())):
+        raise CheckpointError("its hardware is not that which its cells were programmed on")
     places: dict[str, nn.Module] = {alias: layer for layer in layers.values() for alias in layer.aliases}
     for alias, tile in places.items():  # the digests of the file have said it already
-        state[f"{alias}.{CELLS}".lstrip(".")] = tile.state_dict()[CELLS]
+        state[f"{alias}.{CELLS}".lstrip(".")] = torch.frombuffer(bytearray(digests[id(tile)]), dtype=torch.uint8)
     if model is not None:
         folded = {d.name: nn.Identity() for d in digital if d.reason.startswith("folded")}
         built = _fill(model, places | folded, state)
@@ -72,7 +76,8 @@ def _assemble(text: SavedChip, tensors: dict[str, torch.Tensor], model: nn.Modul
     else:
         built = rebuild(structure, places, state | constants)
     chip = Chip(built, hardware, layers, digital, text.seed, text.copy_index)
-    chip.session.located = text.located
+    chip.strict, chip.session.located = text.strict, text.located
+    chip.session.batch.extend([] if text.batch is None else [text.batch])
     chip.trace = [Call(**call.model_dump()) for call in text.trace]
     return chip
 

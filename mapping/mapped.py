@@ -29,6 +29,7 @@ class MappedNetwork(Protocol):
     digital: tuple[Digital, ...]
     seed: int
     copy_index: int
+    strict: bool
     session: Session
 
     @property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
@@ -37,12 +39,51 @@ def replaced(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
         return module
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
+
+    def swap(leaf: Any) -> Any:
+        if isinstance(leaf, MethodType) and leaf.__self__ is there:
+            return getattr(module, leaf.__name__, leaf)
+        return module if leaf is there else leaf
+
+    swap_leaves(model, swap)
+    return model
+
+
+def swap_leaves(model: nn.Module, swap: Callable[[Any], Any]) -> None:
+    """Put `swap(leaf)` in the place of all that modules of a model keep as attributes of their own.
+
+    Leaves may lie in lists, tuples, dicts and the arguments of partial functions.
+    """
+
+    def swapped(leaf: Any) -> Any:
+        if not isinstance(leaf, partial):
+            return swap(leaf)
+        parts = tree_map(swapped, [leaf.func, *leaf.args]), tree_map(swapped, leaf.keywords)
+        before = [leaf.func, *leaf.args, *leaf.keywords.values()]
+        if all(a is b for a, b in zip((*parts[0], *parts[1].values()), before, strict=True)):
+            return leaf
+        return partial(*parts[0], **parts[1])
+
     for holder in model.modules():
         for key, value in vars(holder).items():
-            held = key not in _OF_TORCH and isinstance(value, (list, tuple, dict, nn.Module))
-            if held and any(leaf is there for leaf in tree_leaves(value)):  # a model may keep layers in lists, too
-                vars(holder)[key] = tree_map(lambda leaf: module if leaf is there else leaf, value)
-    return model
+            if key not in _OF_TORCH and isinstance(value, (list, tuple, dict, nn.Module, MethodType, partial)):
+                leaves = tree_leaves(value)
+                made = [swapped(leaf) for leaf in leaves]
+                if any(a is not b for a, b in zip(made, leaves, strict=True)):
+                    vars(holder)[key] = tree_map(swapped, value)
+
+
+def intercept(model: nn.Module, module: nn.Module, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Have `around(forward)` take the place of a module's forward, however the model calls it, for good."""
+    plain = module.forward
+    instead = around(plain)
+    vars(module)["forward"] = instead
+
+    def swap(leaf: Any) -> Any:
+        mine = isinstance(leaf, MethodType) and leaf.__self__ is module and leaf.__name__ == "forward"
+        return instead if mine or leaf is plain else leaf
+
+    swap_leaves(model, swap)
 
 
 def keep_attributes(there: nn.Module, instead: nn.Module) -> None:

@@ -17,7 +17,7 @@ class OnTiles(Protocol):
     name: str
     session: Session
 
-    def programmed(self, kind: str) -> torch.Tensor: ...
+    def stored(self, kind: str) -> torch.Tensor: ...
 
 
 class TileParameter(torch.Tensor):

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .guard import unmarked
+from .modules import intercept
 
 SEED = 0
 ROUNDING = 16  # rounding errors of float32, as a multiple of its epsilon, that a sum of products may show
@@ -42,21 +43,43 @@ class Pass:
 
 
 def watch_pass(model: nn.Module, names: list[str], call: Callable[[], Any]) -> Pass:
-    """A pass that records the layers called `names`."""
+    """A pass that records the layers called `names`, of a model that serves for this pass alone."""
     seen: list[Seen] = []
+    hooked: list[str] = []  # layers whose hooks are running, innermost last
 
     def kept(x: torch.Tensor) -> torch.Tensor:
         return unmarked(x).detach().clone()
 
+    def keep(name: str, given: Any, output: Any) -> None:
+        tensors = [x for x in tree_leaves(given) if isinstance(x, torch.Tensor)]
+        outputs = tuple(kept(x) for x in tree_leaves(output) if isinstance(x, torch.Tensor))
+        seen.append(Seen(name, kept(tensors[0]) if tensors else None, outputs))
+
     def record(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
-            outputs = tuple(kept(x) for x in tree_leaves(output) if isinstance(x, torch.Tensor))
-            seen.append(Seen(name, kept(given[0]) if given else None, outputs))
+            hooked.pop()
+            keep(name, (args, kwargs), output)
 
         return hook
 
-    handles = [model.get_submodule(name).register_forward_hook(record(name), with_kwargs=True) for name in names]
+    def directly(name: str) -> Callable[..., Any]:
+        def around(forward: Callable[..., Any]) -> Callable[..., Any]:
+            def instead(*args: Any, **kwargs: Any) -> Any:
+                output = forward(*args, **kwargs)
+                if name not in hooked:  # called past its hooks
+                    keep(name, (args, kwargs), output)
+                return output
+
+            return instead
+
+        return around
+
+    handles: list[Any] = []
+    for name in names:
+        module = model.get_submodule(name)
+        intercept(model, module, directly(name))
+        handles.append(module.register_forward_pre_hook(lambda *_, name=name: hooked.append(name), prepend=True))
+        handles.append(module.register_forward_hook(record(name), with_kwargs=True))
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)

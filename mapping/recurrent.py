@@ -19,6 +19,7 @@ from ..crossbar.calibration import percentile_of
 from .faithful import CELLS, RECURRENT, kind_of, tensors_of, unfaithful
 from .layers import TileLayer
 from .modules import names_of, replaced
+from .torch_names import NAME, weights_of
 
 DIGITAL_REASON = "its matrices are on tiles; activations and elementwise products of the gates stay digital"
 
@@ -34,14 +35,22 @@ class Step(nn.Module):
 
     states = 1
     joint_name = "gates"
+    gate_count = 1
     gain: torch.Tensor
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **other: Any) -> None:
         super().__init__()
         self.config = {"input_size": input_size, "hidden_size": hidden_size, "bias": bias, **other}
+        vars(self).update(self.config)
         self.input_size = input_size
         self.sizes: tuple[int, ...] = (hidden_size,)
         self.register_buffer("gain", torch.ones(()))
+
+    def __getattr__(self, name: str) -> Any:
+        found = NAME.fullmatch(name) if "config" in vars(self) else None
+        if found and not found[2] and name != "weight_hr":
+            return weights_of(self).get(name)  # torch's cells have None in the place of biases
+        return super().__getattr__(name)
 
     @property
     def joint(self) -> nn.Module:
@@ -93,7 +102,7 @@ class Step(nn.Module):
 class LSTMStep(Step):
     """i, f, g, o = gates [x, h]; c' = f c + i g; h' = o tanh(c'), projected where there is a projection."""
 
-    states = 2
+    states, gate_count = 2, 4
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, proj_size: int = 0) -> None:
         super().__init__(input_size, hidden_size, bias, proj_size=proj_size)
@@ -118,6 +127,8 @@ class GRUStep(Step):
 
     The reset gate stands between the two products of the candidate n, so they are matrices of their own.
     """
+
+    gate_count = 3
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
         super().__init__(input_size, hidden_size, bias)
@@ -178,6 +189,8 @@ class Recurrent(nn.Module):
         super().__init__()
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
         self.config = {"kind": kind, **sizes, "batch_first": batch_first, "bidirectional": bidirectional, **other}
+        vars(self).update({"bias": True, "proj_size": 0, "dropout": 0.0, **self.config})
+        self.mode = kind if kind != "RNN" else f"RNN_{str(other.get('nonlinearity', 'tanh')).upper()}"
         self.input_size, self.batch_first = input_size, batch_first
         self.suffixes = [
             [f"l{layer}{end}" for end in ("", "_reverse")[: 1 + bidirectional]] for layer in range(num_layers)
@@ -190,6 +203,29 @@ class Recurrent(nn.Module):
 
     def flatten_parameters(self) -> None:
         """Nothing, as in nn.LSTM on a CPU; models call it."""
+
+    @property
+    def all_weights(self) -> list[list[torch.Tensor]]:
+        """As torch has them."""
+        ends = [end for ends in self.suffixes for end in ends]
+        return [list(weights_of(self.step(end), f"_{end}").values()) for end in ends]
+
+    @property
+    def _flat_weights(self) -> list[torch.Tensor]:
+        return [weight for weights in self.all_weights for weight in weights]
+
+    @property
+    def _flat_weights_names(self) -> list[str]:
+        ends = [end for ends in self.suffixes for end in ends]
+        return [name for end in ends for name in weights_of(self.step(end), f"_{end}")]
+
+    def __getattr__(self, name: str) -> Any:
+        found = NAME.fullmatch(name)
+        if found and found[2] in vars(self).get("_modules", ()):
+            weight = weights_of(self.step(found[2]), f"_{found[2]}").get(name)
+            if weight is not None:
+                return weight
+        return super().__getattr__(name)
 
     def step(self, name: str) -> Step:
         step = self.get_submodule(name)
@@ -300,8 +336,8 @@ def _of(module: Any) -> Recurrent | Step:
         for suffix in (suffix for names in steps.suffixes for suffix in names):
             weights = [tensors.get(f"{part}_{suffix}") for part in PARTS]
             steps.step(suffix).take(*weights)
-    for name, value in vars(module).items():  # hidden_size, num_layers ... which models read
-        if not hasattr(steps, name) and isinstance(value, (bool, int, float, str)):
+    for name, value in vars(module).items():  # dropout ... which models read
+        if (name == "dropout" or not hasattr(steps, name)) and isinstance(value, (bool, int, float, str)):
             setattr(steps, name, value)
     return steps.eval()
 

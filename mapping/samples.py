@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .batches import Batch
+from .batches import Batch, batch_at, first_batch
 from .guard import Unmarks
 from .inference import Inference
 from .mapped import MappedNetwork
@@ -112,7 +112,7 @@ def settle(chip: MappedNetwork, before: Pass, after: Pass, sizes: Sizes, same: S
     """
     lost, same = [], same or alike(before)
     for name, layer in chip.layers.items():
-        if layer.rows_are_samples:
+        if layer.rows_are_samples or name in chip.session.chosen:  # each read tells of the latter
             continue
         pairs = zip(before.of(name), after.of(name), strict=False)
         counts = {len(done.of(name)) for done in (before, after)}
@@ -145,9 +145,12 @@ def locate(chip: MappedNetwork, inputs: tuple[Any, ...], named: dict[str, Any]) 
     """Find where the samples lie in the layers of a chip, by two digital passes of two samples and of one."""
     chip.session.located = True
     batch = Batch(inputs, named)
-    count, first = batch.samples, batch.tensors[0]
-    if not first.ndim or first.layout != torch.strided:
+    at = first_batch(batch.tensors)
+    first = batch_at(chip.model, (inputs, named), chip.session.batch[0]) if chip.session.batch else None
+    first = batch.tensors[at] if first is None and at is not None else first
+    if first is None or first.layout != torch.strided:
         return
+    count, known = len(first), bool(chip.session.batch)
 
     def taken(many: int) -> Batch:
         """So many samples of what has as many as the first input, which may be twice the same."""
@@ -168,6 +171,8 @@ def locate(chip: MappedNetwork, inputs: tuple[Any, ...], named: dict[str, Any]) 
             seen.append(watch_pass(trial.model, list(chip.layers), call))
         except Exception:  # a model may fail in any way with another number of samples
             return
+    if chip.session.batch and not known:  # which the passes have shown
+        return locate(chip, inputs, named)
     drew = any(done.drew for done in seen)  # then the shapes are all there is to go by
     sizes, same = Sizes(2, 1), _any if drew else alike(seen[0])
     settle(chip, seen[0], seen[1], sizes, same)

@@ -17,6 +17,7 @@ from .guard import Fold
 from .layers import TileLayer
 from .mapped import Digital
 from .modules import keep_attributes, names_of, replaced
+from .quantized import QUANTIZED, packed_parameters
 from .recurrent import DIGITAL_REASON, Recurrent, Step, expanded
 from .spec import HANDLERS, matrices
 
@@ -38,6 +39,7 @@ class Selection:
     def __init__(self, model: nn.Module, hardware: Hardware, exclude: list[str], strict: bool, seed: int) -> None:
         self.hardware, self.exclude, self.strict, self.seed = hardware, exclude, strict, seed
         self.parameters = sum(p.numel() for p in model.parameters())
+        self.parameters += sum(packed_parameters(module) or 0 for module in model.modules())
         self.mapped: dict[str, TileLayer] = {}
         self.originals: dict[str, dict[str, nn.Module]] = {}  # of each layer on tiles: what stood where, by first names
         self.listed: list[Digital] = []
@@ -52,6 +54,7 @@ class Selection:
         self.recurrent = [name for name, module in modules.items() if kind_of(module) in (*RECURRENT, *CELLS)]
         kept = {name: why for name in self.recurrent if (why := self._digital_by(name, modules[name], names[name]))}
         self.listed += [Digital(name, kind_of(modules[name]).__name__, why) for name, why in kept.items()]
+        self.whole = set(kept)
         self.model = model = expanded(model, kept)
         self.names = names = names_of(model) | {name: names[name] for name in kept}
         layers = {name: module for name, module in model.named_modules() if kind_of(module) in HANDLERS}
@@ -173,6 +176,27 @@ class Selection:
             names.append(behind if behind in ends[name] and behind is not None else name)
         return names
 
+    def replaced(self, caller: nn.Module) -> dict[torch.Tensor, str]:
+        """Tensors of the torch layers that tiles stand for, with their names, in this model and in the caller's.
+
+        Tensors that other modules use as well are left out.
+        """
+        mapped = {alias: name for name in self.mapped for alias in self.names[name]}
+        steps = {alias: name for name in self.recurrent for alias in self.names[name] if name not in self.whole}
+        found: dict[torch.Tensor, str] = {}
+        others: set[int] = set()
+        for path, value in caller.named_parameters(remove_duplicate=False):
+            owner = path.rpartition(".")[0]
+            name = mapped.get(owner, steps.get(owner))
+            if name is None:
+                others.add(id(value))
+            else:
+                found[value] = name
+        kept = {id(p) for p in self.model.parameters()}
+        for name, places in self.originals.items():
+            found |= {p: name for p in places[name].parameters() if id(p) not in kept}
+        return {value: name for value, name in found.items() if id(value) not in others}
+
     def held(self) -> set[int]:
         """Identities of the parameters of the caller's model whose values are on tiles."""
         modules = [module for places in self.originals.values() for module in places.values()]
@@ -191,6 +215,9 @@ class Selection:
                 inside.append(f"{name}.")
                 kind = module.config.get("kind") or type(module).__name__.replace("Step", "Cell")
                 found.append(Digital(name, str(kind), DIGITAL_REASON))
+            elif packed_parameters(module) is not None:
+                inside.append(f"{name}.")
+                found.append(Digital(name, module._get_name(), QUANTIZED))
             elif any(True for _ in module.children()):
                 if own := [key for key, value in module._parameters.items() if value is not None]:
                     found.append(Digital(name, kind_of(module).__name__, OWN + ", ".join(own)))

@@ -64,6 +64,7 @@ class LayerSpec:
             "padding_mode": mode,
             "transposed": False,
             "output_padding": (0,) * self.dims,
+            "_reversed_padding_repeated_twice": list(self.padding or (0, 0) * self.dims),
         }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from ..devices.config import faults
 from .description import FORMAT, SavedChip, describe_layer, layer_arrays
 from .errors import CheckpointError, MappingError
-from .folders import whole_folder
+from .folders import as_path, whole_folder
 from .graph import NotPlain, describe
 from .mapped import MappedNetwork
 
@@ -40,7 +41,7 @@ def check_target(path: str | Path) -> Path:
     Raises:
         MappingError: it is something else.
     """
-    path = Path(path).resolve()
+    path = as_path(path, "chip folder", MappingError).resolve()
     if path.exists() and not (path.is_dir() and {file.name for file in path.iterdir()} in (set(), {TEXT, TENSORS})):
         raise MappingError(f"chip folder {path}: exists and is no saved chip; choose another path")
     return path
@@ -59,17 +60,25 @@ def save(chip: MappedNetwork, path: str | Path) -> None:
     except NotPlain as reason:
         structure, constants = str(reason), {}
     trace = chip.trace if all(call.digital or call.positions for call in chip.trace) else []  # of an empty batch
+    hardware = chip.hardware.model_dump(mode="json")
     text = {
         "format": FORMAT,
         "seed": chip.seed,
         "copy": chip.copy_index,
         "located": chip.session.located,
+        "origin": origin(hardware, [layer.tiles.digest() for layer in chip.layers.values()]),
+        "batch": chip.session.batch[0] if chip.session.batch else None,
+        "strict": chip.strict,
         "digital": [list(d) for d in chip.digital],
         "trace": [call.plain() for call in trace],
         "layers": {name: describe_layer(layer) for name, layer in chip.layers.items()},
-        "hardware": chip.hardware.model_dump(mode="json"),
+        "hardware": hardware,
         "structure": structure,
     }
+    if odd := next(
+        (key for key, value in chip.model.state_dict().items() if not isinstance(value, torch.Tensor)), None
+    ):
+        raise MappingError(f"chip cannot be saved: {odd!r} of its digital part is no tensor")
     tensors = {f"digital.{key}": _own(value) for key, value in chip.model.state_dict().items()}
     tensors |= {f"constant.{key}": _own(value) for key, value in constants.items()}
     for name, layer in chip.layers.items():
@@ -106,6 +115,11 @@ def write(folder: Path, text: dict[str, Any], tensors: dict[str, torch.Tensor]) 
 def _digest(value: torch.Tensor) -> str:
     """Of the values of a tensor; name, type and shape stand in the header."""
     return sha256(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"").hexdigest()
+
+
+def origin(hardware: dict[str, Any], cells: Iterable[bytes]) -> str:
+    """Tells whether hardware and cells belong together."""
+    return sha256(json.dumps(hardware, sort_keys=True).encode() + b"".join(cells)).hexdigest()
 
 
 def _header(path: Path) -> bytes:

@@ -6,7 +6,7 @@ a sequence.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from .rows import Rows
 from .spec import LayerSpec
 
 __all__ = ["Call", "Recorder"]
@@ -35,6 +36,12 @@ _ROW_BY_ROW = """
     exp batch_norm max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d boolean_dispatch fn
 """
 ROW_BY_ROW = frozenset(_ROW_BY_ROW.split())
+# functions that multiply by the weights of a layer
+_PRODUCTS = """
+    linear conv1d conv2d conv3d bilinear matmul __matmul__ __rmatmul__ mm bmm addmm baddbmm einsum tensordot inner
+    lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell
+"""
+PRODUCTS = frozenset(_PRODUCTS.split())
 
 
 @dataclass
@@ -75,35 +82,42 @@ class Call:
 class Recorder(TorchFunctionMode):
     """A context that records the calls of a model: `with Recorder((x,), samples) as recorder: model(x)`.
 
-    inputs: what depends on them is recorded. samples: size of the batch, by which work is divided. The layers on tiles
-    are read by `read`.
+    inputs: what depends on them is recorded. samples: size of the batch, by which work is divided. replaced: weights of
+    the layers that tiles stand for, with the names of these. The layers on tiles are read by `read`.
     """
 
-    def __init__(self, inputs: Any, samples: int) -> None:
+    def __init__(self, inputs: Any, samples: int, replaced: Mapping[torch.Tensor, str] | None = None) -> None:
         super().__init__()
+        self.replaced = replaced or {}
+        self.past: list[str] = []  # layers whose weights were used past their tiles
         self.calls: list[Call] = []
         self.samples = samples
         self.makers: Any = WeakTensorKeyDictionary()  # the calls that a tensor comes from
         for tensor in tree_leaves(inputs):
             if isinstance(tensor, torch.Tensor):
                 self.makers[tensor] = frozenset({INPUT})
+        self.rows = Rows(lambda x: bool(self.makers.get(x)), samples)
         self.inside = False
 
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         if self.inside:
             return result
+        name = getattr(function, "__name__", str(function))
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        if name in PRODUCTS:
+            self.past += [self.replaced[x] for x in given if x in self.replaced]
         makers = self._makers(given)
         if makers and results:
-            name = getattr(function, "__name__", str(function))
             if name not in WIRING:
                 makers = frozenset({self._digital(name, makers, given, results)})
             for tensor in results:
                 self.makers[tensor] = makers
-        elif makers and getattr(function, "__name__", "") == "__setitem__":
+        elif makers and name == "__setitem__":
             self.makers[given[0]] = makers
+        if makers:
+            self.rows.follow(name, args, kwargs or {}, given, result)
         return result
 
     def _makers(self, tensors: list[torch.Tensor]) -> frozenset[int]:
@@ -137,6 +151,7 @@ class Recorder(TorchFunctionMode):
         self.inside = True
         output = call()
         self.inside = False
+        self.rows.read(x, output)
         makers = self._makers([x])
         rows = _rows(output) if spec.dims == 2 else 1
         needs: tuple[int, ...] = (0,)

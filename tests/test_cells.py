@@ -1,6 +1,7 @@
 """Cells: their errors against closed forms and measured values, and the presets."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 
 from mho.devices import drift, programming, read_noise
 from mho.devices.cell import Cell
+from mho.devices.parts import Conditions
 from mho.devices.sensing import Sensing
 from mho.devices.stuck import Stuck
 
@@ -22,7 +24,11 @@ PRESETS = HERE.parent / "devices" / "presets"
 NAMES = ["ideal", "reram", "pcm", "nand"]
 DAY = 86400.0
 ROOM = 300.0
-READ = {"v_read": 0.2, "t_read": 250e-9, "time_s": 0.0, "temperature": ROOM}
+READ = Conditions(v_read=0.2, t_read=250e-9, temperature=ROOM)
+
+
+def after(time_s: float, temperature: float = ROOM) -> Conditions:
+    return replace(READ, time_s=time_s, temperature=temperature)
 
 
 def preset(name: str) -> dict[str, Any]:
@@ -56,20 +62,20 @@ MILO = programming.PolynomialProgrammingError(coefficients=("4.782321 uS", "-0.0
 )
 def test_programming_error_is_that_of_the_peer(key: str, model: Any, golden: dict[str, np.ndarray]) -> None:
     g_max = 1 / golden[f"{key}_Rmin"]
-    std = model.std(golden[f"{key}_g"] * g_max, temperature=ROOM)
+    std = model.std(golden[f"{key}_g"] * g_max, READ, np)
     assert_allclose(std, golden[f"{key}_prog_sigma"] * g_max, rtol=1e-9)
 
 
 def test_two_fits_to_the_same_pcm_data_agree(golden: dict[str, np.ndarray]) -> None:
     """The preset has IBM's fit, the golden values are of Sandia's."""
     g_max = 1 / golden["PCMJoshi_Rmin"]
-    std = cell("pcm").programming.std(golden["PCMJoshi_g"] * g_max, temperature=ROOM)
+    std = cell("pcm").programming.std(golden["PCMJoshi_g"] * g_max, READ, np)
     assert_allclose(std, golden["PCMJoshi_prog_sigma"] * g_max, rtol=0.08)
 
 
 def test_sonos_read_noise_is_that_of_the_peer(golden: dict[str, np.ndarray]) -> None:
     g_max = 1 / golden["SONOS_Rmin"]
-    std = cell("nand").read_noise.std(golden["SONOS_g"] * g_max, **READ | {"v_read": 0.1})
+    std = cell("nand").read_noise.std(golden["SONOS_g"] * g_max, replace(READ, v_read=0.1), np)
     assert_allclose(std, golden["SONOS_read_sigma"] * g_max, rtol=1e-9)
 
 
@@ -77,10 +83,10 @@ def test_sonos_read_noise_is_that_of_the_peer(golden: dict[str, np.ndarray]) -> 
 def test_sonos_drift_is_that_of_the_peer(days: float, golden: dict[str, np.ndarray]) -> None:
     nand, g_max = cell("nand"), 1 / golden["SONOS_Rmin"]
     g = golden["SONOS_g"] * g_max
-    mean = nand.drift.apply(g, days * DAY, np.zeros_like(g), temperature=ROOM)
-    added = nand.drift.apply(g, days * DAY, np.ones_like(g), temperature=ROOM) - mean
+    mean = nand.drift.apply(g, (np.zeros_like(g),), after(days * DAY), np)
+    added = nand.drift.apply(g, (np.ones_like(g),), after(days * DAY), np) - mean
     assert_allclose(mean / g_max, golden[f"SONOS_drift_t{days}d_mean"], atol=3e-4)
-    total = np.hypot(added, nand.programming.std(g, temperature=ROOM))
+    total = np.hypot(added, nand.programming.std(g, READ, np))
     assert_allclose(total / g_max, golden[f"SONOS_drift_t{days}d_sigma"], atol=1e-4, rtol=0.02)
 
 
@@ -96,8 +102,8 @@ DRIFTS = [drift.NoDrift(), *(cell(name).drift for name in NAMES)]
 @given(fractions=st.lists(st.floats(0, 1.2), min_size=1, max_size=5), dtype=st.sampled_from(["float32", "float64"]))
 def test_standard_deviations_are_finite_and_keep_the_dtype(fractions: list[float], dtype: str) -> None:
     g = np.array([fractions, [0.0] * len(fractions)], dtype=dtype) * np.array(40e-6, dtype=dtype)
-    stds = [m.std(g, temperature=ROOM) for m in MODELS] + [
-        m.std(g, **READ | {"time_s": t}) for m in NOISES for t in (0.0, 1e4)
+    stds = [m.std(g, READ, np) for m in MODELS] + [
+        m.std(g, replace(READ, time_s=t), np) for m in NOISES for t in (0.0, 1e4)
     ]
     for std in stds:
         assert std.shape == g.shape
@@ -111,18 +117,18 @@ def test_standard_deviations_are_finite_and_keep_the_dtype(fractions: list[float
 def test_drift_starts_from_what_was_programmed(model: Any, dtype: str) -> None:
     g = np.linspace(0, 20e-6, 7).astype(dtype).reshape(7, 1)
     normal = np.linspace(-3, 3, 7).astype(dtype).reshape(7, 1)
-    assert_array_equal(model.apply(g, 0.0, normal, temperature=ROOM), g)
-    later = model.apply(g, DAY, normal, temperature=ROOM)
+    assert_array_equal(model.apply(g, (normal,), after(0.0), np), g)
+    later = model.apply(g, (normal,), after(DAY), np)
     assert later.dtype == g.dtype
     assert later.shape == g.shape
     assert (later >= 0).all()
     with pytest.raises(ValueError, match="time_s must be at least 0"):
-        model.apply(g, -1.0, normal, temperature=ROOM)
+        model.apply(g, (normal,), after(-1.0), np)
 
 
 def test_a_polynomial_is_floored_at_zero() -> None:
     model = programming.PolynomialProgrammingError(coefficients=(1e-6, -2e-6), g_ref=1e-5)
-    assert_allclose(model.std(np.array([0.0, 2.5e-6, 5e-6, 1e-5]), temperature=ROOM), [1e-6, 0.5e-6, 0, 0], atol=1e-20)
+    assert_allclose(model.std(np.array([0.0, 2.5e-6, 5e-6, 1e-5]), READ, np), [1e-6, 0.5e-6, 0, 0], atol=1e-20)
 
 
 def test_pcm_drift_is_a_power_law_with_its_own_exponent_for_each_cell() -> None:
@@ -131,14 +137,14 @@ def test_pcm_drift_is_a_power_law_with_its_own_exponent_for_each_cell() -> None:
     normal = np.array([0.0, 2.0, 1.0, 0.0, 0.0])
     middle = 0.0244 - 0.0155 * np.log(0.1) + (-0.0125 * np.log(0.1) - 0.0059)
     nu = np.array([0.049, 0.049 + 2 * 0.008, middle, 0.0244 - 0.0155 * np.log(0.01), 0.1])
-    assert_allclose(model.apply(g, t, normal, temperature=ROOM), g * (1 + t / 20) ** -nu, rtol=1e-12)
-    conductances = [model.apply(g[:3], s, normal[:3], temperature=ROOM) for s in (0.0, 1.0, 1e3, 1e8)]
+    assert_allclose(model.apply(g, (normal,), after(t), np), g * (1 + t / 20) ** -nu, rtol=1e-12)
+    conductances = [model.apply(g[:3], (normal[:3],), after(s), np) for s in (0.0, 1.0, 1e3, 1e8)]
     assert (np.diff(conductances, axis=0) < 0).all()
 
 
 def test_a_drift_exponent_is_never_negative() -> None:
     g = np.full(3, 25e-6)
-    assert_array_equal(cell("pcm").drift.apply(g, 1e6, np.array([-7.0, -10.0, -100.0]), temperature=ROOM), g)
+    assert_array_equal(cell("pcm").drift.apply(g, (np.array([-7.0, -10.0, -100.0]),), after(1e6), np), g)
 
 
 def test_relaxation_is_linear_in_the_logarithm_of_time() -> None:
@@ -152,12 +158,12 @@ def test_relaxation_is_linear_in_the_logarithm_of_time() -> None:
     )
     g, one, none = np.array([1e-5, 0.5e-5]), np.ones(2), np.zeros(2)
     half = np.expm1([0.5, 1.5])
-    assert_allclose(model.apply(g, half[0], one, temperature=ROOM), g * 1.05)
-    assert_allclose(model.apply(g, half[1], none, temperature=ROOM), g * 1.2)
-    assert_allclose(model.apply(g, half[1], one, temperature=ROOM) - g * 1.2, 1e-5 * np.sqrt(0.5) * 0.2)
-    assert_array_equal(model.apply(np.array([1e-6]), half[1], np.array([-5.0]), temperature=ROOM), [0.0])
+    assert_allclose(model.apply(g, (one,), after(half[0]), np), g * 1.05)
+    assert_allclose(model.apply(g, (none,), after(half[1]), np), g * 1.2)
+    assert_allclose(model.apply(g, (one,), after(half[1]), np) - g * 1.2, 1e-5 * np.sqrt(0.5) * 0.2)
+    assert_array_equal(model.apply(np.array([1e-6]), (np.array([-5.0]),), after(half[1]), np), [0.0])
     with pytest.raises(ValueError, match="time_s must be at most"):
-        model.apply(g, 100.0, none, temperature=ROOM)
+        model.apply(g, (none,), after(100.0), np)
 
 
 def test_charge_loss_is_faster_in_the_heat() -> None:
@@ -167,17 +173,17 @@ def test_charge_loss_is_faster_in_the_heat() -> None:
     pace = np.exp(1.1 / 8.617333e-5 * (1 / 300 - 1 / 330))
     assert_allclose(pace, 47.8, rtol=0.01)
     g, one = np.array([1e-5]), np.ones(1)
-    cool = model.apply(g, 1e3 * pace, one, temperature=300.0)
-    assert_allclose(model.apply(g, 1e3, one, temperature=330.0), cool, rtol=1e-6)
-    assert model.apply(g, 1e3, one, temperature=300.0) < cool
+    cool = model.apply(g, (one,), after(1e3 * pace, 300.0), np)
+    assert_allclose(model.apply(g, (one,), after(1e3, 330.0), np), cool, rtol=1e-6)
+    assert model.apply(g, (one,), after(1e3, 300.0), np) < cool
     with pytest.raises(ValueError, match=r"time_s must be at most 20\d\d.* s at 330 K, where the drift data end"):
-        model.apply(g, 1e4, one, temperature=330.0)
+        model.apply(g, (one,), after(1e4, 330.0), np)
     assert model.pace(1.0) == 0
     absurd = model.model_copy(update={"t_data": 1.0})
     with pytest.raises(ValueError, match="time_s must be at most"):
-        absurd.apply(g, 1.0, one, temperature=300.0)
+        absurd.apply(g, (one,), after(1.0, 300.0), np)
     plain = drift.TabulatedRelaxation.model_validate(table)
-    assert_array_equal(plain.apply(g, 1e3, one, temperature=330.0), plain.apply(g, 1e3, one, temperature=300.0))
+    assert_array_equal(plain.apply(g, (one,), after(1e3, 330.0), np), plain.apply(g, (one,), after(1e3, 300.0), np))
 
 
 STRING = {"g_ref": "100 nS", "v_overdrive": "0.5 V"}
@@ -190,8 +196,8 @@ def test_incremental_steps_leave_a_uniform_error_and_the_grain_of_charge() -> No
     grain = model.model_copy(update={"c_pp": 1e-15})
     assert_allclose(grain.sigma_vt, np.hypot(0.2 / 12**0.5, 0.2 / (0.2e-15 / 1.602177e-19) ** 0.5), rtol=1e-6)
     g = np.array([0, 50e-9, 100e-9])
-    expected = model.sigma_vt * model.string.sensitivity(g, temperature=ROOM)
-    assert_array_equal(model.std(g, temperature=ROOM), expected)
+    expected = model.sigma_vt * model.string.sensitivity(g, ROOM, np)
+    assert_array_equal(model.std(g, READ, np), expected)
     assert_allclose(expected[2] / 100e-9, 0.0577 / 0.5, rtol=1e-3)
 
 
@@ -236,16 +242,16 @@ def test_pcm_read_noise_in_closed_form() -> None:
     for time_s in (0.0, 3600.0):
         spectrum = np.sqrt(np.log((20 + time_s + 250e-9) / 500e-9))
         q = np.array([0.0088, 0.0088 * 0.1**-0.65, 0.2, 0.2])
-        assert_allclose(cell("pcm").read_noise.std(g, **READ | {"time_s": time_s}), g * q * spectrum, rtol=1e-12)
+        assert_allclose(cell("pcm").read_noise.std(g, replace(READ, time_s=time_s), np), g * q * spectrum, rtol=1e-12)
     with pytest.raises(ValueError, match="time_s must be at least 0"):
-        cell("pcm").read_noise.std(g, **READ | {"time_s": -1.0})
+        cell("pcm").read_noise.std(g, replace(READ, time_s=-1.0), np)
 
 
 def test_saturating_read_noise_is_a_current() -> None:
     model = read_noise.SaturatingReadNoise(i_max="12 nA", i_0="200 nA")
     g = np.array([0.0, 1e-13, 1e-3])
-    assert_allclose(model.std(g, **READ), [0, 1e-13 * 12 / 200, 12e-9 / 0.2], rtol=1e-6)
-    assert_allclose(model.std(g, **READ | {"v_read": 0.1})[2], 12e-9 / 0.1)
+    assert_allclose(model.std(g, READ, np), [0, 1e-13 * 12 / 200, 12e-9 / 0.2], rtol=1e-6)
+    assert_allclose(model.std(g, replace(READ, v_read=0.1), np)[2], 12e-9 / 0.1)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ from mho.crossbar.lines import Lines
 from mho.crossbar.wires import read
 from mho.devices.cell import Cell
 from mho.devices.nonlinearity import Cubic, Linear, Sinh
+from mho.devices.parts import Conditions
 from mho.mapping.errors import MappingError
 
 LAWS = [Sinh(v_0=0.1), Sinh(v_0=0.03), Cubic(c_3=30.0)]
+AT = Conditions(v_read=0.2, t_read=1e-7)
 LINES = {"r_word_line": 100.0, "r_bit_line": 150.0}
 
 
@@ -35,14 +37,14 @@ def test_against_a_general_solver(law, ends):
 
     def left_over(nodes: np.ndarray) -> np.ndarray:
         word, bit = nodes.reshape(2, *g.shape)
-        cells = (g * law.current(word - bit, v_read=0.2)).ravel()
+        cells = (g * law.current(word - bit, AT, np)).ravel()
         return 1e5 * (wires[:inside, :inside] @ nodes + wires[:inside, inside:] @ outside + np.r_[cells, -cells])
 
     found = root(left_over, np.zeros(inside), tol=1e-14).x.reshape(2, *g.shape)
     solved = read(g, v, **LINES, **ends, law=law, voltages=True)
     assert np.abs(solved.word_line - found[0]).max() < 1e-9
     assert np.abs(solved.bit_line - found[1]).max() < 1e-9
-    currents = (g * law.current(found[0] - found[1], v_read=0.2)).sum(axis=0)
+    currents = (g * law.current(found[0] - found[1], AT, np)).sum(axis=0)
     assert np.allclose(solved.currents, currents, rtol=1e-8, atol=1e-15)
     assert not np.allclose(read(g, v, **LINES, **ends), currents, rtol=1e-2)  # negative control: linear cells
 
@@ -68,11 +70,11 @@ def test_large_arrays_of_strong_cells():
 @pytest.mark.parametrize("law", LAWS)
 def test_conductance_is_that_at_v_read(law):
     v = np.array([0.2])
-    assert law.current(v, v_read=0.2) == pytest.approx(v)
-    assert law.current(v / 2, v_read=0.2) < v / 2
+    assert law.current(v, AT, np) == pytest.approx(v)
+    assert law.current(v / 2, AT, np) < v / 2
     step = 1e-6
-    rise = (law.current(v + step, v_read=0.2) - law.current(v - step, v_read=0.2)) / (2 * step)
-    assert law.slope(v, v_read=0.2) == pytest.approx(rise, rel=1e-6)
+    rise = (law.current(v + step, AT, np) - law.current(v - step, AT, np)) / (2 * step)
+    assert law.slope(v, AT, np) == pytest.approx(rise, rel=1e-6)
 
 
 def test_from_yaml_and_not_on_tiles():

@@ -10,7 +10,7 @@ from helpers import hardware, ideal, on_tiles, pictures, small_cnn
 from scipy.stats import t as student
 
 import mho
-from mho.crossbar.expected import Cells, undithered_share
+from mho.crossbar.expected import ExpectedCells, undithered_share
 from mho.mapping.estimates import mean_with_error
 from mho.mapping.reduce import reduce
 
@@ -212,7 +212,7 @@ def test_expected_cells_are_those_programmed():
     hw = mho.Hardware.preset("pcm").replace({"time_s": 1e4, "cell.stuck.at_g_min": 0.02})
     ones = np.ones((1, 128, 128), np.float32)  # all cells at g_max, their partners at g_min
     tiled = on_tiles(ones, hw, limit=1.0, signed=False)
-    expected = Cells.of(hw)
+    expected = ExpectedCells.of(hw)
     mean = tiled.packed[0].conductances[0][:, :128].astype(np.float64) * hw.cell.g_max
     target = np.array([hw.cell.g_max, hw.cell.g_min])
     g, variance = expected.at(expected.mean, target), expected.at(expected.variance, target)

@@ -89,8 +89,8 @@ def test_variance_of_the_mean_of_reads(reads, interval):
 
 def test_pcm_after_an_hour_hardly_gains_from_votes():
     hw = Hardware.preset("pcm").replace({"time_s": 3600, "sensing.read_interval": 250e-9})
-    cell, t = hw.cell.read_noise, {"t_read": 250e-9, "time_s": 3600.0}
-    shares = block_shares(lambda d: cell.correlation(d * 250e-9, **t))
+    cell = hw.cell.read_noise
+    shares = block_shares(lambda d: cell.correlation(d * 250e-9, hw.conditions))
     for reads, left in ((4, 0.94), (16, 0.88), (100, 0.80)):
         assert variance_of_mean(shares, reads) == pytest.approx(left, abs=0.015)
 

@@ -25,9 +25,9 @@ READING = 64  # products that take as long as the noise and conversion of one re
 class Compiled:
     """Kernels in machine code, on several threads where it is worth it."""
 
-    def normals(self, shape: tuple[int, int], first_row: int, key: Key) -> Array:
-        out = np.empty(shape, dtype=np.float32)
-        fill_rows(out, np.uint64(first_row), 0, 0, key)
+    def normals(self, shape: tuple[int, int], place: tuple[int, int], key: Key) -> Array:
+        (first_row, plane), out = place, np.empty(shape, dtype=np.float32)
+        fill_rows(out, np.uint64(first_row), plane, 0, key)
         return out
 
     def add_cells(self, g: Array, std: Array, units: tuple[np.float32, np.float32, np.float32], sums: Sums) -> None:

@@ -154,10 +154,10 @@ def padded(columns: int) -> int:
 class Plain:
     """The twins as a backend: what it reads is what kernels read, up to rounding, and far slower."""
 
-    def normals(self, shape: tuple[int, int], first_row: int, key: Key) -> Array:
-        rows, columns = shape
+    def normals(self, shape: tuple[int, int], place: tuple[int, int], key: Key) -> Array:
+        (rows, columns), (first_row, plane) = shape, place
         samples = first_row + np.arange(rows, dtype=np.uint64)
-        return draw_normals(samples, np.zeros(rows), columns, 0, 0, key).astype(np.float32)
+        return draw_normals(samples, np.zeros(rows), columns, plane, 0, key).astype(np.float32)
 
     def add_cells(self, g: Array, std: Array, units: tuple[np.float32, np.float32, np.float32], sums: Sums) -> None:
         unit, white, bins = units

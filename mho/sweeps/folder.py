@@ -38,6 +38,8 @@ class SweepFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise ValueError(f"out: expected a path, got {type(path).__name__}")
         self.path = Path(path)
         if self.path.exists() and not (self.path.is_dir() and self._ours()):
             raise ValueError(f"out: {self.path} exists and is no folder of a sweep; choose another")

@@ -1,0 +1,90 @@
+"""What the parts of a cell have in common: their kinds, which anyone can add, and the conditions they are used under.
+
+A part (`ProgrammingModel`, `DriftModel`, `ReadNoiseModel`, `MemoryModel`, `NonlinearityModel`, `SensingNoise`) is a
+frozen pydantic model. A class that derives from it and has a field ``kind: Literal["my_kind"] = "my_kind"`` is one more
+kind of it, from the moment that its class statement has run: hardware files may name it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BeforeValidator
+
+from .config import Config
+from .registry import Registry
+from .units import brief
+
+P = TypeVar("P", bound="Part")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a cell is used at.
+
+    Attributes:
+        v_read: largest voltage of a read, in volts; conductances are those at it.
+        t_read: time that a read averages over, in seconds.
+        temperature: of the array, in kelvins.
+        time_s: seconds since programming ended.
+    """
+
+    v_read: float
+    t_read: float
+    temperature: float = 300.0
+    time_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.time_s >= 0:
+            raise ValueError(f"time_s must be at least 0 seconds after programming, got {self.time_s}")
+
+
+class Part(Config):
+    """A part of a cell that has several kinds, told apart by `kind`."""
+
+    registry: ClassVar[Registry[Any]]
+
+    kind: str
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **fields: Any) -> None:
+        super().__pydantic_init_subclass__(**fields)
+        name = cls.model_fields["kind"].default
+        if isinstance(name, str):
+            cls.registry.add(name, cls)
+
+
+def check_part(name: str, thing: Any) -> None:
+    """Raises TypeError for a class that is no part, or lacks what its contract asks for."""
+    if not (isinstance(thing, type) and issubclass(thing, Part)):
+        raise TypeError(f"{name!r} must be a class derived from a part of a cell, got {brief(thing)}")
+    kind = thing.model_fields["kind"]
+    if get_origin(kind.annotation) is not Literal or get_args(kind.annotation) != (name,) or kind.default != name:
+        raise TypeError(f'{thing.__name__}: its kind must be a field `kind: Literal["{name}"] = "{name}"`')
+    if inspect.isabstract(thing):
+        missing = ", ".join(sorted(thing.__abstractmethods__))
+        raise TypeError(f"{thing.__name__}: must define {missing}, see {thing.__mro__[1].__name__}")
+
+
+def kinds_of(base: type[P]) -> BeforeValidator:
+    """For ``Annotated[base, kinds_of(base), SerializeAsAny()]``: a field that takes any kind of `base`, or its fields.
+
+    Fields without a kind, or of a kind that there is not, are a ValueError of one line.
+    """
+
+    def made(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        registry, name = base.registry, value.get("kind")
+        model = registry[name] if isinstance(name, str) and name in registry else None
+        if model is None or not issubclass(model, base):
+            loaded = registry.loaded()
+            known = [other for other in registry if issubclass(loaded.get(other, base), base)]
+            got = f"got {brief(name)}" if "kind" in value else "and is missing"
+            raise ValueError(f"kind must be one of {', '.join(known)}, {got}")
+        return model.model_validate(dict(value))
+
+    return BeforeValidator(made)
