@@ -42,7 +42,7 @@ class Encoding:
         Raises:
             ValueError: negative weights for the encoding `single`.
         """
-        tile, outputs = placement.tile, placement.outputs
+        tile = placement.tile
         if tile.encoding == "single" and (weights < 0).any():
             raise ValueError("tile.encoding 'single' takes no negative weights; use 'differential' or 'offset'")
         maxima = block_maxima(weights, placement)
@@ -52,7 +52,7 @@ class Encoding:
             cell,
             maxima,
             slice_weights(cell.levels, tile.slices)[:, None, None] * maxima[None] / span,
-            outputs + np.arange(outputs) // tile.outputs if tile.reference_columns else np.empty(0, np.int64),
+            placement.references,
             cell.g_min if tile.encoding == "single" else 0.0,
         )
 
@@ -69,8 +69,8 @@ class Encoding:
     @property
     def column_tiles(self) -> list[Array]:
         """The columns of each column tile: its outputs, and its reference column if it has one."""
-        outputs, width = self.placement.outputs, self.placement.tile.outputs
-        tiles = [np.arange(start, min(start + width, outputs)) for start in range(0, outputs, width)]
+        outputs, edges = self.placement.outputs, self.placement.column_edges
+        tiles = [np.arange(first, last) for first, last in itertools.pairwise(edges)]
         return [np.append(tile, outputs + c) for c, tile in enumerate(tiles)] if self.reference.size else tiles
 
     def targets(self, weights: Array, row_tile: int, some: slice = slice(None)) -> Array:
@@ -108,9 +108,8 @@ def block_maxima(weights: Array, placement: Placement) -> Array:
     edges = placement.edges
     maxima = np.stack([np.abs(weights[a:b]).max(axis=0) for a, b in itertools.pairwise(edges)])
     if placement.tile.scale == "tile":
-        width = placement.tile.outputs
-        for start in range(0, placement.outputs, width):
-            maxima[:, start : start + width] = maxima[:, start : start + width].max(axis=1, keepdims=True)
+        for first, last in itertools.pairwise(placement.column_edges):
+            maxima[:, first:last] = maxima[:, first:last].max(axis=1, keepdims=True)
     return np.where(maxima == 0, 1.0, maxima)
 
 

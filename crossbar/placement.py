@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from .tile import Tile
+
+
+Array = np.ndarray[Any, Any]
 
 
 class Block(NamedTuple):
@@ -30,7 +35,7 @@ class Placement:
             may be on one tile.
 
     Raises:
-        ValueError: blocks that do not.
+        ValueError: blocks that do not, or are larger than a tile.
     """
 
     tile: Tile
@@ -40,7 +45,7 @@ class Placement:
     blocks: tuple[Block, ...]
 
     def __post_init__(self) -> None:
-        grid = [(*rows, *outputs) for rows, outputs in product(pairwise(self.edges), pairwise(self._column_edges))]
+        grid = [(*rows, *outputs) for rows, outputs in product(pairwise(self.edges), pairwise(self.column_edges))]
         wanted = sorted((g, *place) for g in range(self.groups) for place in grid)
         inside = all(0 <= b.first_row < self.rows and 0 <= b.first_output < self.outputs for b in self.blocks)
         if not inside or sorted(block[:5] for block in self.blocks) != wanted:
@@ -48,6 +53,14 @@ class Placement:
                 f"blocks must cover {self.groups} group(s) of {self.rows} rows and {self.outputs} outputs once each, "
                 "in rows and columns of blocks"
             )
+        tile = self.tile
+        for block in self.blocks:
+            rows, outputs = block.last_row - block.first_row, block.last_output - block.first_output
+            if rows > tile.rows or outputs > tile.outputs:
+                raise ValueError(
+                    f"a block must be at most {tile.rows} rows by {tile.outputs} outputs of its tile, got {rows} by "
+                    f"{outputs}"
+                )
 
     @classmethod
     def of(cls, tile: Tile, rows: int, outputs: int, groups: int = 1) -> Placement:
@@ -78,7 +91,8 @@ class Placement:
         return sorted({block.first_row for block in self.blocks} | {0, self.rows})
 
     @cached_property
-    def _column_edges(self) -> list[int]:
+    def column_edges(self) -> list[int]:
+        """First output of each column tile, and the end: column_tiles + 1 numbers."""
         return sorted({block.first_output for block in self.blocks} | {0, self.outputs})
 
     @property
@@ -89,7 +103,14 @@ class Placement:
     @property
     def column_tiles(self) -> int:
         """Blocks along the outputs of a group."""
-        return len(self._column_edges) - 1
+        return len(self.column_edges) - 1
+
+    @cached_property
+    def references(self) -> Array:
+        """(outputs,) int64: the column that is the reference of each output, behind all outputs; empty without any."""
+        if not self.tile.reference_columns:
+            return np.empty(0, np.int64)
+        return self.outputs + np.repeat(np.arange(self.column_tiles), np.diff(self.column_edges))
 
     @cached_property
     def tiles(self) -> int:

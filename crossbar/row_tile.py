@@ -93,12 +93,17 @@ class Assembly:
             for s, polarity in product(range(slices), range(encoding.polarities)):
                 place = Place(self.group, s, polarity, first + a)
                 g = self.cells.settled(self.design, targets[s, polarity], place, self.backend)
+                along = g.sum(axis=1)
+                if not (np.isfinite(along).all() and g.min() >= 0):  # kernels count cells by conductance
+                    raise ValueError(
+                        f"layer {self.design.matrix.name!r}: its cells must have finite conductances of at least 0 S"
+                    )
                 std, slow = self.noise(g)
                 units = np.array([-unit if polarity else unit, c2 / unit**2, BINS / (HISTOGRAM_TOP * unit)], np.float32)
                 sums = Sums(tile.signed[s, some], tile.spread[s, some], tile.thermal[s], self.histogram)
                 self.backend.add_cells(g, std, tuple(units), sums)
                 tile.slow[:, s, some] += slow
-                tile.supplied[s, some] += g.sum(axis=1)
+                tile.supplied[s, some] += along
                 if tile.cells is not None:
                     tile.cells[0][s, polarity, some] = g
                     tile.cells[1][0, s, polarity, some] = (std / np.float32(unit)) ** 2 + units[1] * g
