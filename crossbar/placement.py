@@ -11,7 +11,6 @@ import numpy as np
 
 from .tile import Tile
 
-
 Array = np.ndarray[Any, Any]
 
 
