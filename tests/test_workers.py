@@ -148,6 +148,7 @@ class Running:
             text=True,
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": str(HERE)},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where the tests run in the background
         )
 
     def wait_for(self, step: str) -> None:
