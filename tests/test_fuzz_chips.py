@@ -44,7 +44,7 @@ def test_no_damage_gives_other_numbers_and_no_forgery_a_traceback(chips, tmp_pat
 def test_the_fuzzer_finds_what_is_not_looked_at(chips, tmp_path, monkeypatch):
     """Without digests of tensors and cells there are chips with other numbers."""
     monkeypatch.setattr(store, "_digest", lambda value: "")
-    monkeypatch.setattr(store, "_origin", lambda hardware, cells: "")
+    monkeypatch.setattr(store, "origin", lambda hardware, cells: "")
     _, wrong = fuzzed(chips, tmp_path, 60)
     assert any(case["mode"] == "damage" and case["outcome"].startswith("works") for case in wrong)
 

@@ -18,7 +18,7 @@ from sweeps_model import write_files
 
 import mho
 from mho.cli import app, run
-from mho.models.votes import Accuracy
+from mho.mapping.voting.votes import Accuracy
 from mho.sweeps.optimum import Optimum, difference, front_of, near_front_of
 from mho.sweeps.search import Search
 
