@@ -20,7 +20,6 @@ from unittest import mock
 import numba
 import numpy as np
 import pandas as pd
-import timing
 import torch
 from rich.console import Console
 
@@ -33,6 +32,7 @@ from mho.crossbar.kernels import adc, digits, panel, philox, read
 from mho.crossbar.matrix import Matrix
 from mho.crossbar.programmed import Programmed
 from mho.crossbar.reader import Seeds
+from mho.records import record
 
 RUNS = 15
 Shape = tuple[int, int, int, int, int]
@@ -155,7 +155,7 @@ def main() -> None:
     for table, name, style in ((times, "times", "{:.2f}"), (moved, "moved", "{:.3f}")):
         table.to_csv(out / f"{name}.csv", index=False)
         console.print(table.to_string(index=False, float_format=style.format))
-    console.print(f"milliseconds at 1 thread, {timing.record([], '')['cpu']}; written to {out}")
+    console.print(f"milliseconds at 1 thread, {record([], '')['cpu']}; written to {out}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from mho.cli import app, run
 from mho.crossbar.reader import Counts
 from mho.mapping.architecture.decision import decision
 from mho.mapping.voting.adaptive import adaptive_vote
-from mho.mapping.voting.votes import Accuracy, vote
+from mho.mapping.voting.intervals import Accuracy
+from mho.mapping.voting.votes import vote
 from mho.sweeps.file import Sweep
 from mho.sweeps.folder import SweepFolder
 from mho.sweeps.run import planned

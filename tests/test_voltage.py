@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mho.mapping.voting.votes import Accuracy
+from mho.mapping.voting.intervals import Accuracy
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
