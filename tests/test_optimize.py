@@ -313,7 +313,7 @@ def test_the_command(
     said = capsys.readouterr().out
     assert "4 trials, " in said
     assert "cheapest point that reaches it, measured once more (1 candidate tried):" in said
-    assert "front of accuracy and latency:" in said
+    assert "front of accuracy and latency, as estimated:" in said
     names = {"results", "trials", "confirmed"}
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
         ".lock", "hardware.yaml", "parts", "search.yaml", "report.txt", "front.png",
