@@ -31,7 +31,8 @@ def test_tables_and_figures_are_written(script: ModuleType, tmp_path: Path) -> N
     assert json.loads((out / "run.json").read_text(encoding="utf-8"))["tasks"] == 8
     for name in ("noise", "accuracy", "pareto", "chips"):
         tables = pd.read_parquet(out / f"{name}.parquet"), pd.read_csv(out / f"{name}.csv")
-        whole, text = (table.dropna(axis="columns", how="all") for table in tables)
+        known = (table.fillna({"extrapolated": ""}) for table in tables)  # an empty text of CSV is read as none
+        whole, text = (table.dropna(axis="columns", how="all") for table in known)
         pd.testing.assert_frame_equal(whole, text, check_dtype=False, rtol=1e-5)
     assert all((out / f"{name}.png").stat().st_size > 10_000 for name in ("noise_vs_voltage", "energy_accuracy"))
     accuracy = pd.read_parquet(out / "accuracy.parquet")
