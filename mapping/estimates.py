@@ -129,10 +129,10 @@ def fit(
     if not found:
         return {**result, **{n: 0.0 for name in MISFITS for n in (name, f"{name}_se")}, "holds": True}
     of_outputs = np.stack([np.ones(y.shape[1]), np.square(y).mean(axis=0)], axis=1)
-    means, influences = (mean, squared.mean(axis=0)), [None, None]
+    means = mean, squared.mean(axis=0)
+    influences: list[Array | None] = [None, None]
     if samples is not None:
-        kept = solution > 0
-        solve = np.zeros_like(solve)
+        kept, solve = solution > 0, np.zeros_like(solve)
         solve[kept] = np.linalg.pinv(design[:, kept] / level[:, None]) / level
         columns = np.broadcast_to(np.arange(y.shape[1]), y.shape).reshape(-1)
         outputs = _influence(squared - solution[1] * np.square(y), columns, samples)
