@@ -29,15 +29,16 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from scipy import stats
-from timing import record
 from torch import nn
 
 import mho
 from mho.mapping.straight_through import StraightThrough
+from mho.mapping.voting.intervals import of_mean
 from mho.mapping.voting.votes import VoteResult, vote
 from mho.models.attacks import TABLE_10, Adversarial, pgd
 from mho.models.files import whole
 from mho.models.noise import set_inference_noise
+from mho.records import record, write_json
 
 WEIGHTS = "adv-sigma-0.0"
 SIGMAS = (0.0, 0.1, 0.2, 0.3, 0.4)
@@ -132,19 +133,10 @@ def shares(found: VoteResult, labels: torch.Tensor) -> Share:
     return found.counts.gather(1, labels[:, None])[:, 0].numpy() / found.k
 
 
-def interval(values: Share) -> tuple[float, float, float]:
-    """Mean of independent values and its 95 % interval, by Student's t."""
-    mean, n = float(values.mean()), len(values)
-    if n < 2:
-        return mean, -np.inf, np.inf
-    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
-    return mean, mean - half, mean + half
-
-
 def compared(name: str, values: Share, base: Share) -> dict[str, float]:
     """An accuracy and its gain over another on the same pictures, with 95 % intervals and the paired t test's p."""
-    accuracy, low, high = interval(values)
-    gain, gain_low, gain_high = interval(values - base)
+    accuracy, low, high = of_mean(values)
+    gain, gain_low, gain_high = of_mean(values - base)
     p = float(stats.ttest_rel(values, base).pvalue) if np.any(values - base != (values - base)[0]) else 1.0
     found = {"": accuracy, "_low": max(0.0, low), "_high": min(1.0, high)}
     found |= {"_gain": gain, "_gain_low": gain_low, "_gain_high": gain_high, "_p": p}
@@ -329,7 +321,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = f"benchmarks/attacks.py --data {options.data} --images {options.images} --runs {options.runs}"
     found = record(("mho", "torch", "numba", "numpy"), f"{command} --seed {options.seed}")
     found |= {"threads": torch.get_num_threads(), "seconds": round(time.perf_counter() - began)}
-    (settings.out / "run.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_json(found, settings.out / "run.json")
     console.print(summary(made["table_11"]).to_string(index=False))
     console.print(f"{found['seconds']} s; tables and figures in {settings.out}")
     return 0

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from paper_cells import Cell, Measurement
+from paper.cells import Cell, Measurement
 
 from mho.models.train import CHECKPOINT
 from mho.models.weights import FOLDER, names

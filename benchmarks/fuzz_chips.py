@@ -37,13 +37,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import record
 from torch import nn
 
 import mho
 import mho.crossbar
 from mho.mapping import store
 from mho.mapping.errors import CheckpointError
+from mho.records import record
 
 LIMIT_S = 120.0  # for one case; they take milliseconds, or seconds where a machine is busy
 LIMIT_BYTES = 1e9  # of memory that the cases of a process may take beyond what it starts with

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import multiprocessing
 import random
 import sys
@@ -30,12 +29,12 @@ from typing import Any
 import torch
 import yaml
 from pydantic import BaseModel
-from timing import record
 from torch import nn
 
 import mho
 from mho.crossbar.hardware import PRESETS, Hardware
 from mho.devices.data import ExtrapolationWarning
+from mho.records import record, write_json
 
 WHERE = "fuzz.yaml"
 NUMBERS = [0, -1, 1, 2, 3, 17, 2**31, 2**63, 10**30, 10**400]
@@ -347,12 +346,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{asked.files} files: {dict(counts)}")
     result = {"seconds": round(time.monotonic() - start), "files": asked.files, **dict(sorted(counts.items()))}
     command = f"benchmarks/fuzz_hardware.py --files {asked.files} --seed {asked.seed}"
-    asked.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(
-        record(("mho", "torch", "numba", "numpy", "pydantic", "pyyaml"), command) | result | {"failures": wrong},
-        indent=2,
-    )
-    (asked.out / "fuzz_hardware.json").write_text(f"{text}\n", encoding="utf-8")
+    kept = record(("mho", "torch", "numba", "numpy", "pydantic", "pyyaml"), command) | result | {"failures": wrong}
+    write_json(kept, asked.out / "fuzz_hardware.json")
     return 1 if wrong else 0
 
 

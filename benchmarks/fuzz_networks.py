@@ -25,11 +25,11 @@ from typing import Any
 
 import torch
 from random_networks import Maker
-from timing import record
 from torch.utils._pytree import tree_leaves
 
 import mho
 from mho.mapping.errors import MappingError
+from mho.records import record, write_json
 
 TOLERANCE = 1e-5
 ROUNDING = 10  # times what torch's own float32 is off: sums in another order, whose errors are of the same size
@@ -142,11 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
         kept = {"tolerance": TOLERANCE, "models": len(seeds), "seed": options.seed, "outcomes": found}
         kept |= {"seconds": round(time.monotonic() - begun)}
         command = f"benchmarks/fuzz_networks.py --models {options.models} --seed {options.seed}"
-        options.out.mkdir(parents=True, exist_ok=True)
-        target = options.out / "fuzz_networks.json"
-        target.write_text(
-            json.dumps(record(("mho", "torch", "numba", "numpy"), command) | kept, indent=2) + "\n", encoding="utf-8"
-        )
+        write_json(record(("mho", "torch", "numba", "numpy"), command) | kept, options.out / "fuzz_networks.json")
     return int(any(not key.startswith(("equal", "refused")) for count in counts.values() for key in count))
 
 

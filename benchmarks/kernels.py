@@ -2,7 +2,7 @@
 
     python benchmarks/kernels.py [--out runs/kernels] [--quick] [--only PATTERN] [--threads 1,2] [--markdown]
 
-At 1 thread CPU times are compared, at more wall times: medians of runs in turn (benchmarks/timing.py). `must` and
+At 1 thread CPU times are compared, at more wall times: medians of runs in turn (mho/timing.py). `must` and
 `goal` are the ratios that the project has set itself. Prints a table and writes it, with the machine and the versions,
 to kernels.json. Nothing is written if anything fails.
 """
@@ -24,14 +24,17 @@ from typing import Any, NamedTuple
 
 import numba
 import pandas as pd
-import timing
 import torch
 from rich.console import Console
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 import mho
+from mho import timing
+from mho.memory import array_bytes
 from mho.models.noise import Noise
+from mho.records import record, write_measured
+from mho.tables import Column, Columns, print_notes, print_table
 
 FILE = "kernels.json"
 PACKAGES = ("mho", "torch", "numba", "numpy")
@@ -234,16 +237,16 @@ def another_chip(net: nn.Module, chip: mho.Chip) -> Pair:
     return Pair(lambda: chip.copy(1), copied)
 
 
-COLUMNS: timing.Columns = {
-    "group": ("kind", "s"),
-    "work": ("work", "s"),
-    "threads": ("threads", "d"),
-    "mho_ms": ("Mho (ms)", ".3f"),
-    "torch_ms": ("torch (ms)", ".3f"),
-    "ratio": ("ratio", ".2f"),
-    "must": ("must", "g"),
-    "goal": ("goal", "g"),
-    "reached": ("reached", "s"),
+COLUMNS: Columns = {
+    "group": Column("kind", "s"),
+    "work": Column("work", "s"),
+    "threads": Column("threads", "d"),
+    "mho_ms": Column("Mho (ms)", ".3f"),
+    "torch_ms": Column("torch (ms)", ".3f"),
+    "ratio": Column("ratio", ".2f"),
+    "must": Column("must", "g"),
+    "goal": Column("goal", "g"),
+    "reached": Column("reached", "s"),
 }
 
 
@@ -346,7 +349,7 @@ def array_share(layer: Layer) -> float:
     """Bytes of all arrays of a linear layer's chip after its first read, over those of its float32 weights."""
     _, chip = mapped_linear(layer, json.dumps(NOISY))
     chip(torch.rand(1, layer.inputs))
-    return timing.array_bytes(list(chip.layers.values())) / (4 * layer.inputs * layer.outputs)
+    return array_bytes(list(chip.layers.values())) / (4 * layer.inputs * layer.outputs)
 
 
 def matches(pattern: str, text: str) -> bool:
@@ -374,20 +377,20 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
     if rows.empty and not others:
         raise ValueError(f"--only {options.only!r} matches no row")
     if not rows.empty:
-        timing.print_table("Mho's noisy reads over noiseless torch float32", rows, COLUMNS, markdown=options.markdown)
+        print_table("Mho's noisy reads over noiseless torch float32", rows, COLUMNS, markdown=options.markdown)
     notes = [f"{r['work']}, {r['threads']} thr.: {r['remark']}" for r in rows.to_dict("records") if r["remark"]]
     if not rows["quiet"].all():
         notes.append("?: the machine was busy with other work: measure again")
     notes += [f"{o['what']}: {o['value']:.2f} {o['unit']} (must: {o['must']:g})" for o in others]
-    timing.print_notes(notes)
-    return {**timing.record(PACKAGES, command), "rows": rows.to_dict("records"), "limits": others}
+    print_notes(notes)
+    return {**record(PACKAGES, command), "rows": rows.to_dict("records"), "limits": others}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and write the record when all is done. Returns the exit code."""
     options = parse(arguments)
     command = shlex.join(["benchmarks/kernels.py", *(sys.argv[1:] if arguments is None else arguments)])
-    return timing.write_json(options.out / FILE, lambda: run(options, command))
+    return write_measured(options.out / FILE, lambda: run(options, command))
 
 
 if __name__ == "__main__":

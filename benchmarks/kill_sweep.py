@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import itertools
-import json
 import math
 import multiprocessing
 import os
@@ -31,9 +30,9 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from timing import record
 
 from mho.cli import app, run
+from mho.records import record, write_json
 
 SWEEP = {
     "experiment": "accuracy",
@@ -133,10 +132,7 @@ def kill_and_finish(
             return outcome
         if len(after) == len(whole):
             if code != 0:  # all parts, but not the table
-                process = _start(arguments, log, fresh=True)
-                process.join()
-                if process.exitcode:
-                    raise RuntimeError(f"a sweep without its table alone: {log.read_text(encoding='utf-8')[-2000:]}")
+                _finish(arguments, log)
                 outcome.finished += 1
                 outcome.equal &= results(out).equals(whole) and parts(out) == after
             shutil.rmtree(out)
@@ -149,6 +145,14 @@ def _start(arguments: list[str], log: Path, fresh: bool) -> multiprocessing.Proc
     process = multiprocessing.get_context("fork").Process(target=_command, args=(arguments, log, fresh))
     process.start()
     return process
+
+
+def _finish(arguments: list[str], log: Path) -> None:
+    """The command once more, which only has to write the table."""
+    process = _start(arguments, log, fresh=True)
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"a sweep without its table alone: {log.read_text(encoding='utf-8')[-2000:]}")
 
 
 def _command(arguments: list[str], log: Path, fresh: bool) -> None:
@@ -208,8 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
         "seconds": round(time.perf_counter() - began),
         **vars(outcome),
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "kill_sweep.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_json(found, options.out / "kill_sweep.json")
     good = outcome.equal and not outcome.lost and not outcome.repeated
     print(
         f"{outcome.kills} kills of a sweep of {len(whole)} tasks ({outcome.kills_idle} with no further task done): "

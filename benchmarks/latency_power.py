@@ -9,9 +9,7 @@ anything fails. What is counted: docs/cost.md.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,16 +19,16 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from rich.console import Console
-from rich.table import Table
 
 import mho
 from mho.mapping.architecture.closed_forms import interleaved, overhead, sequential
 from mho.mapping.architecture.cost import COMPONENTS, layer_costs
 from mho.mapping.architecture.decision import decision
 from mho.mapping.architecture.replication import ways
+from mho.mapping.folders import whole_folder
 from mho.models import densenet
 from mho.models.data import strokes
+from mho.tables import Column, Columns, print_table, write_table
 
 CONFIG = "latency_power.yaml"
 GANTT_VOTES = 4
@@ -178,7 +176,7 @@ def voltage_table(name: str, preset: str, chip: mho.Chip) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def chip_part(options: argparse.Namespace, folder: Path, show: Show) -> None:
+def chip_part(options: argparse.Namespace, folder: Path) -> None:
     """Tables and figures of the networks on the presets."""
     tables: dict[str, list[pd.DataFrame]] = {"layers": [], "votes": [], "ways": [], "voltage": []}
     for name in options.networks:
@@ -195,13 +193,13 @@ def chip_part(options: argparse.Namespace, folder: Path, show: Show) -> None:
                 if len(table) > PRINTED:
                     title += f"; the slowest {PRINTED} of {len(table)}"
                 shown = table.nlargest(PRINTED, "stage_time_s") if len(table) > PRINTED else table
-                show(title, shown, COLUMNS[kind])
+                print_table(title, shown, COLUMNS[kind])
                 tables[kind].append(_named(table, network=name, preset=preset))
             chip.hardware.save(folder / f"hardware-{preset}.yaml")
             _gantt(chip, folder / f"gantt_{name}_{preset}")
     written = {kind: pd.concat(parts, ignore_index=True) for kind, parts in tables.items()}
     for kind, table in written.items():
-        write(table, folder / kind)
+        write_table(table, folder / kind)
     votes = written["votes"]
     figures.latency(votes).savefig(folder / "latency_chip.png")
     figures.overhead(votes).savefig(folder / "overhead.png")
@@ -223,68 +221,59 @@ def _named(table: pd.DataFrame, **names: str) -> pd.DataFrame:
     return table.assign(**names)[[*names, *table.columns]]
 
 
-def write(table: pd.DataFrame, path: Path) -> None:
-    """One table as CSV and as Parquet."""
-    table.to_csv(path.with_suffix(".csv"), index=False)
-    table.to_parquet(path.with_suffix(".parquet"), index=False)
-
-
-# column -> (heading, factor, format)
-Columns = dict[str, tuple[str, float, str]]
-Show = Callable[[str, pd.DataFrame, Columns], None]
-_ENERGY: Columns = {f"energy_{part}_j": (f"{part} (nJ)", 1e9, ".4g") for part in COMPONENTS}
+_ENERGY: Columns = {f"energy_{part}_j": Column(f"{part} (nJ)", ".4g", 1e9) for part in COMPONENTS}
 ABSTRACT_COLUMNS: Columns = {
-    "depth": ("layers L", 1, "d"),
-    "votes": ("votes K", 1, "d"),
-    "sequential_T": ("sequential K L (T)", 1, "g"),
-    "pipelined_T": ("pipelined L + K (T)", 1, "g"),
-    "overhead": ("overhead K / L", 1, ".3f"),
-    "power_factor": ("power (P)", 1, "d"),
+    "depth": Column("layers L", "d"),
+    "votes": Column("votes K", "d"),
+    "sequential_T": Column("sequential K L (T)", "g"),
+    "pipelined_T": Column("pipelined L + K (T)", "g"),
+    "overhead": Column("overhead K / L", ".3f"),
+    "power_factor": Column("power (P)", "d"),
 }
 RECURRENT_COLUMNS: Columns = {
-    "steps": ("steps", 1, "d"),
-    "votes": ("votes K", 1, "d"),
-    "one_after_the_other_T": ("one after the other (T)", 1, "g"),
-    "interleaved_T": ("interleaved (T)", 1, "g"),
-    "busy": ("matrix busy", 1, ".1%"),
+    "steps": Column("steps", "d"),
+    "votes": Column("votes K", "d"),
+    "one_after_the_other_T": Column("one after the other (T)", "g"),
+    "interleaved_T": Column("interleaved (T)", "g"),
+    "busy": Column("matrix busy", ".1%"),
 }
 _LAYERS: Columns = {
-    "layer": ("layer", 1, "s"),
-    "positions": ("reads", 1, "d"),
-    "read_time_s": ("one read (ns)", 1e9, ".4g"),
-    "stage_time_s": ("stage (us)", 1e6, ".4g"),
+    "layer": Column("layer", "s"),
+    "positions": Column("reads", "d"),
+    "read_time_s": Column("one read (ns)", ".4g", 1e9),
+    "stage_time_s": Column("stage (us)", ".4g", 1e6),
     **_ENERGY,
-    "energy_j": ("total (nJ)", 1e9, ".4g"),
-    "area_m2": ("area (mm2)", 1e6, ".3g"),
+    "energy_j": Column("total (nJ)", ".4g", 1e9),
+    "area_m2": Column("area (mm2)", ".3g", 1e6),
 }
 _VOTES: Columns = {
-    "votes": ("votes K", 1, "d"),
-    "sequential_s": ("sequential (us)", 1e6, ".5g"),
-    "pipelined_s": ("pipelined (us)", 1e6, ".5g"),
-    "copies_s": ("K copies (us)", 1e6, ".5g"),
-    "overhead": ("overhead", 1, ".3f"),
-    "energy_j": ("energy (uJ)", 1e6, ".4g"),
-    "energy_leakage_j": ("leakage, full (uJ)", 1e6, ".4g"),
-    "power_at_rate_w": ("power at rate (mW)", 1e3, ".4g"),
-    "power_full_w": ("power, full (mW)", 1e3, ".4g"),
-    "tops": ("TOPS", 1, ".3g"),
-    "tops_per_w": ("TOPS/W", 1, ".3g"),
-    "tops_per_mm2": ("TOPS/mm2", 1, ".3g"),
+    "votes": Column("votes K", "d"),
+    "sequential_s": Column("sequential (us)", ".5g", 1e6),
+    "pipelined_s": Column("pipelined (us)", ".5g", 1e6),
+    "copies_s": Column("K copies (us)", ".5g", 1e6),
+    "overhead": Column("overhead", ".3f"),
+    "energy_j": Column("energy (uJ)", ".4g", 1e6),
+    "energy_leakage_j": Column("leakage, full (uJ)", ".4g", 1e6),
+    "power_at_rate_w": Column("power at rate (mW)", ".4g", 1e3),
+    "power_full_w": Column("power, full (mW)", ".4g", 1e3),
+    "tops": Column("TOPS", ".3g"),
+    "tops_per_w": Column("TOPS/W", ".3g"),
+    "tops_per_mm2": Column("TOPS/mm2", ".3g"),
 }
 _WAYS: Columns = {
-    "way": ("way", 1, "s"),
-    "latency_s": ("latency (us)", 1e6, ".5g"),
-    "overhead": ("overhead", 1, ".3f"),
-    "interval_s": ("interval (us)", 1e6, ".5g"),
-    "energy_j": ("energy (uJ)", 1e6, ".4g"),
-    "energy_full_j": ("with leakage, full (uJ)", 1e6, ".4g"),
-    "area_m2": ("area (mm2)", 1e6, ".4g"),
-    "power_full_w": ("power, full (mW)", 1e3, ".4g"),
+    "way": Column("way", "s"),
+    "latency_s": Column("latency (us)", ".5g", 1e6),
+    "overhead": Column("overhead", ".3f"),
+    "interval_s": Column("interval (us)", ".5g", 1e6),
+    "energy_j": Column("energy (uJ)", ".4g", 1e6),
+    "energy_full_j": Column("with leakage, full (uJ)", ".4g", 1e6),
+    "area_m2": Column("area (mm2)", ".4g", 1e6),
+    "power_full_w": Column("power, full (mW)", ".4g", 1e3),
 }
 _VOLTAGE: Columns = {
-    "v_read": ("read voltage (V)", 1, ".3g"),
-    "power_array_w": ("array (mW)", 1e3, ".4g"),
-    "power_rest_w": ("the rest (mW)", 1e3, ".4g"),
+    "v_read": Column("read voltage (V)", ".3g"),
+    "power_array_w": Column("array (mW)", ".4g", 1e3),
+    "power_rest_w": Column("the rest (mW)", ".4g", 1e3),
 }
 COLUMNS = {"layers": _LAYERS, "votes": _VOTES, "ways": _WAYS, "voltage": _VOLTAGE}
 TITLES = {
@@ -293,22 +282,6 @@ TITLES = {
     "ways": "the ways to {ways} votes",
     "voltage": "power of a full pipeline over the read voltage",
 }
-
-
-def print_table(title: str, table: pd.DataFrame, columns: Columns) -> None:
-    """A table on the terminal: the chosen columns, scaled; `-` where there is no number."""
-    shown = Table(title=title, title_justify="left")
-    for heading, _, _ in columns.values():
-        shown.add_column(heading, justify="right")
-    for row in table.to_dict("records"):
-        shown.add_row(*(_cell(row[name], factor, spec) for name, (_, factor, spec) in columns.items()))
-    Console(width=None if sys.stdout.isatty() else 160).print(shown)
-
-
-def _cell(value: Any, factor: float, spec: str) -> str:
-    if isinstance(value, str):
-        return value
-    return "-" if value != value else format(value * factor, spec)
 
 
 def whole_numbers(text: str) -> list[int]:
@@ -368,18 +341,18 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     """Everything of one run, written into `folder`."""
     table = abstract_table(options.depths, options.votes)
     print_table("Abstract pipeline, section 3.3 of the paper: latency in T, power in P", table, ABSTRACT_COLUMNS)
-    write(table, folder / "abstract")
+    write_table(table, folder / "abstract")
     figures.abstract(table).savefig(folder / "latency_abstract.png")
     small = mho.schedule(stages=[1.0] * min(options.depths), votes=GANTT_VOTES, voter=1.0)
     small.gantt(folder / "gantt_abstract.png")
     loop = recurrent_table(options.steps, options.votes)
     print_table("A recurrent layer: votes fill the bubbles", loop, RECURRENT_COLUMNS)
-    write(loop, folder / "recurrent")
+    write_table(loop, folder / "recurrent")
     for name, depth in (("turns", 1), ("interleaved", None)):
         run = mho.schedule(stages=[1.0, 1.0], names=["matrix", "gates"], steps=4, votes=GANTT_VOTES, buffers=depth)
         run.gantt(folder / f"gantt_recurrent_{name}.png")
     if not options.abstract_only:
-        chip_part(options, folder, print_table)
+        chip_part(options, folder)
     settings = {name: value if name != "out" else str(value) for name, value in vars(options).items()}
     (folder / CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
@@ -392,14 +365,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: --out {out} exists and is not a former run of this benchmark", file=sys.stderr)
         return 2
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-            folder = Path(scratch) / out.name
-            folder.mkdir()
+        with whole_folder(out) as folder:
             run(options, folder)
-            if out.exists():
-                shutil.rmtree(out)
-            folder.rename(out)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

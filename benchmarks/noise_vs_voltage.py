@@ -10,7 +10,6 @@ It is a sweep: interrupted, it goes on where it was. Writes tables (Parquet and 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -20,15 +19,16 @@ import numpy as np
 import pandas as pd
 import torch
 import voltage_figures as figures
-from intervals import of_chips
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from timing import record
 
 import mho
+from mho.commands.progress import shown
 from mho.crossbar.patches import gather
 from mho.devices.budget import Converter, budget
 from mho.mapping.inference import Inference
+from mho.mapping.voting.intervals import of_chips
+from mho.records import record, write_json
+from mho.tables import write_table
 
 PRESETS = ("reram", "pcm", "nand")
 WEIGHTS = "sigma-0.5"
@@ -133,7 +133,7 @@ def warm_up(images: torch.Tensor) -> None:
 def accuracy_table(chips: pd.DataFrame, digital: float) -> pd.DataFrame:
     """Means over the chips, a row per preset, kind of ADC range and read voltage.
 
-    The 95 % intervals `..._low`, `..._high` are those of `intervals.of_chips`.
+    The 95 % intervals `..._low`, `..._high` are those of `of_chips`.
     """
     rows = []
     chips = chips.assign(adc=np.where(chips["adc.calibrated_at"].isna(), "tracking", "fixed"))
@@ -192,21 +192,18 @@ def main(arguments: list[str] | None = None) -> int:
     net = mho.models.mnist_cnn(weights=WEIGHTS).eval()
     with torch.no_grad():
         right = net(images[: options.images]).argmax(dim=1) == labels[: options.images]
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("chips")
+    with shown("chips", every=10.0) as tell:
         chips = mho.sweep(
             settings(options.images, options.chips, options.votes),
             out=options.out / "sweep",
             jobs=options.jobs,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=tell,
         )
     chips = chips[[name for name in chips if not name.endswith("_meta")]]
     accuracy = accuracy_table(chips, float(right.double().mean()))
     pareto = pareto_table(accuracy, options.votes)
     for name, table in (("noise", noise), ("accuracy", accuracy), ("pareto", pareto), ("chips", chips)):
-        table.to_parquet(options.out / f"{name}.parquet", index=False)
-        table.to_csv(options.out / f"{name}.csv", index=False, float_format="%.6g")
+        write_table(table, options.out / name, csv_format="%.6g")
     figures.noise_vs_voltage(noise, accuracy, options.votes).savefig(options.out / "noise_vs_voltage.png", dpi=130)
     figures.pareto(pareto, options.votes).savefig(options.out / "energy_accuracy.png", dpi=130)
     command = (
@@ -215,7 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
     found = record(("mho", "torch", "numba", "numpy", "scipy"), f"{command} --jobs {options.jobs}")
     found |= {"seeds": list(range(options.chips)), "tasks": len(chips)}
     found["seconds"] = round(time.perf_counter() - began)
-    (options.out / "run.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_json(found, options.out / "run.json")
     console.print(f"{len(chips)} chips in {found['seconds']} s, tables and figures in {options.out}")
     return 0
 

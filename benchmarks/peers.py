@@ -3,7 +3,7 @@
     python benchmarks/peers.py [--out runs/peers] [--threads 1,2] [--markdown]
 
 All are compared with noiseless torch in the same process: CPU time at 1 thread, wall time at more
-(benchmarks/timing.py). Prints a table, what in it is comparable and what is not, and which simulator is missing; writes
+(mho/timing.py). Prints a table, what in it is comparable and what is not, and which simulator is missing; writes
 peers.json. They are no part of Mho's environment; in one of their own:
 
     python -m venv ~/.venvs/peers && ~/.venvs/peers/bin/pip install -c constraints.txt . aihwkit
@@ -25,12 +25,14 @@ from typing import Any, NamedTuple
 
 import numba
 import pandas as pd
-import timing
 import torch
 from kernels import CALIBRATION, CNN_BATCH, LAYERS, NOISY, Layer, folded, reram
 from torch import nn
 
 import mho
+from mho import timing
+from mho.records import record, write_measured
+from mho.tables import Column, Columns, print_notes, print_table
 
 FILE = "peers.json"
 PACKAGES = ("mho", "torch", "numba", "numpy", "aihwkit", "CrossSim")
@@ -253,13 +255,13 @@ def compare(work: Work, group: Sequence[Peer], batch: int | None, threads: int) 
     ]
 
 
-COLUMNS: timing.Columns = {
-    "work": ("work", "s"),
-    "simulator": ("simulator", "s"),
-    "threads": ("threads", "d"),
-    "ms": ("time (ms)", ".3f"),
-    "torch_ms": ("torch (ms)", ".3f"),
-    "ratio": ("ratio", ".2f"),
+COLUMNS: Columns = {
+    "work": Column("work", "s"),
+    "simulator": Column("simulator", "s"),
+    "threads": Column("threads", "d"),
+    "ms": Column("time (ms)", ".3f"),
+    "torch_ms": Column("torch (ms)", ".3f"),
+    "ratio": Column("ratio", ".2f"),
 }
 
 
@@ -278,14 +280,14 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
     rows = pd.DataFrame([row for result in results for row in result["rows"]])
     rows = pd.concat(group for _, group in rows.groupby("work", sort=False)).reset_index(drop=True)
     missing = results[0]["missing"]
-    timing.print_table("Reads over noiseless torch float32", rows, COLUMNS, markdown=options.markdown)
+    print_table("Reads over noiseless torch float32", rows, COLUMNS, markdown=options.markdown)
     notes = [f"{peer.title}: {peer.comparable}" for peer in PEERS if peer.title not in missing]
     notes += [f"{title} is not installed here, or not usable ({reason})" for title, reason in missing.items()]
     notes += [
         f"{r['work']}, {r['threads']} thr.: the machine was busy" for r in rows[~rows["quiet"]].to_dict("records")
     ]
-    timing.print_notes(list(dict.fromkeys(notes)))
-    return {**timing.record(PACKAGES, command), "rows": rows.to_dict("records"), "missing": missing}
+    print_notes(list(dict.fromkeys(notes)))
+    return {**record(PACKAGES, command), "rows": rows.to_dict("records"), "missing": missing}
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -301,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and write the record when all is done. Returns the exit code."""
     options = parse(arguments)
     command = shlex.join(["benchmarks/peers.py", *(sys.argv[1:] if arguments is None else arguments)])
-    return timing.write_json(options.out / FILE, lambda: run(options, command))
+    return write_measured(options.out / FILE, lambda: run(options, command))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from unittest import mock
 import numba
 import numpy as np
 import pandas as pd
-import timing
 import torch
 from rich.console import Console
 
@@ -29,10 +28,11 @@ from mho.crossbar import packed
 from mho.crossbar.backends import compiled
 from mho.crossbar.calibration import calibrate
 from mho.crossbar.cells import Drawn
-from mho.crossbar.kernels import adc, panel, philox, read
+from mho.crossbar.kernels import adc, digits, panel, philox, read
 from mho.crossbar.matrix import Matrix
 from mho.crossbar.programmed import Programmed
 from mho.crossbar.reader import Seeds
+from mho.records import record
 
 RUNS = 15
 Shape = tuple[int, int, int, int, int]
@@ -58,7 +58,7 @@ def repeat_gather(times, codes, geometry, work):  # type: ignore[no-untyped-def]
 @numba.njit
 def repeat_square(times, circuit, work):  # type: ignore[no-untyped-def]
     for _ in range(times):
-        read.square(work.codes, circuit.halve, work.squares)
+        digits.square(work.codes, circuit.halve, work.squares)
 
 
 @numba.njit
@@ -152,10 +152,10 @@ def main() -> None:
     moved = moved_readings(hardware)
     out.mkdir(parents=True, exist_ok=True)
     console = Console(width=140)
-    for table, name, digits in ((times, "times", "{:.2f}"), (moved, "moved", "{:.3f}")):
+    for table, name, style in ((times, "times", "{:.2f}"), (moved, "moved", "{:.3f}")):
         table.to_csv(out / f"{name}.csv", index=False)
-        console.print(table.to_string(index=False, float_format=digits.format))
-    console.print(f"milliseconds at 1 thread, {timing.record([], '')['cpu']}; written to {out}")
+        console.print(table.to_string(index=False, float_format=style.format))
+    console.print(f"milliseconds at 1 thread, {record([], '')['cpu']}; written to {out}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ It is a sweep: interrupted, it goes on where it was. Writes a table (Parquet, CS
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -18,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from intervals import half_of_mean
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from scipy.stats import norm
-from timing import record
 
 import mho
+from mho.commands.progress import shown
+from mho.mapping.voting.intervals import half_of_mean
+from mho.records import record, write_json
+from mho.tables import write_table
 
 POINT = 0.01  # of accuracy, that a model may be off
 WAYS = ("single", "voted")
@@ -109,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--votes", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args(arguments)
-    console, began = Console(), time.perf_counter()
+    began = time.perf_counter()
     asked = {
         "experiment": "reduction",
         "model": "mnist_cnn",
@@ -121,23 +120,20 @@ def main(arguments: list[str] | None = None) -> int:
         "points": points(),
         "grid": {"seed": list(range(options.chips))},
     }
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("chips")
+    with shown("chips", every=10.0) as tell:
         chips = mho.sweep(
             asked,
             out=options.out / "sweep",
             jobs=options.jobs,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=tell,
         )
     table = compare(chips)
-    table.to_parquet(options.out / "reduction.parquet", index=False)
-    table.to_csv(options.out / "reduction.csv", index=False, float_format="%.6g")
+    write_table(table, options.out / "reduction", csv_format="%.6g")
     words = " ".join(f"--{name} {getattr(options, name)}" for name in ("images", "chips", "votes", "jobs"))
     found = record(("mho", "torch", "numba", "numpy", "scipy"), f"benchmarks/reduction.py {words}")
     found |= {"seeds": list(range(options.chips)), **summary(table)}
     found["seconds"] = round(time.perf_counter() - began)
-    (options.out / "run.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_json(found, options.out / "run.json")
     print(table.round(3).to_string(index=False))
     print(summary(table))
     return 0

@@ -131,7 +131,7 @@ class Side:
 
     def __init__(self, checkout: Path, folder: Path, threads: int) -> None:
         folder.mkdir()
-        script = checkout / "benchmarks" / Path(__file__).name
+        script = checkout.resolve() / "benchmarks" / Path(__file__).name
         command = [sys.executable, str(script if script.exists() else __file__), "--serve", "--threads", str(threads)]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, env=laid_out(checkout.resolve(), folder), cwd=folder, **pipes)

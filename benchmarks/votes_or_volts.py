@@ -26,7 +26,6 @@ import torch
 import voltage_figures as figures
 from rich.console import Console
 from scipy.stats import norm
-from timing import record
 
 import mho
 from mho.crossbar.backends.compiled import Compiled
@@ -38,6 +37,8 @@ from mho.crossbar.programmed import Programmed
 from mho.crossbar.reader import Reader, Seeds
 from mho.devices.budget import Coefficients, budget
 from mho.devices.memory import left_of_mean
+from mho.records import record, write_json
+from mho.tables import write_table
 
 Array = np.ndarray[Any, Any]
 ROWS, PAIRS, SAMPLES = 128, 32, 32
@@ -232,13 +233,12 @@ def main(arguments: list[str] | None = None) -> int:
     }
     for name, table in tables.items():
         Console().print(name, table.to_string(index=False), sep="\n")
-        table.to_parquet(options.out / f"{name}.parquet", index=False)
-        table.to_csv(options.out / f"{name}.csv", index=False, float_format="%.6g")
+        write_table(table, options.out / name, csv_format="%.6g")
     figures.votes_or_volts(tables).savefig(options.out / "votes_or_volts.png", dpi=130)
     asked = " ".join(f"--{name} {getattr(options, name)}" for name in ("images", "chips", "reads", "jobs"))
     found = record(("mho", "torch", "numba", "numpy", "scipy"), f"benchmarks/votes_or_volts.py {asked}")
     found |= {"seeds": list(range(options.chips)), "seconds": round(time.perf_counter() - began)}
-    (options.out / "run.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_json(found, options.out / "run.json")
     return 0
 
 

@@ -3,7 +3,7 @@
     python benchmarks/wires.py [--out runs/wires] [--only speed,errors,accuracy] [--images N] [--markdown]
 
 `speed`: Mho against badcrossbar, where it is installed, and against a sparse LU factorisation by scipy: CPU time of one
-thread, medians of runs in turn (benchmarks/timing.py). `goal` is the ratio to badcrossbar that the project has set
+thread, medians of runs in turn (mho/timing.py). `goal` is the ratio to badcrossbar that the project has set
 itself. `errors`: the largest relative error of a current over resistances, against sparse LU. `accuracy`: a CNN on
 MNIST test pictures, over resistance and tile size, with and without what can be done about the loss; the ReRAM preset,
 means of three chips of one design. Prints tables; writes them to wires.json, with machine and versions, and draws
@@ -32,14 +32,16 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMB
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
-import timing  # noqa: E402
 import torch  # noqa: E402
 from scipy.sparse import coo_matrix, csc_matrix  # noqa: E402
 from scipy.sparse.linalg import splu  # noqa: E402
 
 import mho  # noqa: E402
+from mho import timing  # noqa: E402
 from mho.crossbar.lines import Lines  # noqa: E402
 from mho.crossbar.wires import effective_conductance, read  # noqa: E402
+from mho.records import record, write_measured  # noqa: E402
+from mho.tables import Column, Columns, print_table  # noqa: E402
 
 FILE, FIGURE = "wires.json", "wires.png"
 PACKAGES = ("mho", "numpy", "scipy", "numba", "torch", "badcrossbar")
@@ -210,12 +212,12 @@ def accuracy(images: int) -> list[dict[str, Any]]:
     return rows
 
 
-def draw(record: dict[str, Any], path: Path) -> None:
+def draw(found: dict[str, Any], path: Path) -> None:
     """The figure: times over the size of the array, and accuracy over the resistance, for two sizes of tiles."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    table = pd.DataFrame(record.get("speed", []))
+    table = pd.DataFrame(found.get("speed", []))
     if len(table):
         one = table[table["work"] == "one read"]
         formed = table[table["work"] == "G_eff"]
@@ -230,7 +232,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
         axes[0].set_xticks(SIZES, [str(n) for n in SIZES])
         axes[0].minorticks_off()
         axes[0].legend()
-    table = pd.DataFrame(record.get("accuracy", []))
+    table = pd.DataFrame(found.get("accuracy", []))
     for axis, tile in zip(axes[1:], FIGURE_TILES if len(table) else (), strict=False):
         mine = table[(table["tile"] == tile) & (table["r_ohm"] > 0)]
         for remedy, part in mine.groupby("remedy", sort=False):
@@ -243,32 +245,32 @@ def draw(record: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-SHOWN: dict[str, timing.Columns] = {
+SHOWN: dict[str, Columns] = {
     "speed": {
-        "n": ("lines", "d"),
-        "work": ("work", "s"),
-        "reads": ("reads", "d"),
-        "mho_ms": ("Mho (ms)", ".3g"),
-        "splu_ms": ("sparse LU (ms)", ".3g"),
-        "badcrossbar_ms": ("badcrossbar (ms)", ".4g"),
-        "ratio_splu": ("LU / Mho", ".0f"),
-        "ratio": ("badcrossbar / Mho", ".0f"),
-        "goal": ("goal", ".0f"),
-        "error": ("error", ".1e"),
+        "n": Column("lines", "d"),
+        "work": Column("work", "s"),
+        "reads": Column("reads", "d"),
+        "mho_ms": Column("Mho (ms)", ".3g"),
+        "splu_ms": Column("sparse LU (ms)", ".3g"),
+        "badcrossbar_ms": Column("badcrossbar (ms)", ".4g"),
+        "ratio_splu": Column("LU / Mho", ".0f"),
+        "ratio": Column("badcrossbar / Mho", ".0f"),
+        "goal": Column("goal", ".0f"),
+        "error": Column("error", ".1e"),
     },
     "errors": {
-        "n": ("lines", "d"),
-        "r_ohm": ("ohm", "g"),
-        "lost": ("lost", ".1%"),
-        "read_error": ("error of read", ".1e"),
-        "geff_error": ("error of G_eff", ".1e"),
+        "n": Column("lines", "d"),
+        "r_ohm": Column("ohm", "g"),
+        "lost": Column("lost", ".1%"),
+        "read_error": Column("error of read", ".1e"),
+        "geff_error": Column("error of G_eff", ".1e"),
     },
     "accuracy": {
-        "tile": ("tile", "d"),
-        "r_ohm": ("ohm", "g"),
-        "remedy": ("remedy", "s"),
-        "accuracy": ("accuracy", ".2%"),
-        "std": ("chip to chip", ".2%"),
+        "tile": Column("tile", "d"),
+        "r_ohm": Column("ohm", "g"),
+        "remedy": Column("remedy", "s"),
+        "accuracy": Column("accuracy", ".2%"),
+        "std": Column("chip to chip", ".2%"),
     },
 }
 
@@ -288,15 +290,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = "python benchmarks/wires.py " + shlex.join(sys.argv[1:] if arguments is None else arguments)
 
     def measure() -> dict[str, Any]:
-        record = {**timing.record(PACKAGES, command), "seed": 0, "images": given.images, "weights": WEIGHTS}
+        found = {**record(PACKAGES, command), "seed": 0, "images": given.images, "weights": WEIGHTS}
         for part in parts:
-            record[part] = work[part]()
-            table = pd.DataFrame(record[part])
-            timing.print_table(part, table, SHOWN[part], markdown=given.markdown)
-            record[part] = json.loads(table.to_json(orient="records", double_precision=15))
-        return record
+            found[part] = work[part]()
+            table = pd.DataFrame(found[part])
+            print_table(part, table, SHOWN[part], markdown=given.markdown)
+            found[part] = json.loads(table.to_json(orient="records", double_precision=15))
+        return found
 
-    code = timing.write_json(given.out / FILE, measure)
+    code = write_measured(given.out / FILE, measure)
     if code == 0:
         draw(json.loads((given.out / FILE).read_text(encoding="utf-8")), given.out / FIGURE)
     return code

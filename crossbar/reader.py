@@ -180,18 +180,14 @@ class Reader:
             ValueError: inputs or outputs that are not finite, or reads, samples or positions beyond those that have
                 random numbers.
         """
-        placement, name, threads = self.design.placement, self.design.matrix.name, available(threads)
+        placement, threads = self.design.placement, available(threads)
         size = self.design.matrix.patches.positions(x.shape[1:4])
         count = x.shape[0] * prod(size) // (1 if shared else reads)
         if shape is None:
             shape = size[next((axis for axis, many in enumerate(size) if many > 1), 3) :]
         rows = self.rows(first_sample, shape)
-        for what, first, many in (
-            ("read", read, reads),
-            ("sample", first_sample, count // max(1, len(rows.positions))),
-        ):
-            if not 0 <= first <= LARGEST - many:
-                raise ValueError(f"layer {name!r}: {what} must be 0 to {LARGEST - many}, got {first}")
+        self._check_number("read", read, reads)
+        self._check_number("sample", first_sample, count // max(1, len(rows.positions)))
         codes, counts = self.input_codes(x, threads)
         circuit, clipped = self.circuit(noisy=noisy), 0
         groups = np.empty((placement.groups, reads, count, placement.outputs), dtype=np.float32)
@@ -206,15 +202,25 @@ class Reader:
         if circuit.step.size:
             readings = reads * count * placement.conversions * circuit.pulses
             counts = counts._replace(readings=readings, readings_clipped=clipped)
-        noise = self.hardware.output_noise
         for v in range(reads):
-            self._add_output_noise(out[v], "frozen", (noise.frozen_add, noise.frozen_mult), rows, 0, call, threads)
-            if noisy:
-                sigmas = noise.sigma_add, noise.sigma_mult
-                self._add_output_noise(out[v], "output", sigmas, rows, read + v, call, threads)
+            self._add_errors(out[v], rows, read + v, call, noisy, threads)
         if not np.isfinite(np.vdot(out, out)) and not np.isfinite(out).all():
+            name = self.design.matrix.name
             raise ValueError(f"layer {name!r}: outputs beyond what 32 bits hold; its noise or inputs are too large")
         return out.reshape(reads * count, placement.groups * placement.outputs), counts
+
+    def _add_errors(self, out: Array, rows: Rows, read: int, call: int, noisy: bool, threads: int) -> None:
+        """The output-referred errors of a read: frozen ones, the same in all, and its noise."""
+        noise = self.hardware.output_noise
+        self._add_output_noise(out, "frozen", (noise.frozen_add, noise.frozen_mult), rows, 0, call, threads)
+        if noisy:
+            self._add_output_noise(out, "output", (noise.sigma_add, noise.sigma_mult), rows, read, call, threads)
+
+    def _check_number(self, what: str, first: int, many: int) -> None:
+        """That so many from `first` on have random numbers."""
+        if not 0 <= first <= LARGEST - many:
+            name = self.design.matrix.name
+            raise ValueError(f"layer {name!r}: {what} must be 0 to {LARGEST - many}, got {first}")
 
     def _planes(self, group: int, read: int, reads: int, noisy: bool) -> list[tuple[int, int, Any]]:
         """Consecutive reads that have the same planes: the first, counted from `read`, how many, and the planes.

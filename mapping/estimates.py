@@ -31,6 +31,7 @@ INTERVAL = 0.975  # quantile that ends a 95 % interval
 LEAST = 0.05  # of the mean squared error: what lies below counts as this much
 NOTHING = 1e-6  # errors below this part of the outputs are rounding
 HOLDS = 0.25  # largest `misfit` of a model that is taken to hold
+MISFITS = ("misfit", "misfit_outputs")
 FIGURES = ("sigma_add", "sigma_mult", "misfit", "misfit_outputs", "rms")
 
 
@@ -104,21 +105,13 @@ def fit(
     average = float(squared.mean())
     found = found and average > rounding
     if not found and float(noise.mean()) <= rounding:
-        exact: dict[str, float | bool] = {f"{name}{part}": 0.0 for name in FIGURES for part in ("", "_se")}
-        return {**exact, "rms": float(np.sqrt(max(average, 0.0))), "holds": True}
-    bins = np.empty(y.size, np.int64)
-    order = np.argsort(np.abs(y), axis=None)
-    for b, part in enumerate(np.array_split(order, min(BINS, max(2, y.size // PER_BIN), y.size))):
-        bins[part] = b
+        return _exact(average)
+    bins = _bins(y)
     size = np.bincount(bins)
     power, mean, floor = (np.bincount(bins, v.reshape(-1)) / size for v in (np.square(y), squared, noise))
     design = np.stack([np.ones_like(power), power], axis=1)
     least, floor = LEAST * max(average, 0.0), floor + LEAST * floor.mean()
-    level = np.maximum(mean, least) + floor
-    solution = np.zeros(2)
-    for _ in range(5):
-        solution, _ = nnls(design / level[:, None], mean / level)
-        level = np.maximum(design @ solution, least) + floor
+    solution, level = _solution(mean, design, least, floor)
     solve = np.linalg.pinv(design / level[:, None]) / level
     moved = errors = np.zeros(2)
     total, wider = 0.0, 1.0
@@ -130,27 +123,48 @@ def fit(
     if not found:
         solution, average = np.zeros(2), 0.0
     result: dict[str, float | bool] = {}
-    for name, square, error in zip(
-        ("sigma_add", "sigma_mult", "rms"), (*solution, average), (*errors, total), strict=True
-    ):
+    figures = zip(("sigma_add", "sigma_mult", "rms"), (*solution, average), (*errors, total), strict=True)
+    for name, square, error in figures:
         result[name], result[f"{name}_se"] = _root(float(square), float(error))
-    names = ("misfit", "misfit_outputs")
     if not found:
-        return {**result, **{n: 0.0 for name in names for n in (name, f"{name}_se")}, "holds": True}
+        return {**result, **{n: 0.0 for name in MISFITS for n in (name, f"{name}_se")}, "holds": True}
     of_outputs = np.stack([np.ones(y.shape[1]), np.square(y).mean(axis=0)], axis=1)
-    means, influences = (mean, squared.mean(axis=0)), [None, None]
+    means = mean, squared.mean(axis=0)
+    influences: list[Array | None] = [None, None]
     if samples is not None:
-        kept = solution > 0
-        solve = np.zeros_like(solve)
+        kept, solve = solution > 0, np.zeros_like(solve)
         solve[kept] = np.linalg.pinv(design[:, kept] / level[:, None]) / level
         columns = np.broadcast_to(np.arange(y.shape[1]), y.shape).reshape(-1)
         outputs = _influence(squared - solution[1] * np.square(y), columns, samples)
         influences = [u - moved @ solve.T @ x.T for u, x in ((moved, design), (outputs, of_outputs))]
-    for name, x, seen, influence in zip(names, (design, of_outputs), means, influences, strict=True):
+    for name, x, seen, influence in zip(MISFITS, (design, of_outputs), means, influences, strict=True):
         fitted = x @ solution
         result[name], result[f"{name}_se"] = _misfit(seen - fitted, np.maximum(fitted, least), influence, wider)
-    result["holds"] = bool(max(result[name] for name in names) <= HOLDS)
-    return result
+    return {**result, "holds": bool(max(result[name] for name in MISFITS) <= HOLDS)}
+
+
+def _exact(average: float) -> dict[str, float | bool]:
+    """What `fit` gives where nothing was noisy."""
+    found: dict[str, float | bool] = {f"{name}{part}": 0.0 for name in FIGURES for part in ("", "_se")}
+    return {**found, "rms": float(np.sqrt(max(average, 0.0))), "holds": True}
+
+
+def _bins(y: Array) -> Array:
+    """(outputs,) the bin of each: up to `BINS` of equally many outputs by |y|."""
+    bins = np.empty(y.size, np.int64)
+    order = np.argsort(np.abs(y), axis=None)
+    for b, part in enumerate(np.array_split(order, min(BINS, max(2, y.size // PER_BIN), y.size))):
+        bins[part] = b
+    return bins
+
+
+def _solution(mean: Array, design: Array, least: float, floor: Array) -> tuple[Array, Array]:
+    """The fit of means, at least 0, and the level of each that it is relative to, which is found with it."""
+    level = np.maximum(mean, least) + floor
+    for _ in range(5):
+        solution, _ = nnls(design / level[:, None], mean / level)
+        level = np.maximum(design @ solution, least) + floor
+    return solution, level
 
 
 def _influence(values: Array, groups: Array, samples: Array) -> Array:

@@ -23,7 +23,8 @@ from .crossbar.row_tile import BINS, HISTOGRAM_TOP
 from .mapping.chip import Chip
 from .mapping.convert import map as map_model
 from .mapping.report import Report
-from .mapping.voting.votes import Accuracy, vote
+from .mapping.voting.intervals import Accuracy
+from .mapping.voting.votes import vote
 from .models import mnist_cnn
 from .models.data import mnist
 from .sweeps.workers import spread

@@ -11,6 +11,7 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that wait by spinning are s
 from pathlib import Path
 
 import pytest
+from command_shop import refused, shop  # noqa: F401  (fixtures)
 from helpers import hardware, pictures, small_cnn
 from hypothesis import settings
 

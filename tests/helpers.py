@@ -17,6 +17,7 @@ from mho.crossbar.calibration import calibrate
 from mho.crossbar.cells import Drawn
 from mho.crossbar.converters import Drive
 from mho.crossbar.design import Design
+from mho.crossbar.kernels.philox import Rows
 from mho.crossbar.matrix import Matrix
 from mho.crossbar.programmed import Programmed
 from mho.crossbar.reader import Seeds
@@ -53,6 +54,11 @@ def on_tiles(
         return calibrate(matrix, (inputs,), cells, seeds, backend, wire_compensation)
     drive = Drive.of(hw.dac, limit, signed)
     return Programmed.of(Design.of(matrix, drive, wire_compensation=wire_compensation), cells, seeds, backend)
+
+
+def rows_of(first_sample: int = 0, positions: int = 1) -> Rows:
+    """Rows with so many positions, numbered from 0, a sample."""
+    return Rows(np.uint64(first_sample), np.arange(positions, dtype=np.uint32))
 
 
 def small_cnn(seed: int = 0) -> nn.Sequential:

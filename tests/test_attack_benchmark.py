@@ -14,6 +14,7 @@ import pytest
 import torch
 from scipy import stats
 
+from mho.mapping.voting.intervals import of_mean
 from mho.models import mnist_cnn
 from mho.models.attacks import Pgd
 from mho.models.networks import NETWORKS
@@ -130,7 +131,7 @@ def test_the_paired_test_is_that_of_scipy_and_its_interval_covers(script: Module
     def covered(shift: float) -> int:
         """How many intervals of 2000 hold the true mean moved by so many standard errors."""
         samples = rng.normal(size=(2000, 30)) + shift / np.sqrt(30)
-        return sum(low <= 0 <= high for _, low, high in map(script.interval, samples))
+        return sum(low <= 0 <= high for _, low, high in map(of_mean, samples))
 
     assert abs(covered(0.0) - 1900) < 5 * np.sqrt(2000 * 0.95 * 0.05)
     assert abs(covered(1.0) - 1900) > 5 * np.sqrt(2000 * 0.95 * 0.05)  # negative control

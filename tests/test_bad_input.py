@@ -2,107 +2,18 @@
 
 from __future__ import annotations
 
-import random
-import sys
 import urllib.error
 import urllib.request
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
+from command_shop import tiny
 from helpers import NOISY
-from safetensors.torch import save_file
-from torch import nn
 
 import mho
 from mho.cli import app, run
-from mho.inputs import find_inputs
-from mho.mapping.checkpoint import load_weights
-
-TINY = """
-import torch
-from torch import nn
-
-def build():
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
-
-class Branching(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net = build()
-    def forward(self, x):
-        return self.net(x) if x.sum() >= 0 else x
-"""
-
-
-def tiny() -> nn.Sequential:
-    scope: dict = {}
-    exec(TINY, scope)
-    torch.manual_seed(0)
-    return scope["build"]().eval()
-
-
-class Shop:
-    """A working folder with a factory, a checkpoint, a hardware file and data, all good; tests spoil one of them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "tiny.py").write_text(TINY, encoding="utf-8")
-        self.save(tiny().state_dict())
-        self.hardware(NOISY)
-        generator = np.random.default_rng(0)
-        self.images = generator.random((20, 1, 8, 8), dtype=np.float32)
-        self.labels = generator.integers(0, 3, 20)
-        self.data(images=self.images, labels=self.labels)
-
-    def save(self, state: dict[str, torch.Tensor]) -> None:
-        torch.save(state, self.folder / "tiny.pt")
-
-    def spoil(self, key: str, change: Callable[[torch.Tensor], object]) -> None:
-        state = tiny().state_dict()
-        change(state[key])
-        self.save(state)
-
-    def hardware(self, fields: dict) -> None:
-        (self.folder / "chip.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
-
-    def data(self, **arrays: object) -> None:
-        np.savez(self.folder / "data.npz", **arrays)
-
-    def map(self, **options: object) -> list[str]:
-        """The arguments of `mho map` with some options replaced."""
-        given = {"model": "tiny:build", "hardware": "chip.yaml", "calibrate": "data.npz", "out": "out/chip"} | options
-        checkpoint = str(given.pop("checkpoint", "tiny.pt"))
-        return ["map", checkpoint, *(part for key, value in given.items() for part in (f"--{key}", str(value)))]
-
-
-@pytest.fixture
-def shop(tmp_path, monkeypatch) -> Shop:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "tiny", raising=False)
-    return Shop(tmp_path)
-
-
-@pytest.fixture
-def refused(capsys, tmp_path) -> Callable[..., None]:
-    def check(arguments: list[str], *said: str) -> None:
-        before = sorted(path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts)
-        capsys.readouterr()
-        code = run(app, arguments)
-        err = capsys.readouterr().err
-        assert err.startswith("mho: error: ")
-        assert (code, err.count("\n"), err[-1]) == (2, 1, "\n")
-        for part in said:
-            assert part in err
-        assert " at 0x" not in err
-        assert sorted(path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts) == before
-
-    return check
 
 
 def test_map_and_vote(shop, capsys):
@@ -330,74 +241,6 @@ def test_schedules_that_are_none(shop, refused):
     refused(["schedule", "--stages=1", "--line-buffers"], "line_buffers")
     refused(["schedule"], "either the folder of a saved chip or --stages")
     refused(["schedule", "nowhere"], "no saved chip there")
-
-
-def npy(header: bytes, data: bytes = b"") -> bytes:
-    """An array file of that header."""
-    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data
-
-
-ARRAYS = {
-    "huge": npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000000, 3), }"),
-    "huger": npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (10000000000000000000000000000000, 3), }"),
-    "negative": npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 3), }", bytes(24)),
-    "nested": npy(b"(" * 9000 + b")" * 9000),
-    "no shape": npy(b"{'descr': '<f4'}"),
-    "code": npy(b"__import__('os').abort()"),
-    "words for a type": npy(b"{'descr': 'colour', 'fortran_order': False, 'shape': (2, 3), }"),
-    "objects": npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (2, 3), }"),
-    "another version": b"\x93NUMPY\x09\x00\x00\x00",
-    "short": npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", bytes(20)),
-}
-
-
-@pytest.mark.parametrize("content", ARRAYS.values(), ids=ARRAYS)
-def test_array_files_that_lie(shop, refused, content):
-    Path("a.npy").write_bytes(content)
-    refused(shop.map(calibrate="a.npy"), "data a.npy: not a readable array file")
-    with zipfile.ZipFile("a.npz", "w") as archive:
-        archive.writestr("images.npy", content)
-    refused(shop.map(calibrate="a.npz"), "data a.npz: not a readable array file")
-
-
-def test_archives_that_lie(shop, refused):
-    with zipfile.ZipFile("a.npz", "w") as archive:
-        archive.writestr("images", b"no array")
-    refused(shop.map(calibrate="a.npz"), "data a.npz: images must be numbers")
-    content = bytearray(Path("data.npz").read_bytes())
-    central = content.index(b"PK\x01\x02")
-    for place, value in ((6, 1), (8, 1), (10, 99), (central + 8, 1), (central + 10, 99), (central + 42, 200)):
-        spoiled = bytearray(content)  # encrypted, packed in an unknown way, elsewhere
-        spoiled[place] = value
-        Path("b.npz").write_bytes(spoiled)
-        if place > central:
-            refused(shop.map(calibrate="b.npz"), "data b.npz: not a readable array file")
-    shop.data(images=shop.images.astype(float) * 1e300)
-    refused(shop.map(), "calibration inputs must be finite")
-    shop.data(images=shop.images, labels=np.full(20, np.nan))
-    refused(shop.map(), "labels must be numbers of classes, got nan to nan")
-
-
-@pytest.mark.parametrize("name", ["data.npz", "a.npy", "tiny.pt", "a.safetensors"])
-def test_a_file_with_some_bytes_wrong_gives_arrays_or_an_error_of_ours(shop, name):
-    np.save("a.npy", shop.images)
-    save_file(tiny().state_dict(), "a.safetensors")
-    content, chance = Path(name).read_bytes(), random.Random(0)
-    wrong, said = Path(f"wrong{Path(name).suffix}"), []
-    for _ in range(150):
-        spoiled = bytearray(content)
-        for _ in range(chance.choice((1, 3, 30))):
-            spoiled[chance.randrange(chance.choice((200, len(spoiled))))] = chance.randrange(256)
-        wrong.write_bytes(spoiled[: chance.choice((len(spoiled), len(spoiled) // 2))])
-        try:
-            if "np" in name:
-                find_inputs(str(wrong))
-            else:
-                load_weights(tiny(), wrong)
-        except ValueError as error:
-            said.append(str(error))
-    assert len(said) > 50
-    assert all(line.startswith((f"data {wrong}: ", f"checkpoint {wrong}")) and "\n" not in line for line in said)
 
 
 def test_a_checkpoint_of_several_state_dicts(shop, refused, capsys):

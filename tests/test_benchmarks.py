@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 import torch
 
+import mho.timing
+from mho.memory import array_bytes
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = {"MLP": (8, 6, 4), "MLP_BATCH": 4, "CNN_BATCH": 2, "CALIBRATION": 8, "VOTES": 2}
 
 
 @pytest.fixture
 def timing(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The shared helper, with short runs."""
+    """The module that the scripts time with, with short runs."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    module = importlib.import_module("timing")
+    module = mho.timing
     monkeypatch.setattr(module, "SHORTEST_RUN", 1e-6)
     monkeypatch.setattr(module, "BLOCK", 0.0)
     monkeypatch.setattr(module, "FEWEST", 1)
@@ -99,7 +102,7 @@ def test_bad_numbers_of_threads_are_refused(kernels: ModuleType, counts: str) ->
         kernels.parse(["--threads", counts])
 
 
-def test_shared_arrays_count_once(timing: ModuleType) -> None:
+def test_shared_arrays_count_once() -> None:
     class Named(NamedTuple):
         first: np.ndarray
         second: list
@@ -112,7 +115,7 @@ def test_shared_arrays_count_once(timing: ModuleType) -> None:
     thing.parts = {"view": whole[2:5], "whole": Named(whole, [whole.T, whole.reshape(-1)])}  # type: ignore[attr-defined]
     thing.itself = thing  # type: ignore[attr-defined]
     thing.other = (np.zeros(3), 1.5, "text", None, np.float32)  # type: ignore[attr-defined]
-    assert timing.array_bytes(thing) == 160 + 24
+    assert array_bytes(thing) == 160 + 24
 
 
 def test_disturbed_runs_are_left_out(timing: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

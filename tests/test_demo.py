@@ -16,7 +16,8 @@ import yaml
 import mho
 from mho import demo
 from mho.cli import app, run
-from mho.mapping.voting.votes import Accuracy, vote
+from mho.mapping.voting.intervals import Accuracy
+from mho.mapping.voting.votes import vote
 from mho.models import mnist_cnn
 from mho.models.data import mnist
 

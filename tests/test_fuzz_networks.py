@@ -40,7 +40,7 @@ def test_the_fuzzer_finds_a_fault(bench, monkeypatch, tmp_path):
 def test_what_is_rounding_is_no_difference(bench, monkeypatch):
     """Seed 1290 ends in the batch's own statistics of a layer of zeros: 3e-6 of rounding, and nothing else."""
     assert bench.tried(1290, False)[0] == "equal, as near to float64 as torch is"
-    assert bench.tried(5001, False)[0] == "equal, all layers on tiles"
+    assert bench.tried(5001, False)[0].startswith(("equal, layers", "equal, all"))
     monkeypatch.setattr(bench, "ROUNDING", 0)
     assert bench.tried(1290, False)[0].startswith("failed: differs")
 

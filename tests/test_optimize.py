@@ -18,8 +18,8 @@ from sweeps_model import write_files
 
 import mho
 from mho.cli import app, run
-from mho.mapping.voting.votes import Accuracy
-from mho.sweeps.optimum import Optimum, difference, front_of, near_front_of
+from mho.mapping.voting.intervals import Accuracy, difference
+from mho.sweeps.optimum import Optimum, front_of, near_front_of
 from mho.sweeps.search import Search
 
 HERE = Path(__file__).parent

@@ -21,11 +21,10 @@ TINY = ["--runs", "2", "--images", "24", "--quick", "12"]
 def paper(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script, with two trained networks and few noises."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    cells, tables, figures, page = (
-        importlib.import_module(f"paper_{part}") for part in ("cells", "tables", "figures", "page")
+    cells, tables, figures, page, script = (
+        importlib.import_module(f"paper.{part}") for part in ("cells", "tables", "figures", "page", "main")
     )
     found = {"mult": ["sigma-0.0", "sigma-0.5"], "add": ["add-sigma-0.5"]}
-    script = importlib.import_module("paper")
     for module in (cells, tables, figures, page, script):
         known = lambda network, noise: found[noise] if network == "mnist_cnn" else []  # noqa: E731
         monkeypatch.setattr(module, "trained", known)
@@ -92,7 +91,7 @@ def test_no_page_without_the_data(
 
 
 def test_a_vote_of_one_is_the_inference(paper: ModuleType, tmp_path: Path) -> None:
-    cells = importlib.import_module("paper_cells")
+    cells = importlib.import_module("paper.cells")
     table = cells.Measurement(3, 40, "cpu", tmp_path).cell(cells.Cell("mnist_cnn", "sigma-0.5", 0.6))
     assert list(table["k"]) == [1, 2, 3]
     first = table.iloc[0]
@@ -102,7 +101,7 @@ def test_a_vote_of_one_is_the_inference(paper: ModuleType, tmp_path: Path) -> No
 
 
 def test_cells_that_were_measured_elsewhere(paper: ModuleType, tmp_path: Path) -> None:
-    cells = importlib.import_module("paper_cells")
+    cells = importlib.import_module("paper.cells")
     cell, file = cells.Cell("mnist_cnn", "sigma-0.5", 0.6), tmp_path / "cells.parquet"
     assert cells.read_cells(file) == {}
     first = cells.Measurement(2, 8, "cpu", tmp_path / "first")
@@ -117,7 +116,7 @@ def test_cells_that_were_measured_elsewhere(paper: ModuleType, tmp_path: Path) -
 def test_a_small_network_stands_in_for_one_that_is_not_trained(
     paper: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables = importlib.import_module("paper_tables")
+    tables = importlib.import_module("paper.tables")
     there = ["sigma-0.0", "sigma-0.1", "sigma-0.2", "sigma-0.4", "sigma-0.6", "sigma-0.8"]
     monkeypatch.setattr(tables, "trained", lambda network, noise: there)
     assert tables.shown(5) == tables.shown(8) == ("densenet22", "mult")
@@ -127,7 +126,7 @@ def test_a_small_network_stands_in_for_one_that_is_not_trained(
 
 
 def test_cells_below_the_papers_are_named(paper: ModuleType) -> None:
-    tables = importlib.import_module("paper_tables")
+    tables = importlib.import_module("paper.tables")
     found = pd.DataFrame({"sigma_val": [0.0, 0.2, 0.4], "voted": [99.6, 99.56, 99.54], "paper_voted": 99.6})
     assert tables.below(7, found) == ["99.54 for 99.6 at sigma_val 0.4"]
 
@@ -136,8 +135,8 @@ def test_networks_on_chips(
     paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A row per chip and weights, as the sweep has them; `--page` shows them."""
-    monkeypatch.setattr(paper.paper_chips, "DATA", {"mnist_cnn": "mnist"})
-    monkeypatch.setattr(paper.paper_chips, "LOW_V", {"reram": 2e-3})
+    monkeypatch.setattr(paper.physical, "DATA", {"mnist_cnn": "mnist"})
+    monkeypatch.setattr(paper.physical, "LOW_V", {"reram": 2e-3})
     for name in ("RESULTS", "CHIPS"):
         monkeypatch.setattr(paper, name, tmp_path / name)
     assert paper.main(["--chips", "--images", "20", "--runs", "3", "--out", str(tmp_path / "paper")]) == 0

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mho.mapping.voting.votes import Accuracy
+from mho.mapping.voting.intervals import Accuracy
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -30,9 +30,9 @@ def test_tables_and_figures_are_written(script: ModuleType, tmp_path: Path) -> N
     out = tmp_path / "out"
     assert json.loads((out / "run.json").read_text(encoding="utf-8"))["tasks"] == 8
     for name in ("noise", "accuracy", "pareto", "chips"):
-        told = pd.read_csv(out / f"{name}.csv").fillna({"extrapolated": ""})  # nothing is said there
-        tables = pd.read_parquet(out / f"{name}.parquet"), told
-        whole, text = (table.dropna(axis="columns", how="all") for table in tables)
+        tables = pd.read_parquet(out / f"{name}.parquet"), pd.read_csv(out / f"{name}.csv")
+        known = (table.fillna({"extrapolated": ""}) for table in tables)  # an empty text of CSV is read as none
+        whole, text = (table.dropna(axis="columns", how="all") for table in known)
         pd.testing.assert_frame_equal(whole, text, check_dtype=False, rtol=1e-5)
     assert all((out / f"{name}.png").stat().st_size > 10_000 for name in ("noise_vs_voltage", "energy_accuracy"))
     accuracy = pd.read_parquet(out / "accuracy.parquet")

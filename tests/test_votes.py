@@ -14,7 +14,8 @@ from torch import nn
 
 import mho
 from mho.mapping.voting import votes
-from mho.mapping.voting.votes import Accuracy, VoteResult, vote
+from mho.mapping.voting.intervals import Accuracy
+from mho.mapping.voting.votes import VoteResult, vote
 
 
 class Scripted:

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mho import timing
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
 def bench(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
-    timing = importlib.import_module("timing")
     for name, value in {"SHORTEST_RUN": 1e-6, "BLOCK": 0.0, "FEWEST": 1}.items():
         monkeypatch.setattr(timing, name, value)
     module = importlib.import_module("wires")

@@ -121,7 +121,7 @@ def _read(
         for s in range(slices):
             g = conductances(planes.mean[s], planes.mean_unit[s], planes.edges)
             variance = np.zeros_like(g)
-            if planes.variance.size:  # squares of codes may be halved: see `read.square`
+            if planes.variance.size:  # squares of codes may be halved: see `digits.square`
                 half = 2 if circuit.halve else 1
                 variance = conductances(planes.variance[s], planes.variance_unit[s] / half, planes.edges)
             if planes.uniform.size:

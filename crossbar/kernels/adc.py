@@ -10,7 +10,7 @@ f32, i32 = np.float32, np.int32
 
 
 @kernel()
-def digitise(signal, columns, step, adc):  # type: ignore[no-untyped-def]
+def digitise(signal, columns, step, adc):
     """Replace the first `columns` currents of all rows by what an ADC of this step reads; returns the clipped ones.
 
     adc = (low, high, centre) float32, in codes.
@@ -30,7 +30,7 @@ def digitise(signal, columns, step, adc):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def accumulate(signal, pedestal, scale, weight, reference, start, out):  # type: ignore[no-untyped-def]
+def accumulate(signal, pedestal, scale, weight, reference, start, out):
     """Rows of out (rows, outputs) from `start` on += weight scale (signal - reference column - pedestal).
 
     pedestal is (rows,), or (0,) for none.
@@ -47,7 +47,7 @@ def accumulate(signal, pedestal, scale, weight, reference, start, out):  # type:
 
 
 @kernel()
-def digitise_and_accumulate(signal, step, adc, pedestal, scale, weight, start, out):  # type: ignore[no-untyped-def]
+def digitise_and_accumulate(signal, step, adc, pedestal, scale, weight, start, out):
     """`digitise` and `accumulate` without reference columns in one pass; the signal stays as it is."""
     low, high, centre = adc
     inverse = f32(1.0) / step
@@ -66,7 +66,7 @@ def digitise_and_accumulate(signal, step, adc, pedestal, scale, weight, start, o
 
 
 @kernel()
-def convert(signal, planes, circuit, s, t, weight, pedestal, start, out):  # type: ignore[no-untyped-def]
+def convert(signal, planes, circuit, s, t, weight, pedestal, start, out):
     """Digitise the currents of a plane and add them to rows of out (rows, outputs); returns clipped readings."""
     adc = f32(circuit.low), f32(circuit.high), f32(circuit.centre)
     scale, reference = planes.scale[s, t], planes.reference

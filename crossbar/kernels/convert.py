@@ -14,7 +14,7 @@ CHUNK = 64
 
 
 @kernel()
-def code_block(x, factor, low, high, rounds, out):  # type: ignore[no-untyped-def]
+def code_block(x, factor, low, high, rounds, out):
     """`make_codes` for one block."""
     clipped = 0
     broken = 0
@@ -29,13 +29,13 @@ def code_block(x, factor, low, high, rounds, out):  # type: ignore[no-untyped-de
 
 
 @kernel()
-def make_codes(x, factor, low, high, rounds, out):  # type: ignore[no-untyped-def]
+def make_codes(x, factor, low, high, rounds, out):
     """out = clip(round(x factor), low, high), flat; returns (clipped, not finite) counts. `out` may be int16."""
     return code_block(x, factor, low, high, rounds, out)
 
 
 @kernel(parallel=True)
-def make_codes_parallel(x, factor, low, high, rounds, out):  # type: ignore[no-untyped-def]
+def make_codes_parallel(x, factor, low, high, rounds, out):
     """`make_codes` in parallel."""
     blocks = (x.shape[0] + BLOCK - 1) // BLOCK
     counts = np.zeros((blocks, 2), np.int64)
@@ -46,7 +46,7 @@ def make_codes_parallel(x, factor, low, high, rounds, out):  # type: ignore[no-u
 
 
 @kernel()
-def add_output_noise(out, sigma_add, sigma_mult, rows, start, read, key):  # type: ignore[no-untyped-def]
+def add_output_noise(out, sigma_add, sigma_mult, rows, start, read, key):
     """out (rows, outputs) += sqrt(sigma_add^2 + sigma_mult^2 out^2) normals, in place; `rows` from `start` on."""
     count, outputs = out.shape
     padded = (outputs + GROUP - 1) // GROUP * GROUP
@@ -62,7 +62,7 @@ def add_output_noise(out, sigma_add, sigma_mult, rows, start, read, key):  # typ
 
 
 @kernel(parallel=True)
-def add_output_noise_parallel(out, sigma_add, sigma_mult, rows, start, read, key):  # type: ignore[no-untyped-def]
+def add_output_noise_parallel(out, sigma_add, sigma_mult, rows, start, read, key):
     """`add_output_noise` in parallel: the same bits."""
     count = out.shape[0]
     for c in prange((count + CHUNK - 1) // CHUNK):

@@ -13,66 +13,22 @@ cancels there, and currents that are small beside others keep their digits.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from .compiled import kernel
+from .fused_tile import WIDE, subtract_tile
 
-WIDE = 8  # columns of a panel, rows and columns of a tile, and cells of the smallest blocks
 COLUMN, CAP, BESIDE, BELOW, BLOCK = range(5)  # steps of a dissection, and what is to be split into steps
 DEEP = 256  # blocks that wait at the same time, at most: three for each time that an array is halved
 
-_F64 = ir.DoubleType()
-_VECTOR = ir.VectorType(_F64, WIDE)
-_SPREAD = ir.Constant(ir.VectorType(ir.IntType(32), WIDE), [0] * WIDE)  # a shuffle that copies lane 0 to all
-
-
-@intrinsic
-def subtract_tile(typingctx: Any, out: Any, x: Any, y: Any) -> Any:
-    """out (WIDE, WIDE or more) -= x^T y for panels x, y (depth, WIDE), float64, by fused steps one after another."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        o, a, b = (
-            context.make_array(kind)(context, builder, value) for kind, value in zip(signature.args, args, strict=True)
-        )
-        depth = cgutils.unpack_tuple(builder, a.shape)[0]
-        stride = cgutils.unpack_tuple(builder, o.strides)[0]
-        base = builder.ptrtoint(o.data, context.get_value_type(types.intp))
-        starts = [builder.add(base, builder.mul(stride, stride.type(m))) for m in range(WIDE)]
-        rows = [builder.inttoptr(start, _VECTOR.as_pointer()) for start in starts]
-        scalars, vectors = builder.bitcast(a.data, _F64.as_pointer()), builder.bitcast(b.data, _VECTOR.as_pointer())
-        fma = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fma.v{WIDE}f64"
-        )
-        undefined = ir.Constant(_VECTOR, ir.Undefined)
-        sums = [cgutils.alloca_once_value(builder, builder.load(row, align=8)) for row in rows]
-        with cgutils.for_range(builder, depth) as loop:
-            taken = builder.fneg(builder.load(builder.gep(vectors, [loop.index]), align=8))
-            first = builder.mul(loop.index, depth.type(WIDE))
-            for m, total in enumerate(sums):
-                value = builder.load(builder.gep(scalars, [builder.add(first, depth.type(m))]), align=8)
-                lane = builder.insert_element(undefined, value, ir.IntType(32)(0))
-                spread = builder.shuffle_vector(lane, undefined, _SPREAD)
-                builder.store(builder.call(fma, [spread, taken, builder.load(total)]), total)
-        for row, total in zip(rows, sums, strict=True):
-            builder.store(builder.load(total), row, align=8)
-        return context.get_dummy_value()
-
-    return types.void(out, x, y), codegen
-
 
 @kernel(error_model="numpy")
-def round_up(count):  # type: ignore[no-untyped-def]
+def round_up(count):
     return (count + WIDE - 1) // WIDE * WIDE
 
 
 @kernel(error_model="numpy")
-def dissection(m, n):  # type: ignore[no-untyped-def]
+def dissection(m, n):
     """The steps that make an array of m rows and n columns: (steps, 4) int64.
 
     (COLUMN, i0, i1, j) makes a block of the cells i0..i1 of a column, (CAP, i0, i1, 0) one of the right ends of these
@@ -114,7 +70,7 @@ def dissection(m, n):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def ports_of(step, right, top):  # type: ignore[no-untyped-def]
+def ports_of(step, right, top):
     """Numbers of ports (L, R, T, B) of a COLUMN or CAP, where lines have ports at the right and top ends or not."""
     kind, i0, i1, _ = step
     if kind == COLUMN:
@@ -123,12 +79,12 @@ def ports_of(step, right, top):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def as_ports(row):  # type: ignore[no-untyped-def]
+def as_ports(row):
     return row[0], row[1], row[2], row[3]
 
 
 @kernel(error_model="numpy")
-def merged(kind, p, q):  # type: ignore[no-untyped-def]
+def merged(kind, p, q):
     """Ports (L, R, T, B) of p and q merged."""
     if kind == BESIDE:
         return p[0], q[1], p[2] + q[2], p[3] + q[3]
@@ -136,13 +92,13 @@ def merged(kind, p, q):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def size_of(ports):  # type: ignore[no-untyped-def]
+def size_of(ports):
     """Rows and columns of the matrix of a block, whole panels."""
     return round_up(ports[0] + ports[1] + ports[2] + ports[3])
 
 
 @kernel(error_model="numpy")
-def room(steps, right, top):  # type: ignore[no-untyped-def]
+def room(steps, right, top):
     """Numbers to store: of the blocks that wait, at most, and of the largest merge."""
     stack = np.empty((DEEP, 4), np.int64)
     count = used = most = largest = 0
@@ -166,7 +122,7 @@ def room(steps, right, top):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def add_shared(y, start, count, u):  # type: ignore[no-untyped-def]
+def add_shared(y, start, count, u):
     """Add the admittances between the ports from `start` on to the first columns of u, at and above the diagonal."""
     for c in range(count):
         for q in range(c + 1):
@@ -178,7 +134,7 @@ def add_shared(y, start, count, u):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def take_kept(y, shared, depth, count, kept, u, out):  # type: ignore[no-untyped-def]
+def take_kept(y, shared, depth, count, kept, u, out):
     """Copy what a block keeps: with the shared ports into u behind `depth` columns, among itself into out.
 
     kept (ranges, 3): first port, first port of the merged block, number of ports; in order of both.
@@ -204,7 +160,7 @@ def take_kept(y, shared, depth, count, kept, u, out):  # type: ignore[no-untyped
 
 
 @kernel(error_model="numpy")
-def eliminate(u, depth):  # type: ignore[no-untyped-def]
+def eliminate(u, depth):
     """Rows [S, C] in panels u (panels, depth, WIDE) become [R, R^-T C] with R^T R = S; S is positive definite."""
     inverses = np.empty(WIDE)
     for k in range(0, depth, WIDE):
@@ -227,7 +183,7 @@ def eliminate(u, depth):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def merge(kind, y1, p, y2, q, last, u, out):  # type: ignore[no-untyped-def]
+def merge(kind, y1, p, y2, q, last, u, out):
     """The matrix of two blocks with ports p and q, `kind` to one another, into out, with room in u (numbers).
 
     Of the `last` merge only the rows of T and B and the columns of L and R are right.
@@ -265,7 +221,7 @@ def merge(kind, y1, p, y2, q, last, u, out):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def bit_line(g, sb, i0, i1, work, out):  # type: ignore[no-untyped-def]
+def bit_line(g, sb, i0, i1, work, out):
     """Admittances of the ports (word lines, T, B) of the cells i0..i1 of a column, into out (a + 2, a + 2)."""
     a = i1 - i0
     T, B = a, a + 1
@@ -311,7 +267,7 @@ def bit_line(g, sb, i0, i1, work, out):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def column(g, sw, sb, step, ports, line, work, cells, y):  # type: ignore[no-untyped-def]
+def column(g, sw, sb, step, ports, line, work, cells, y):
     """The matrix of a COLUMN; line (m,), work and cells are room."""
     _, i0, i1, j = step
     a = i1 - i0
@@ -334,7 +290,7 @@ def column(g, sw, sb, step, ports, line, work, cells, y):  # type: ignore[no-unt
 
 
 @kernel(error_model="numpy")
-def cap(wire, ports, y):  # type: ignore[no-untyped-def]
+def cap(wire, ports, y):
     """The matrix of a CAP, the right ends of word lines: wires to drivers, or nothing."""
     y[:] = 0.0
     for i in range(ports[1]):
@@ -343,7 +299,7 @@ def cap(wire, ports, y):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def effective(g, sw, sb):  # type: ignore[no-untyped-def]
+def effective(g, sw, sb):
     """Conductances (m, n) from each driver to each sense amplifier: currents are their transpose times the voltages.
 
     g (m, n): cells. sw (n + 1,): wires of every word line, from the left driver to the right one, 0 where there is
@@ -387,7 +343,7 @@ def effective(g, sw, sb):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def currents(y, ports, m, n):  # type: ignore[no-untyped-def]
+def currents(y, ports, m, n):
     """Conductances (m, n) from the ends of word lines, together, to the ends of bit lines."""
     out = np.zeros((m, n))
     left, right, top, _ = ports

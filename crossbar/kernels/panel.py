@@ -38,7 +38,7 @@ _SPREAD = ir.Constant(_SUMS, [0] * PANEL)  # a shuffle that copies lane 0 to all
 
 
 @kernel()
-def pack_rows(matrix, factor, first, panels):  # type: ignore[no-untyped-def]
+def pack_rows(matrix, factor, first, panels):
     """Rows (rows, columns) float32 times `factor` into packed panels, from row `first` on; int16 are rounded."""
     integers = panels.shape[2] == 2 * PANEL
     for r in range(matrix.shape[0]):
@@ -144,7 +144,7 @@ _block_6x1, _block_2x2, _block_2x1, _block_1x4, _block_1x1 = itertools.starmap(
 
 
 @kernel()
-def multiply_panels(x, panels, out):  # type: ignore[no-untyped-def]
+def multiply_panels(x, panels, out):
     """out (m, panels * PANEL or more) float32 = x (m, depth) @ the packed matrix, both float32 or both int16.
 
     Columns of `out` behind the panels stay as they are. The caller sees to it that int32 sums of int16 products do not

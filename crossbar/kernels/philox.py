@@ -117,7 +117,7 @@ def _words(typingctx: Any, counter: Any, key: Any, out: Any) -> Any:
 
 
 @kernel()
-def words(counter, key, out):  # type: ignore[no-untyped-def]
+def words(counter, key, out):
     """Philox words of the LANES counters from `counter` (four uint32) on, into out (4, LANES) int32."""
     _words(counter, key, out)
 
@@ -157,7 +157,7 @@ def _noise_group(
 
 
 @kernel()
-def counter_of(sample, position, place):  # type: ignore[no-untyped-def]
+def counter_of(sample, position, place):
     """The first counter of a row; place = (plane, read), and all are uint32, the plane below 2^PLANE_BITS."""
     plane, read = place
     low = position & u32((1 << BESIDE_PLANE) - 1)
@@ -165,7 +165,7 @@ def counter_of(sample, position, place):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def add_noise(signal, variance, floor, factors, extra, rows, start, place, key):  # type: ignore[no-untyped-def]
+def add_noise(signal, variance, floor, factors, extra, rows, start, place, key):
     """signal (rows, columns) float32 becomes its mean plus Gaussian noise, in place; columns are a multiple of GROUP.
 
     mean = unit signal and the variance is variance_unit variance + floor + extra + gain mean^2, with factors = (unit,
@@ -199,7 +199,7 @@ def add_noise(signal, variance, floor, factors, extra, rows, start, place, key):
 
 
 @kernel()
-def draw_normals(rows, start, place, key, out):  # type: ignore[no-untyped-def]
+def draw_normals(rows, start, place, key, out):
     """Standard normals into out (rows, columns) float32, columns a multiple of GROUP; counters as in `add_noise`."""
     out[:] = 0
     nothing, one = np.zeros((1, out.shape[1]), np.float32), np.ones(out.shape[1], np.float32)

@@ -11,7 +11,7 @@ f32, u32, u64 = np.float32, np.uint32, np.uint64
 
 
 @kernel()
-def fill_rows(out, first_row, plane, read, key):  # type: ignore[no-untyped-def]
+def fill_rows(out, first_row, plane, read, key):
     """out (rows, columns) float32: the normals of the rows from `first_row`, a uint64, on; see `draw_normals`."""
     rows, columns = out.shape
     padded = (columns + GROUP - 1) // GROUP * GROUP
@@ -22,7 +22,7 @@ def fill_rows(out, first_row, plane, read, key):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def add_cells(g, std, units, signed, spread, columns, histogram):  # type: ignore[no-untyped-def]
+def add_cells(g, std, units, signed, spread, columns, histogram):
     """Add cells of conductances g >= 0 and read noise std, both (rows, columns) float32, to what they are part of.
 
     units = (unit, white, bins) float32: signed += g / unit, spread += (std / unit)^2 + white g, and columns (columns,)
@@ -43,7 +43,7 @@ def add_cells(g, std, units, signed, spread, columns, histogram):  # type: ignor
 
 
 @kernel()
-def peak_and_total(values):  # type: ignore[no-untyped-def]
+def peak_and_total(values):
     """Largest magnitude of values (rows, columns) float32, and largest sum of magnitudes of a column."""
     totals = np.zeros(values.shape[1], np.float32)
     peaks = np.zeros(values.shape[1], np.float32)

@@ -14,10 +14,11 @@ from numba import prange
 
 from .adc import convert
 from .compiled import kernel
+from .digits import row_squares, row_sums, square, take_digit
 from .panel import multiply_panels
 from .philox import GROUP, PLANE_BITS, Rows, add_noise, draw_normals
 
-f32, i32, i64, u32 = np.float32, np.int32, np.int64, np.uint32
+f32, i64, u32 = np.float32, np.int64, np.uint32
 Array = np.ndarray[Any, Any]
 
 SUPPLY_PLANE = u32(1 << (PLANE_BITS - 1))  # random numbers of the read voltage: planes from here on
@@ -101,6 +102,14 @@ class Place(NamedTuple):
     reads: int  # how many reads have these inputs
 
 
+class Plane(NamedTuple):
+    """Which plane of which pulse."""
+
+    pulse: int
+    slice: int
+    tile: int  # row tile
+
+
 class Scratch(NamedTuple):
     """What a worker needs for one chunk; filled anew for each."""
 
@@ -116,7 +125,7 @@ class Scratch(NamedTuple):
 
 
 @kernel()
-def make_scratch(x, planes, circuit, chunk):  # type: ignore[no-untyped-def]
+def make_scratch(x, planes, circuit, chunk):
     """Scratch for chunks of this many rows; columns are whole groups, zero behind the panels."""
     lines = planes.edges[-1]
     columns = planes.floor.shape[2]
@@ -136,7 +145,7 @@ def make_scratch(x, planes, circuit, chunk):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def gather(x, geometry, start, stop, constant, out):  # type: ignore[no-untyped-def]
+def gather(x, geometry, start, stop, constant, out):
     """Rows start..stop of the matrix inputs into out (stop - start, rows): patches ordered (kd, kh, kw, channel).
 
     The word line behind the patch, if `out` has more columns, gets `constant`, and any further one 0.
@@ -192,56 +201,7 @@ def gather(x, geometry, start, stop, constant, out):  # type: ignore[no-untyped-
 
 
 @kernel()
-def take_digit(codes, shift, base, out):  # type: ignore[no-untyped-def]
-    """The signed digit (|code| // 2^shift) mod base, a power of two, of each input code."""
-    places, mask = i32(shift), i32(base - 1)
-    for m in range(codes.shape[0]):
-        for i in range(codes.shape[1]):
-            code = i32(codes[m, i])
-            digit = (abs(code) >> places) & mask
-            out[m, i] = -digit if code < 0 else digit
-
-
-@kernel()
-def square(codes, halve, out):  # type: ignore[no-untyped-def]
-    """Squares of codes, or half of them rounded up to whole numbers, which fit into int16 for codes up to 255."""
-    factor = f32(0.5) if halve else f32(1.0)
-    extra = f32(0.5) if halve else f32(0.0)
-    for m in range(codes.shape[0]):
-        for i in range(codes.shape[1]):
-            code = f32(codes[m, i])
-            out[m, i] = factor * (code * code) + extra
-
-
-@kernel()
-def row_sums(digits, r0, r1, factor, out):  # type: ignore[no-untyped-def]
-    """out (rows,) = factor times the sum of the digits of word lines r0..r1."""
-    for m in range(digits.shape[0]):
-        total = f32(0.0)
-        for i in range(r0, r1):
-            total += f32(digits[m, i])
-        out[m] = total * factor
-
-
-@kernel()
-def row_squares(digits, r0, r1, integers, factor, out):  # type: ignore[no-untyped-def]
-    """out (rows,) = factor times the sum of the squared digits of word lines r0..r1, exact for integers."""
-    for m in range(digits.shape[0]):
-        if integers:
-            exact = 0
-            for i in range(r0, r1):
-                digit = i32(digits[m, i])
-                exact += int(digit * digit)
-            out[m] = f32(exact) * factor
-        else:
-            total = f32(0.0)
-            for i in range(r0, r1):
-                total += f32(digits[m, i]) * f32(digits[m, i])
-            out[m] = total * factor
-
-
-@kernel()
-def plane_products(digits, squares, planes, circuit, s, t, current, variance):  # type: ignore[no-untyped-def]
+def plane_products(digits, squares, planes, circuit, s, t, current, variance):
     """Products of a plane, still without their units: currents and, unless `squares` is empty, their variances."""
     r0, r1 = planes.edges[t], planes.edges[t + 1]
     step = 2 if circuit.integers else 1
@@ -251,7 +211,7 @@ def plane_products(digits, squares, planes, circuit, s, t, current, variance):  
 
 
 @kernel()
-def move_supply(current, supply, rows, start, pulse, read, key, normals):  # type: ignore[no-untyped-def]
+def move_supply(current, supply, rows, start, pulse, read, key, normals):
     """Scale each row of current (rows, columns) by 1 + supply times its normal, the same for all planes of a pulse."""
     draw_normals(rows, start, (SUPPLY_PLANE + u32(pulse), read), key, normals)
     for m in range(current.shape[0]):
@@ -261,11 +221,12 @@ def move_supply(current, supply, rows, start, pulse, read, key, normals):  # typ
 
 
 @kernel()
-def read_plane(digits, squares, planes, circuit, key, place, q, s, t, work, out):  # type: ignore[no-untyped-def]
+def read_plane(digits, squares, planes, circuit, key, place, plane, work, out):
     """One plane of one pulse of a chunk: `place.reads` readings, added to `out`; returns the clipped ones.
 
     The products are the same in all reads; the noise is not.
     """
+    q, s, t = plane
     reads, rows = place.reads, digits.shape[0]
     base = 1 << circuit.digit_bits
     full_digit = f32(circuit.full_code) if circuit.pulses == 1 else f32(base - 1)
@@ -281,7 +242,7 @@ def read_plane(digits, squares, planes, circuit, key, place, q, s, t, work, out)
     mean_unit = unit * planes.mean_unit[s, t]
     factors = mean_unit, unit * unit * planes.variance_unit[s, t], f32(circuit.gain_variance)
     pedestal = work.pedestal[: rows if circuit.pedestal != 0.0 else 0]
-    plane = u32((q * planes.mean.shape[0] + s) * (planes.edges.shape[0] - 1) + t)
+    number = u32((q * planes.mean.shape[0] + s) * (planes.edges.shape[0] - 1) + t)
     clipped = 0
     for v in range(reads):
         if circuit.noisy:
@@ -289,7 +250,7 @@ def read_plane(digits, squares, planes, circuit, key, place, q, s, t, work, out)
             if v + 1 < reads:
                 target = signal
                 signal[:] = current
-            where = plane, place.first_read + u32(v)
+            where = number, place.first_read + u32(v)
             if circuit.supply > 0:
                 move_supply(target, circuit.supply, place.rows, place.start, q, where[1], key, work.normals[:rows])
             add_noise(target, variance, planes.floor[s, t], factors, work.extra, place.rows, place.start, where, key)
@@ -303,7 +264,7 @@ def read_plane(digits, squares, planes, circuit, key, place, q, s, t, work, out)
 
 
 @kernel()
-def read_chunk(x, geometry, planes, circuit, key, place, rows, work, out):  # type: ignore[no-untyped-def]
+def read_chunk(x, geometry, planes, circuit, key, place, rows, work, out):
     """All pulses and planes of a chunk of so many rows; returns clipped readings."""
     codes = work.codes[:rows]
     gather(x, geometry, place.source, place.source + rows, circuit.constant, codes)
@@ -321,12 +282,12 @@ def read_chunk(x, geometry, planes, circuit, key, place, rows, work, out):  # ty
             square(digits, circuit.halve, squares)
         for s in range(planes.mean.shape[0]):
             for t in range(planes.edges.shape[0] - 1):
-                clipped += read_plane(digits, squares, planes, circuit, key, place, q, s, t, work, out)
+                clipped += read_plane(digits, squares, planes, circuit, key, place, Plane(q, s, t), work, out)
     return clipped
 
 
 @kernel()
-def read_chunks(x, geometry, planes, circuit, key, deal, worker, workers, out):  # type: ignore[no-untyped-def]
+def read_chunks(x, geometry, planes, circuit, key, deal, worker, workers, out):
     """Every workers-th chunk from number `worker` on, as `read_matrix`: what one worker does."""
     reads, rows, _ = out.shape
     shared = x.shape[0] * geometry.out[0] * geometry.out[1] * geometry.out[2] == rows
@@ -350,7 +311,7 @@ def read_chunks(x, geometry, planes, circuit, key, deal, worker, workers, out): 
 
 
 @kernel()
-def read_matrix(x, geometry, planes, circuit, key, deal, out):  # type: ignore[no-untyped-def]
+def read_matrix(x, geometry, planes, circuit, key, deal, out):
     """Read the whole matrix into out (reads, rows, outputs) float32; returns the number of clipped ADC readings.
 
     x (samples, depth, height, width, channels) holds input codes, int16 or float32 as the planes (plain inputs without
@@ -362,7 +323,7 @@ def read_matrix(x, geometry, planes, circuit, key, deal, out):  # type: ignore[n
 
 
 @kernel(parallel=True)
-def read_matrix_parallel(x, geometry, planes, circuit, key, deal, workers, out):  # type: ignore[no-untyped-def]
+def read_matrix_parallel(x, geometry, planes, circuit, key, deal, workers, out):
     """`read_matrix` by several workers at once: the same bits."""
     clipped = np.zeros(workers, np.int64)
     for worker in prange(workers):
@@ -371,7 +332,7 @@ def read_matrix_parallel(x, geometry, planes, circuit, key, deal, workers, out):
 
 
 @kernel()
-def read_currents(x, geometry, planes, circuit, start, work, out):  # type: ignore[no-untyped-def]
+def read_currents(x, geometry, planes, circuit, start, work, out):
     """Noiseless currents of the rows from `start` on into out (pulses, slices, row tiles, rows, columns).
 
     Their input codes are left in `work.codes`.

@@ -14,7 +14,7 @@ NEVER = 32  # doublings after which a component counts as lasting for ever
 
 
 @kernel()
-def renewals(row, read, doubling):  # type: ignore[no-untyped-def]
+def renewals(row, read, doubling):
     """How often the component that lasts 2^doubling reads has been renewed in a word line by that read.
 
     The times of renewal are evenly spread over the word lines. All arguments and the result are unsigned.
@@ -24,7 +24,7 @@ def renewals(row, read, doubling):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def fluctuation(std, amplitudes, first_row, read, plane, key, out):  # type: ignore[no-untyped-def]
+def fluctuation(std, amplitudes, first_row, read, plane, key, out):
     """out (rows, columns) float32 += std times the sum of amplitude times normal over the components behind the first.
 
     amplitudes (components,) float32: component m lasts 2^m reads, the last one for ever. first_row is uint64, read and

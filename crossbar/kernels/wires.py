@@ -17,7 +17,7 @@ from .compiled import kernel
 
 
 @kernel(error_model="numpy")
-def factor_bit_lines(g, sb, ib):  # type: ignore[no-untyped-def]
+def factor_bit_lines(g, sb, ib):
     """Inverse pivots of Mb, from the top, into ib.
 
     g: cells. sb (m + 1,): wires along a bit line, the first and last of them to what is outside, 0 where it ends.
@@ -32,7 +32,7 @@ def factor_bit_lines(g, sb, ib):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def factor_word_lines(g, sw, iw):  # type: ignore[no-untyped-def]
+def factor_word_lines(g, sw, iw):
     """Inverse pivots of Mw, from the left, into iw; sw (n + 1,) as sb of `factor_bit_lines`."""
     m, n = g.shape
     for i in range(0, m - 3, 4):  # four at a time, so that one need not wait for its own last step
@@ -53,7 +53,7 @@ def factor_word_lines(g, sw, iw):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def solve_word_lines(r, iw, sw, z):  # type: ignore[no-untyped-def]
+def solve_word_lines(r, iw, sw, z):
     """z = Mw^-1 r, four word lines at a time."""
     m, n = r.shape
     for i in range(0, m - 3, 4):
@@ -86,7 +86,7 @@ def solve_word_lines(r, iw, sw, z):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def pass_down(g, w, ib, sb, i, b):  # type: ignore[no-untyped-def]
+def pass_down(g, w, ib, sb, i, b):
     """One step down of b = Mb^-1 D w: row i of b becomes the current that it passes on."""
     wire = sb[i]
     if i == 0:
@@ -98,7 +98,7 @@ def pass_down(g, w, ib, sb, i, b):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def pass_up(ib, sb, i, b):  # type: ignore[no-untyped-def]
+def pass_up(ib, sb, i, b):
     """One step back: row i of b becomes voltages."""
     wire = sb[i + 1]
     if i == b.shape[0] - 1:
@@ -110,7 +110,7 @@ def pass_up(ib, sb, i, b):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def solve_bit_lines(g, w, ib, sb, u, b):  # type: ignore[no-untyped-def]
+def solve_bit_lines(g, w, ib, sb, u, b):
     """b = Mb^-1 (D w + h) where the ends of the bit lines are held at u (n,)."""
     m = b.shape[0]
     for i in range(m):
@@ -124,7 +124,7 @@ def solve_bit_lines(g, w, ib, sb, u, b):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def left_over(g, sw, v, w, b, r):  # type: ignore[no-untyped-def]
+def left_over(g, sw, v, w, b, r):
     """r = f - Mw w + D b for word lines driven with v (m,)."""
     m, n = r.shape
     for i in range(m):
@@ -139,7 +139,7 @@ def left_over(g, sw, v, w, b, r):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def product(x, y, sums):  # type: ignore[no-untyped-def]
+def product(x, y, sums):
     """Sum of x y, added up column by column in sums (n,)."""
     sums[:] = 0.0
     for i in range(x.shape[0]):
@@ -149,7 +149,7 @@ def product(x, y, sums):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def move(alpha, beta, z, p, w):  # type: ignore[no-untyped-def]
+def move(alpha, beta, z, p, w):
     """w += alpha p, then p = z + beta p."""
     for i in range(w.shape[0]):
         for j in range(w.shape[1]):
@@ -158,7 +158,7 @@ def move(alpha, beta, z, p, w):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def curvature(beta, r, p, g, b, s, sums):  # type: ignore[no-untyped-def]
+def curvature(beta, r, p, g, b, s, sums):
     """s = r + beta s, which is Mw p; the sum of p (s - g b)."""
     sums[:] = 0.0
     for i in range(s.shape[0]):
@@ -169,7 +169,7 @@ def curvature(beta, r, p, g, b, s, sums):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def reduce_left_over(alpha, s, g, b, r):  # type: ignore[no-untyped-def]
+def reduce_left_over(alpha, s, g, b, r):
     """r -= alpha (s - g b)."""
     for i in range(r.shape[0]):
         for j in range(r.shape[1]):
@@ -177,7 +177,7 @@ def reduce_left_over(alpha, s, g, b, r):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def iterate(g, wires, pivots, tolerance, most, w, b, work):  # type: ignore[no-untyped-def]
+def iterate(g, wires, pivots, tolerance, most, w, b, work):
     """Conjugate gradients: add to w what takes away the currents r left over at its nodes; the number of iterations.
 
     wires = sw, sb; pivots = iw, ib; work = r and three arrays more; b is room. Iterations end when the error is the
@@ -211,7 +211,7 @@ def iterate(g, wires, pivots, tolerance, most, w, b, work):  # type: ignore[no-u
 
 
 @kernel(error_model="numpy")
-def solve(g, wires, pivots, drive, tolerance, most, nodes, work):  # type: ignore[no-untyped-def]
+def solve(g, wires, pivots, drive, tolerance, most, nodes, work):
     """Node voltages for word lines driven with v (m,) and bit lines held at u (n,); the number of iterations.
 
     drive = v, u in volts; nodes = word, bit, which come out; work: four arrays. The rest is as in `iterate`, which
@@ -228,7 +228,7 @@ def solve(g, wires, pivots, drive, tolerance, most, nodes, work):  # type: ignor
 
 
 @kernel(error_model="numpy")
-def solve_inputs(g, sw, sb, drivers, senses, tolerance, most, room, nodes, currents):  # type: ignore[no-untyped-def]
+def solve_inputs(g, sw, sb, drivers, senses, tolerance, most, room, nodes, currents):
     """`solve` for drivers (p, m) and sense amplifiers (p, n), one input after another.
 
     room (6, m, n); nodes (2, p, m, n) of word and of bit lines, or (2, 1, m, n) for the last input alone; currents
@@ -251,7 +251,7 @@ def solve_inputs(g, sw, sb, drivers, senses, tolerance, most, room, nodes, curre
 
 
 @kernel(error_model="numpy")
-def correct(g, wires, pivots, wrong, tolerance, most, nodes, work):  # type: ignore[no-untyped-def]
+def correct(g, wires, pivots, wrong, tolerance, most, nodes, work):
     """Changes of node voltages that currents into the nodes make, wrong = those of word and of bit lines (m, n)."""
     (_, sb), (_, ib), (w, b) = wires, pivots, nodes
     m = g.shape[0]
@@ -270,7 +270,7 @@ def correct(g, wires, pivots, wrong, tolerance, most, nodes, work):  # type: ign
 
 
 @kernel(error_model="numpy")
-def resistances(g, wire, z):  # type: ignore[no-untyped-def]
+def resistances(g, wire, z):
     """z (lines, nodes): from a node of a line to 0 V, by way of its wires (nodes + 1,) and all cells g but its own."""
     lines, nodes = g.shape
     for i in range(lines):
@@ -287,7 +287,7 @@ def resistances(g, wire, z):  # type: ignore[no-untyped-def]
 
 
 @kernel(error_model="numpy")
-def own_voltages(g, z, wire, out):  # type: ignore[no-untyped-def]
+def own_voltages(g, z, wire, out):
     """Voltages across the cells g of lines whose ends are at 1 V, behind each cell a resistance z to 0 V."""
     lines, nodes = g.shape
     pivots = np.empty(nodes)

@@ -77,13 +77,11 @@ def replicate(
     Raises:
         MappingError: no budget or two, one that does not hold a set of tiles for each layer, or no such goal.
     """
-    if (tiles is None) == (area is None):
-        raise MappingError("replicate: give a budget of either tiles or area, not both and not neither")
     if goal not in ("throughput", "latency"):
         raise MappingError(f"goal: throughput or latency, got {goal!r}")
     if votes < 1:
         raise MappingError(f"votes: a whole number of at least 1, got {votes!r}")
-    field, budget = ("tiles", float(tiles)) if tiles is not None else ("area", float(area or 0.0))
+    field, budget = _budget(tiles, area)
     asked = demands(chip)
     least = sum(_size(demand, 1, field) for demand in asked.values())
     if budget < least:
@@ -112,6 +110,13 @@ def replicate(
         max(floor, *(option.pace_s for option in chosen)),
         sum(digital) + sum(option.time_s for option in chosen),
     )
+
+
+def _budget(tiles: int | None, area: float | None) -> tuple[str, float]:
+    """What is limited, and to how much."""
+    if (tiles is None) == (area is None):
+        raise MappingError("replicate: give a budget of either tiles or area, not both and not neither")
+    return ("tiles", float(tiles)) if tiles is not None else ("area", float(area or 0.0))
 
 
 def _size(demand: Demand, replicas: int, field: str) -> float:

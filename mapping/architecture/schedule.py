@@ -121,27 +121,33 @@ def schedule(
             in a buffer, buffers in which jobs block each other for good, names or links that do not fit, and both or
             neither of `chip` and `stages`.
     """
-    if (chip is None) == (stages is None):
-        raise ValueError("schedule: give either a chip or stages=[seconds, ...], not both and not neither")
     counts = {name: _count(f"replicas[{name!r}]", n) for name, n in (replicas or {}).items()}
-    if chip is not None:
-        for field, given in (("names", names), ("links", links), ("steps", None if steps == 1 else steps)):
-            if given is not None:
-                raise ValueError(f"{field}: a chip brings the names, links and steps of its layers, leave {field} out")
+    if chip is not None and stages is None:
+        _check_left_out(names=names, links=links, steps=None if steps == 1 else steps)
         plan = chip_plan(chip, counts, line_buffers)
-    else:
-        assert stages is not None
+    elif stages is not None and chip is None:
         if line_buffers:
             raise ValueError("line_buffers: only a chip has pictures whose rows can go on, leave it out with stages")
         plan = _plan_of_times(stages, names, links, _count("steps", steps), counts)
+    else:
+        raise ValueError("schedule: give either a chip or stages=[seconds, ...], not both and not neither")
     if voter is not None:
         plan = plan.with_voter(VOTER, _seconds("voter", voter))
+    depth = None if buffers is None else _count("buffers", buffers)
+    return _run(plan, _count("votes", votes), _count("inputs", inputs), _count("copies", copies), depth)
+
+
+def _check_left_out(**given: object) -> None:
+    for field, value in given.items():
+        if value is not None:
+            raise ValueError(f"{field}: a chip brings the names, links and steps of its layers, leave {field} out")
+
+
+def _check_names(plan: StagePlan) -> None:
     if len(set(plan.names)) != len(plan.names):
         raise ValueError(
             f"names: every stage needs a name of its own ({VOTER!r} is the voter's), got {list(plan.names)}"
         )
-    depth = None if buffers is None else _count("buffers", buffers)
-    return _run(plan, _count("votes", votes), _count("inputs", inputs), _count("copies", copies), depth)
 
 
 def _plan_of_times(
@@ -170,6 +176,7 @@ def _plan_of_times(
 
 
 def _run(plan: StagePlan, votes: int, inputs: int, copies: int, depth: int | None) -> Schedule:
+    _check_names(plan)
     rounds = -(-votes // copies)
     jobs = inputs * rounds
     operations, tick = plan.operations()

@@ -11,7 +11,8 @@ import torch
 
 from ..architecture.cost import layer_costs
 from ..chip import Chip
-from .votes import Accuracy, Array, Progress, Result, order, prepare, reads_of
+from .intervals import Accuracy, Array
+from .votes import Progress, Result, order, prepare, reads_of
 
 CAUTION = 0.25  # votes that each of two classes is credited with before a bet; any value above 0 keeps the guarantee
 AHEAD = 4  # rounds that are simulated at once: what a sample reads after its decision is not counted

@@ -3,65 +3,19 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from scipy.special import ndtri
 
 from ..chip import Chip
+from .intervals import Accuracy, Array, tensor_of
 
 TOGETHER = 24e6  # bytes of the largest layer output of the reads made at once: more would not stay in memory kept
 
 Progress = Callable[[int, int], None]
-Array = torch.Tensor | np.ndarray[Any, Any] | Sequence[int]
-
-
-class Accuracy(float):
-    """A share of right answers, with the Wilson (1927) score interval `low`, `high` and the number of samples `n`.
-
-    Raises:
-        ValueError: no samples, more right answers than samples, or a confidence outside 0 to 1.
-    """
-
-    low: float
-    high: float
-    n: int
-    _made_of: tuple[int, int, float]
-
-    def __new__(cls, right: int, n: int, confidence: float = 0.95) -> Accuracy:
-        if not 0 <= right <= n or n < 1:
-            raise ValueError(f"an accuracy needs 0 to n right answers of n >= 1 samples, got {right} of {n}")
-        if not 0 < confidence < 1:
-            raise ValueError(f"confidence must be above 0 and below 1, got {confidence}")
-        self = super().__new__(cls, right / n)
-        z = ndtri((1 + confidence) / 2)
-        p, z2 = right / n, z * z
-        centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-        half = z / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-        self.low, self.high, self.n = float(np.clip(centre - half, 0, p)), float(np.clip(centre + half, p, 1)), n
-        self._made_of = right, n, confidence
-        return self
-
-    def __getnewargs__(self) -> tuple[int, int, float]:  # type: ignore[override]  # of float: what copies are made of
-        return self._made_of
-
-    @classmethod
-    def of(cls, classes: torch.Tensor, labels: Array, confidence: float = 0.95) -> Accuracy:
-        """The share of classes (n,) that are the labels (n,).
-
-        Raises:
-            ValueError: labels of another length.
-        """
-        labels = tensor_of("labels", labels).to(classes.device)
-        if labels.shape != classes.shape:
-            raise ValueError(f"labels must have shape {tuple(classes.shape)}, got {tuple(labels.shape)}")
-        return cls(int((classes == labels).sum()), labels.numel(), confidence)
-
-    def __str__(self) -> str:
-        return f"{100 * self:.2f} % [{100 * self.low:.2f}, {100 * self.high:.2f}]"
 
 
 class Result:
@@ -236,21 +190,6 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")
     return number
-
-
-def tensor_of(name: str, values: Any) -> torch.Tensor:
-    """Values as a tensor; doubles of NumPy and Python become torch's default floats.
-
-    Raises:
-        ValueError: what is no array of numbers.
-    """
-    if isinstance(values, torch.Tensor):
-        return values
-    try:
-        found = torch.as_tensor(np.asarray(values))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be a tensor or an array of numbers, got {type(values).__name__}") from error
-    return found.to(torch.get_default_dtype()) if found.dtype == torch.float64 else found
 
 
 def reads_of(chips: list[Chip], batch: torch.Tensor, start: int, reads: range) -> Iterator[torch.Tensor]:

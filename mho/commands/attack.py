@@ -46,7 +46,7 @@ def attack(
     """
     import torch
 
-    from ..mapping.voting.votes import Accuracy
+    from ..mapping.voting.intervals import Accuracy
     from ..models.attacks import fgsm, pgd
     from ..models.carlini_wagner import CarliniWagner, carlini_wagner
     from ..models.networks import NETWORKS

@@ -19,7 +19,8 @@ from ..mapping.architecture.decision import decision
 from ..mapping.chip import Chip
 from ..mapping.reduce import reduce
 from ..mapping.voting.adaptive import Tally, adaptive_vote
-from ..mapping.voting.votes import Accuracy, order, prepare, reads_of, vote
+from ..mapping.voting.intervals import Accuracy
+from ..mapping.voting.votes import order, prepare, reads_of, vote
 from .file import Settings
 
 ERROR = 0.01  # accepted by the adaptive votes of `voting` for a picture, unless the settings say

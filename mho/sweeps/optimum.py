@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..mapping.voting.intervals import difference
 from .search import Search
 
 if TYPE_CHECKING:
@@ -148,18 +148,6 @@ def _may(rows: pd.DataFrame) -> str:
 def _step(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> str:
     step, low, high = (100 * value for value in difference(one, other))
     return f"{step:+.2f} [{low:+.2f}, {high:+.2f}]" + ("" if low > 0 else ", not told apart")
-
-
-def difference(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> tuple[float, float, float]:
-    """By how much another point is more accurate than one, with the ends of a 95 % interval.
-
-    It is made of the intervals of the two (Newcombe 1998, Statistics in Medicine 17:873, method 10) as if they were
-    measured on different pictures; where the pictures are the same, it is too wide rather than too narrow.
-    """
-    step = other["accuracy"] - one["accuracy"]
-    down = math.hypot(other["accuracy"] - other["low"], one["high"] - one["accuracy"])
-    up = math.hypot(other["high"] - other["accuracy"], one["accuracy"] - one["low"])
-    return step, step - down, step + up
 
 
 def near_front_of(trials: pd.DataFrame, cost: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

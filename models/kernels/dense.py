@@ -24,34 +24,34 @@ RUN = 256  # rows that are summed up in float32
 FAST = {"nsz", "arcp", "contract", "reassoc"}
 
 
-def wide(stored):  # type: ignore[no-untyped-def]
+def wide(stored):
     """The float32 number that is stored; compiled code only."""
     raise NotImplementedError
 
 
 @overload(wide, inline="always")
-def _wide(stored):  # type: ignore[no-untyped-def]
+def _wide(stored):
     if stored == types.uint16:
         return lambda stored: u32(u32(stored) << u32(16)).view(f32)
     return lambda stored: stored
 
 
-def put(out, column, number):  # type: ignore[no-untyped-def]
+def put(out, column, number):
     """Store a float32 number in a row, in bfloat16 rounded to nearest and to even; compiled code only."""
     raise NotImplementedError
 
 
 @overload(put, inline="always")
-def _put(out, column, number):  # type: ignore[no-untyped-def]
+def _put(out, column, number):
     if out.dtype == types.uint16:
 
-        def rounded(out, column, number):  # type: ignore[no-untyped-def]
+        def rounded(out, column, number):
             bits = f32(number).view(u32)
             out[column] = u16((bits + u32(0x7FFF) + ((bits >> u32(16)) & u32(1))) >> u32(16))
 
         return rounded
 
-    def exact(out, column, number):  # type: ignore[no-untyped-def]
+    def exact(out, column, number):
         out[column] = number
 
     return exact
@@ -68,7 +68,7 @@ def noise_factors(sigma: float, layer: int, key: int, shape: tuple[int, int]) ->
 
 
 @kernel(parallel=True)
-def _draw_factors(sigma, alone, place, key, out):  # type: ignore[no-untyped-def]
+def _draw_factors(sigma, alone, place, key, out):
     for m in prange(out.shape[0]):
         draw_normals(Rows(u64(m), alone), 0, place, key, out[m : m + 1])
         for k in range(out.shape[1]):
@@ -76,7 +76,7 @@ def _draw_factors(sigma, alone, place, key, out):  # type: ignore[no-untyped-def
 
 
 @kernel(parallel=True, fastmath=FAST)
-def scale_and_clip(buffer, scale, shift, out):  # type: ignore[no-untyped-def]
+def scale_and_clip(buffer, scale, shift, out):
     """max(0, scale x + shift) of the first channels of the buffer into out (rows, channels)."""
     rows, channels = out.shape
     for m in prange(rows):
@@ -86,7 +86,7 @@ def scale_and_clip(buffer, scale, shift, out):  # type: ignore[no-untyped-def]
 
 
 @kernel(fastmath=FAST)
-def _flush(sums, products, near, near_products):  # type: ignore[no-untyped-def]
+def _flush(sums, products, near, near_products):
     """Add short float32 sums (w,) of a run of rows to the long float64 ones, and begin anew."""
     for k in range(near.shape[0]):
         sums[k] += near[k]
@@ -95,7 +95,7 @@ def _flush(sums, products, near, near_products):  # type: ignore[no-untyped-def]
 
 
 @kernel(parallel=True, fastmath=FAST)
-def append(new, factors, buffer, first, sums, squares):  # type: ignore[no-untyped-def]
+def append(new, factors, buffer, first, sums, squares):
     """Channels new (rows, w), times their factors (rows, w; no rows: 1), into the buffer from column `first` on.
 
     sums, squares (PIECES, w) float64: of what is stored.
@@ -125,7 +125,7 @@ def append(new, factors, buffer, first, sums, squares):  # type: ignore[no-untyp
 
 
 @kernel(parallel=True, fastmath=FAST)
-def back_through_clip(slope, buffer, scale, shift, gain, gathered, shift_sums, gain_sums):  # type: ignore[no-untyped-def]
+def back_through_clip(slope, buffer, scale, shift, gain, gathered, shift_sums, gain_sums):
     """Slopes (rows, channels) of the loss after `scale_and_clip`, taken back to before it.
 
     gathered (rows, all channels) float32 += gain d with d the slope where the clipped number is above 0;
@@ -151,7 +151,7 @@ def back_through_clip(slope, buffer, scale, shift, gain, gathered, shift_sums, g
 
 
 @kernel(parallel=True, fastmath=FAST)
-def back_through_statistics(slope, gathered, buffer, first, factors, rates, out):  # type: ignore[no-untyped-def]
+def back_through_statistics(slope, gathered, buffer, first, factors, rates, out):
     """The whole slope of the channels from `first` on into out (rows, w), times their factors as in `append`.
 
     It is slope + r (gathered - a - b x), of the block's output and of all norms that read the channel; rates (3, w)

@@ -6,13 +6,14 @@ import platform
 from datetime import date
 
 import pandas as pd
-import paper_chips
 import torch
-from paper_cells import MOST, test_set, trained
-from paper_tables import PAPER, TABLES, Grid, below, markdown, shown
 
 import mho
 from mho.models.weights import record_of
+
+from . import physical
+from .cells import MOST, test_set, trained
+from .tables import PAPER, TABLES, Grid, below, markdown, shown
 
 CAPTIONS = {
     2: "error rate over the noise of inference, MNIST, multiplicative and additive noise",
@@ -122,9 +123,9 @@ def _sigma_of(name: str) -> str:
 def _on_chips(table: pd.DataFrame) -> list[str]:
     n, chips, votes = (int(table[name].iloc[0]) for name in ("images", "chips", "votes"))
     compared = []
-    for preset, v in paper_chips.LOW_V.items():
+    for preset, v in physical.LOW_V.items():
         rows = table[(table["model"] == "mnist_cnn") & (table["hardware"] == preset) & (table["v_read"] == v)]
-        mine = rows["weights"] == paper_chips.like(preset)
+        mine = rows["weights"] == physical.like(preset)
         if mine.any():
             compared += [f"{preset} {rows[mine]['hard'].max():.1f} against {rows[~mine]['hard'].max():.1f} %"]
     return [
@@ -136,7 +137,7 @@ def _on_chips(table: pd.DataFrame) -> list[str]:
         "Those of mnist_cnn are of version 0.1, whose noise had other keys ([random-numbers.md](random-numbers.md)):",
         "the same seeds give somewhat other figures now.",
         "",
-        paper_chips.markdown(table),
+        physical.markdown(table),
         "",
         "Trained for the chip against the best guess, hard votes at the low voltage:",
         f"{', '.join(compared)}. Training knows the noise of a chip as two numbers",

@@ -1,4 +1,4 @@
-"""What the timing scripts share: times of functions run in turn in one process, fresh processes, tables, records.
+"""Times of functions that are run in turn in one process, and of fresh processes.
 
 At one thread the measure is the CPU time of the process, which other programs on the machine disturb least; at more it
 is wall time. Runs that were disturbed all the same are left out: at one thread those whose wall time is well above
@@ -9,27 +9,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
-import numpy as np
-import pandas as pd
 import torch
-from rich.console import Console
-from rich.table import Table
 
 SHORTEST_RUN = 2e-3  # seconds of one timed run; a shorter call is repeated within it
 WARM_RUN = 30e-3  # seconds; an untimed call goes before each shorter run, so that it finds its own caches
@@ -160,31 +151,6 @@ def _busy_cores() -> float | None:
     return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
 
 
-def array_bytes(thing: Any) -> int:
-    """Bytes of the numpy arrays that an object holds, in attributes and containers; shared memory counts once."""
-    seen: set[int] = set()
-    arrays: dict[int, int] = {}
-    waiting = [thing]
-    while waiting:
-        item = waiting.pop()
-        if id(item) in seen:
-            continue
-        seen.add(id(item))
-        if isinstance(item, np.ndarray):
-            while isinstance(item.base, np.ndarray):
-                item = item.base
-            arrays[item.__array_interface__["data"][0]] = item.nbytes
-        elif isinstance(item, dict):
-            waiting += item.values()
-        elif isinstance(item, list | tuple | set | frozenset):  # named tuples too
-            waiting += item
-        elif not isinstance(item, type | types.ModuleType | types.FunctionType | torch.Tensor):
-            waiting += vars(item).values() if hasattr(item, "__dict__") else ()
-            if dataclasses.is_dataclass(item):  # one with slots has no __dict__
-                waiting += [getattr(item, field.name) for field in dataclasses.fields(item)]
-    return sum(arrays.values())
-
-
 class Fresh(NamedTuple):
     """Wall seconds of a fresh process, its start included, and what it printed."""
 
@@ -209,69 +175,6 @@ def fresh_process(code: str, **environment: str) -> Fresh:
     return Fresh(seconds, done.stdout)
 
 
-def record(packages: Sequence[str], command: str) -> dict[str, Any]:
-    """What stands beside a table of times: date, command, machine, processor, cores, versions (None: not installed)."""
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": command,
-        "machine": platform.platform(),
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-    }
-
-
-def version(package: str) -> str | None:
-    """The version of an installed package, None if it is not installed."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu_model() -> str:
-    """The processor's name, and whether it has AVX2 and AVX-512 (on Linux)."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    pairs = [line.partition(":") for line in reversed(lines)]  # the first core's fields last, so that they stay
-    fields = {name.strip(): value.strip() for name, _, value in pairs}
-    vectors = [label for label, flag in (("AVX2", "avx2"), ("AVX-512", "avx512f")) if flag in fields.get("flags", "")]
-    name = fields.get("model name", platform.machine())
-    return f"{name} with {', '.join(vectors)}" if vectors else name
-
-
-# column -> (heading, format)
-Columns = dict[str, tuple[str, str]]
-
-
-def print_table(title: str, table: pd.DataFrame, columns: Columns, *, markdown: bool = False) -> None:
-    """The chosen columns of a table on the terminal, or as GitHub Markdown; `-` where there is no value."""
-    cells = [[_cell(row[name], spec) for name, (_, spec) in columns.items()] for row in table.to_dict("records")]
-    headings = [heading for heading, _ in columns.values()]
-    if markdown:
-        sides = [":--" if spec == "s" else "--:" for _, spec in columns.values()]
-        print(*(f"| {' | '.join(line)} |" for line in [headings, sides, *cells]), sep="\n")
-        return
-    shown = Table(title=title, title_justify="left")
-    for heading, spec in columns.values():
-        shown.add_column(heading, justify="left" if spec == "s" else "right")
-    for line, following in zip(cells, [*cells[1:], [""]], strict=True):
-        shown.add_row(*line, end_section=line[0] != following[0])
-    Console(width=None if sys.stdout.isatty() else 160).print(shown)
-
-
-def print_notes(notes: Sequence[str]) -> None:
-    """Lines below a table."""
-    for note in notes:
-        print(f"- {note}")
-
-
-def _cell(value: Any, spec: str) -> str:
-    return "-" if value is None or value != value else format(value, spec)
-
-
 def thread_counts(text: str) -> list[int]:
     """A comma-separated list of numbers of threads, each 1 or more and at most what numba was started with."""
     most = int(numba.config.NUMBA_NUM_THREADS)
@@ -282,23 +185,3 @@ def thread_counts(text: str) -> list[int]:
     if not 1 <= min(counts) <= max(counts) <= most:
         raise argparse.ArgumentTypeError(f"whole numbers from 1 to {most}, separated by commas, got {text!r}")
     return counts
-
-
-def write_json(path: Path, measure: Callable[[], dict[str, Any]]) -> int:
-    """Measure, and only then write the record, all of it or nothing. Returns the exit code: 2 after an error."""
-    try:
-        if path.parent.exists() and not path.parent.is_dir():  # said before the long measurement
-            raise ValueError(f"--out {path.parent} exists and is not a folder")
-        text = json.dumps(measure(), indent=2) + "\n"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}-{os.getpid()}")
-        try:
-            scratch.write_text(text, encoding="utf-8")
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"written to {path}", file=sys.stderr)
-    return 0

@@ -1,4 +1,4 @@
-"""The tables of the paper beside ours, from the cells that `paper_cells.py` measures."""
+"""The tables of the paper beside ours, from the cells that `cells.py` measures."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from paper_cells import Cell, Measurement, rms_weight, trained
 
-PAPER: dict[Any, Any] = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text(encoding="utf-8"))
+from .cells import Cell, Measurement, rms_weight, trained
+
+PAPER: dict[Any, Any] = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text(encoding="utf-8"))
 SIGMA_VAL: list[float] = PAPER["sigma_val"]
 TABLES, ACCURACIES = (2, 3, 4, 5, 6, 7, 8, 9), (2, 3, 5, 6)
 FINE = [round(0.1 * i, 1) for i in range(11)]

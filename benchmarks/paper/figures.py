@@ -10,8 +10,9 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from paper_cells import MOST, Cell, softmax_of_one, test_set, trained
-from paper_tables import FINE, PAPER, SIGMA_VAL, Grid, shown
+
+from .cells import MOST, Cell, softmax_of_one, test_set, trained
+from .tables import FINE, PAPER, SIGMA_VAL, Grid, shown
 
 SHOWN_RUNS = 10_000
 MANY_VOTES = 100

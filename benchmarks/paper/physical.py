@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from intervals import of_chips
 
 import mho
+from mho.mapping.voting.intervals import of_chips
 from mho.models.weights import names
 
 DATA = {"mnist_cnn": "mnist", "stroke_lstm": "strokes"}

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from paper_cells import DATA, rms_weight
-from paper_chips import LOW_V, like
-from paper_tables import FINE, PAPER
 
 import mho
 from mho.models.weights import FOLDER
+
+from .cells import DATA, rms_weight
+from .physical import LOW_V, like
+from .tables import FINE, PAPER
 
 WANTED = {
     2: FINE,

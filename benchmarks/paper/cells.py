@@ -16,7 +16,8 @@ import torch
 
 from mho import models
 from mho.mapping.voting.adaptive import Tally
-from mho.mapping.voting.votes import Accuracy, order
+from mho.mapping.voting.intervals import Accuracy
+from mho.mapping.voting.votes import order
 from mho.models.networks import NETWORKS
 from mho.models.noise import set_inference_noise
 from mho.models.weights import FOLDER, kind_of, names

@@ -1,0 +1,58 @@
+"""Input codes taken apart: the digits of the pulses, their squares, and sums over the word lines of a row tile."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .compiled import kernel
+
+f32, i32 = np.float32, np.int32
+
+
+@kernel()
+def take_digit(codes, shift, base, out):
+    """The signed digit (|code| // 2^shift) mod base, a power of two, of each input code."""
+    places, mask = i32(shift), i32(base - 1)
+    for m in range(codes.shape[0]):
+        for i in range(codes.shape[1]):
+            code = i32(codes[m, i])
+            digit = (abs(code) >> places) & mask
+            out[m, i] = -digit if code < 0 else digit
+
+
+@kernel()
+def square(codes, halve, out):
+    """Squares of codes, or half of them rounded up to whole numbers, which fit into int16 for codes up to 255."""
+    factor = f32(0.5) if halve else f32(1.0)
+    extra = f32(0.5) if halve else f32(0.0)
+    for m in range(codes.shape[0]):
+        for i in range(codes.shape[1]):
+            code = f32(codes[m, i])
+            out[m, i] = factor * (code * code) + extra
+
+
+@kernel()
+def row_sums(digits, r0, r1, factor, out):
+    """out (rows,) = factor times the sum of the digits of word lines r0..r1."""
+    for m in range(digits.shape[0]):
+        total = f32(0.0)
+        for i in range(r0, r1):
+            total += f32(digits[m, i])
+        out[m] = total * factor
+
+
+@kernel()
+def row_squares(digits, r0, r1, integers, factor, out):
+    """out (rows,) = factor times the sum of the squared digits of word lines r0..r1, exact for integers."""
+    for m in range(digits.shape[0]):
+        if integers:
+            exact = 0
+            for i in range(r0, r1):
+                digit = i32(digits[m, i])
+                exact += int(digit * digit)
+            out[m] = f32(exact) * factor
+        else:
+            total = f32(0.0)
+            for i in range(r0, r1):
+                total += f32(digits[m, i]) * f32(digits[m, i])
+            out[m] = total * factor
