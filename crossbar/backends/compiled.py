@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Job, Sums
+from ..backend import Backend, Job, Sums
 from ..kernels.convert import BLOCK, add_output_noise, add_output_noise_parallel, make_codes, make_codes_parallel
 from ..kernels.panel import ROWS, pack_rows
 from ..kernels.philox import Rows
@@ -15,6 +15,7 @@ from ..kernels.read import CHUNK, Deal, Planes, make_scratch, read_currents, rea
 from ..kernels.slow_noise import fluctuation
 from ..keys import Key
 from ..threads import pool_of
+from .compiled_wires import CompiledWires
 
 Array = np.ndarray[Any, Any]
 WORTH_A_THREAD = 6_000_000  # products of a read; below, starting other threads takes longer than they save
@@ -22,7 +23,7 @@ CACHE = 192 * 1024  # bytes of scratch that stay in the second-level cache
 READING = 64  # products that take as long as the noise and conversion of one reading
 
 
-class Compiled:
+class Compiled(CompiledWires, Backend):
     """Kernels in machine code, on several threads where it is worth it."""
 
     def normals(self, shape: tuple[int, int], place: tuple[int, int], key: Key) -> Array:
