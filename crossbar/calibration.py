@@ -142,7 +142,7 @@ def _survey(programmed: Programmed, codes: Array, *, keep: bool) -> tuple[float,
     power = 0.0
     size = min(CHUNK, rows)
     for g, packed in enumerate(programmed.packed):
-        job = Job(codes, reader.geometry(codes.shape, g), programmed.backend.prepared(packed.planes), circuit)
+        job = Job(codes, reader.geometry(codes.shape, g), reader.prepared[g], circuit)
         for start in starts:
             out, chunk = programmed.backend.currents(job, int(start), size)
             chunk = chunk[:, : placement.rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,7 @@ class Compiled(CompiledWires, Backend):
             add_output_noise(out, add, mult, *place, key)
 
 
+@lru_cache(maxsize=1024)
 def _chunk(rows: int, workers: int, lines: int, outputs: int) -> int:
     """Rows to be worked off together: what the cache holds, and equal shares for the workers where they are few."""
     per_row = 4 * lines + 12 * outputs  # bytes of scratch: two int16 a word line, three float32 an output
