@@ -113,14 +113,23 @@ def effective_conductance(
     return Network(g, Lines(r_word_line=r_word_line, r_bit_line=r_bit_line, **ends), _solver(backend)).effective
 
 
-def noise_variance(g: Array, variance: Array, v: Array, *, r_word_line: float, r_bit_line: float, **ends: Any) -> Array:
+def noise_variance(
+    g: Array,
+    variance: Array,
+    v: Array,
+    *,
+    r_word_line: float,
+    r_bit_line: float,
+    backend: str | WireSolver = DEFAULT,
+    **ends: Any,
+) -> Array:
     """Variances (n,) of the currents, in A^2, that independent noise of the cells makes for voltages v (m,).
 
     To first order in the noise, whose `variance` (m, n) is in S^2: var I_k = sum_ij variance_ij u_ij^2 a_ij^2 with the
     voltage u across a cell and the voltage a that it has for 1 V at sense amplifier k and all drivers at 0 V
     (Director and Rohrer 1969, IEEE Trans. Circuit Theory 16:318). Other arguments and errors as in `read`.
     """
-    network = Network(g, Lines(r_word_line=r_word_line, r_bit_line=r_bit_line, **ends))
+    network = Network(g, Lines(r_word_line=r_word_line, r_bit_line=r_bit_line, **ends), _solver(backend))
     word, bit = network.solve(np.asarray(v, dtype=np.float64))
     strength = variance * np.square(word - bit)
     found = []
