@@ -319,7 +319,7 @@ def input_codes(
     """
     coding = coding or Coding.of(design)
     x = np.ascontiguousarray(x, dtype=np.float32)
-    codes = np.empty(x.shape, dtype=coding.kind)
+    codes: Array = np.empty(x.shape, dtype=coding.kind)
     clipped, broken = backend.codes(x.reshape(-1), coding.scale, codes.reshape(-1), threads)
     if broken:
         raise ValueError(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -330,3 +334,34 @@ def test_what_is_no_backend_is_refused(tmp_path: Path) -> None:
         BACKENDS.add("x", Device)
     assert list(BACKENDS) == ["numba", "numpy"]
     assert isinstance(backend_of(DEFAULT), Compiled)
+
+
+def blocks() -> tuple[str, str, str]:
+    """The module, its use and its entry point, in the docs."""
+    text = (DOCS / "kernels.md").read_text(encoding="utf-8").split("## How to add a backend")[1]
+    module, use = [block.split("```")[0] for block in text.split("```python\n")[1:]]
+    toml = text.split("```toml\n")[1].split("```")[0]
+    return module, use, toml.replace('[project.entry-points."', "[").replace('"]', "]").replace('"', "")
+
+
+def test_the_example_of_the_docs_runs_outside_of_the_package(tmp_path: Path) -> None:
+    module, use, points = blocks()
+    (tmp_path / "my_backend.py").write_text(module, encoding="utf-8")
+    info = tmp_path / "my_backend-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-backend\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text(points, encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", use], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "my_backend" not in use
+
+
+def test_the_core_does_not_know_the_twins() -> None:
+    """Plain numpy is asked for by its name alone."""
+    root = DOCS.parent
+    for folder in ("crossbar", "devices", "mapping", "models", "mho"):
+        for path in (root / folder).rglob("*.py"):
+            if path.parent.name != "backends":
+                text = path.read_text(encoding="utf-8")
+                assert not re.search(r"backends\.plain|backends import .*plain", text), path
