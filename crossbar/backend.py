@@ -1,12 +1,14 @@
 """What a compute backend does for a matrix on tiles: from cells to what is read, and from inputs to readings.
 
 Everything above it (design, ranges, order of samples, keys) is the same for all backends. Arrays are numpy arrays of
-the shapes given, but for what `prepared` returns, which is the backend's own and stays with the reader.
+the shapes given, but for what `prepared` returns, which is the backend's own and stays with the reader. How to add one:
+docs/kernels.md.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,15 +50,69 @@ class Sums(NamedTuple):
     histogram: Array
 
 
-class Backend(Protocol):
-    """The arithmetic of tiles. The same call gives the same bits, on any number of threads."""
+class WireSolver(ABC):
+    """Voltages in an array of cells g (m, n) between lines with resistance; all in siemens, volts and amperes, float64.
 
+    sw (n + 1,) and sb (m + 1,) are the segments along each word line and each bit line: from the driver on, and down to
+    the sense amplifier, the first and last of them to what is outside, 0 where a line ends. See `mho.crossbar.wires`.
+    """
+
+    @abstractmethod
+    def effective(self, g: Array, sw: Array, sb: Array) -> Array:
+        """G_eff (m, n): currents of the sense amplifiers for drivers at v (m,), all at 0 V, are G_eff^T v."""
+
+    @abstractmethod
+    def node_voltages(
+        self, g: Array, wires: tuple[Array, Array], ends: tuple[Array, Array], tolerance: float, *, keep: bool
+    ) -> tuple[Array, Array]:
+        """Voltages (2, p, m, n) of word and bit lines, and currents (p, n) of the cells of each bit line.
+
+        Args:
+            wires: sw, sb.
+            ends: drivers at (p, m), sense amplifiers at (p, n).
+            tolerance: of the voltages, relative to what they change by from lines without resistance.
+            keep: False where the voltages are not used, and need not be there.
+
+        Raises:
+            ValueError: no solution.
+        """
+
+    @abstractmethod
+    def bit_lines(self, g: Array, sb: Array, x: Array, u: Array) -> Array:
+        """Voltages (m, n) of bit lines whose word lines are at x (m,) all along, sense amplifiers at u (n,)."""
+
+    @abstractmethod
+    def changes(
+        self, g: Array, wires: tuple[Array, Array], currents: tuple[Array, Array], tolerance: float
+    ) -> tuple[Array, Array]:
+        """Changes of the voltages (m, n) of word and bit lines that currents (m, n) into their nodes make."""
+
+    @abstractmethod
+    def own_voltages(self, g: Array, sw: Array, sb: Array) -> tuple[Array, Array]:
+        """Voltages (m, n) across the cells for 1 V at their own word line, and at their own bit line, the rest at 0 V.
+
+        Other lines answer to first order, each by the resistance between the cell and 0 V: what its wires and all of
+        its cells but this one make.
+        """
+
+
+class Backend(WireSolver):
+    """The arithmetic of tiles. The same call gives the same bits, on any number of threads.
+
+    Instances are made without arguments, shared by the copies of a chip, and pickled with it.
+    """
+
+    def __deepcopy__(self, memo: Any) -> Backend:
+        return self
+
+    @abstractmethod
     def normals(self, shape: tuple[int, int], place: tuple[int, int], key: Key) -> Array:
         """Standard normals (rows, columns) float32 of the cells; place = (word line of the first row, plane).
 
         The plane tells apart the normals of a cell that takes several.
         """
 
+    @abstractmethod
     def add_cells(self, g: Array, std: Array, units: tuple[np.float32, np.float32, np.float32], sums: Sums) -> None:
         """Add cells of conductances g >= 0 and read noise std, both (rows, columns) float32, to what they are part of.
 
@@ -65,12 +121,15 @@ class Backend(Protocol):
         last one holding all above.
         """
 
+    @abstractmethod
     def peak_and_total(self, values: Array) -> tuple[float, float]:
         """Largest magnitude of values (rows, columns) float32, and largest sum of magnitudes of a column."""
 
+    @abstractmethod
     def pack_rows(self, values: Array, factor: np.float32, first: int, panels: Array) -> None:
         """Rows (rows, columns) float32 times `factor` into packed panels, from row `first` on; int16 are rounded."""
 
+    @abstractmethod
     def fluctuate(self, std: Array, amplitudes: Array, place: tuple[int, int, int], key: Key, out: Array) -> None:
         """Add the slow part of the noise of cells (rows, columns) of this std to `out` float32.
 
@@ -78,6 +137,7 @@ class Backend(Protocol):
         (first row, read, plane).
         """
 
+    @abstractmethod
     def codes(self, x: Array, scale: tuple[np.float32, np.float32, np.float32, bool], out: Array, threads: int) -> Any:
         """out = clip(round(x factor), low, high), flat, with scale = (factor, low, high, rounds).
 
@@ -85,15 +145,19 @@ class Backend(Protocol):
             How many were clipped, and how many are not finite.
         """
 
+    @abstractmethod
     def prepared(self, planes: Planes) -> Any:
         """Planes in the form that this backend reads."""
 
+    @abstractmethod
     def currents(self, job: Job, start: int, rows: int) -> tuple[Array, Array]:
         """Noiseless currents (pulses, slices, row tiles, rows, columns) of rows from `start` on, and their codes."""
 
+    @abstractmethod
     def read(self, job: Job, key: Key, whose: Rows, read: int, threads: int, out: Array) -> int:
         """Read into out (reads, rows, outputs) float32, the reads numbered from `read`; returns clipped readings."""
 
+    @abstractmethod
     def add_output_noise(
         self, out: Array, sigmas: tuple[float, float], whose: Rows, read: int, key: Key, threads: int
     ) -> None:

@@ -49,7 +49,7 @@ def calibrate(
     moments = None
     if wire_compensation is not None or not matrix.hardware.wires.ideal:
         moments = _moments(matrix, drive, inputs)
-    design = Design.of(matrix, drive, moments, wire_compensation, tell)
+    design = Design.of(matrix, drive, moments, wire_compensation, tell, backend)
     programmed = Programmed.of(design, cells, seeds, backend, tell=tell)
     adc, sensing, positions = matrix.hardware.adc, matrix.hardware.sensing, matrix.patches.positions
     batches = [packed_codes(design, x, backend)[0] for x in _joined(inputs)]
@@ -142,7 +142,7 @@ def _survey(programmed: Programmed, codes: Array, *, keep: bool) -> tuple[float,
     power = 0.0
     size = min(CHUNK, rows)
     for g, packed in enumerate(programmed.packed):
-        job = Job(codes, reader.geometry(codes.shape, g), programmed.backend.prepared(packed.planes), circuit)
+        job = Job(codes, reader.geometry(codes.shape, g), reader.prepared[g], circuit)
         for start in starts:
             out, chunk = programmed.backend.currents(job, int(start), size)
             chunk = chunk[:, : placement.rows]

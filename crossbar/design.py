@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .backend import WireSolver
 from .converters import Drive
 from .encoding import Encoding
 from .hardware import Hardware
@@ -47,14 +48,17 @@ class Design:
         moments: Array | None = None,
         wire_compensation: WireCompensation | None = None,
         tell: Tell | None = None,
+        solver: WireSolver | None = None,
     ) -> Design:
         """The design for inputs of this drive; `tell` is called when a tile's conductances have been adjusted.
+
+        `solver` finds what its wires do; that of the default backend, unless another is given.
 
         Raises:
             ValueError: more planes than have random numbers, or weights that the encoding does not take.
         """
         design = cls(matrix, drive, moments, wire_compensation)
-        vars(design)["encodings"] = design._encoded(tell)
+        design.encode(tell, solver)
         return design
 
     def __post_init__(self) -> None:
@@ -65,18 +69,23 @@ class Design:
                 f"layer {self.matrix.name!r}: pulses x slices x row tiles must be at most {SUPPLY_PLANE}, got {planes}"
             )
 
+    def encode(self, tell: Tell | None = None, solver: WireSolver | None = None) -> None:
+        """Work out `encodings`, where that is still to be done."""
+        if "encodings" not in vars(self):
+            vars(self)["encodings"] = self._encoded(tell, solver)
+
     @cached_property
     def encodings(self) -> tuple[Encoding, ...]:
         """Of each group. Where conductances are chosen with wires in mind, these are solved at the first use."""
-        return self._encoded(None)
+        return self._encoded()
 
-    def _encoded(self, tell: Tell | None) -> tuple[Encoding, ...]:
+    def _encoded(self, tell: Tell | None = None, solver: WireSolver | None = None) -> tuple[Encoding, ...]:
         found = []
         for g in range(self.placement.groups):
             rows = self.rows_of(g)
             encoding = Encoding.of(rows, self.placement, self.hardware.cell)
             if self.wire_compensation == "program":
-                encoding = compensated(encoding, rows, self.hardware.wires, self.moments_of(g), tell)
+                encoding = compensated(encoding, rows, self.hardware.wires, self.moments_of(g), tell, solver)
             found.append(encoding)
         return tuple(found)
 

@@ -91,7 +91,7 @@ class Hardware(Config):
         v_max, v_read = self.cell.v_max, self.sensing.v_read
         if v_max is not None and v_read > v_max:
             raise ValueError(f"sensing.v_read must be at most cell.v_max = {v_max:g} V, got {v_read:g} V")
-        check_numbers(self)
+        check_numbers(self.cell, self.sensing, self.tile, self.adc, self.wires, self.time_s)
         for pattern in self.layers:
             self._check_overrides(pattern)
         return self

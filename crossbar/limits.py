@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ..devices.cell import Cell
 from ..devices.parts import Conditions
+from ..devices.sensing import Sensing
 from ..devices.settling import Settling
 from ..devices.sources import SensingNoise, Shape, white_fit
-
-if TYPE_CHECKING:
-    from .hardware import Hardware
+from .converters import Adc
+from .lines import Wires
+from .tile import Tile
 
 Array = np.ndarray[Any, Any]
 CELL = 1e4  # errors and noise of a cell, and what it drifts to, in units of g_max
@@ -31,9 +33,12 @@ WIRE = 100.0  # largest resistance of a piece of wire, in units of 1 / g_max
 FINEST = 1e-6  # least full scale of an ADC, in units of v_read g_max
 
 
-def check_numbers(hardware: Hardware) -> None:
-    """Raises ValueError, in one line that names the field, its value and the bound, for numbers out of reach."""
-    cell, tile = hardware.cell, hardware.tile
+def check_numbers(cell: Cell, sensing: Sensing, tile: Tile, adc: Adc, wires: Wires, time_s: float) -> None:
+    """Check the parts of a hardware against each other.
+
+    Raises:
+        ValueError: numbers out of reach, in one line that names the field, its value and the bound.
+    """
     if cell.g_max - cell.g_min < CONTRAST * cell.g_max:
         raise ValueError(
             f"cell.g_min must be below g_max by at least {CONTRAST:g} of it, got {cell.g_min:g} and {cell.g_max:g} S"
@@ -43,14 +48,14 @@ def check_numbers(hardware: Hardware) -> None:
             f"tile.slices must keep cell.levels to the power of them below 2^53, got {cell.levels} ^ {tile.slices}"
         )
     with np.errstate(all="ignore"):
-        _check_cell(hardware)
-        _check_sensing(hardware)
-    _check_converters(hardware)
-    _check_wires(hardware)
+        _check_cell(cell, sensing, time_s)
+        _check_sensing(sensing, cell.g_max, time_s)
+    _check_converters(adc, sensing.v_read, sensing.v_read * cell.g_max, tile.rows)
+    _check_wires(wires, cell.g_max)
 
 
-def _check_cell(hardware: Hardware) -> None:
-    cell, sensing, time_s, conditions = hardware.cell, hardware.sensing, hardware.time_s, hardware.conditions
+def _check_cell(cell: Cell, sensing: Sensing, time_s: float) -> None:
+    conditions = sensing.conditions(time_s)
     bound = CELL * cell.g_max
     ends = f"S at most ({CELL:g} g_max)"
     targets = np.linspace(cell.g_min, cell.g_max, 9, dtype=np.float32)
@@ -97,11 +102,11 @@ def _alike(found: Any, g: Array, method: str) -> Array:
     return found
 
 
-def _check_sensing(hardware: Hardware) -> None:
-    sensing, unit = hardware.sensing, hardware.sensing.v_read * hardware.cell.g_max
+def _check_sensing(sensing: Sensing, g_max: float, time_s: float) -> None:
+    unit = sensing.v_read * g_max
     for source in sensing.noise:
-        _check_source(f"sensing.noise ({source.kind})", source, hardware.conditions)
-    cells = sensing.white_cell_variance(hardware.cell.g_max, np.array([0.0, sensing.v_read]))
+        _check_source(f"sensing.noise ({source.kind})", source, sensing.conditions(time_s))
+    cells = sensing.white_cell_variance(g_max, np.array([0.0, sensing.v_read]))
     for name, variance in (("amplifier_noise and capacitance", sensing.column_variance), ("thermal and shot", cells)):
         noise = np.sqrt(variance) / unit
         what = f"sensing: noise of {name} in t_read = {sensing.t_read:g} s, in units of v_read g_max, must be"
@@ -118,19 +123,18 @@ def _check_source(where: str, source: SensingNoise, conditions: Conditions) -> N
         raise ValueError(f"{where}: {what} must be finite and at least 0, got {', '.join(f'{f:g}' for f in found)}")
 
 
-def _check_converters(hardware: Hardware) -> None:
-    adc, sensing = hardware.adc, hardware.sensing
+def _check_converters(adc: Adc, v_read: float, one: float, rows: int) -> None:
+    """Check the ADC for reads at `v_read`, where a cell at g_max gives a current of `one`, and for tiles of `rows`."""
     if adc.bits is None:
         return
     top = 2.0 ** (adc.bits - 1)  # steps of a full scale, about
-    one = sensing.v_read * hardware.cell.g_max
-    if adc.calibrated_at is not None and not FINEST <= adc.calibrated_at / sensing.v_read <= 2 * top:
+    if adc.calibrated_at is not None and not FINEST <= adc.calibrated_at / v_read <= 2 * top:
         raise ValueError(
-            f"adc.calibrated_at must be {FINEST:g} to {2 * top:g} times sensing.v_read = {sensing.v_read:g} V, or no "
+            f"adc.calibrated_at must be {FINEST:g} to {2 * top:g} times sensing.v_read = {v_read:g} V, or no "
             f"current is more than half a step of {adc.bits} bits, got {adc.calibrated_at:g} V"
         )
     if isinstance(adc.full_scale, float):
-        low, high = FINEST * one, 2 * top * one * hardware.tile.rows
+        low, high = FINEST * one, 2 * top * one * rows
         if not low <= adc.full_scale <= high:
             raise ValueError(
                 f"adc.full_scale must be {low:.3g} to {high:.3g} A (a millionth of v_read g_max; all cells of a bit "
@@ -138,10 +142,10 @@ def _check_converters(hardware: Hardware) -> None:
             )
 
 
-def _check_wires(hardware: Hardware) -> None:
-    most = WIRE / hardware.cell.g_max
+def _check_wires(wires: Wires, g_max: float) -> None:
+    most = WIRE / g_max
     for name in ("r_word_line", "r_bit_line", "r_driver", "r_sense"):
-        resistance = getattr(hardware.wires, name)
+        resistance = getattr(wires, name)
         if resistance > most:
             raise ValueError(f"wires.{name} must be at most {WIRE:g} / cell.g_max = {most:.3g} ohm, got {resistance:g}")
 

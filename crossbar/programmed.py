@@ -56,6 +56,7 @@ class Programmed:
             ValueError: wires that cannot be solved, or cells that do not fit the design.
         """
         ranges = ranges or Ranges.of(design)
+        design.encode(solver=backend)
         warn(extrapolations(cells.hardware))
         placement, compensates = design.placement, design.wire_compensation == "gain"
         ones = np.ones((placement.tile.slices, placement.row_tiles, placement.outputs))
@@ -102,6 +103,10 @@ class Programmed:
     def with_ranges(self, ranges: Ranges) -> Programmed:
         """The same cells with other ranges of the ADCs."""
         return self.assembled(self.design, self.cells, self.seeds, self.backend, ranges, self.packed)
+
+    def on(self, backend: Backend) -> Programmed:
+        """The same cells and ranges, read, copied and aged by another backend from here on."""
+        return self.assembled(self.design, self.cells, self.seeds, backend, self.ranges, self.packed)
 
     def copied(self, copy: int) -> Programmed:
         """Another copy of the chip: the same design and ranges, programmed anew."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from math import prod
+from math import isfinite, prod
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -32,7 +32,42 @@ class Counts(NamedTuple):
 
     def plus(self, other: Counts) -> Counts:
         """Both together."""
-        return Counts(*(a + b for a, b in zip(self, other, strict=True)))
+        return Counts(
+            self.inputs + other.inputs,
+            self.inputs_clipped + other.inputs_clipped,
+            self.readings + other.readings,
+            self.readings_clipped + other.readings_clipped,
+        )
+
+
+class Plan(NamedTuple):
+    """What all reads of inputs of one shape have in common.
+
+    Attributes:
+        patches: of one of the inputs.
+        positions: the numbers of those of a sample, see `position_numbers`.
+        geometries: of each group.
+    """
+
+    patches: int
+    positions: Array
+    geometries: tuple[Geometry, ...]
+
+
+class Coding(NamedTuple):
+    """How inputs become codes: the type of these, and the `scale` of `Backend.codes`."""
+
+    kind: type
+    scale: tuple[np.float32, np.float32, np.float32, bool]
+
+    @classmethod
+    def of(cls, design: Design) -> Coding:
+        drive = design.drive
+        integers = largest_factors(design.placement, drive)[0] is not None
+        high = float(drive.full_code) if drive.clips else np.inf
+        low = -high if drive.signed else 0.0
+        scale = np.float32(drive.full_code / drive.limit), np.float32(low), np.float32(high), drive.rounds
+        return cls(np.int16 if integers else np.float32, scale)
 
 
 class Seeds(NamedTuple):
@@ -50,6 +85,7 @@ class Reader:
 
     Attributes:
         packed: of each group.
+        prepared: the planes of each, as the backend reads them.
         full_scale: see `Ranges`.
     """
 
@@ -64,12 +100,17 @@ class Reader:
     ) -> None:
         self.design, self.hardware, self.packed = design, hardware, packed
         self.full_scale, self.seeds, self.backend = full_scale, seeds, backend
-        self._prepared = [backend.prepared(group.planes) for group in packed]
+        self.prepared = [backend.prepared(group.planes) for group in packed]
+        self._coding, self._largest = Coding.of(design), largest_factors(design.placement, design.drive)[0]
+        self._conversions = design.placement.conversions * design.drive.pulses
+        noise = hardware.output_noise
+        self._frozen, self._output = (noise.frozen_add, noise.frozen_mult), (noise.sigma_add, noise.sigma_mult)
         self._lock = threading.Lock()  # held while what several threads share is changed
         self._circuits: dict[bool, Circuit] = {}
         self._geometries: dict[tuple[Any, ...], Geometry] = {}
         self._keys: dict[tuple[Any, ...], Key] = {}
         self._positions: dict[tuple[int, ...], Array] = {}
+        self._plans: dict[tuple[Any, ...], Plan] = {}
         self._slow: list[dict[int, Any]] = [{} for _ in packed]  # of each group, by read
 
     def __getstate__(self) -> tuple[Any, ...]:
@@ -133,7 +174,7 @@ class Reader:
         Raises:
             ValueError: inputs that are not finite.
         """
-        return input_codes(self.design, x, self.backend, threads)
+        return input_codes(self.design, x, self.backend, threads, self._coding)
 
     def rows(self, first_sample: int, shape: tuple[int, ...]) -> Rows:
         """The rows of samples from this one on that have positions of this shape each.
@@ -180,47 +221,57 @@ class Reader:
             ValueError: inputs or outputs that are not finite, or reads, samples or positions beyond those that have
                 random numbers.
         """
-        placement, threads = self.design.placement, available(threads)
-        size = self.design.matrix.patches.positions(x.shape[1:4])
-        count = x.shape[0] * prod(size) // (1 if shared else reads)
-        if shape is None:
-            shape = size[next((axis for axis, many in enumerate(size) if many > 1), 3) :]
-        rows = self.rows(first_sample, shape)
-        self._check_number("read", read, reads)
-        self._check_number("sample", first_sample, count // max(1, len(rows.positions)))
+        plan, threads = self._plan(x.shape, shape), available(threads)
+        count = x.shape[0] * plan.patches // (1 if shared else reads)
+        self._check_numbers(read, reads, first_sample, count // max(1, len(plan.positions)))
+        rows = Rows(np.uint64(first_sample), plan.positions)
         codes, counts = self.input_codes(x, threads)
         circuit, clipped = self.circuit(noisy=noisy), 0
-        groups = np.empty((placement.groups, reads, count, placement.outputs), dtype=np.float32)
-        for g in range(placement.groups):
-            geometry, key = self.geometry(x.shape, g), self._key("read", g, self.seeds.copy, call)
+        groups = np.empty((len(self.packed), reads, count, self.design.placement.outputs), dtype=np.float32)
+        for g, geometry in enumerate(plan.geometries):
+            key = self._key("read", g, self.seeds.copy, call)
             for first, many, planes in self._planes(g, read, reads, noisy):
                 one = len(codes) // reads
                 part = codes if shared or many == reads else codes[one * first : one * (first + many)]
-                job, out = Job(part, geometry, planes, circuit), groups[g, first : first + many]
-                clipped += self.backend.read(job, key, rows, read + first, threads, out)
-        out = groups.transpose(1, 2, 0, 3).reshape(reads, count, placement.groups * placement.outputs)
+                job = Job(part, geometry, planes, circuit)
+                clipped += self.backend.read(job, key, rows, read + first, threads, groups[g, first : first + many])
+        width = len(groups) * groups.shape[3]
+        out = groups[0] if len(groups) == 1 else groups.transpose(1, 2, 0, 3).reshape(reads, count, width)
         if circuit.step.size:
-            readings = reads * count * placement.conversions * circuit.pulses
-            counts = counts._replace(readings=readings, readings_clipped=clipped)
-        for v in range(reads):
-            self._add_errors(out[v], rows, read + v, call, noisy, threads)
-        if not np.isfinite(np.vdot(out, out)) and not np.isfinite(out).all():
-            name = self.design.matrix.name
-            raise ValueError(f"layer {name!r}: outputs beyond what 32 bits hold; its noise or inputs are too large")
-        return out.reshape(reads * count, placement.groups * placement.outputs), counts
+            counts = Counts(counts.inputs, counts.inputs_clipped, reads * count * self._conversions, clipped)
+        for v in range(reads) if any(self._frozen) or any(self._output) else ():
+            self._add_output_noise(out[v], "frozen", self._frozen, rows, 0, call, threads)
+            if noisy:
+                self._add_output_noise(out[v], "output", self._output, rows, read + v, call, threads)
+        if not isfinite(np.vdot(out, out)) and not np.isfinite(out).all():
+            raise ValueError(
+                f"layer {self.design.matrix.name!r}: outputs beyond what 32 bits hold; its noise or inputs are too "
+                "large"
+            )
+        return out.reshape(reads * count, width), counts
 
-    def _add_errors(self, out: Array, rows: Rows, read: int, call: int, noisy: bool, threads: int) -> None:
-        """The output-referred errors of a read: frozen ones, the same in all, and its noise."""
-        noise = self.hardware.output_noise
-        self._add_output_noise(out, "frozen", (noise.frozen_add, noise.frozen_mult), rows, 0, call, threads)
-        if noisy:
-            self._add_output_noise(out, "output", (noise.sigma_add, noise.sigma_mult), rows, read, call, threads)
+    def _plan(self, inputs: tuple[int, ...], positions: tuple[int, ...] | None) -> Plan:
+        """For inputs of this shape, and positions of a sample of the shape given; None for those of the patches.
 
-    def _check_number(self, what: str, first: int, many: int) -> None:
-        """That so many from `first` on have random numbers."""
-        if not 0 <= first <= LARGEST - many:
-            name = self.design.matrix.name
-            raise ValueError(f"layer {name!r}: {what} must be 0 to {LARGEST - many}, got {first}")
+        Raises:
+            ValueError: more positions than have numbers.
+        """
+        place = inputs[1:], positions
+        found = self._plans.get(place)
+        if found is None:
+            size = self.design.matrix.patches.positions(inputs[1:4])
+            if positions is None:
+                positions = size[next((axis for axis, many in enumerate(size) if many > 1), 3) :]
+            geometries = tuple(self.geometry(inputs, g) for g in range(len(self.packed)))
+            found = self._plans[place] = Plan(prod(size), self.rows(0, positions).positions, geometries)
+        return found
+
+    def _check_numbers(self, read: int, reads: int, first_sample: int, samples: int) -> None:
+        """Raises ValueError for reads or samples beyond those that have random numbers."""
+        for what, first, many in (("read", read, reads), ("sample", first_sample, samples)):
+            if not 0 <= first <= LARGEST - many:
+                name = self.design.matrix.name
+                raise ValueError(f"layer {name!r}: {what} must be 0 to {LARGEST - many}, got {first}")
 
     def _planes(self, group: int, read: int, reads: int, noisy: bool) -> list[tuple[int, int, Any]]:
         """Consecutive reads that have the same planes: the first, counted from `read`, how many, and the planes.
@@ -230,15 +281,14 @@ class Reader:
         """
         packed = self.packed[group]
         if not (noisy and len(packed.slow_std)):
-            return [(0, reads, self._prepared[group])]
-        largest, _ = largest_factors(self.design.placement, self.design.drive)
+            return [(0, reads, self.prepared[group])]
         with self._lock:
             kept = self._slow[group]
             if any(not read <= other < read + reads for other in kept):
                 kept.clear()
             for v in range(read, read + reads):
                 if v not in kept:
-                    planes = packed.at_read(v, largest, self._key("slow", group, self.seeds.copy), self.backend)
+                    planes = packed.at_read(v, self._largest, self._key("slow", group, self.seeds.copy), self.backend)
                     kept[v] = self.backend.prepared(planes)
             return [(v, 1, kept[read + v]) for v in range(reads)]
 
@@ -259,21 +309,18 @@ class Reader:
         self.backend.add_output_noise(out, sigmas, rows, read, key, threads)
 
 
-def input_codes(design: Design, x: Array, backend: Backend, threads: int = 1) -> tuple[Array, Counts]:
+def input_codes(
+    design: Design, x: Array, backend: Backend, threads: int = 1, coding: Coding | None = None
+) -> tuple[Array, Counts]:
     """DAC codes of inputs of any shape, contiguous, in the type that the planes have, and how many were clipped.
 
     Raises:
         ValueError: inputs that are not finite.
     """
-    drive = design.drive
+    coding = coding or Coding.of(design)
     x = np.ascontiguousarray(x, dtype=np.float32)
-    integers = largest_factors(design.placement, drive)[0] is not None
-    codes = np.empty_like(x, dtype=np.int16 if integers else np.float32)
-    high = float(drive.full_code) if drive.clips else np.inf
-    low = -high if drive.signed else 0.0
-    factor = drive.full_code / drive.limit
-    scale = np.float32(factor), np.float32(low), np.float32(high), drive.rounds
-    clipped, broken = backend.codes(x.reshape(-1), scale, codes.reshape(-1), threads)
+    codes: Array = np.empty(x.shape, dtype=coding.kind)
+    clipped, broken = backend.codes(x.reshape(-1), coding.scale, codes.reshape(-1), threads)
     if broken:
         raise ValueError(
             f"layer {design.matrix.name!r}: inputs must be finite, got {broken} NaN or infinite of {x.size}"

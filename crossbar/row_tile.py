@@ -142,7 +142,8 @@ def through_wires(
         assert cells is not None
         g, mine = cells[0][..., columns], moments.take(rows)
         shown = g if wires.order == "natural" else encoding.plain_targets(weights[rows], t)[..., columns]
-        return reach(g, wires, mine, placed(shown, wires, mine, placement.tile.reference_columns > 0))
+        places = placed(shown, wires, mine, placement.tile.reference_columns > 0)
+        return reach(g, wires, mine, places, assembly.backend)
 
     with ThreadPoolExecutor(available(numba.config.NUMBA_NUM_THREADS)) as pool:
         jobs = [

@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from ..devices.cell import Cell
+from .backend import WireSolver
 from .encoding import Encoding
 from .lines import Wires
 from .threads import available
@@ -24,13 +25,18 @@ CLOSE = 1e-4  # of the conductance range: smaller deviations need no further rou
 
 
 def compensated(
-    encoding: Encoding, weights: Array, wires: Wires, moments: Moments, tell: Callable[[], None] | None = None
+    encoding: Encoding,
+    weights: Array,
+    wires: Wires,
+    moments: Moments,
+    tell: Callable[[], None] | None = None,
+    solver: WireSolver | None = None,
 ) -> Encoding:
     """The encoding of weights (rows, outputs) whose effective conductances are those that they stand for.
 
     All weights of a column are made smaller by one factor, so that cells far from the drivers and the sense amplifier
     can reach them within their range; its scale makes up for that. Cells with levels are rounded to them at the end.
-    `tell` is called for each tile that is done.
+    `tell` is called for each tile that is done; `solver` is that of the default backend, unless another is given.
     """
     placement = encoding.placement
     targets = [encoding.plain_targets(weights[a:b], t) for t, (a, b) in enumerate(pairwise(placement.edges))]
@@ -40,7 +46,7 @@ def compensated(
         mine = moments.take(slice(placement.edges[t], placement.edges[t + 1]))
         wanted = targets[t][..., columns].astype(np.float64)
         places = placed(wanted, wires, mine, placement.tile.reference_columns > 0)
-        g, factor = _adjusted(wanted, encoding, wires, places)
+        g, factor = _adjusted(wanted, encoding, wires, places, solver)
         targets[t][..., columns] = g
         outputs = columns[columns < placement.outputs]
         scale[:, t, outputs] /= factor[:, : len(outputs)]
@@ -56,7 +62,9 @@ def compensated(
     return replace(encoding, scale=scale, adjusted=tuple(targets))
 
 
-def _adjusted(wanted: Array, encoding: Encoding, wires: Wires, places: tuple[Array, Array]) -> tuple[Array, Array]:
+def _adjusted(
+    wanted: Array, encoding: Encoding, wires: Wires, places: tuple[Array, Array], solver: WireSolver | None
+) -> tuple[Array, Array]:
     """Conductances (slices, polarities, rows, columns) for the `wanted` ones, and their factors (slices, columns)."""
     cell, kind = encoding.cell, encoding.placement.tile.encoding
     span, references = cell.g_max - cell.g_min, encoding.placement.tile.reference_columns > 0
@@ -70,7 +78,7 @@ def _adjusted(wanted: Array, encoding: Encoding, wires: Wires, places: tuple[Arr
     goal, g = signed(wanted), wanted.copy()
     factor = np.ones((g.shape[0], g.shape[3]))
     for round_ in range(ROUNDS):
-        seen = effective_cells(g, wires, places)
+        seen = effective_cells(g, wires, places, solver)
         share = np.divide(seen, g, out=np.ones_like(g), where=g > 0)
         if round_ < ROUNDS - 3:  # then it stays
             factor = np.minimum(1, _within_reach(goal, share, cell, kind).min(axis=1))

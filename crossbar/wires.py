@@ -10,7 +10,6 @@ effective conductances G_eff that do not depend on V.
 from __future__ import annotations
 
 import math
-import threading
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -18,8 +17,8 @@ import numpy as np
 
 from ..devices.nonlinearity import Linear
 from ..devices.parts import Conditions
-from .kernels.dissect import effective
-from .kernels.wires import correct, factor_bit_lines, factor_word_lines, solve_bit_lines, solve_inputs
+from .backend import WireSolver
+from .backends import DEFAULT, backend_of
 from .lines import Lines
 
 Array = np.ndarray[Any, Any]
@@ -29,10 +28,8 @@ MANY = 16  # inputs from which on forming G_eff is less work than solving for ea
 NEWTON_STEPS = 50
 NEWTON_TOLERANCE = 1e-6  # of a step
 NEWTON_CLOSE = 1e-11  # a step that is so small, relative to the inputs, is the last
+COMPILED = backend_of(DEFAULT)
 STEEP = 1000.0  # loss r mean(g) n^2 / 2 along a line from which on small currents need G_eff
-
-
-_rooms = threading.local()
 
 
 class Law(Protocol):
@@ -60,6 +57,7 @@ def read(
     law: Law | None = None,
     v_read: float = 0.2,
     temperature: float = 300.0,
+    backend: str | WireSolver = DEFAULT,
     **ends: Any,
 ) -> Array | Solution:
     """Currents into the sense amplifiers. Their relative error is below 1e-9 for wires up to 100 ohm and 512 lines.
@@ -73,6 +71,7 @@ def read(
             then need resistance.
         v_read: volts at which the cells have the conductances g.
         temperature: of the cells, in kelvins, for laws that know it.
+        backend: what solves it, by name or itself: see `mho.crossbar.backends`.
 
     Returns:
         (n,) amperes, or (n, p).
@@ -81,7 +80,7 @@ def read(
         ValueError: shapes that do not fit, conductances that are negative or not finite, impossible resistances, or a
             circuit that has no solution in double precision.
     """
-    network = Network(g, Lines.cached(r_word_line=r_word_line, r_bit_line=r_bit_line, **ends))
+    network = Network(g, Lines.cached(r_word_line=r_word_line, r_bit_line=r_bit_line, **ends), _solver(backend))
     v = np.asarray(v, dtype=np.float64)
     rows = network.g.shape[0]
     if v.ndim not in (1, 2) or len(v) != rows:
@@ -104,22 +103,33 @@ def read(
     return Solution(currents.T.reshape(-1, *v.shape[1:]), word, bit)
 
 
-def effective_conductance(g: Array, *, r_word_line: float, r_bit_line: float, **ends: Any) -> Array:
+def effective_conductance(
+    g: Array, *, r_word_line: float, r_bit_line: float, backend: str | WireSolver = DEFAULT, **ends: Any
+) -> Array:
     """G_eff (m, n) in siemens: currents for voltages v are ``G_eff.T @ v``. Arguments and errors as in `read`.
 
     Each entry is exact to about 1e-11 of itself, however small it is.
     """
-    return Network(g, Lines(r_word_line=r_word_line, r_bit_line=r_bit_line, **ends)).effective
+    return Network(g, Lines(r_word_line=r_word_line, r_bit_line=r_bit_line, **ends), _solver(backend)).effective
 
 
-def noise_variance(g: Array, variance: Array, v: Array, *, r_word_line: float, r_bit_line: float, **ends: Any) -> Array:
+def noise_variance(
+    g: Array,
+    variance: Array,
+    v: Array,
+    *,
+    r_word_line: float,
+    r_bit_line: float,
+    backend: str | WireSolver = DEFAULT,
+    **ends: Any,
+) -> Array:
     """Variances (n,) of the currents, in A^2, that independent noise of the cells makes for voltages v (m,).
 
     To first order in the noise, whose `variance` (m, n) is in S^2: var I_k = sum_ij variance_ij u_ij^2 a_ij^2 with the
     voltage u across a cell and the voltage a that it has for 1 V at sense amplifier k and all drivers at 0 V
     (Director and Rohrer 1969, IEEE Trans. Circuit Theory 16:318). Other arguments and errors as in `read`.
     """
-    network = Network(g, Lines(r_word_line=r_word_line, r_bit_line=r_bit_line, **ends))
+    network = Network(g, Lines(r_word_line=r_word_line, r_bit_line=r_bit_line, **ends), _solver(backend))
     word, bit = network.solve(np.asarray(v, dtype=np.float64))
     strength = variance * np.square(word - bit)
     found = []
@@ -130,14 +140,14 @@ def noise_variance(g: Array, variance: Array, v: Array, *, r_word_line: float, r
 
 
 class Network:
-    """An array of cells g (m, n) between lines.
+    """An array of cells g (m, n) between lines; `solver` is that of the default backend, unless another is given.
 
     Raises:
         ValueError: conductances that are no matrix, negative or not finite.
     """
 
-    def __init__(self, g: Array, lines: Lines) -> None:
-        self.g, self.lines = np.ascontiguousarray(g, dtype=np.float64), lines
+    def __init__(self, g: Array, lines: Lines, solver: WireSolver | None = None) -> None:
+        self.g, self.lines, self.solver = np.ascontiguousarray(g, dtype=np.float64), lines, solver or COMPILED
         if self.g.ndim != 2 or not self.g.size:
             raise ValueError(f"g must be a matrix (word lines, bit lines), got shape {self.g.shape}")
         self.total = float(self.g.sum())
@@ -157,7 +167,7 @@ class Network:
         lines, (m, n) = self.lines, self.g.shape
         with np.errstate(all="ignore"):
             if lines.r_word_line and lines.r_bit_line:
-                found = effective(self.g, lines.word_line(n), lines.bit_line(m))
+                found = self.solver.effective(self.g, lines.word_line(n), lines.bit_line(m))
             elif lines.r_word_line:
                 found = self._swapped.effective[::-1, ::-1].T
             else:
@@ -182,11 +192,8 @@ class Network:
         lines, (m, n) = self.lines, self.g.shape
         u = np.zeros((len(v), n)) if u is None else u
         if lines.r_word_line and lines.r_bit_line:
-            room, most = _scratch(m, n), 1000 + 10 * (m + n)
-            currents, nodes = np.empty((len(v), n)), np.empty((2, len(v), m, n)) if keep else room[6:, None]
             wires = lines.word_line(n), lines.bit_line(m)
-            if solve_inputs(self.g, *wires, v, u, tolerance, most, room, nodes, currents) < 0:
-                raise ValueError(f"wires: no solution after {most} iterations; their resistances are out of range")
+            nodes, currents = self.solver.node_voltages(self.g, wires, (v, u), tolerance, keep=keep)
         else:
             with np.errstate(all="ignore"):
                 nodes = np.stack([self._solve_ideal(*ends) for ends in zip(v, u, strict=True)], axis=1)
@@ -228,7 +235,8 @@ class Network:
 
         wrong = left_over(word, bit)
         for _ in range(NEWTON_STEPS):
-            step = Network(self.g * law.slope(word - bit, conditions, np), lines)._correction(wrong)
+            slopes = self.g * law.slope(word - bit, conditions, np)
+            step = self.solver.changes(slopes, (sw, sb), wrong, NEWTON_TOLERANCE)
             before, part = sum(float(np.square(w).sum()) for w in wrong), 1.0
             while True:
                 new = word + part * step[0], bit + part * step[1]
@@ -242,26 +250,10 @@ class Network:
                 return word, bit
         raise ValueError(f"law: no solution after {NEWTON_STEPS} steps of Newton's method")
 
-    def _correction(self, wrong: tuple[Array, Array]) -> tuple[Array, Array]:
-        """Changes of the node voltages (m, n) that currents into the nodes make."""
-        word, bit, *work = (np.empty_like(self.g) for _ in range(6))
-        (m, n), lines = self.g.shape, self.lines
-        wires, most = (lines.word_line(n), lines.bit_line(m)), 1000 + 10 * sum(self.g.shape)
-        correct(self.g, wires, self.pivots, wrong, NEWTON_TOLERANCE, most, (word, bit), tuple(work))
-        return word, bit
-
-    @cached_property
-    def pivots(self) -> tuple[Array, Array]:
-        """Inverse pivots of the word lines and of the bit lines (m, n)."""
-        (m, n), found = self.g.shape, (np.empty_like(self.g), np.empty_like(self.g))
-        factor_word_lines(self.g, self.lines.word_line(n), found[0])
-        factor_bit_lines(self.g, self.lines.bit_line(m), found[1])
-        return found
-
     @property
     def _swapped(self) -> Network:
         """Word lines as bit lines; both in reverse order, as drivers are at the left and sense amplifiers below."""
-        return Network(self.g.T[::-1, ::-1], self.lines.swapped)
+        return Network(self.g.T[::-1, ::-1], self.lines.swapped, self.solver)
 
     # from here on, word lines have no resistance
 
@@ -278,25 +270,17 @@ class Network:
 
     def _bit_lines(self, x: Array, u: Array) -> Array:
         """Node voltages (m, n) of the bit lines for word lines at x (m,) and sense amplifiers at u (n,)."""
-        lines, (m, n), bit = self.lines, self.g.shape, np.empty_like(self.g)
+        lines = self.lines
         if lines.r_bit_line:
-            wire, pivots = lines.bit_line(m), np.empty_like(self.g)
-            factor_bit_lines(self.g, wire, pivots)
-            solve_bit_lines(self.g, np.repeat(x[:, None], n, axis=1), pivots, wire, u, bit)
-        elif lines.r_sense:
+            return self.solver.bit_lines(self.g, lines.bit_line(len(x)), x, u)
+        if lines.r_sense:
             sensed = (2 if lines.sense == "both" else 1) / lines.r_sense
-            bit[:] = (sensed * u + x @ self.g) / (sensed + self.g.sum(axis=0))
-        else:
-            bit[:] = u
-        return bit
+            u = (sensed * u + x @ self.g) / (sensed + self.g.sum(axis=0))
+        return np.repeat(u[None], len(x), axis=0)
 
 
-def _scratch(m: int, n: int) -> Array:
-    """(8, m, n) of room, the same for each circuit of this size that a thread solves: new memory takes time."""
-    kept: Array | None = getattr(_rooms, "room", None)
-    if kept is None or kept.shape[1:] != (m, n):
-        kept = _rooms.room = np.empty((8, m, n))
-    return kept
+def _solver(backend: str | WireSolver) -> WireSolver:
+    return backend if isinstance(backend, WireSolver) else backend_of(backend)
 
 
 def _check(*found: Array) -> None:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .backend import WireSolver
 from .encoding import Encoding
-from .kernels.wires import own_voltages, resistances
 from .lines import Lines, Wires
 from .wires import Network
 
@@ -101,10 +101,12 @@ class Layout:
         return np.stack([mean, -mean], axis=1).reshape(-1), np.repeat(square, 2)
 
 
-def effective_cells(g: Array, wires: Wires, places: tuple[Array, Array] | None = None) -> Array:
+def effective_cells(
+    g: Array, wires: Wires, places: tuple[Array, Array] | None = None, solver: WireSolver | None = None
+) -> Array:
     """Effective conductances of the cells (slices, polarities, rows, columns) of a tile, in the same shape."""
     layout = Layout.of(g, wires, places)
-    return layout.restore(Network(layout.arrange(g), wires).effective)
+    return layout.restore(Network(layout.arrange(g), wires, solver).effective)
 
 
 def placed(targets: Array, wires: Wires, moments: Moments, references: int) -> tuple[Array, Array]:
@@ -122,10 +124,17 @@ def placed(targets: Array, wires: Wires, moments: Moments, references: int) -> t
     return np.argsort(current.sum(axis=1), kind="stable"), np.concatenate([by_size, columns[outputs:]])
 
 
-def reach(g: Array, wires: Wires, moments: Moments, places: tuple[Array, Array] | None = None) -> Reach:
+def reach(
+    g: Array,
+    wires: Wires,
+    moments: Moments,
+    places: tuple[Array, Array] | None = None,
+    solver: WireSolver | None = None,
+) -> Reach:
     """The wires of one tile with cells g (slices, polarities, rows, columns) in siemens, solved.
 
     `places` are the word lines and the columns in their order on the tile, see `placed`; None for the given order.
+    `solver` is that of the default backend, unless another is given.
 
     Conductances are exact. Noise is to first order: a change of a cell's conductance by d changes the current of its
     bit line by d a u, where u is the voltage across the cell, and a the voltage across it for 1 V at the sense
@@ -135,9 +144,9 @@ def reach(g: Array, wires: Wires, moments: Moments, places: tuple[Array, Array] 
     layout = Layout.of(g, wires, places)
     mean, square = layout.word_lines(moments)
     cells = layout.arrange(g)
-    network = Network(cells, wires)
+    network = Network(cells, wires, solver)
     word, bit = network.solve(mean, tolerance=MEAN_TOLERANCE)
-    own, adjoint = _own_voltages(cells, wires)
+    own, adjoint = _own_voltages(network, wires)
 
     mean, square = mean[:, None], square[:, None]
     at_mean = word - bit
@@ -170,19 +179,9 @@ def reach_row_tile(g: Array, targets: Array, encoding: Encoding, wires: Wires, m
     return Reach(wide[0], wide[1], wide[2], wide[3], np.sum([part.supplied for part in found], axis=0))
 
 
-def _own_voltages(cells: Array, wires: Wires) -> tuple[Array, Array]:
-    """Voltages across the cells for 1 V at their own word line, and at their own bit line, everything else at 0 V.
-
-    Other lines answer to first order, each by the resistance between the cell and 0 V.
-    """
+def _own_voltages(network: Network, wires: Wires) -> tuple[Array, Array]:
+    """See `WireSolver.own_voltages`."""
     least = {name: max(getattr(wires, name), LEAST) for name in ("r_word_line", "r_bit_line")}
     lines = Lines(**{**wires.model_dump(exclude={"pairs", "order"}), **least})
-    word, bit = lines.word_line(cells.shape[1]), lines.bit_line(cells.shape[0])
-    turned = np.ascontiguousarray(cells.T)
-    across = np.empty_like(cells), np.empty_like(turned)
-    resistances(cells, word, across[0])
-    resistances(turned, bit, across[1])
-    own, adjoint = np.empty_like(cells), np.empty_like(turned)
-    own_voltages(cells, np.ascontiguousarray(across[1].T), word, own)
-    own_voltages(turned, np.ascontiguousarray(across[0].T), bit, adjoint)
-    return own, adjoint.T
+    rows, columns = network.g.shape
+    return network.solver.own_voltages(network.g, lines.word_line(columns), lines.bit_line(rows))

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
+from ..crossbar.backend import Backend
 from ..crossbar.converters import Drive
 from ..crossbar.extrapolation import extrapolations
 from ..crossbar.hardware import Hardware
@@ -88,6 +89,11 @@ class Chip(nn.Module):
     def calls(self) -> int:
         """Inferences so far, and reads of single layers."""
         return self.session.calls
+
+    @property
+    def backend(self) -> Backend:
+        """What computes its tiles: see `mho.map`."""
+        return next(iter(self.layers.values())).backend
 
     @property
     def trace(self) -> list[Call]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from ..crossbar.backend import Backend
+from ..crossbar.backends import DEFAULT, backend_of
 from ..crossbar.hardware import Hardware
 from ..crossbar.wire_compensation import WireCompensation
 from .batches import Batch, batches_of
@@ -35,6 +37,7 @@ def map(
     wire_compensation: WireCompensation | None = None,
     strict: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    backend: str | Backend = DEFAULT,
 ) -> Chip:
     """Map a trained model onto the tiles of one chip.
 
@@ -62,12 +65,16 @@ def map(
             behind its models, of which there is otherwise a `devices.data.ExtrapolationWarning` and a line in the
             report.
         progress: told how many of the tiles with resistive wires are solved, and how many there are.
+        backend: what computes the tiles, by name (`numba`, `numpy`, or one that was added) or itself: see
+            docs/kernels.md. Copies of the chip and the chip at other times keep it.
 
     Raises:
+        ValueError: there is no such backend.
         MappingError: a pattern that matches no layer, nothing to map, weights that are NaN or infinite, missing or
             unfit calibration inputs, or a mapped network that is not the caller's; the message names the layer.
     """
     check_model(model)
+    computes = backend_of(backend)
     if not isinstance(hardware, Hardware):
         raise MappingError(f"hardware must be a mho.Hardware (see Hardware.preset), got {type(hardware).__name__}")
     batches = [] if calibrate is None else batches_of(calibrate, model, "calibrate")
@@ -84,6 +91,8 @@ def map(
         refuse_extrapolations({name: layer.hardware for name, layer in selection.mapped.items()})
     chip = Chip(selection.model, hardware, selection.mapped, (), seed)
     chip.strict = strict
+    for layer in selection.mapped.values():
+        layer.backend = computes
     chip.session.replaced.update(selection.replaced(caller))
     wired = [layer for layer in selection.mapped.values() if not layer.hardware.wires.ideal]
     if wire_compensation not in (None, "gain", "program"):

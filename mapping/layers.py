@@ -12,7 +12,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional
 
 from ..crossbar.backend import Backend
-from ..crossbar.backends.compiled import Compiled
+from ..crossbar.backends import DEFAULT, backend_of
 from ..crossbar.calibration import calibrate
 from ..crossbar.cells import Drawn
 from ..crossbar.converters import Drive
@@ -62,7 +62,7 @@ class TileLayer(nn.Module):
         patches = Patches(spec.kernel, spec.stride, spec.dilation)
         self.matrix = Matrix(name, weights.weights, weights.bias, hardware, patches)
         self.seeds = Seeds(seed, copy)
-        self.backend: Backend = Compiled()
+        self.backend: Backend = backend_of(DEFAULT)
         self.programmed: Programmed | None = None
         self.counter = Counter()
         self.wire_compensation: WireCompensation | None = None
@@ -126,7 +126,7 @@ class TileLayer(nn.Module):
 
     def program(self, drive: Drive) -> None:
         """Program without inputs, for those of this drive."""
-        design = Design.of(self.matrix, drive, None, self.wire_compensation, self.tell)
+        design = Design.of(self.matrix, drive, None, self.wire_compensation, self.tell, self.backend)
         cells = Drawn(self.matrix.hardware, *self.seeds)
         self.programmed = Programmed.of(design, cells, self.seeds, self.backend, tell=self.tell)
 

@@ -8,6 +8,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from ..crossbar.backend import Backend
+from ..crossbar.backends import DEFAULT, backend_of
 from ..crossbar.hardware import Hardware
 from ..devices.config import faults
 from .chip import Chip
@@ -23,22 +25,25 @@ from .store import TENSORS, TEXT, one_line, origin, read
 from .trace import Call
 
 
-def load(path: str | Path, *, model: nn.Module | None = None) -> Chip:
+def load(path: str | Path, *, model: nn.Module | None = None, backend: str | Backend = DEFAULT) -> Chip:
     """Read a chip that `Chip.save` wrote. It gives the same bits as the chip that was saved, its calls counted anew.
 
     Args:
         path: the folder.
         model: the model it was mapped from, trained or not. Needed only where the structure could not be saved (a model
             that torch.fx cannot trace, or with modules of its own that stay digital); the error says so.
+        backend: what computes the tiles, as in `mho.map`; a saved chip does not say.
 
     Raises:
         CheckpointError: no chip there, a damaged or foreign file, or `model` is needed or does not fit.
+        ValueError: there is no such backend.
     """
+    computes = backend_of(backend)
     path = as_path(path, "chip", CheckpointError)
     if not (path / TEXT).is_file() or not (path / TENSORS).is_file():
         raise CheckpointError(f"chip {path}: no saved chip there (a folder with {TEXT} and {TENSORS})")
     try:
-        return _assemble(*read(path), model)
+        chip = _assemble(*read(path), model)
     except CheckpointError as error:
         raise CheckpointError(f"chip {path}: {one_line(str(error), 1000)}") from error
     except ValidationError as error:
@@ -48,6 +53,9 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> Chip:
         raise CheckpointError(f"chip {path}: cannot be read ({reason})") from error
     except Exception as error:  # what a damaged file makes of the constructors it feeds is anybody's guess
         raise CheckpointError(f"chip {path}: damaged ({type(error).__name__}: {one_line(str(error))})") from error
+    for layer in chip.layers.values():
+        layer.backend, layer.programmed = computes, layer.tiles.on(computes)
+    return chip
 
 
 def _assemble(text: SavedChip, tensors: dict[str, torch.Tensor], model: nn.Module | None) -> Chip:

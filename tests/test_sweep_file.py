@@ -76,7 +76,7 @@ def test_contents_count_not_names(fields: dict[str, Any], tmp_path: Path, monkey
     assert one(fields, weights=str(tmp_path / "weights.pt")) != one(fields)
     experiments = importlib.import_module("mho.sweeps.experiments").EXPERIMENTS
     before = one(fields)
-    monkeypatch.setitem(experiments, "accuracy", experiments["accuracy"]._replace(version=99))
+    monkeypatch.setattr(experiments["accuracy"], "version", 99)
     assert one(fields) != before
 
 

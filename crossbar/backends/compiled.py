@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from ..backend import Job, Sums
+from ..backend import Backend, Job, Sums
 from ..kernels.convert import BLOCK, add_output_noise, add_output_noise_parallel, make_codes, make_codes_parallel
 from ..kernels.panel import ROWS, pack_rows
 from ..kernels.philox import Rows
@@ -15,6 +16,7 @@ from ..kernels.read import CHUNK, Deal, Planes, make_scratch, read_currents, rea
 from ..kernels.slow_noise import fluctuation
 from ..keys import Key
 from ..threads import pool_of
+from .compiled_wires import CompiledWires
 
 Array = np.ndarray[Any, Any]
 WORTH_A_THREAD = 6_000_000  # products of a read; below, starting other threads takes longer than they save
@@ -22,7 +24,7 @@ CACHE = 192 * 1024  # bytes of scratch that stay in the second-level cache
 READING = 64  # products that take as long as the noise and conversion of one reading
 
 
-class Compiled:
+class Compiled(CompiledWires, Backend):
     """Kernels in machine code, on several threads where it is worth it."""
 
     def normals(self, shape: tuple[int, int], place: tuple[int, int], key: Key) -> Array:
@@ -86,6 +88,7 @@ class Compiled:
             add_output_noise(out, add, mult, *place, key)
 
 
+@lru_cache(maxsize=1024)
 def _chunk(rows: int, workers: int, lines: int, outputs: int) -> int:
     """Rows to be worked off together: what the cache holds, and equal shares for the workers where they are few."""
     per_row = 4 * lines + 12 * outputs  # bytes of scratch: two int16 a word line, three float32 an output

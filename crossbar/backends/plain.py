@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Job, Sums
+from ..backend import Backend, Job, Sums
 from ..kernels.lanes import LANES
 from ..kernels.panel import PANEL, unpack
 from ..kernels.philox import GROUP, Rows
@@ -17,6 +17,7 @@ from ..kernels.read import SUPPLY_PLANE, Circuit, Geometry, Planes
 from ..kernels.slow_noise import FRACTION, NEVER
 from ..keys import Key
 from ..patches import gather
+from .plain_wires import PlainWires
 
 Array = np.ndarray[Any, Any]
 
@@ -57,10 +58,28 @@ def draw_normals(samples: Array, positions: Array, columns: int, plane: int, rea
     return words.reshape(rows, 4, groups, LANES).transpose(0, 2, 1, 3).reshape(rows, -1)[:, :columns]
 
 
-def conductances(packed: Array, units: Array, edges: Array) -> Array:
-    """A packed plane as float64 (rows, columns in whole groups); `units` are its row tiles' steps."""
-    values = unpack(packed).astype(np.float64) * np.repeat(units, np.diff(edges))[:, None]
-    return np.pad(values, [(0, 0), (0, -values.shape[1] % GROUP)])
+class Unpacked(NamedTuple):
+    """Planes as this backend reads them.
+
+    Attributes:
+        mean, variance: of each slice, float64 (rows, columns in whole groups), in units of g_max and of its square.
+            Variances are for squares of codes as the planes have them, which may be halved (see `read.square`); there
+            are none where the planes have none.
+    """
+
+    planes: Planes
+    mean: list[Array]
+    variance: list[Array]
+
+    @classmethod
+    def of(cls, planes: Planes) -> Unpacked:
+        def unpacked(panels: Array, units: Array) -> list[Array]:
+            steps = [np.repeat(unit, np.diff(planes.edges))[:, None] for unit in units]
+            values = [unpack(p).astype(np.float64) * step for p, step in zip(panels, steps, strict=False)]
+            return [np.pad(v, [(0, 0), (0, -v.shape[1] % GROUP)]) for v in values]
+
+        variance = unpacked(planes.variance, planes.variance_unit) if planes.variance.size else []
+        return cls(planes, unpacked(planes.mean, planes.mean_unit), variance)
 
 
 def take_digit(codes: Array, shift: int, base: int) -> Array:
@@ -68,7 +87,12 @@ def take_digit(codes: Array, shift: int, base: int) -> Array:
 
 
 def read_matrix(
-    x: Array, geometry: Geometry, planes: Planes, circuit: Circuit, normals: Array, supply: Array | None = None
+    x: Array,
+    geometry: Geometry,
+    planes: Planes | Unpacked,
+    circuit: Circuit,
+    normals: Array,
+    supply: Array | None = None,
 ) -> tuple[Array, int]:
     """What `read.read_matrix` gives, with its normals (planes and pulses, rows, columns) passed in.
 
@@ -77,7 +101,7 @@ def read_matrix(
     return _read(
         x,
         geometry,
-        planes,
+        planes if isinstance(planes, Unpacked) else Unpacked.of(planes),
         circuit,
         lambda index, mean, codes, variance, floor: _aggregated(
             mean, codes, variance, floor, circuit.gain_variance, normals[index]
@@ -97,7 +121,7 @@ def per_cell_read(
         current = mean + np.einsum("mi,mij->mj", codes, cells) + rng.standard_normal((rows, columns)) * np.sqrt(floor)
         return current + mean * np.sqrt(circuit.gain_variance) * rng.standard_normal((rows, columns))
 
-    return _read(x, geometry, planes, circuit, noise)
+    return _read(x, geometry, Unpacked.of(planes), circuit, noise)
 
 
 def _aggregated(mean: Array, codes: Array, variance: Array, floor: Array, gain: float, normals: Array) -> Array:
@@ -105,8 +129,9 @@ def _aggregated(mean: Array, codes: Array, variance: Array, floor: Array, gain: 
 
 
 def _read(
-    x: Array, geometry: Geometry, planes: Planes, circuit: Circuit, noise: Any, supply: Array | None = None
+    x: Array, geometry: Geometry, unpacked: Unpacked, circuit: Circuit, noise: Any, supply: Array | None = None
 ) -> tuple[Array, int]:
+    planes = unpacked.planes
     codes = _with_constant(gather(x.astype(np.float64), geometry), planes, circuit)
     outputs = planes.bias.size
     shown = outputs if planes.reference.size == 0 else int(planes.reference.max()) + 1
@@ -119,11 +144,8 @@ def _read(
         volts = digits / full_digit
         weight = full_digit * 2.0 ** (circuit.digit_bits * q) / circuit.full_code
         for s in range(slices):
-            g = conductances(planes.mean[s], planes.mean_unit[s], planes.edges)
-            variance = np.zeros_like(g)
-            if planes.variance.size:  # squares of codes may be halved: see `digits.square`
-                half = 2 if circuit.halve else 1
-                variance = conductances(planes.variance[s], planes.variance_unit[s] / half, planes.edges)
+            g = unpacked.mean[s]
+            variance = unpacked.variance[s] / (2 if circuit.halve else 1) if unpacked.variance else np.zeros_like(g)
             if planes.uniform.size:
                 variance = variance + np.repeat(planes.uniform[s], np.diff(planes.edges))[:, None]
             for t in range(tiles):
@@ -151,7 +173,7 @@ def padded(columns: int) -> int:
     return -(-columns // GROUP) * GROUP
 
 
-class Plain:
+class Plain(PlainWires, Backend):
     """The twins as a backend: what it reads is what kernels read, up to rounding, and far slower."""
 
     def normals(self, shape: tuple[int, int], place: tuple[int, int], key: Key) -> Array:
@@ -200,11 +222,12 @@ class Plain:
         out[:] = np.where(finite, inside, 0)
         return int((code != inside).sum()), int((~finite).sum())
 
-    def prepared(self, planes: Planes) -> Planes:
-        return planes
+    def prepared(self, planes: Planes) -> Unpacked:
+        return Unpacked.of(planes)
 
     def currents(self, job: Job, start: int, rows: int) -> tuple[Array, Array]:
-        codes, geometry, planes, circuit = job
+        codes, geometry, unpacked, circuit = job
+        planes = unpacked.planes
         patches = _with_constant(gather(codes.astype(np.float64), geometry), planes, circuit)[start : start + rows]
         base = 2**circuit.digit_bits
         columns = planes.bias.size if planes.reference.size == 0 else int(planes.reference.max()) + 1
@@ -212,13 +235,13 @@ class Plain:
         for q, s, t in np.ndindex(*out.shape[:3]):
             digits = patches if circuit.pulses == 1 else take_digit(patches, circuit.digit_bits * q, base)
             volts = digits / (circuit.full_code if circuit.pulses == 1 else base - 1)
-            g, part = conductances(planes.mean[s], planes.mean_unit[s], planes.edges), slice(*planes.edges[t : t + 2])
-            out[q, s, t] = (volts[:, part] @ g[part])[:, :columns]
+            part = slice(*planes.edges[t : t + 2])
+            out[q, s, t] = (volts[:, part] @ unpacked.mean[s][part])[:, :columns]
         return out, patches
 
     def read(self, job: Job, key: Key, whose: Rows, read: int, threads: int, out: Array) -> int:
-        codes, geometry, planes, circuit = job
-        (reads, rows, _), clipped = out.shape, 0
+        codes, geometry, unpacked, circuit = job
+        (reads, rows, _), planes, clipped = out.shape, unpacked.planes, 0
         row = np.arange(rows)
         samples = int(whose.first_sample) + row // len(whose.positions)
         positions = whose.positions[row % len(whose.positions)]
@@ -233,7 +256,7 @@ class Plain:
             normals = np.stack([drawn(plane, columns) for plane in range(count)]) if circuit.noisy else np.empty(0)
             pulses = range(circuit.pulses) if circuit.noisy and circuit.supply > 0 else ()
             supply = np.stack([drawn(int(SUPPLY_PLANE) + q, 1)[:, 0] for q in pulses]) if pulses else None
-            out[v], found = read_matrix(x, geometry, planes, circuit, normals, supply)
+            out[v], found = read_matrix(x, geometry, unpacked, circuit, normals, supply)
             clipped += found
         return clipped
 

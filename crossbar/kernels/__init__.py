@@ -1,1 +1,1 @@
-"""Compiled kernels: functions on arrays and scalars only. Each has a plain numpy twin in `plain.py`."""
+"""Compiled kernels: functions on arrays and scalars only. Each has a plain numpy twin in `../backends/plain.py`."""

@@ -18,6 +18,7 @@ from ..devices.units import Number, Whole
 Count = Annotated[Whole, Field(ge=1, le=10**9)]
 Seed = Annotated[Whole, Field(ge=-(2**63), lt=2**63)]
 Share = Annotated[Number, Field(gt=0, lt=1)]
+OPTION = "options."  # begins the names of an experiment's own fields
 Values = dict[str, Any]
 S = TypeVar("S", bound="Study")
 
@@ -37,6 +38,7 @@ class Shared(Config):
     seed: which chip.
     batch_size: pictures worked off together; does not change the result.
     target_width: widest 95 % interval of the accuracy; pictures are doubled until it is reached or there are no more.
+    options: the fields of the experiment, where it has some; `options.NAME` in a grid.
     """
 
     model: str
@@ -52,6 +54,7 @@ class Shared(Config):
     seed: Seed = 0
     batch_size: Count = 250
     target_width: Share | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class Settings(Shared):
@@ -71,7 +74,7 @@ class Study(Shared):
     backend, cluster: what runs the tasks: processes of this machine (loky), or the Dask or Ray cluster at an address
         (null: one that is started here and ended with the study).
 
-    Names with a dot, and `time_s`, are fields of the hardware; the others are settings.
+    Names with a dot, and `time_s`, are fields of the hardware, but for `options.NAME`; the others are settings.
     """
 
     kind: ClassVar[str]
@@ -113,7 +116,9 @@ class Study(Shared):
 
     def dump(self) -> str:
         """The study as YAML, all fields resolved; `read` takes it."""
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+        empty = set() if self.options else {"options"}
+        fields = self.model_dump(mode="json", exclude_none=True, exclude=empty)
+        return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
 
 
 class Sweep(Study):
@@ -152,7 +157,11 @@ class Sweep(Study):
         changed = {name: value for name, value in values.items() if not is_hardware(name)}
         fields = {name: value for name, value in values.items() if is_hardware(name)}
         try:
-            settings = Settings.model_validate({name: getattr(self, name) for name in Settings.model_fields} | changed)
+            options = {
+                name.removeprefix(OPTION): changed.pop(name) for name in list(changed) if name.startswith(OPTION)
+            }
+            shared = {name: getattr(self, name) for name in Settings.model_fields} | changed
+            settings = Settings.model_validate({**shared, "options": {**self.options, **options}})
             return settings, _hardware(settings.hardware, fields, chips)
         except ValueError as error:
             text = faults(error) if isinstance(error, ValidationError) else str(error)
@@ -177,7 +186,9 @@ def lists(grid: Any) -> dict[str, list[Any]]:
 def check_names(where: str, names: Iterable[str], taken: Iterable[str] = ()) -> None:
     """Raises ValueError for a name that is no setting and no field of the hardware, or that the grid has too."""
     for name in names:
-        if name not in Settings.model_fields and not is_hardware(name):
+        if name == "options":
+            raise ValueError(f"{where}: options vary one by one: name them as {OPTION}NAME")
+        if name not in Settings.model_fields and not is_hardware(name) and not name.startswith(OPTION):
             raise ValueError(
                 f"{where}: there is no setting {name!r}; settings are {', '.join(Settings.model_fields)}, and "
                 "fields of the hardware are given by dotted path, as sensing.v_read"
@@ -188,7 +199,7 @@ def check_names(where: str, names: Iterable[str], taken: Iterable[str] = ()) -> 
 
 def is_hardware(name: str) -> bool:
     """Whether a name of a grid is a field of the hardware."""
-    return "." in name or name == "time_s"
+    return ("." in name and not name.startswith(OPTION)) or name == "time_s"
 
 
 def describe(values: Values) -> str:
@@ -198,6 +209,8 @@ def describe(values: Values) -> str:
 
 def field_of(settings: Settings, hardware: Hardware, name: str) -> Any:
     """A setting or a field of the hardware by its name, as YAML and tables have it; None where there is none."""
+    if name.startswith(OPTION):
+        return settings.options.get(name.removeprefix(OPTION))
     if not is_hardware(name):
         return getattr(settings, name)
     tree: Any = hardware.model_dump(mode="json")

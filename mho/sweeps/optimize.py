@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..mapping.voting.votes import whole_number
-from .experiments import COSTS
+from .experiments import COSTS, experiment_of
 from .file import Values, describe, is_hardware
 from .folder import CONFIRMED, FIGURE, REPORT, SEARCH_MARK, TABLE, TRIALS, SweepFolder
 from .optimum import Optimum, front_of, near_front_of, ranked
@@ -54,6 +54,9 @@ def optimize(
     """
     jobs = whole_number("jobs", jobs)
     folder, search = SweepFolder(out), Search.read(source)
+    lacking = [name for name in MEANS if name not in experiment_of(search.experiment).columns]
+    if lacking:
+        raise ValueError(f"search: experiment {search.experiment} has no column {', '.join(lacking)} to search by")
     space = search.space()
     with _study(search) as study, folder.locked():
         chips = space["hardware"].values if "hardware" in space else [search.hardware]

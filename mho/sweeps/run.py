@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from importlib import metadata
@@ -13,7 +14,7 @@ import yaml
 
 from ..mapping.voting.votes import whole_number
 from .clusters import on_dask, on_ray
-from .file import Settings, Study, Sweep, field_of, is_hardware
+from .file import OPTION, Settings, Study, Sweep, field_of, is_hardware
 from .folder import MARK, TABLE, SweepFolder
 from .tasks import Row, Task, groups_of, run_group, tasks_of
 from .workers import cores, spread
@@ -90,12 +91,19 @@ def planned(source: SweepLike, *, out: str | Path) -> pd.DataFrame:
 
 def joined(task: Task, names: list[str], row: Row) -> Row:
     """A row of the table: the settings of the task, the named fields of its hardware, and the result."""
-    asked = {name: getattr(task.settings, name) for name in Settings.model_fields if name != "batch_size"}
+    unseen = ("batch_size", "options")
+    asked = {name: getattr(task.settings, name) for name in Settings.model_fields if name not in unseen}
+    asked |= {f"{OPTION}{name}": _cell(value) for name, value in task.settings.options.items()}
     results = {name: value for name, value in row.items() if not name.endswith("_meta")}
     meta = {name: value for name, value in row.items() if name.endswith("_meta")}
     version = {"mho_version": metadata.version("mho")}
     fields = {name: field_of(task.settings, task.hardware, name) for name in names}
     return {"task_id": task.id, "experiment": task.experiment, **asked, **fields, **results, **version, **meta}
+
+
+def _cell(value: Any) -> Any:
+    """A value as a table has it: lists and mappings as JSON."""
+    return json.dumps(value) if isinstance(value, (list, dict)) else value
 
 
 def hardware_text(names: Iterable[str]) -> str:

@@ -24,7 +24,8 @@ from ..crossbar.hardware import Hardware
 from ..inputs import find_inputs
 from ..mapping.checkpoint import build_model, load_weights
 from ..mapping.convert import map as map_model
-from .experiments import EXPERIMENTS, Bench
+from .bench import Bench
+from .experiments import columns_of, experiment_of
 from .file import Settings, Sweep, describe
 
 Row = dict[str, Any]
@@ -69,8 +70,7 @@ def tasks_of(sweep: Sweep) -> list[Task]:
     Raises:
         ValueError: an unknown experiment, a point that is impossible or stands there twice.
     """
-    if sweep.experiment not in EXPERIMENTS:
-        raise ValueError(f"experiment must be one of {', '.join(EXPERIMENTS)}, got {sweep.experiment!r}")
+    experiment = experiment_of(sweep.experiment)
     networks: dict[tuple[str, str | None], str] = {}
     data: dict[str, tuple[str, int]] = {}
     chips: dict[int, Any] = {}
@@ -78,6 +78,8 @@ def tasks_of(sweep: Sweep) -> list[Task]:
     for number, (values, (settings, hardware)) in enumerate(zip(sweep.values, sweep.resolve(), strict=True), start=1):
         said = f"point {number} ({describe(values)})"
         try:
+            options = experiment(**settings.options).model_dump(mode="json")
+            settings = settings.model_copy(update={"options": options})
             key = settings.model, settings.weights
             if key not in networks:
                 networks[key] = network_hash(settings.model, load_network(*key))
@@ -99,12 +101,12 @@ def tasks_of(sweep: Sweep) -> list[Task]:
         common = [
             metadata.version("mho"),
             sweep.experiment,
-            EXPERIMENTS[sweep.experiment].version,
+            experiment.version,
             chips[id(hardware)],
             networks[key],
             pictures,
         ]
-        what = {name: getattr(settings, name) for name in IDENTIFYING}
+        what = {name: getattr(settings, name) for name in IDENTIFYING} | ({"options": options} if options else {})
         found = _digest([common, what])
         if found in tasks:
             raise ValueError(f"{said}: is the same task as {tasks[found].said}; leave one out")
@@ -134,18 +136,17 @@ def run_group(group: list[Task], threads: int | None = None) -> list[Row]:
     if threads is not None and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     first = group[0]
-    settings, experiment = first.settings, EXPERIMENTS[first.experiment]
-    rows = []
+    settings, rows = first.settings, []
     began = time.perf_counter()
     try:
+        experiment = experiment_of(first.experiment)(**settings.options)
         network = _known_network(settings.model, settings.weights, first.network)
         images, labels = _known_data(settings.data, first.pictures)
         calibrate = images[: settings.calibrate]
         bench = Bench(map_model(network, first.hardware, calibrate=calibrate, seed=settings.seed), images, labels)
         outside = "; ".join(dict.fromkeys(s for x in bench.chip.layers.values() for s in extrapolations(x.hardware)))
         for task in group:
-            found = experiment.run(bench, task.settings)
-            columns = {name: value.item() if hasattr(value, "item") else value for name, value in found.items()}
+            columns = columns_of(task.experiment, experiment, bench, task.settings)
             now = time.perf_counter()
             meta = {
                 "seconds_meta": now - began,
