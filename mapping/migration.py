@@ -56,6 +56,8 @@ def parse_format_2(content: bytes) -> Text:
     """
     try:
         text = parse_yaml(content.decode(), "chip.yaml", larger=LARGER)
+    except UnicodeDecodeError as error:
+        raise CheckpointError("damaged (chip.yaml is no text in UTF-8)") from error
     except ValueError as error:
         raise CheckpointError(f"damaged ({' '.join(str(error).split())[:300]})") from error
     if not isinstance(text, dict):
@@ -75,7 +77,8 @@ def from_2(text: Text, tensors: Tensors) -> tuple[Text, Tensors]:
       was saved after `at(..., drift_compensation=True)` hold that compensation too.
     """
     hardware = Hardware.model_validate(text["hardware"])
-    layers, gains = {}, {}
+    layers: Text = {}
+    gains: Tensors = {}
     for name, old in text["layers"].items():
         layer = {"compensate": None, **old, "samples_along": [0, False]}
         own, said = hardware.for_layer(*layer["aliases"]), layer["drive"]

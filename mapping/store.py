@@ -119,6 +119,7 @@ def write(folder: Path, text: dict[str, Any], tensors: dict[str, torch.Tensor], 
         )
     first = f"# mho chip, format {number}, sha256 {sha256(body).hexdigest()}\n"
     (folder / TEXT).write_bytes(first.encode() + body)
+    (folder / TENSORS).chmod((folder / TEXT).stat().st_mode & 0o777)  # safetensors lets nobody else read it
 
 
 def _digest(value: torch.Tensor) -> str:
@@ -163,14 +164,14 @@ def read(path: Path, *, mapped: bool = False) -> Contents:
         CheckpointError: damaged, or a format that is not read.
     """
     number, text = _read_text(path / TEXT)
-    digests = text.pop("digests", None) if number > OLDEST else None
-    if number > OLDEST:
-        _check_digests(digests)
-        if sha256(header_of(path / TENSORS)).hexdigest() != digests["header"]:
+    known = None
+    if number > OLDEST:  # the oldest has no digests
+        header, known = _digests_of(text)
+        if sha256(header_of(path / TENSORS)).hexdigest() != header:
             raise CheckpointError(f"damaged ({TENSORS}: its header is not as it was written, or is of another chip)")
     tensors = read_tensors(path / TENSORS, mapped=mapped)
-    if digests is not None:
-        _check_tensors(tensors, digests["tensors"])
+    if known is not None:
+        _check_tensors(tensors, known)
     if mapped:  # the digital part may write to its own
         tensors = {key: value if key.startswith("layer.") else value.clone() for key, value in tensors.items()}
     text, tensors = migrated(number, text, tensors)
@@ -206,10 +207,14 @@ def _read_text(path: Path) -> tuple[int, dict[str, Any]]:
     return number, text
 
 
-def _check_digests(digests: Any) -> None:
-    """Raises CheckpointError unless they are a digest of the header, and one of each tensor."""
-    if not isinstance(digests, dict) or not isinstance(digests.get("tensors"), dict) or len(digests) != 2:
-        raise CheckpointError(f"damaged ({TEXT}: digests must hold that of the header, and those of the tensors)")
+def _digests_of(text: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The digests of the header and of each tensor, which are taken out of the text."""
+    digests = text.pop("digests", None)
+    if not isinstance(digests, dict) or digests.keys() != {"header", "tensors"}:
+        raise CheckpointError(f"damaged ({TEXT}: digests must have header and tensors)")
+    if not isinstance(digests["tensors"], dict):
+        raise CheckpointError(f"damaged ({TEXT}: digests.tensors must have one of each tensor)")
+    return digests["header"], digests["tensors"]
 
 
 def _check_tensors(tensors: Mapping[str, torch.Tensor], digests: Mapping[str, Any]) -> None:
