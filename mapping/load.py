@@ -34,8 +34,8 @@ def load(path: str | Path, *, model: nn.Module | None = None, mmap: bool = False
         path: the folder.
         model: the model it was mapped from, trained or not. Needed only where the structure could not be saved (a model
             that torch.fx cannot trace, or with modules of its own that stay digital); the error says so.
-        mmap: leave conductances and weights of the tiles in the file, which is mapped into memory, for chips that
-            memory does not hold twice, or several processes that read the same one. They are checked once, now. Until
+        mmap: leave the tensors in the file, which is mapped into memory, for chips that memory hardly holds, or
+            several processes that read the same one. They are checked once, now. Until
             the chip is no longer used nobody may write to the file: what is written to it may change the chip's numbers
             unnoticed, and where it is cut the process ends (SIGBUS). Saving another chip to the folder, or deleting
             it, does no harm on POSIX systems. False reads copies, which nothing changes.

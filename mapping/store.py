@@ -157,8 +157,8 @@ def one_line(text: str, most: int = 300) -> str:
 def read(path: Path, *, mapped: bool = False) -> Contents:
     """Text and tensors, both as they were written where the format has digests, made ones of the newest format.
 
-    The tensors are copies: a file can be changed or cut while it is in use. With `mapped` those of layers are left in
-    the file: see `read_tensors`.
+    The tensors are copies: a file can be changed or cut while it is in use. With `mapped` they are left in the
+    file: see `read_tensors`.
 
     Raises:
         CheckpointError: damaged, or a format that is not read.
@@ -172,8 +172,6 @@ def read(path: Path, *, mapped: bool = False) -> Contents:
     tensors = read_tensors(path / TENSORS, mapped=mapped)
     if known is not None:
         _check_tensors(tensors, known)
-    if mapped:  # the digital part may write to its own
-        tensors = {key: value if key.startswith("layer.") else value.clone() for key, value in tensors.items()}
     text, tensors = migrated(number, text, tensors)
     return Contents(SavedChip.model_validate(text), tensors, number)
 
