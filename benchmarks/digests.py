@@ -3,7 +3,7 @@
     python benchmarks/digests.py [--only PATTERN]                     # against tests/golden/digests.json
     python benchmarks/digests.py --against CHECKOUT [--only PATTERN]  # against another checkout, in one run
     python benchmarks/digests.py --write                              # record them
-    python benchmarks/digests.py --write-chips                        # save the chips of tests/golden/saved_0.2 anew
+    python benchmarks/digests.py --write-chips                        # save the chips of tests/golden/saved_0.3 anew
 
 A case (`digest_list.py`) is a chip, and its parts are arrays, counts and figures. The digest of a part is BLAKE2b of
 the exact bytes of arrays and of figures to 12 digits. Cases whose bits depend on the processor (functions such as exp
@@ -213,7 +213,7 @@ def main() -> None:
         from digest_cases import KEPT, SAVED, kept_chip
 
         for name in KEPT:
-            kept_chip(name).save(SAVED / "saved_0.2" / name)
+            kept_chip(name).save(SAVED / "saved_0.3" / name)
     elif options.write:
         write()
     elif options.show:

@@ -11,6 +11,8 @@ does. Such a chip must be refused in one line, when it is read from at the lates
 read, and a report. An error of torch counts apart: digital functions of the model's own structure, called with what
 they cannot take, fail as they do in any model.
 
+Damage to a chip of format 2, which has no digests, may work like a forgery.
+
 Each case is loaded and read in a process of its own kind, which a crash ends and a hang is ended in, and both are
 counted. With NUMBA_BOUNDSCHECK=1 in the environment the compiled code checks each access (slow, and in a cache of its
 own: set NUMBA_CACHE_DIR too).
@@ -19,9 +21,7 @@ own: set NUMBA_CACHE_DIR too).
 from __future__ import annotations
 
 import argparse
-import copy
 import json
-import math
 import multiprocessing
 import os
 import random
@@ -37,6 +37,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
+from chip_damage import change_bytes, change_tensors, change_text
+from saved_chips import format_of, make_older, measured, opened, write
 from torch import nn
 
 import mho
@@ -54,12 +57,6 @@ GOOD = {
 NOISY = Path(__file__).with_name("noisy.yaml")
 SMALL = {"tile.rows": 16, "tile.columns": 16}
 TELEGRAPH = {"kind": "telegraph", "amplitude": 0.2, "capture": "1 us", "emission": "1 us"}
-ODD: list[Any] = [
-    *(-1, 0, 1, 2, 3, 7, 255, 10**6, 2**31 - 1, 2**31, 2**53, 2**63, 2**70, 10**30, -(2**63)),
-    *(0.0, -0.0, 0.5, 1.5, -1.0, 1e-320, 1e-45, 1e-9, 1e30, 1e308, math.inf, -math.inf, math.nan),
-    *(True, False, None, "", "0", "x", "a.b", "1 uS", "\x00", "\ud800", "x" * 5000),
-    *([], [0], [1, 1, 1], [[]], {}, {"a": 1}, {"node": "x"}, {"tuple": [1, 2]}, {"dtype": "float64"}, [0] * 5000),
-]
 
 
 class LSTM(nn.Module):
@@ -99,116 +96,28 @@ CHIPS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, Any],
     "lstm": (LSTM, SEQUENCE, {}, None),
     "slow": (_linear, LINEAR, {"cell.read_noise": TELEGRAPH, "sensing.read_interval": "0.2 us"}, None),
     "wires": (_linear, LINEAR, {"wires.r_word_line": "2 ohm", "wires.r_bit_line": "2 ohm"}, "gain"),
+    "given": (_conv, PICTURE, {}, None),
 }
+OLD = tuple(f"{name}, format {number}" for name in CHIPS if name != "given" for number in (2, 3))  # as 0.1 and 0.2 had
+ALL = (*CHIPS, *OLD)
 
 
 def inputs(name: str) -> torch.Tensor:
-    return torch.rand(CHIPS[name][1], generator=torch.Generator().manual_seed(1))
+    return torch.rand(CHIPS[name.split(",")[0]][1], generator=torch.Generator().manual_seed(1))
 
 
-def make_chips(folder: Path, names: tuple[str, ...] = tuple(CHIPS)) -> None:
+def make_chips(folder: Path, names: tuple[str, ...] = ALL) -> None:
     """Save each chip, and another of the same network, in the folder."""
     for name in names:
         torch.manual_seed(0)
-        make, _, fields, wire_compensation = CHIPS[name]
+        kind, _, number = name.partition(", format ")
+        make, _, fields, wire_compensation = CHIPS[kind]
         hardware = mho.Hardware.load(NOISY).replace({**SMALL, **fields})
         chip = mho.map(make().eval(), hardware, calibrate=inputs(name), wire_compensation=wire_compensation)
-        chip.save(folder / name)
-        chip.copy(1).save(folder / f"{name} again")
-
-
-def opened(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    text = json.loads((folder / store.TEXT).read_bytes().partition(b"\n")[2])
-    return text, {name: value.clone() for name, value in store.load_file(folder / store.TENSORS).items()}
-
-
-def change_bytes(content: bytes, chance: random.Random) -> bytes:
-    """Some bytes flipped, overwritten, cut off, cut out, put in or swapped; now and then several times."""
-    spoiled = bytearray(content)
-    for _ in range(chance.choice((1, 1, 1, 2, 5))):
-        where = chance.randrange(max(1, min(len(spoiled), chance.choice((len(spoiled), 300, 3000)))))
-        many = chance.choice((1, 1, 2, 8, 100))
-        noise = chance.randbytes(many)
-        kind = chance.choice(("flip", "write", "write zeros", "cut off", "cut out", "put in", "append", "swap"))
-        if kind == "flip" and spoiled:
-            spoiled[where] ^= 1 << chance.randrange(8)
-        elif kind in ("write", "write zeros"):
-            spoiled[where : where + many] = noise if kind == "write" else bytes(many)
-        elif kind == "cut off":
-            del spoiled[where:]
-        elif kind == "cut out":
-            del spoiled[where : where + many]
-        elif kind == "put in":
-            spoiled[where:where] = noise
-        elif kind == "append":
-            spoiled += noise
-        else:
-            other = chance.randrange(max(1, len(spoiled)))
-            one, two = bytes(spoiled[where : where + many]), bytes(spoiled[other : other + many])
-            spoiled[where : where + len(two)], spoiled[other : other + len(one)] = two, one
-    return bytes(spoiled)
-
-
-def change_text(text: dict[str, Any], chance: random.Random) -> None:
-    """One field, at any depth, becomes something odd, goes, comes twice or changes places."""
-    parts = [text[key] for key in ("layers", "structure", "hardware", "trace") if key in text]
-    node: Any = chance.choice([text, *(part for part in parts if isinstance(part, (dict, list)) and part)])
-    while True:
-        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
-        key = chance.choice(keys)
-        inner = node[key]
-        if not (isinstance(inner, (dict, list)) and inner) or chance.random() < 0.1:
-            break
-        node = inner
-    kind = chance.choice(("odd", "odd", "odd", "near", "delete", "twice", "swap", "deep", "rename"))
-    if kind == "near" and type(node[key]) in (int, float):
-        node[key] = node[key] * chance.choice((-1, 2, 1.5, 1000)) + chance.choice((0, 1, -1))
-    elif kind == "delete":
-        del node[key]
-    elif kind == "twice" and isinstance(node, list):
-        node.insert(chance.randrange(len(node) + 1), copy.deepcopy(node[key]))
-    elif kind == "swap":
-        other = chance.choice(keys)
-        node[key], node[other] = node[other], node[key]
-    elif kind == "deep":
-        for _ in range(chance.choice((10, 200))):
-            node[key] = [node[key]]
-    elif kind == "rename" and isinstance(node, dict):
-        node[chance.choice(("x", "", "0", "__class__", f"{key}.x"))] = node.pop(key)
-    else:
-        node[key] = copy.deepcopy(chance.choice(ODD))
-
-
-def change_tensors(tensors: dict[str, torch.Tensor], chance: random.Random) -> None:
-    """One tensor gets other numbers, another shape, type or name, goes, or changes places."""
-    name = chance.choice(list(tensors))
-    value = tensors[name]
-    kind = chance.choice(("numbers", "numbers", "numbers", "all", "shape", "type", "rename", "delete", "more", "swap"))
-    if kind in ("numbers", "all") and value.numel():
-        odd: list[Any] = [0, 1, -1, 2]
-        if value.is_floating_point():
-            odd += [-torch.finfo(value.dtype).max, torch.finfo(value.dtype).max, math.nan, math.inf, -math.inf, 1e-40]
-        elif value.dtype in (torch.int16, torch.int64):
-            odd += [torch.iinfo(value.dtype).min, torch.iinfo(value.dtype).max]
-        flat = value.reshape(-1)
-        flat[chance.randrange(len(flat)) if kind == "numbers" else slice(None)] = chance.choice(odd)
-    elif kind == "shape":
-        flat = value.reshape(-1)
-        turned = value.movedim(0, -1) if value.ndim else flat
-        shapes = [flat, value[None], flat[:0], flat[1:], torch.cat([flat, flat]), turned]
-        tensors[name] = chance.choice(shapes).clone(memory_format=torch.contiguous_format)
-    elif kind == "type":
-        kinds = (torch.float64, torch.float16, torch.int64, torch.int8, torch.bool, torch.complex64, torch.int16)
-        tensors[name] = value.to(chance.choice(kinds))
-    elif kind == "rename":
-        tensors[chance.choice(("x", f"{name}.x", f"layer.{name}", "layer.x.weights"))] = tensors.pop(name)
-    elif kind == "delete":
-        del tensors[name]
-    elif kind == "more":
-        tensors[chance.choice(("x", f"{name}.x", "digital.x", "layer.0.1.mean"))] = value.clone()
-    else:
-        other = chance.choice(list(tensors))
-        tensors[name], tensors[other] = tensors[other], tensors[name]
+        for one, path in ((chip, folder / name), (chip.copy(1), folder / f"{name} again")):
+            (measured(one) if kind == "given" else one).save(path)
+            if number:
+                make_older(path, int(number))
 
 
 def damage(folder: Path, name: str, target: Path, chance: random.Random) -> str:
@@ -221,12 +130,13 @@ def damage(folder: Path, name: str, target: Path, chance: random.Random) -> str:
             file = target / chance.choice((store.TEXT, store.TENSORS))
             file.write_bytes(change_bytes(file.read_bytes(), chance))
         elif kind == "text":
-            text, _ = opened(target)
+            text, _ = opened(folder / name)
             change_text(text, chance)
-            first = before[0].partition(b"\n")[0]
-            (target / store.TEXT).write_bytes(first + b"\n" + json.dumps(text, indent=1).encode())
+            first = before[0].partition(b"\n")[0] + b"\n"
+            old = yaml.safe_dump(text, sort_keys=False) if format_of(folder / name) == 2 else ""
+            (target / store.TEXT).write_bytes(old.encode() or first + json.dumps(text, indent=1).encode())
         elif kind == "tensors":
-            _, tensors = opened(target)
+            _, tensors = opened(folder / name)
             change_tensors(tensors, chance)
             store.save_file(tensors, target / store.TENSORS)
         else:
@@ -251,7 +161,7 @@ def forge(folder: Path, name: str, target: Path, chance: random.Random) -> str:
         if kind != "text":
             change_tensors(tensors, chance)
     target.mkdir()
-    store.write(target, text, tensors)
+    write(target, text, tensors, format_of(folder / name))
     return kind
 
 
@@ -347,7 +257,7 @@ class Judge:
 
 
 def fuzz(
-    cases: int, seed: int, folder: Path, judged: Callable[[str, Path], str], names: tuple[str, ...] = tuple(CHIPS)
+    cases: int, seed: int, folder: Path, judged: Callable[[str, Path], str], names: tuple[str, ...] = ALL
 ) -> tuple[dict[str, dict[str, dict[str, int]]], list[dict[str, Any]]]:
     """Outcomes by mode and by what was done, counted; and the cases that went wrong. Even cases are damage."""
     counts: dict[str, dict[str, Counter[str]]] = {mode: {} for mode in GOOD}
@@ -357,10 +267,12 @@ def fuzz(
         mode, name, target = list(GOOD)[number % 2], names[number // 2 % len(names)], folder.parent / "case"
         kind = (damage if mode == "damage" else forge)(folder, name, target, chance)
         outcome = judged(name, target)
-        if mode == "forgery" and outcome == "same bits":
+        sealed = mode == "damage" and not (target / store.TEXT).read_bytes().startswith(b"format: 2\n")
+        kind += "" if sealed or mode == "forgery" else ", format 2"
+        if not sealed and outcome == "same bits":
             outcome = "works"
         counts[mode].setdefault(kind, Counter())[outcome] += 1
-        if outcome not in GOOD[mode]:
+        if outcome not in GOOD["damage" if sealed else "forgery"]:
             wrong.append({"case": number, "chip": name, "mode": mode, "kind": kind, "outcome": outcome})
             print(wrong[-1], flush=True)
         shutil.rmtree(target)
@@ -377,7 +289,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "chips")
         make_chips(folder)
-        judged = Judge(folder, tuple(CHIPS))
+        judged = Judge(folder, ALL)
         try:
             counts, wrong = fuzz(options.cases, options.seed, folder, judged)
         finally:

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .backend import Backend
-from .cells import Cells
+from .cells import Cells, Drawn, Given
 from .design import Design
+from .hardware import Hardware
 from .kernels.panel import PANEL
 from .kernels.philox import GROUP
 from .kernels.read import Planes
@@ -29,7 +30,10 @@ from .slow_noise import DOUBLINGS
 
 Array = np.ndarray[Any, Any]
 PARTS = ("row_conductance", "histogram", "slow_std", "slow_shares")  # of `Packed`, beside its planes
+TABLE = "conductances"  # of given cells, (slices, polarities, rows, columns) float32 siemens
+CELLS: dict[str, type[Cells]] = {"drawn": Drawn, "given": Given}
 MOST = float(np.finfo(np.float32).max)
+CHUNK = 2**20  # numbers that are looked at together, so that a check needs little memory beside what it checks
 
 
 class Slot(NamedTuple):
@@ -41,23 +45,41 @@ class Slot(NamedTuple):
     high: float = MOST
 
 
+def kind_of(cells: Cells) -> str:
+    """The name of what the cells are, by which `restored` makes them again.
+
+    Raises:
+        ValueError: cells of a type that a file has no room for.
+    """
+    found = next((kind for kind, made in CELLS.items() if type(cells) is made), None)
+    if found is None:
+        raise ValueError(f"cells must be of type Drawn or Given to be kept in a file, got {type(cells).__name__}")
+    return found
+
+
 def arrays_of(programmed: Programmed) -> list[dict[str, Array]]:
     """The arrays of each group of a programmed matrix, which `restored` takes back."""
     found = [packed.planes._asdict() | {key: getattr(packed, key) for key in PARTS} for packed in programmed.packed]
     for arrays, gains in zip(found, programmed.ranges.gains, strict=False):
         arrays["gains"] = gains
+    if isinstance(programmed.cells, Given):
+        for arrays, table in zip(found, programmed.cells.table, strict=True):
+            arrays[TABLE] = table.astype(np.float32, copy=False)  # as cells settle
     return found
 
 
-def names_of(design: Design) -> tuple[str, ...]:
-    """The names of the arrays of each group."""
-    return (*Planes._fields, *PARTS, *(("gains",) if design.wire_compensation == "gain" else ()))
+def names_of(design: Design, kind: str) -> tuple[str, ...]:
+    """The names of the arrays of each group, for cells of this kind."""
+    gains = ("gains",) if design.wire_compensation == "gain" else ()
+    return (*Planes._fields, *PARTS, *gains, *((TABLE,) if kind == "given" else ()))
 
 
 def restored(
-    design: Design, cells: Cells, seeds: Seeds, backend: Backend, ranges: Ranges, groups: list[Mapping[str, Array]]
+    design: Design, kind: str, seeds: Seeds, backend: Backend, ranges: Ranges, groups: list[Mapping[str, Array]]
 ) -> Programmed:
-    """A matrix with what `arrays_of` told of, instead of programming its cells.
+    """A matrix with what `arrays_of` told of, instead of programming its cells, which are of this kind.
+
+    No wires are solved. The arrays are used as they are, and not copied.
 
     Raises:
         ValueError: an array that this matrix cannot have on its hardware.
@@ -67,7 +89,7 @@ def restored(
         for key, slot in _slots(design, arrays).items():
             check(f"{g}.{key}", arrays[key], slot)
         edges = packed_edges(design)
-        for key, exact in (("edges", edges), ("reference", _reference(design)), ("bias", design.bias_of(g))):
+        for key, exact in (("edges", edges), ("reference", design.placement.references), ("bias", design.bias_of(g))):
             if arrays[key].dtype != exact.dtype or not np.array_equal(arrays[key], exact):
                 raise ValueError(f"{g}.{key} does not fit its layer and the tiles of its hardware")
         _check_counts(design, arrays["histogram"])
@@ -78,7 +100,14 @@ def restored(
         planes = Planes(**{key: arrays[key] for key in Planes._fields})
         found.append(Packed(planes, **{key: arrays[key] for key in PARTS}))
     gains = tuple(arrays["gains"] for arrays in groups) if design.wire_compensation == "gain" else ()
+    cells = _cells(kind, design.hardware, seeds, groups)
     return Programmed.assembled(design, cells, seeds, backend, replace(ranges, gains=gains), tuple(found))
+
+
+def _cells(kind: str, hardware: Hardware, seeds: Seeds, groups: list[Mapping[str, Array]]) -> Cells:
+    if kind == "given":
+        return Given(hardware, tuple(arrays[TABLE] for arrays in groups))
+    return Drawn(hardware, *seeds)
 
 
 def check(name: str, array: Array, slot: Slot) -> None:
@@ -95,8 +124,10 @@ def check(name: str, array: Array, slot: Slot) -> None:
         raise ValueError(f"{name} must be from {slot.low:g} to {slot.high:g}, got {low:g} to {high:g}")
 
 
-def _outputs(design: Design) -> tuple[int, int, int]:
-    return design.placement.tile.slices, design.placement.row_tiles, design.placement.outputs
+def _table(design: Design) -> tuple[int, int, int, int]:
+    """The shape of all cells of a group: (slices, polarities, rows, columns)."""
+    placement = design.placement
+    return placement.tile.slices, 2 if placement.tile.paired else 1, placement.rows, _columns(design)
 
 
 def _columns(design: Design) -> int:
@@ -133,29 +164,27 @@ def _slots(design: Design, arrays: Mapping[str, Array]) -> dict[str, Slot]:
         "slow_shares": Slot((parts, DOUBLINGS + 2), np.float64, 0.0, 1.0),
     }
     if design.wire_compensation == "gain":
-        slots["gains"] = Slot(_outputs(design), np.float64, -MOST)
+        slots["gains"] = Slot((slices, row_tiles, placement.outputs), np.float64, -MOST)
+    if TABLE in arrays:
+        slots[TABLE] = Slot(_table(design), np.float32)
     return slots
-
-
-def _reference(design: Design) -> Array:
-    """`reference` of `Planes`, which follows from the placement."""
-    placement, outputs = design.placement, np.arange(design.placement.outputs)
-    return placement.outputs + outputs // placement.tile.outputs if placement.tile.reference_columns else outputs[:0]
 
 
 def _check_counts(design: Design, histogram: Array) -> None:
     """Every cell of a group is counted once."""
-    polarities = 2 if design.placement.tile.encoding.startswith("differential") else 1
-    cells = prod((design.placement.tile.slices, polarities, design.placement.rows, _columns(design)))
+    cells = prod(_table(design))
     if int(histogram.sum()) != cells:
         raise ValueError(f"histogram counts {int(histogram.sum())} cells, its tiles have {cells}")
 
 
 def _check_sums(name: str, packed: Array, edges: Array, factor: int) -> None:
     """Sums of int16 products of a column of a tile with factors of that size fit into int32, as the kernels trust."""
-    for t in range(len(edges) - 1):
-        part = packed[:, :, edges[t] // 2 : edges[t + 1] // 2]
-        sums = np.abs(part.astype(np.int32)).sum(axis=2, dtype=np.int64)
+    pairs = packed.shape[2]
+    panels = packed.reshape(-1, pairs, 2 * PANEL)  # of all slices
+    at_once = max(1, CHUNK // (pairs * 2 * PANEL))
+    for first in range(0, len(panels), at_once):
+        part = np.abs(panels[first : first + at_once].astype(np.int32))
+        sums = np.add.reduceat(part, edges[:-1] // 2, axis=1, dtype=np.int64)
         most = int(sums.reshape(*sums.shape[:2], PANEL, 2).sum(axis=3).max(initial=0))
         if most * factor > INT32_MAX:
             raise ValueError(f"{name}: a column adds up to {most}, more than its kernel can hold")

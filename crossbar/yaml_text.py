@@ -34,9 +34,9 @@ _KINDS = _WRITTEN | {_MERGE} | {f"tag:yaml.org,2002:{kind}" for kind in ("str", 
 class _Loader(yaml.SafeLoader):
     """The safe loader of PyYAML, which stops where `yaml_text` says."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, nodes: int) -> None:
         super().__init__(text)
-        self.depth = 0
+        self.depth, self.nodes = 0, nodes
         self.sizes: dict[int, int] = {}  # of complete nodes, expanded
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -60,8 +60,8 @@ class _Loader(yaml.SafeLoader):
             self._check_keys(node)
             children = [part for pair in node.value for part in pair]
         size = 1 + sum(self.sizes[id(child)] for child in children)
-        if size > NODES or len(self.sizes) > NODES:
-            self._refuse(f"expands to more than {NODES} values", event)
+        if size > self.nodes or len(self.sizes) > self.nodes:
+            self._refuse(f"expands to more than {self.nodes} values", event)
         self.sizes[id(node)] = size
         return node
 
@@ -98,19 +98,20 @@ for _kind, _pattern, _first in _RESOLVED:
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
-def parse_yaml(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str, *, larger: int = 1) -> Any:
     """What a YAML text holds: dicts, lists, text, numbers, truth values and None.
 
     Args:
         where: names the text in errors.
+        larger: how many times the bounds of characters and values a text may have that no person wrote.
 
     Raises:
         ValueError: in one line, what is wrong and where.
     """
-    if len(text) > TEXT:
-        raise ValueError(f"{where}: not a YAML file (more than {TEXT} characters)")
+    if len(text) > larger * TEXT:
+        raise ValueError(f"{where}: not a YAML file (more than {larger * TEXT} characters)")
     try:
-        loader = _Loader(text)
+        loader = _Loader(text, larger * NODES)
         try:
             return loader.get_single_data()
         finally:

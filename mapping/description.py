@@ -1,6 +1,7 @@
 """What the text of a saved chip may say: every field with its type and bounds, and the layers on tiles that it makes.
 
 A text is checked against this when it is written and when it is read, so that one that can be saved can be loaded.
+Texts of older formats are first made such ones (`mapping.migration`).
 """
 
 from __future__ import annotations
@@ -12,18 +13,17 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..crossbar.cells import Drawn
 from ..crossbar.converters import Drive
 from ..crossbar.design import Design
 from ..crossbar.hardware import Hardware
-from ..crossbar.kept import MOST, Slot, arrays_of, check, names_of, restored
+from ..crossbar.kept import MOST, Slot, arrays_of, check, kind_of, names_of, restored
 from ..crossbar.ranges import Ranges
-from .errors import CheckpointError
+from .errors import CheckpointError, MappingError
 from .layers import TileLayer
 from .order import SampleAxis
 from .spec import LayerSpec, Matrices
 
-FORMAT = 3
+FORMAT = 4
 MOST_PADDED = 2**26  # values that padding may make of a single pixel
 Array = np.ndarray[Any, Any]
 
@@ -74,13 +74,40 @@ class SavedDrive(_Part):
     signed: Annotated[bool, Field(strict=True)]
 
 
-class SavedLayer(_Part):
-    aliases: Annotated[list[Text], Field(min_length=1)]
-    spec: SavedSpec
-    drive: SavedDrive
+class SavedRanges(_Part):
+    """What of `Ranges` is no array."""
+
     array_energy_j: Real | None
-    compensate: Literal["gain", "program"] | None
+
+
+class SavedCells(_Part):
+    """The kind of cells: drawn from the seed, or given one by one, whose table is among the tensors."""
+
+    kind: Literal["drawn", "given"]
+
+
+class SavedLayer(_Part):
+    """A layer on tiles. Its `kind` says what the fields of `spec` mean."""
+
+    kind: Literal["linear", "convolution"]
+    spec: SavedSpec
+    aliases: Annotated[list[Text], Field(min_length=1)]
+    drive: SavedDrive
+    wire_compensation: Literal["gain", "program"] | None
+    ranges: SavedRanges
     samples_along: tuple[Annotated[int, Field(strict=True, ge=0, le=64)], Annotated[bool, Field(strict=True)]] | None
+    cells: SavedCells
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SavedLayer:
+        if self.kind != layer_kind(self.spec.dims):
+            raise ValueError(f"kind = {self.kind!r}, and its spec has {self.spec.dims} dimensions")
+        return self
+
+
+def layer_kind(dims: int) -> str:
+    """What a layer whose inputs have so many dimensions in space is called."""
+    return "convolution" if dims else "linear"
 
 
 class SavedCall(_Part):
@@ -96,17 +123,10 @@ class SavedCall(_Part):
     needs: Annotated[tuple[Count, ...], Field(min_length=1)]
 
 
-class Digests(_Part):
-    """SHA-256 of the header of the tensor file, and of the values of each tensor."""
-
-    header: Text
-    tensors: dict[Text, Text]
-
-
 class SavedChip(_Part):
-    """The text of a saved chip."""
+    """The text of a saved chip, without the digests of its files."""
 
-    format: Literal[3]
+    format: Literal[4]
     seed: Annotated[int, Field(strict=True)]
     copy_index: Annotated[Count, Field(alias="copy")]
     located: Annotated[bool, Field(strict=True)]
@@ -118,7 +138,6 @@ class SavedChip(_Part):
     layers: dict[Text, SavedLayer]
     hardware: dict[Text, Any]
     structure: Text | dict[Text, Any]
-    digests: Digests
 
     @model_validator(mode="after")
     def _consistent(self) -> SavedChip:
@@ -142,15 +161,25 @@ class SavedChip(_Part):
 
 
 def describe_layer(layer: TileLayer) -> dict[str, Any]:
-    """The fields of a `SavedLayer`."""
-    drive, ranges = layer.tiles.design.drive, layer.tiles.ranges
+    """The fields of a `SavedLayer`.
+
+    Raises:
+        MappingError: cells that a file has no room for.
+    """
+    design, ranges = layer.tiles.design, layer.tiles.ranges
+    try:
+        cells = kind_of(layer.tiles.cells)
+    except ValueError as error:
+        raise MappingError(f"chip cannot be saved: layer {layer.name!r}: {error}") from error
     return {
-        "aliases": layer.aliases,
+        "kind": layer_kind(layer.spec.dims),
         "spec": asdict(layer.spec),
-        "drive": {"limit": float(drive.limit), "signed": drive.signed},
-        "array_energy_j": ranges.array_energy_j,
-        "compensate": layer.tiles.design.wire_compensation,
+        "aliases": layer.aliases,
+        "drive": {"limit": float(design.drive.limit), "signed": design.drive.signed},
+        "wire_compensation": design.wire_compensation,
+        "ranges": {"array_energy_j": ranges.array_energy_j},
         "samples_along": layer.samples_along,
+        "cells": {"kind": cells},
     }
 
 
@@ -195,9 +224,9 @@ def _build(
     if arrays["weights"].shape != (spec.groups, rows, columns):
         raise ValueError(f"weights of shape {arrays['weights'].shape} are not those of {spec}")
     layer = TileLayer(name, spec, Matrices(arrays["weights"], arrays.get("bias")), hardware, seed, copy_index)
-    layer.wire_compensation = saved.compensate
-    if saved.compensate and hardware.wires.ideal:
-        raise ValueError(f"compensate = {saved.compensate!r}, and its wires have no resistance")
+    layer.wire_compensation = saved.wire_compensation
+    if saved.wire_compensation and hardware.wires.ideal:
+        raise ValueError(f"wire_compensation = {saved.wire_compensation!r}, and its wires have no resistance")
     slices = hardware.tile.slices if hardware.adc.bits is not None else 0
     slots = {
         "weights": Slot((spec.groups, rows, columns), np.float32, -MOST),
@@ -207,13 +236,14 @@ def _build(
     }
     for key in ("weights", "full_scale", *(key for key in ("bias", "moments") if key in arrays)):
         check(key, arrays[key], slots[key])
-    design = Design(layer.matrix, _drive(saved.drive, hardware), arrays.get("moments"), saved.compensate)
-    groups: list[Any] = [{key: arrays[f"{g}.{key}"] for key in names_of(design)} for g in range(spec.groups)]
-    surplus = set(arrays) - set(slots) - {f"{g}.{key}" for g in range(spec.groups) for key in names_of(design)}
+    kind = saved.cells.kind
+    design = Design(layer.matrix, _drive(saved.drive, hardware), arrays.get("moments"), saved.wire_compensation)
+    groups: list[Any] = [{key: arrays[f"{g}.{key}"] for key in names_of(design, kind)} for g in range(spec.groups)]
+    surplus = set(arrays) - set(slots) - {f"{g}.{key}" for g in range(spec.groups) for key in names_of(design, kind)}
     if surplus:
         raise ValueError(f"it has no {', '.join(sorted(surplus))}")
-    ranges = Ranges(arrays["full_scale"], array_energy_j=saved.array_energy_j)
-    layer.programmed = restored(design, Drawn(hardware, *layer.seeds), layer.seeds, layer.backend, ranges, groups)
+    ranges = Ranges(arrays["full_scale"], array_energy_j=saved.ranges.array_energy_j)
+    layer.programmed = restored(design, kind, layer.seeds, layer.backend, ranges, groups)
     return layer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -13,26 +14,39 @@ from ..crossbar.backends import DEFAULT, backend_of
 from ..crossbar.hardware import Hardware
 from ..devices.config import faults
 from .chip import Chip
-from .description import SavedChip, build_layer
+from .description import build_layer
 from .errors import CheckpointError
 from .folders import as_path
 from .graph import rebuild
 from .layers import CELLS
 from .mapped import Digital
+from .migration import TOLD
 from .modules import copied, keep_attributes, replaced
 from .recurrent import expanded, recurrent_names
-from .store import TENSORS, TEXT, one_line, origin, read
+from .store import TENSORS, TEXT, Contents, one_line, origin, read
 from .trace import Call
 
 
-def load(path: str | Path, *, model: nn.Module | None = None, backend: str | Backend = DEFAULT) -> Chip:
+def load(
+    path: str | Path, *, model: nn.Module | None = None, backend: str | Backend = DEFAULT, mmap: bool = False
+) -> Chip:
     """Read a chip that `Chip.save` wrote. It gives the same bits as the chip that was saved, its calls counted anew.
+
+    Nothing is programmed and no wires are solved. Chips of older versions are read too: see `mapping.migration`.
 
     Args:
         path: the folder.
         model: the model it was mapped from, trained or not. Needed only where the structure could not be saved (a model
             that torch.fx cannot trace, or with modules of its own that stay digital); the error says so.
         backend: what computes the tiles, as in `mho.map`; a saved chip does not say.
+        mmap: leave the tensors in the file, which is mapped into memory, for chips that memory hardly holds, or
+            several processes that read the same one. They are checked once, now. Until
+            the chip is no longer used nobody may write to the file: what is written to it may change the chip's numbers
+            unnoticed, and where it is cut the process ends (SIGBUS). Saving another chip to the folder, or deleting
+            it, does no harm on POSIX systems. False reads copies, which nothing changes.
+
+    Warns:
+        UserWarning: a file of a format without digests.
 
     Raises:
         CheckpointError: no chip there, a damaged or foreign file, or `model` is needed or does not fit.
@@ -43,7 +57,8 @@ def load(path: str | Path, *, model: nn.Module | None = None, backend: str | Bac
     if not (path / TEXT).is_file() or not (path / TENSORS).is_file():
         raise CheckpointError(f"chip {path}: no saved chip there (a folder with {TEXT} and {TENSORS})")
     try:
-        chip = _assemble(*read(path), model)
+        contents = read(path, mapped=mmap)
+        chip = _assemble(contents, model)
     except CheckpointError as error:
         raise CheckpointError(f"chip {path}: {one_line(str(error), 1000)}") from error
     except ValidationError as error:
@@ -55,10 +70,13 @@ def load(path: str | Path, *, model: nn.Module | None = None, backend: str | Bac
         raise CheckpointError(f"chip {path}: damaged ({type(error).__name__}: {one_line(str(error))})") from error
     for layer in chip.layers.values():
         layer.backend, layer.programmed = computes, layer.tiles.on(computes)
+    if contents.format in TOLD:
+        warnings.warn(f"chip {path}: {TOLD[contents.format]}", stacklevel=2)
     return chip
 
 
-def _assemble(text: SavedChip, tensors: dict[str, torch.Tensor], model: nn.Module | None) -> Chip:
+def _assemble(contents: Contents, model: nn.Module | None) -> Chip:
+    text, tensors = contents.text, contents.tensors
     structure, hardware = text.structure, Hardware.model_validate(text.hardware)
     state, constants = _taken("digital.", tensors), _taken("constant.", tensors)
     layers = {}
@@ -71,7 +89,7 @@ def _assemble(text: SavedChip, tensors: dict[str, torch.Tensor], model: nn.Modul
     layers = {name: layers[name] for name in text.layers}
     digital = tuple(Digital(*d) for d in text.digital)
     digests = {id(layer): layer.tiles.digest() for layer in layers.values()}
-    if text.origin not in (None, origin(hardware.model_dump(mode="json"), digests.values())):
+    if text.origin not in (None, origin(text.hardware, digests.values())):
         raise CheckpointError("its hardware is not that which its cells were programmed on")
     places: dict[str, nn.Module] = {alias: layer for layer in layers.values() for alias in layer.aliases}
     for alias, tile in places.items():  # the digests of the file have said it already

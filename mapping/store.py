@@ -3,23 +3,22 @@
 The programmed conductances themselves are kept, not the seed alone, so a loaded chip is the same chip on any machine.
 The text is JSON (which is YAML too, and has no tags, aliases or other surprises). Its first line is a comment with the
 SHA-256 of the rest, which holds those of the other file's header and of each tensor: nothing in either file can change
-unnoticed, nor can the two be of different chips.
+unnoticed, nor can the two be of different chips. Files of older formats are read by way of `mapping.migration`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..devices.config import faults
@@ -28,11 +27,22 @@ from .errors import CheckpointError, MappingError
 from .folders import as_path, whole_folder
 from .graph import NotPlain, describe
 from .mapped import MappedNetwork
+from .migration import OLDEST, migrated, parse_format_2
+from .tensor_file import MOST, bytes_of, header_of, read_tensors
+
+__all__ = ["TENSORS", "TEXT", "Contents", "check_target", "load_file", "one_line", "origin", "read", "save", "write"]
 
 TEXT, TENSORS = "chip.yaml", "chip.safetensors"
-MOST = 100_000_000  # bytes of the text, and of the header of the other file, as safetensors has it
 FIRST_LINE = re.compile(rb"# mho chip, format (\d{1,9}), sha256 ([0-9a-f]{64})")
-OLD = re.compile(rb"format: ([12])\s")
+OLD = re.compile(rb"format: ([0-9]{1,9})\s")  # of formats 1 and 2, whose text is YAML
+
+
+class Contents(NamedTuple):
+    """What the files of a chip hold, in the newest format, and which format they are in."""
+
+    text: SavedChip
+    tensors: dict[str, torch.Tensor]
+    format: int
 
 
 def check_target(path: str | Path) -> Path:
@@ -75,25 +85,24 @@ def save(chip: MappedNetwork, path: str | Path) -> None:
         "hardware": hardware,
         "structure": structure,
     }
-    if odd := next(
-        (key for key, value in chip.model.state_dict().items() if not isinstance(value, torch.Tensor)), None
-    ):
+    state = chip.model.state_dict()
+    if odd := next((key for key, value in state.items() if not isinstance(value, torch.Tensor)), None):
         raise MappingError(f"chip cannot be saved: {odd!r} of its digital part is no tensor")
-    tensors = {f"digital.{key}": _own(value) for key, value in chip.model.state_dict().items()}
-    tensors |= {f"constant.{key}": _own(value) for key, value in constants.items()}
+    named = {f"digital.{key}": value for key, value in state.items()}
+    tensors = _apart(named | {f"constant.{key}": value for key, value in constants.items()})
     for name, layer in chip.layers.items():
         for key, array in layer_arrays(layer).items():
             tensors[f"layer.{name}.{key}"] = torch.from_numpy(np.ascontiguousarray(array))
     try:
-        SavedChip.model_validate(text | {"digests": {"header": "", "tensors": {}}})
+        SavedChip.model_validate(text)
     except ValidationError as error:
         raise MappingError(f"chip cannot be saved: {one_line(faults(error))}") from error
     with whole_folder(path) as folder:
         write(folder, text, tensors)
 
 
-def write(folder: Path, text: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-    """Write both files of a chip, with their digests.
+def write(folder: Path, text: dict[str, Any], tensors: dict[str, torch.Tensor], number: int = FORMAT) -> None:
+    """Write both files of a chip in the format of this number, with their digests.
 
     Raises:
         MappingError: more text than is read again.
@@ -101,20 +110,21 @@ def write(folder: Path, text: dict[str, Any], tensors: dict[str, torch.Tensor]) 
     with ThreadPoolExecutor() as pool:  # hashing while the tensors are written
         digests = pool.map(_digest, tensors.values())
         save_file(tensors, folder / TENSORS)
-    header = sha256(_header(folder / TENSORS)).hexdigest()
+    header = sha256(header_of(folder / TENSORS)).hexdigest()
     text = text | {"digests": {"header": header, "tensors": dict(zip(tensors, digests, strict=True))}}
     body = json.dumps(text, indent=1).encode()
     if len(body) > MOST:
         raise MappingError(
             f"chip cannot be saved: its {TEXT} would have {len(body)} bytes, and at most {MOST} are read"
         )
-    first = f"# mho chip, format {FORMAT}, sha256 {sha256(body).hexdigest()}\n"
+    first = f"# mho chip, format {number}, sha256 {sha256(body).hexdigest()}\n"
     (folder / TEXT).write_bytes(first.encode() + body)
+    (folder / TENSORS).chmod((folder / TEXT).stat().st_mode & 0o777)  # safetensors lets nobody else read it
 
 
 def _digest(value: torch.Tensor) -> str:
     """Of the values of a tensor; name, type and shape stand in the header."""
-    return sha256(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"").hexdigest()
+    return sha256(bytes_of(value).data).hexdigest()
 
 
 def origin(hardware: dict[str, Any], cells: Iterable[bytes]) -> str:
@@ -122,16 +132,20 @@ def origin(hardware: dict[str, Any], cells: Iterable[bytes]) -> str:
     return sha256(json.dumps(hardware, sort_keys=True).encode() + b"".join(cells)).hexdigest()
 
 
-def _header(path: Path) -> bytes:
-    """The first bytes of a safetensors file: their number, then names, types, shapes and places of its tensors."""
-    with path.open("rb") as file:
-        size = file.read(8)
-        return size + file.read(min(MOST, int.from_bytes(size, "little")))
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors on the CPU of which no two share memory, copied where they did.
 
-
-def _own(value: torch.Tensor) -> torch.Tensor:
-    """A copy that shares no memory: tensors of a shared module have several names, and the file takes each apart."""
-    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    Those of a shared module have several names, and the file takes each apart.
+    """
+    found: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, value in tensors.items():
+        value = value.detach().cpu().contiguous()
+        if value.untyped_storage().data_ptr() in seen:
+            value = value.clone(memory_format=torch.contiguous_format)
+        seen.add(value.untyped_storage().data_ptr())
+        found[name] = value
+    return found
 
 
 def one_line(text: str, most: int = 300) -> str:
@@ -140,43 +154,75 @@ def one_line(text: str, most: int = 300) -> str:
     return line if len(line) <= most else line[: most - 3] + "..."
 
 
-def read(path: Path) -> tuple[SavedChip, dict[str, torch.Tensor]]:
-    """Text and tensors, both as they were written.
+def read(path: Path, *, mapped: bool = False) -> Contents:
+    """Text and tensors, both as they were written where the format has digests, made ones of the newest format.
 
-    The tensors are copies: a file can be changed or cut while it is in use.
+    The tensors are copies: a file can be changed or cut while it is in use. With `mapped` they are left in the
+    file: see `read_tensors`.
+
+    Raises:
+        CheckpointError: damaged, or a format that is not read.
     """
-    with (path / TEXT).open("rb") as file:
-        first, body = file.readline(200).rstrip(b"\n"), file.read(MOST + 1)
-    found, old = FIRST_LINE.fullmatch(first), OLD.match(first + b"\n")
-    if old is not None:
-        raise CheckpointError(
-            f"expected format {FORMAT}, got {old[1].decode()}, which has no digests that tell whether it is as it was "
-            "written; map the model anew"
-        )
+    number, text = _read_text(path / TEXT)
+    known = None
+    if number > OLDEST:  # the oldest has no digests
+        header, known = _digests_of(text)
+        if sha256(header_of(path / TENSORS)).hexdigest() != header:
+            raise CheckpointError(f"damaged ({TENSORS}: its header is not as it was written, or is of another chip)")
+    tensors = read_tensors(path / TENSORS, mapped=mapped)
+    if known is not None:
+        _check_tensors(tensors, known)
+    text, tensors = migrated(number, text, tensors)
+    return Contents(SavedChip.model_validate(text), tensors, number)
+
+
+def _read_text(path: Path) -> tuple[int, dict[str, Any]]:
+    """The number of the format, and what the text says, as it was written."""
+    with path.open("rb") as file:
+        first, body = file.readline(200), file.read(MOST + 1)
+    found, old = FIRST_LINE.fullmatch(first.rstrip(b"\n")), OLD.match(first)
+    if found is None and old is None:
+        raise CheckpointError(f"damaged ({path.name} does not begin with its digest)")
+    number = int(found[1] if found is not None else old[1])  # type: ignore[index]
+    if number > FORMAT:
+        raise CheckpointError(f"format {number}, of a newer version of Mho; this one reads {OLDEST} to {FORMAT}")
+    if number < OLDEST:
+        raise CheckpointError(f"format {number}, which no release had; this version reads {OLDEST} to {FORMAT}")
     if found is None:
-        raise CheckpointError(f"damaged ({TEXT} does not begin with its digest)")
-    if int(found[1]) != FORMAT:
-        raise CheckpointError(f"expected format {FORMAT}, got {int(found[1])}")
+        if number != OLDEST:
+            raise CheckpointError(f"damaged ({path.name} does not begin with its digest)")
+        return number, parse_format_2(first + body)
     if len(body) > MOST or sha256(body).hexdigest() != found[2].decode():
-        raise CheckpointError(f"damaged ({TEXT} is not as it was written)")
+        raise CheckpointError(f"damaged ({path.name} is not as it was written)")
     try:
-        text = SavedChip.model_validate(json.loads(body, object_pairs_hook=_named_once))
+        text = json.loads(body, object_pairs_hook=_named_once)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise CheckpointError(f"damaged ({TEXT}: {one_line(str(error))})") from error
-    if sha256(_header(path / TENSORS)).hexdigest() != text.digests.header:
-        raise CheckpointError(f"damaged ({TENSORS}: its header is not as it was written, or is of another chip)")
-    try:
-        mapped = load_file(path / TENSORS)
-    except SafetensorError as error:
-        raise CheckpointError(f"damaged ({TENSORS}: {one_line(str(error))})") from error
-    if mapped.keys() != text.digests.tensors.keys():
+        raise CheckpointError(f"damaged ({path.name}: {one_line(str(error))})") from error
+    if not isinstance(text, dict) or text.get("format") != number:
+        said = text.get("format") if isinstance(text, dict) else type(text).__name__
+        wrong = f"format = {said!r:.99}, and its first line says {number}"
+        raise CheckpointError(f"damaged ({path.name}: {wrong})")
+    return number, text
+
+
+def _digests_of(text: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The digests of the header and of each tensor, which are taken out of the text."""
+    digests = text.pop("digests", None)
+    if not isinstance(digests, dict) or digests.keys() != {"header", "tensors"}:
+        raise CheckpointError(f"damaged ({TEXT}: digests must have header and tensors)")
+    if not isinstance(digests["tensors"], dict):
+        raise CheckpointError(f"damaged ({TEXT}: digests.tensors must have one of each tensor)")
+    return digests["header"], digests["tensors"]
+
+
+def _check_tensors(tensors: Mapping[str, torch.Tensor], digests: Mapping[str, Any]) -> None:
+    """Raises CheckpointError unless these are the tensors that were written."""
+    if tensors.keys() != digests.keys():
         raise CheckpointError(f"damaged ({TENSORS} has other tensors than {TEXT} has digests of)")
-    tensors = {name: mapped.pop(name).clone() for name in list(mapped)}
     with ThreadPoolExecutor() as pool:
         for name, digest in zip(tensors, pool.map(_digest, tensors.values()), strict=True):
-            if digest != text.digests.tensors[name]:
+            if digest != digests[name]:
                 raise CheckpointError(f"damaged ({TENSORS}: {name} is not as it was written, or is of another chip)")
-    return text, tensors
 
 
 def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -49,11 +49,17 @@ def test_truncated_tensors_are_refused(folder, length):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\xff\xfe\x00", b"a: [1", b"- list", b"text", b"format: 2", b"format: 3", b"!!python/none"]
+    "content",
+    [
+        *(b"", b"\xff\xfe\x00", b"a: [1", b"- list", b"text", b"!!python/none"),
+        *(b"format: 1\n", b"format: 2", b"format: 2\n\xff", b"format: 2\na: &a [1]\nb: [*a, *a]"),
+        *(b"format: 2\na: !!python/none", b"format: 3\n", b"format: 5\n"),
+        *(b"# mho chip, format 5, sha256 " + b"0" * 64, b"# mho chip, format 1, sha256 " + b"0" * 64),
+    ],
 )
 def test_foreign_text_is_refused(folder, content):
     (folder / TEXT).write_bytes(content)
-    refused(folder, "damaged|expected format 3, got 2, which has no digests")
+    refused(folder, "damaged|format 1, which no release had|format 5, of a newer version of Mho; this one reads 2 to 4")
 
 
 def refused(folder: Path, match: str) -> None:
@@ -103,7 +109,19 @@ def nested(depth: int) -> list:
         (lambda text: text["trace"][0].update(positions=-1), "positions = -1"),
         (lambda text: text["layers"]["0"].update(aliases=["7"]), "layers: two have the same name"),
         (lambda text: text["layers"]["0"].update(aliases=["a"]), "layers: '0' is not among its own names a"),
-        (lambda text: text["layers"]["0"].update(compensate="gain"), "compensate = 'gain', and its wires have no"),
+        (
+            lambda text: text["layers"]["0"].update(wire_compensation="gain"),
+            "wire_compensation = 'gain', and",
+        ),
+        (
+            lambda text: text["layers"]["0"].update(compensate="gain"),
+            "layers.0.compensate = 'gain'",
+        ),
+        (lambda text: text["layers"]["0"].update(kind="linear"), "kind = 'linear', and its spec has 2 dimensions"),
+        (lambda text: text["layers"]["0"].update(kind="attention"), "kind = 'attention'"),
+        (lambda text: text["layers"]["0"].update(cells={"kind": "given"}), "its tensor '0.conductances' is missing"),
+        (lambda text: text["layers"]["0"]["cells"].update(kind="grown"), "cells.kind = 'grown'"),
+        (lambda text: text["layers"]["0"].pop("ranges"), "ranges: Field required"),
         (lambda text: text["layers"]["0"].update(array_energy_j="1 J"), "array_energy_j"),
         (lambda text: text["layers"].pop("0"), "trace.0.layer = '0' is no layer"),
         (lambda text: text.update(layers={}, trace=[]), "it has no place for its tensor layer."),
@@ -113,7 +131,7 @@ def nested(depth: int) -> list:
         (lambda text: text.pop("seed"), "seed: Field required"),
         (lambda text: text.update(seed="red"), "seed = 'red'"),
         (lambda text: text.update(copy=True), "copy = True"),
-        (lambda text: text.update(format=2), "format = 2"),
+        (lambda text: text.update(format=2), "format = 2, and its first line says 4"),
         (lambda text: text.update(colour="red"), "colour"),
         (lambda text: text.update(hardware=[]), "hardware"),
         (lambda text: text["structure"].update(nodes=nested(400)), "damaged"),
@@ -237,7 +255,7 @@ def test_any_byte_that_is_another_is_noticed(folder, file):
         spoiled = bytearray(content)
         spoiled[place] ^= 1 << chance.randrange(8)
         (folder / file).write_bytes(spoiled)
-        refused(folder, "damaged|expected format 3, got")
+        refused(folder, "damaged|format [0-9]+, (of a newer version|which no release had)")
     for changed in (content + b"x", content + content, content[1:], content[: len(content) // 2] + content[9:], b""):
         (folder / file).write_bytes(changed)
         refused(folder, "damaged")
@@ -275,7 +293,7 @@ def test_a_loaded_chip_does_not_change_with_its_file(small_chip, folder):
 
 def test_text_with_surprises_is_refused(folder):
     def sealed(body: bytes) -> None:
-        first = f"# mho chip, format 3, sha256 {store.sha256(body).hexdigest()}\n".encode()
+        first = f"# mho chip, format {store.FORMAT}, sha256 {store.sha256(body).hexdigest()}\n".encode()
         (folder / TEXT).write_bytes(first + body)
 
     body = (folder / TEXT).read_bytes().partition(b"\n")[2]
@@ -286,7 +304,9 @@ def test_text_with_surprises_is_refused(folder):
         (body.replace(b'"seed": 3,', b'"seed": ' + deep + b","), "damaged"),
         (body.replace(b'"seed": 3,', b'"seed": NaN,'), "seed"),
         (b"seed: 3", "damaged"),
-        (b"[]", "valid dictionary"),
+        (b"[]", "format = 'list', and its first line says 4"),
+        (body.replace(b'"digests": {', b'"digest": {'), "digests must have header and tensors"),
+        (body.replace(b'"digests": {', b'"digests": 1, "digest": {'), "digests must have header and tensors"),
         (b"", "damaged"),
         (b"\xff", "damaged"),
     ):

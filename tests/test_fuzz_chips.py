@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -10,10 +11,11 @@ import pytest
 import torch
 
 import mho
-from mho.mapping import store
+from mho.mapping import load, store
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("linear", "conv", "slices", "lstm")
+NAMES = ("linear", "conv", "slices", "lstm", "given")
+OLD = ("conv, format 2", "wires, format 2", "lstm, format 3")
 
 
 @pytest.fixture
@@ -22,15 +24,17 @@ def chips(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("fuzz_chips")
 
 
-def fuzzed(chips: ModuleType, tmp_path: Path, cases: int) -> tuple[dict, list]:
+def fuzzed(chips: ModuleType, tmp_path: Path, cases: int, names: tuple[str, ...] = NAMES) -> tuple[dict, list]:
     folder = tmp_path / "chips"
-    chips.make_chips(folder, NAMES)
-    exact = {name: mho.load(folder / name).read(chips.inputs(name), read=0) for name in NAMES}
+    chips.make_chips(folder, names)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*saved by version 0.1")
+        exact = {name: mho.load(folder / name).read(chips.inputs(name), read=0) for name in names}
 
     def judged(name: str, path: Path) -> str:
         return chips.judge(path, chips.inputs(name), exact[name])
 
-    return chips.fuzz(cases, 1, folder, judged, NAMES)
+    return chips.fuzz(cases, 1, folder, judged, names)
 
 
 def test_no_damage_gives_other_numbers_and_no_forgery_a_traceback(chips, tmp_path):
@@ -41,11 +45,19 @@ def test_no_damage_gives_other_numbers_and_no_forgery_a_traceback(chips, tmp_pat
     assert sum(found.get("works", 0) for found in counts["forgery"].values()) >= 5  # not all is refused
 
 
+def test_neither_damage_nor_forgery_of_older_formats_ends_in_a_traceback(chips, tmp_path):
+    counts, wrong = fuzzed(chips, tmp_path, 96, OLD)
+    assert wrong == []
+    refused = sum(found.get("refused", 0) for kinds in counts.values() for found in kinds.values())
+    assert 70 <= refused < 96  # not all is
+
+
 def test_the_fuzzer_finds_what_is_not_looked_at(chips, tmp_path, monkeypatch):
     """Without digests of tensors and cells there are chips with other numbers."""
     monkeypatch.setattr(store, "_digest", lambda value: "")
-    monkeypatch.setattr(store, "origin", lambda hardware, cells: "")
-    _, wrong = fuzzed(chips, tmp_path, 60)
+    for module in (store, load):  # which would find other cells
+        monkeypatch.setattr(module, "origin", lambda hardware, cells: "")
+    _, wrong = fuzzed(chips, tmp_path, 120)
     assert any(case["mode"] == "damage" and case["outcome"].startswith("works") for case in wrong)
 
 

@@ -127,7 +127,7 @@ def test_copies_before_and_after(small_chip, tmp_path):
 
 def test_two_files_of_plain_data_and_nothing_beside_them(folder):
     assert {file.name for file in folder.iterdir()} == {TEXT, TENSORS}
-    assert yaml.safe_load((folder / TEXT).read_text(encoding="utf-8"))["format"] == 3
+    assert yaml.safe_load((folder / TEXT).read_text(encoding="utf-8"))["format"] == 4
     assert {file.name for file in folder.parent.iterdir()} == {"chip"}
 
 
