@@ -28,7 +28,7 @@ from timing import record
 import mho
 from mho.crossbar.patches import gather
 from mho.devices.budget import Converter, budget
-from mho.mapping.inference import Inference
+from mho.mapping.inference import Survey
 
 PRESETS = ("reram", "pcm", "nand")
 WEIGHTS = "sigma-0.5"
@@ -61,7 +61,7 @@ def columns_of(chip: mho.Chip, layer: str, images: torch.Tensor) -> Columns:
 
     A pair is a column of twice the cells: those of the second bit line have the negative input.
     """
-    survey = Inference(surveying=True, inputs={layer: []})
+    survey = Survey({layer: []})
     chip.run((images,), survey)
     tiles = chip.layers[layer].tiles
     design, reader = tiles.design, tiles.reader

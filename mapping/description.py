@@ -5,12 +5,11 @@ A text is checked against this when it is written and when it is read, so that o
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from math import prod
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from ..crossbar.cells import Drawn
 from ..crossbar.converters import Drive
@@ -19,9 +18,10 @@ from ..crossbar.hardware import Hardware
 from ..crossbar.kept import MOST, Slot, arrays_of, check, names_of, restored
 from ..crossbar.ranges import Ranges
 from .errors import CheckpointError
+from .format_3 import fields_of, geometry
 from .layers import TileLayer
+from .leaf import Matrices
 from .order import SampleAxis
-from .spec import LayerSpec, Matrices
 
 FORMAT = 3
 MOST_PADDED = 2**26  # values that padding may make of a single pixel
@@ -39,7 +39,7 @@ class _Part(BaseModel):
 
 
 class SavedSpec(_Part):
-    """A `LayerSpec`."""
+    """The geometry of a linear or convolution layer."""
 
     dims: Annotated[int, Field(strict=True, ge=0, le=3)]
     in_features: Size
@@ -67,6 +67,13 @@ class SavedSpec(_Part):
         return self
 
 
+class SavedKind(_Part):
+    """The geometry of a layer of another kind: the name of the kind, and its own fields."""
+
+    kind: Text
+    spec: dict[Text, Any]
+
+
 class SavedDrive(_Part):
     """What of a `Drive` does not follow from the hardware."""
 
@@ -76,7 +83,14 @@ class SavedDrive(_Part):
 
 class SavedLayer(_Part):
     aliases: Annotated[list[Text], Field(min_length=1)]
-    spec: SavedSpec
+    spec: Annotated[
+        Annotated[SavedKind, Tag("kind")] | Annotated[SavedSpec, Tag("spec")],
+        Discriminator(
+            lambda given: (
+                "kind" if isinstance(given, SavedKind) or (isinstance(given, dict) and "kind" in given) else "spec"
+            )
+        ),
+    ]
     drive: SavedDrive
     array_energy_j: Real | None
     compensate: Literal["gain", "program"] | None
@@ -146,7 +160,7 @@ def describe_layer(layer: TileLayer) -> dict[str, Any]:
     drive, ranges = layer.tiles.design.drive, layer.tiles.ranges
     return {
         "aliases": layer.aliases,
-        "spec": asdict(layer.spec),
+        "spec": fields_of(layer.spec),
         "drive": {"limit": float(drive.limit), "signed": drive.signed},
         "array_energy_j": ranges.array_energy_j,
         "compensate": layer.tiles.design.wire_compensation,
@@ -190,26 +204,26 @@ def build_layer(
 def _build(
     name: str, saved: SavedLayer, arrays: dict[str, Array], hardware: Hardware, seed: int, copy_index: int
 ) -> TileLayer:
-    spec = LayerSpec(**saved.spec.model_dump())
-    rows, columns = prod(spec.kernel) * spec.in_features // spec.groups, spec.out_features // spec.groups
-    if arrays["weights"].shape != (spec.groups, rows, columns):
-        raise ValueError(f"weights of shape {arrays['weights'].shape} are not those of {spec}")
+    spec = geometry(saved.spec.model_dump())
+    shape = spec.matrix_shape
+    if arrays["weights"].shape != shape:
+        raise ValueError(f"weights of shape {arrays['weights'].shape} are not those of {spec!r}")
     layer = TileLayer(name, spec, Matrices(arrays["weights"], arrays.get("bias")), hardware, seed, copy_index)
     layer.wire_compensation = saved.compensate
     if saved.compensate and hardware.wires.ideal:
         raise ValueError(f"compensate = {saved.compensate!r}, and its wires have no resistance")
     slices = hardware.tile.slices if hardware.adc.bits is not None else 0
     slots = {
-        "weights": Slot((spec.groups, rows, columns), np.float32, -MOST),
-        "bias": Slot((spec.groups, columns), np.float32, -MOST),
+        "weights": Slot(shape, np.float32, -MOST),
+        "bias": Slot((shape[0], shape[2]), np.float32, -MOST),
         "full_scale": Slot((slices,), np.float64, float(np.finfo(np.float32).tiny)),
-        "moments": Slot((2, spec.groups, layer.placement.rows), np.float64, -MOST),
+        "moments": Slot((2, shape[0], layer.placement.rows), np.float64, -MOST),
     }
     for key in ("weights", "full_scale", *(key for key in ("bias", "moments") if key in arrays)):
         check(key, arrays[key], slots[key])
     design = Design(layer.matrix, _drive(saved.drive, hardware), arrays.get("moments"), saved.compensate)
-    groups: list[Any] = [{key: arrays[f"{g}.{key}"] for key in names_of(design)} for g in range(spec.groups)]
-    surplus = set(arrays) - set(slots) - {f"{g}.{key}" for g in range(spec.groups) for key in names_of(design)}
+    groups: list[Any] = [{key: arrays[f"{g}.{key}"] for key in names_of(design)} for g in range(shape[0])]
+    surplus = set(arrays) - set(slots) - {f"{g}.{key}" for g in range(shape[0]) for key in names_of(design)}
     if surplus:
         raise ValueError(f"it has no {', '.join(sorted(surplus))}")
     ranges = Ranges(arrays["full_scale"], array_energy_j=saved.array_energy_j)

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
-from .inference import Session
 from .layers import TileLayer
 from .parameters import TileParameter
-
-if TYPE_CHECKING:
-    from .recurrent import Step
+from .session import Session
 
 NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?:_(l\d+(?:_reverse)?))?")
+
+
+class Step(Protocol):
+    """One recurrent layer in one direction: a `recurrent.Step` has it."""
+
+    config: dict[str, Any]
+    input_size: int
+    sizes: tuple[int, ...]
+    gate_count: int
+    gain: torch.Tensor
+
+    @property
+    def joint(self) -> nn.Module: ...
+    def children(self) -> Iterator[nn.Module]: ...
+    def get_submodule(self, target: str) -> nn.Module: ...
 
 
 class _Holder:

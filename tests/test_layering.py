@@ -31,7 +31,6 @@ KERNELS = ("crossbar/kernels", "models/kernels")
 KERNELS_OF = {"crossbar": "mho.crossbar.kernels", "models": ("mho.crossbar.kernels", "mho.models.kernels")}
 KERNEL_PACKAGES = {"numpy", "numba", "llvmlite"}
 CIRCLES = {  # those that are left; none may come
-    ("mho.crossbar.calibration", "mho.crossbar.matrix"),
     ("mho.crossbar.hardware", "mho.crossbar.limits"),
 }
 COMPILERS = {"njit", "jit", "vectorize", "guvectorize", "intrinsic"}
