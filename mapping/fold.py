@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from .faithful import tensors_of
 from .hooks import hooked
-from .kinds import kind_of, leaf_of
+from .kinds import handler_of, kind_of, leaf_of
 from .modules import copied, intercept
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
@@ -121,7 +121,7 @@ def _shiftable(layer: nn.Module) -> bool:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return leaf_of(m) is not None or super().is_leaf_module(m, module_qualified_name)
+        return handler_of(m) is not None or super().is_leaf_module(m, module_qualified_name)
 
 
 def _traced(model: nn.Module, modules: dict[str, nn.Module], folds: Folds) -> list[tuple[str, str]]:
