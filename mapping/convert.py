@@ -57,13 +57,11 @@ def map(
             for float32) count as rounding. False leaves it out, and so does a call without inputs; the report says so.
         seed: which chip. The same seed gives the same programmed conductances and the same noise in each read.
         exclude: names, or patterns of shell wildcards, of layers that stay digital.
-        wire_compensation: what is done about the loss in wires with resistance. `gain`: the readings of each column of
-            a tile are multiplied by a number, measured on each chip. `program`: cells are programmed to conductances
-            that are right once the wires have taken their part.
+        wire_compensation: of the loss in wires with resistance. `gain`: readings of each column of a tile are times a
+            number measured on each chip. `program`: conductances are those that are right once wires took their part.
         strict: layers whose weights are all zero, and layers that the calibration inputs never reach or reach with
             zeros alone, are errors, and otherwise they stay digital. So are settings of the hardware outside the data
-            behind its models, of which there is otherwise a `devices.data.ExtrapolationWarning` and a line in the
-            report.
+            behind its models, which otherwise get an `ExtrapolationWarning` and a line in the report.
         progress: told how many of the tiles with resistive wires are solved, and how many there are.
 
     Raises:
@@ -76,7 +74,7 @@ def map(
     batches = [] if calibrate is None else batches_of(calibrate, model, "calibrate")
     caller, model = model, copied(model)
     trial = _Trial.of(model, batches, check)
-    selection = Selection(model, hardware, [exclude] if isinstance(exclude, str) else list(exclude), strict, seed)
+    selection = Selection(model, hardware, exclude, strict, seed)
     selection.fold(trial.taken)
     selection.expand()
     selection.place()

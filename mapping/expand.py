@@ -11,22 +11,23 @@ from .kinds import expander_of, load_handlers
 from .modules import names_of, replaced
 
 
-def expandable(model: nn.Module) -> dict[str, list[str]]:
-    """All names, by the first one, of the modules that expanders take and that their form on tiles does justice."""
+def expandable(model: nn.Module, keep: Iterable[str] = ()) -> dict[str, list[str]]:
+    """All names, by the first one, of the modules that expanders take and that their form on tiles does justice.
+
+    Those named in `keep` stay as they are, with all their parts, and the parts of the others go with them.
+    """
     load_handlers()
-    modules = dict(model.named_modules())
-    return {
-        name: names
-        for name, names in names_of(model).items()
-        if expander_of(modules[name]) is not None and unfaithful(modules[name]) is None
-    }
+    modules, found, keep = dict(model.named_modules()), dict[str, list[str]](), list(keep)
+    for name, names in names_of(model).items():
+        inside = name.startswith(tuple(f"{outer}." if outer else "" for outer in (*found, *keep)))
+        if expander_of(modules[name]) and name not in keep and not inside and unfaithful(modules[name]) is None:
+            found[name] = names
+    return found
 
 
 def expanded(model: nn.Module, keep: Iterable[str] = ()) -> nn.Module:
-    """The model with these modules expanded, but for those named in `keep`; it is changed in place."""
-    for name, names in expandable(model).items():
-        if name in keep:
-            continue
+    """The model with the `expandable` modules expanded; it is changed in place."""
+    for name, names in expandable(model, keep).items():
         module = model.get_submodule(name)
         expander = expander_of(module)
         assert expander is not None

@@ -38,8 +38,9 @@ class Selection:
         parameters: of the caller's model, each shared one counted once.
     """
 
-    def __init__(self, model: nn.Module, hardware: Hardware, exclude: list[str], strict: bool, seed: int) -> None:
-        self.hardware, self.exclude, self.strict, self.seed = hardware, exclude, strict, seed
+    def __init__(self, model: nn.Module, hardware: Hardware, exclude: Iterable[str], strict: bool, seed: int) -> None:
+        self.hardware, self.strict, self.seed = hardware, strict, seed
+        self.exclude = [exclude] if isinstance(exclude, str) else list(exclude)
         self.parameters = sum(p.numel() for p in model.parameters())
         self.parameters += sum(packed_parameters(module) or 0 for module in model.modules())
         self.mapped: dict[str, TileLayer] = {}
@@ -59,7 +60,8 @@ class Selection:
         """Put layers in the place of modules that are made of several, recurrent ones say."""
         names = names_of(self.model)
         for name, module in self.model.named_modules():
-            if (expander := expander_of(module)) is None:
+            inside = name.startswith(tuple(f"{outer}." if outer else "" for outer in (*self.expanded, *self.whole)))
+            if (expander := expander_of(module)) is None or inside:
                 continue
             kind = kind_of(module).__name__
             if why := self._digital_by(name, module, names[name]):

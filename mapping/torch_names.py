@@ -37,7 +37,7 @@ class _Holder:
     def __init__(self, name: str, session: Session, step: Step) -> None:
         self.name, self.session, self.step = name, session, step
 
-    def programmed(self, kind: str) -> torch.Tensor:
+    def stored(self, kind: str) -> torch.Tensor:
         return _values(self.step, kind.split("_l")[0])
 
 
@@ -50,7 +50,7 @@ def weights_of(step: Step, end: str = "") -> dict[str, torch.Tensor]:
     kinds = [kind for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr") if _there(step, kind)]
     if tile is None:
         return {f"{kind}{end}": _values(step, kind) for kind in kinds}
-    holder: Any = _Holder(tile.name.rpartition(".")[0], tile.session, step)
+    holder = _Holder(tile.name.rpartition(".")[0], tile.session, step)
     dtype = step.joint.weight.dtype
     return {f"{kind}{end}": TileParameter(holder, f"{kind}{end}", _shape(step, kind), dtype) for kind in kinds}
 

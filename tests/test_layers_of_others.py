@@ -310,3 +310,46 @@ def test_the_digital_form_by_way_of_the_arranged_inputs_is_that_of_torch(module:
     torch.testing.assert_close(found, module(x), atol=1e-5, rtol=1e-4)
     (one,), (other,) = (torch.autograd.grad(y.square().sum(), x) for y in (found, module(x)))
     torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+
+class Outer(nn.Module):
+    """A module with a part that an expander takes, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Gated(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) + 1
+
+
+class OuterExpander(GatedExpander):
+    modules: ClassVar = (Outer,)
+    holds: ClassVar = ("inner",)
+
+    @classmethod
+    def tensors(cls, module: Any) -> dict[str, Any]:
+        return {"weight_both": module.inner.weight_both}
+
+    @classmethod
+    def expand(cls, module: Any, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+        return Shifted(tensors["weight_both"])
+
+
+class Shifted(GatedLayers):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + 1
+
+
+def test_parts_of_a_module_that_is_expanded_go_with_it(registered: None) -> None:
+    EXPANDERS.add("test_outer", OuterExpander)
+    try:
+        torch.manual_seed(0)
+        net, x = nn.Sequential(Outer(), Gated(6, 3)), torch.randn(9, 6)
+        assert list(mapped(net, x).layers) == ["0.both", "1.both"]
+        assert list(mapped(net[0], x).layers) == ["both"]
+        kept = mho.map(net, IDEAL, calibrate=x, exclude="0")
+        assert list(kept.layers) == ["1.both"]
+        assert [(d.name, d.reason) for d in kept.digital if d.name.startswith("0")] == [("0", "excluded by name")]
+    finally:
+        del EXPANDERS._things["test_outer"]
