@@ -127,7 +127,7 @@ class Convolution(Leaf):
         return x.reshape(x.shape[0], *(1,) * (3 - self.dims), *x.shape[1:])
 
     def assemble(self, y: torch.Tensor) -> torch.Tensor:
-        return y.reshape(len(y), *y.shape[4 - self.dims :]).movedim(-1, 1)
+        return y.movedim(-1, 1)
 
     def digital(self, x: torch.Tensor, matrices: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         conv: Any = (functional.conv1d, functional.conv2d, functional.conv3d)[self.dims - 1]

@@ -178,23 +178,22 @@ class TileLayer(nn.Module):
         Raises:
             MappingError: it has other dimensions than the layer takes.
         """
-        spec, dims = self.spec, self.spec.dims
-        if x.ndim < max(1, dims + 1) or x.shape[-1 - dims] != spec.in_features or (dims and x.ndim > dims + 2):
+        spec, dims, shape = self.spec, self.spec.dims, tuple(x.shape)
+        if len(shape) <= dims or shape[-1 - dims] != spec.in_features or (dims and len(shape) > dims + 2):
             raise MappingError(
                 f"layer {self.name!r} takes {spec.in_features} {'channels' if dims else 'features'} "
-                f"in dimension {-1 - dims}, got an input of shape {tuple(x.shape)}"
+                f"in dimension {-1 - dims}, got an input of shape {shape}"
             )
-        leading = tuple(x.shape[: -1 - dims])
         x = x.detach().resolve_neg()
         if x.dtype != torch.float32 or x.device.type != "cpu":
             x = x.to("cpu", torch.float32)
-        x = spec.arrange(x)
-        size = self.matrix.patches.positions(x.shape[1:4])
+        values = spec.arrange(x).numpy()
+        size = self.matrix.patches.positions(values.shape[1:4])
         if dims and min(size) < 1:
             raise MappingError(
-                f"layer {self.name!r}: input of shape {tuple(x.shape)} is smaller than the kernel {spec.patches.kernel}"
+                f"layer {self.name!r}: input of shape {values.shape} is smaller than the kernel {spec.patches.kernel}"
             )
-        return Arranged(x.numpy(), leading, size)
+        return Arranged(values, shape[: -1 - dims], size)
 
     def read(self, given: Arranged, order: Order, like: torch.Tensor, run: Read, call: int) -> torch.Tensor:
         """The layer's output from its tiles, in a read and in a call of this number within it.
@@ -218,12 +217,12 @@ class TileLayer(nn.Module):
             threads=torch.get_num_threads(),
         )
         self.counter.add(counts)
-        y = order.restored(y.reshape(-1, *given.size, y.shape[-1]))
-        out = torch.from_numpy(y)
+        out = torch.from_numpy(order.restored(y.reshape(-1, *size, y.shape[1])))
         if like.dtype != torch.float32 or like.device.type != "cpu":
             out = out.to(like.device, like.dtype)
         out = spec.assemble(out)
-        out = out.reshape(*like.shape[: like.ndim - 1 - spec.dims], *out.shape[1:])
+        if len(given.leading) != 1:
+            out = out.reshape(*like.shape[: like.ndim - 1 - spec.dims], *out.shape[1:])
         return out if run.channels_last else out.contiguous()
 
     @torch.no_grad()

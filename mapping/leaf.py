@@ -103,8 +103,10 @@ class Leaf(Config, Handler):
 
     @abstractmethod
     def assemble(self, y: torch.Tensor) -> torch.Tensor:
-        """What the layer gives, (samples, out_features, *space), from the readings (samples, depth, height, width,
-        groups x outputs) at all positions of the patches."""
+        """What the layer gives, (samples, out_features, *space), from the readings (samples, *space, groups x outputs).
+
+        Positions of the patches lie along the last `dims` of depth, height and width.
+        """
 
     def digital(self, x: torch.Tensor, matrices: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """What the layer gives for inputs without tiles, of matrices (groups, rows, outputs) and bias (out_features,).
@@ -114,6 +116,7 @@ class Leaf(Config, Handler):
         arranged, groups = self.arrange(x), len(matrices)
         parts = arranged.chunk(groups, dim=-1)
         y = torch.cat([_patches(p, self.patches) @ m for p, m in zip(parts, matrices, strict=True)], dim=-1)
+        y = y.reshape(len(y), *y.shape[4 - self.dims :])
         y = self.assemble(y if bias is None else y + bias)
         return y.reshape(*x.shape[: x.ndim - 1 - self.dims], *y.shape[1:])
 

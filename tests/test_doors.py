@@ -47,7 +47,7 @@ def test_strict_is_remembered_at_other_times_and_by_copies(tmp_path):
     chip = mho.map(small_cnn(), pcm, calibrate=x, strict=True)
     chip.at(3600.0)
     chip.save(tmp_path / "chip")
-    for twin in (chip, chip.replica(1), chip.at(10.0), mho.load(tmp_path / "chip")):
+    for twin in (chip, chip.copy(1), chip.at(10.0), mho.load(tmp_path / "chip")):
         with pytest.raises(
             MappingError, match=r"layer '0': time_s = 1e\+09 s is outside the data .*strict=True"
         ) as caught:

@@ -241,7 +241,7 @@ def test_layers_kept_elsewhere_are_on_tiles_there_too(how, checked):
     read = {call.layer for call in chip.trace if not call.digital}
     assert read >= {"head", "r.l0.gates" if how == "recurrent" else "l"}
     assert torch.allclose(chip.read(x, read=0, noisy=False), net(x), atol=1e-5)
-    other = chip.replica(1)
+    other = chip.copy(1)
     assert torch.equal(other.read(x, read=0, noisy=False), chip.read(x, read=0, noisy=False))
     assert other.calls == 0
     assert torch.equal(torch.cat([chip.read(x[:3], read=0), chip.read(x[3:], read=0, first_sample=3)]), y)
@@ -255,7 +255,7 @@ def test_layers_kept_where_nothing_replaces_them_are_refused(how, checked):
     x = torch.rand(8, 4)
     net, name = Kept(how).eval(), "r" if how == "recurrent closure" else "l"
     with pytest.raises(MappingError, match=f"layer '{name}': the model computes with its weights past its") as caught:
-        mho.map(net, NOISY, check=x if checked else False).replica(1)(x)
+        mho.map(net, NOISY, check=x if checked else False).copy(1)(x)
     assert "\n" not in str(caught.value)
     kept = mho.map(net, NOISY, check=x, exclude=[name])
     assert torch.allclose(kept.read(x, read=0, noisy=False), net(x), atol=1e-5)
