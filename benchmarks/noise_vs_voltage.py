@@ -25,7 +25,7 @@ import mho
 from mho.commands.progress import shown
 from mho.crossbar.patches import gather
 from mho.devices.budget import Converter, budget
-from mho.mapping.inference import Inference
+from mho.mapping.inference import Survey
 from mho.mapping.voting.intervals import of_chips
 from mho.records import record, write_json
 from mho.tables import write_table
@@ -61,7 +61,7 @@ def columns_of(chip: mho.Chip, layer: str, images: torch.Tensor) -> Columns:
 
     A pair is a column of twice the cells: those of the second bit line have the negative input.
     """
-    survey = Inference(surveying=True, inputs={layer: []})
+    survey = Survey({layer: []})
     chip.run((images,), survey)
     tiles = chip.layers[layer].tiles
     design, reader = tiles.design, tiles.reader

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .batches import Batch
 from .errors import MappingError
-from .inference import Inference
+from .inference import Inference, Survey
 from .layers import TileLayer
 from .mapped import MappedNetwork
 from .modules import copied, intercept
@@ -188,7 +188,7 @@ class _Trial:
 def _digital_pass(chip: MappedNetwork, names: list[str], batch: Batch) -> tuple[Pass, _Trial]:
     """A pass of a copy of the chip, so that it leaves no trace there."""
     batch = batch.apart()
-    trial = _Trial(chip.trial(), Inference(surveying=True))
+    trial = _Trial(chip.trial(), Survey())
     for layer in trial.chip.layers.values():
         intercept(trial.chip.model, layer, partial(trial.counted, layer))
     seen = [*dict.fromkeys([*names, *chip.layers])]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from ..crossbar.backend import Backend
-from ..crossbar.converters import Drive
 from ..crossbar.extrapolation import extrapolations
 from ..crossbar.hardware import Hardware
 from ..crossbar.programmed import Programmed
@@ -24,13 +22,14 @@ from .counting import Counter
 from .cover import Cover
 from .errors import MappingError
 from .graph import asks_for_no_view
-from .inference import Inference, OneByOne, Session, Unrecorded
+from .inference import Inference, OneByOne, Read, Unrecorded
 from .layers import TileLayer
 from .mapped import Digital
 from .passes import as_tree
-from .recurrent import equalize, stepped
 from .report import Report
 from .samples import locate
+from .session import Session
+from .steps import stepped
 from .store import save
 from .trace import Call, Recorder
 
@@ -137,7 +136,7 @@ class Chip(nn.Module):
             raise ValueError(f"reads must be a whole number of at least 1, got {reads!r}")
         if not (isinstance(first_sample, int) and 0 <= first_sample < 2**63):
             raise ValueError(f"first_sample must be a whole number from 0 to 2^63 - 1, got {first_sample!r}")
-        run = Inference(read=read, reads=reads, first_sample=first_sample, noisy=noisy)
+        run = Read(read, reads, first_sample=first_sample, noisy=noisy)
         return self.run(inputs, run, dict(named or {}))
 
     def train(self, mode: bool = True) -> Chip:
@@ -157,72 +156,6 @@ class Chip(nn.Module):
             return super().load_state_dict(state_dict, strict, assign)
         except RuntimeError as error:
             raise MappingError(" ".join(str(error).split())) from error
-
-    def prepare(self, batches: Sequence[Batch]) -> dict[str, str]:
-        """Set the ranges that hardware leaves to calibration from batches of inputs, and program all layers.
-
-        Returns:
-            The layers that no range could be set for, and so are not programmed, with the reason.
-
-        Raises:
-            MappingError: inputs are needed and missing, or do not fit the model.
-        """
-        if batches:
-            try:
-                return self._calibrate(batches)
-            except MappingError:
-                raise
-            except Exception as error:  # a model may fail in any way on inputs that are not its own
-                reason = " ".join(str(error).split())[:300]
-                raise MappingError(
-                    f"calibrate: inputs of shape {batches[0].shape} do not go through the model "
-                    f"({type(error).__name__}: {reason})"
-                ) from error
-        for name, layer in self.layers.items():
-            dac, adc = layer.hardware.dac, layer.hardware.adc
-            if "calibrated" in (dac.range, adc.full_scale):
-                field = "dac.range" if dac.range == "calibrated" else "adc.full_scale"
-                raise MappingError(
-                    f"layer {name!r}: {field} is 'calibrated': pass calibrate=, a batch of real inputs, "
-                    f"or set {field} to a number"
-                )
-            layer.program(Drive.of(dac, None if dac.range is None else float(dac.range), signed=True))
-        return {}
-
-    def _calibrate(self, batches: Sequence[Batch]) -> dict[str, str]:
-        """Layer after layer; a layer that is called several times needs the inputs of all its calls beforehand.
-
-        So does each layer where there are several batches.
-        """
-        several = stepped(self.model) if len(batches) == 1 else set(self.layers)
-        while True:
-            survey: dict[str, list[Any]] = {name: [] for name in several}
-            for batch in batches if several else ():
-                self.rehearse(batch, Inference(surveying=True, inputs=survey))
-            inputs = {name: arrays for name, arrays in survey.items() if any(x.any() for x in arrays)}
-            equalize(self.model, inputs)
-            run = Inference(calibrating=True, inputs=inputs)
-            self.rehearse(batches[0], run)
-            for name in inputs.keys() - run.calls.keys():  # only later batches reach it
-                self.layers[name].calibrate(inputs[name])
-            idle = {name for name, layer in self.layers.items() if layer.programmed is None}
-            reached = run.calls.keys() | {name for name, arrays in survey.items() if arrays}
-            more = ((idle & reached) | {name for name, calls in run.calls.items() if calls > 1}) - several
-            if not more:
-                zero, never = "its calibration inputs are all zero", "the calibration inputs never reach it"
-                return {name: zero if name in reached else never for name in self.layers if name in idle}
-            several |= more
-
-    def rehearse(self, batch: Batch, run: Inference) -> None:
-        """A pass of a copy that has the same matrices: it changes neither the inputs nor what the model keeps.
-
-        Only the trace is kept.
-        """
-        trial, batch = self.trial(), batch.apart()
-        trial.run(batch.args, run, batch.kwargs)
-        for name, layer in trial.layers.items():
-            self.layers[name].programmed = layer.programmed
-        self.session.trace, self.session.shapes = trial.session.trace, trial.session.shapes
 
     def copy(self, index: int) -> Chip:
         """Another chip with the same design and calibration, programmed anew: its frozen errors and its noise differ.
@@ -290,7 +223,7 @@ class Chip(nn.Module):
         save(self, path)
 
     def run(self, inputs: tuple[Any, ...], run: Inference, named: dict[str, Any] | None = None) -> Any:
-        """What the model returns for these inputs in an inference.
+        """What the model returns for these inputs in a pass.
 
         Raises:
             TypeError: inputs without a tensor.
@@ -307,53 +240,67 @@ class Chip(nn.Module):
                 "chip.model was put into training mode; a chip is an inference device: eval() again", stacklevel=2
             )
             self.model.eval()
-        if not (self.session.located or run.surveying or run.calibrating):
+        if isinstance(run, Read) and not self.session.located:
             with self.session.lock:
                 locate(self, inputs, named or {})
         batch = batch_at(self.model, given, self.session.batch[0]) if self.session.batch and len(tensors) > 1 else None
         run.samples = max(1, samples_in(tensors) if batch is None else len(batch))
         run.channels_last = self.channels_last
-        if run.reads > 1 and self.session.one_by_one:
+        if not (isinstance(run, Read) and run.reads > 1):
+            return self._pass(given, run, tensors)
+        if self.session.one_by_one:
             return self._one_by_one(inputs, run, named)
-        if run.reads > 1:
-            given = self._repeated(given, run)
-        shapes = tuple((len(x) == run.samples, x.shape[1:]) if x.ndim else () for x in tensors)
         try:
-            with torch.no_grad():
-                if self.session.trace and self.session.shapes == shapes:
-                    with contextlib.suppress(Unrecorded):
-                        return self.session.within(run, lambda: self.model(*given[0], **given[1]))
-                    run.calls.clear()
-                recorder = Recorder(given, run.samples * run.reads, self.session.replaced)
-                with self.session.lock, recorder as run.recorder:
-                    result = self.session.within(run, lambda: self.model(*given[0], **given[1]))
-                none = all(c.digital for c in run.recorder.calls) and not (run.surveying or run.calibrating)
-                past = "".join(
-                    f"layer {x!r}: the model computes with its weights past its tiles" for x in recorder.past[:1]
-                )
-                if past and not none:
-                    raise MappingError(
-                        f"{past}, as where a function or an object keeps the torch layer; exclude the layer"
-                    )
-                self.session.trace, self.session.shapes = run.recorder.calls, shapes
-                if len(tensors) > 1 and not self.session.batch and run.reads == 1:
-                    where = batch_by_output(self.model, given, as_tree(result))
-                    self.session.batch.extend([] if where is None else [where])
-                    batch = None if where is None else batch_at(self.model, given, where)
-                    if batch is not None and len(batch) != run.samples:  # once more, with the samples that it has
-                        self.session.shapes = None
-                        if not (run.surveying or run.calibrating):
-                            return self.run(inputs, replace(run, recorder=None, calls={}), named)
-                if none:
-                    said = "this inference read no layer on tiles: all that the model called is digital"
-                    warnings.warn(f"{said}; {past}" if past else said, stacklevel=2)
-                return result
+            return self._pass(self._repeated(given, run), run, tensors)
         except OneByOne:
             self.session.one_by_one = True
             return self._one_by_one(inputs, run, named)
 
+    def _pass(self, given: Any, run: Inference, tensors: list[torch.Tensor]) -> Any:
+        """What the model returns for inputs (positional, by name) in a pass, recorded where it is of a new kind.
+
+        `tensors` are those of one read.
+        """
+        shapes = tuple((len(x) == run.samples, x.shape[1:]) if x.ndim else () for x in tensors)
+        with torch.no_grad():
+            if self.session.trace and self.session.shapes == shapes:
+                with contextlib.suppress(Unrecorded):
+                    return self.session.within(run, lambda: self.model(*given[0], **given[1]))
+                run.calls.clear()
+            reads = run.reads if isinstance(run, Read) else 1
+            recorder = Recorder(given, run.samples * reads, self.session.replaced)
+            with self.session.lock, recorder as run.recorder:
+                result = self.session.within(run, lambda: self.model(*given[0], **given[1]))
+            none_read = self._check_recorded(recorder, run)
+            self.session.trace, self.session.shapes = recorder.calls, shapes
+            if len(tensors) > 1 and not self.session.batch and reads == 1:
+                where = batch_by_output(self.model, given, as_tree(result))
+                self.session.batch.extend([] if where is None else [where])
+                batch = None if where is None else batch_at(self.model, given, where)
+                if batch is not None and len(batch) != run.samples:  # once more, with the samples that it has
+                    self.session.shapes = None
+                    if isinstance(run, Read):
+                        return self.run(given[0], run.again(), given[1])
+            if none_read:
+                warnings.warn(none_read, stacklevel=3)
+            return result
+
     @staticmethod
-    def _repeated(given: Any, run: Inference) -> Any:
+    def _check_recorded(recorder: Recorder, run: Inference) -> str | None:
+        """What there is to warn of after a pass was recorded.
+
+        Raises:
+            MappingError: the model computed with weights of layers past their tiles.
+        """
+        none = isinstance(run, Read) and all(call.digital for call in recorder.calls)
+        past = "".join(f"layer {x!r}: the model computes with its weights past its tiles" for x in recorder.past[:1])
+        if past and not none:
+            raise MappingError(f"{past}, as where a function or an object keeps the torch layer; exclude the layer")
+        said = "this inference read no layer on tiles: all that the model called is digital"
+        return (f"{said}; {past}" if past else said) if none else None
+
+    @staticmethod
+    def _repeated(given: Any, run: Read) -> Any:
         """Inputs with their samples repeated for each read; the first of them is `run.repeated`."""
 
         def repeated(x: torch.Tensor) -> torch.Tensor:
@@ -366,11 +313,11 @@ class Chip(nn.Module):
         with torch.inference_mode(False):  # so that writing to them is noticed
             return tree_map_only(torch.Tensor, repeated, given)
 
-    def _one_by_one(self, inputs: tuple[Any, ...], run: Inference, named: dict[str, Any] | None) -> Any:
+    def _one_by_one(self, inputs: tuple[Any, ...], run: Read, named: dict[str, Any] | None) -> Any:
         """The reads of an inference made one after another, and put together along the first dimension."""
-        each = replace(run, reads=1, repeated=None, recorder=None)
         found = []
         for v in range(run.reads):
             batch = Batch(inputs, named or {}).apart()
-            found.append(self.run(batch.args, replace(each, read=run.read + v, calls={}), batch.kwargs))
+            each = run.again(number=run.number + v, reads=1, repeated=None)
+            found.append(self.run(batch.args, each, batch.kwargs))
         return tree_map(lambda *parts: torch.cat(parts) if isinstance(parts[0], torch.Tensor) else parts[0], *found)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -18,11 +19,13 @@ from .check import SAMPLES, Check, compare, reference
 from .chip import Chip, refuse_extrapolations
 from .cover import OFF, UNCHECKED, Cover
 from .errors import MappingError
-from .faithful import MAPPED, check_model
+from .faithful import check_model
 from .fold import BATCH_NORMS
-from .inference import Inference
+from .inference import Survey
+from .kinds import handled_types, load_handlers
 from .modules import copied
 from .passes import Pass
+from .prepare import prepare, rehearse
 from .selection import Selection
 
 
@@ -41,9 +44,9 @@ def map(
 ) -> Chip:
     """Map a trained model onto the tiles of one chip.
 
-    Linear, convolution and recurrent layers go onto tiles, with the batch norm that follows folded in; everything else
-    stays digital and is listed, with the reason, in `Chip.report`. The caller's model is not touched. A layer with
-    several parents is one layer.
+    Linear, convolution and recurrent layers, and those of kinds that others have registered, go onto tiles, with the
+    batch norm that follows folded in; everything else stays digital and is listed, with the reason, in `Chip.report`.
+    The caller's model is not touched. A layer with several parents is one layer.
 
     Args:
         model: any torch model; it is mapped as in evaluation mode.
@@ -57,13 +60,11 @@ def map(
             for float32) count as rounding. False leaves it out, and so does a call without inputs; the report says so.
         seed: which chip. The same seed gives the same programmed conductances and the same noise in each read.
         exclude: names, or patterns of shell wildcards, of layers that stay digital.
-        wire_compensation: what is done about the loss in wires with resistance. `gain`: the readings of each column of
-            a tile are multiplied by a number, measured on each chip. `program`: cells are programmed to conductances
-            that are right once the wires have taken their part.
+        wire_compensation: of the loss in wires with resistance. `gain`: readings of each column of a tile are times a
+            number measured on each chip. `program`: conductances are those that are right once wires took their part.
         strict: layers whose weights are all zero, and layers that the calibration inputs never reach or reach with
             zeros alone, are errors, and otherwise they stay digital. So are settings of the hardware outside the data
-            behind its models, of which there is otherwise a `devices.data.ExtrapolationWarning` and a line in the
-            report.
+            behind its models, which otherwise get an `ExtrapolationWarning` and a line in the report.
         progress: told how many of the tiles with resistive wires are solved, and how many there are.
         backend: what computes the tiles, by name (`numba`, `numpy`, or one that was added) or itself: see
             docs/kernels.md. Copies of the chip and the chip at other times keep it.
@@ -74,75 +75,137 @@ def map(
             unfit calibration inputs, or a mapped network that is not the caller's; the message names the layer.
     """
     check_model(model)
+    _check_options(hardware, wire_compensation)
     computes = backend_of(backend)
-    if not isinstance(hardware, Hardware):
-        raise MappingError(f"hardware must be a mho.Hardware (see Hardware.preset), got {type(hardware).__name__}")
+    load_handlers()
     batches = [] if calibrate is None else batches_of(calibrate, model, "calibrate")
-    asked = check is None or isinstance(check, bool)
-    tried = batches if asked else batches_of(check, model, "check")
     caller, model = model, copied(model)
-    samples = tried[0].first(SAMPLES) if tried and check is not False else None
-    before, fault = _first_pass(model, samples)
-    if fault is not None and samples is not tried[0]:  # a model may take a fixed number of samples
-        before, fault = _first_pass(model, samples := tried[0])
-    selection = Selection(model, hardware, [exclude] if isinstance(exclude, str) else list(exclude), strict, seed)
-    selection.place(before.taken if before else frozenset())
-    if strict:
-        refuse_extrapolations({name: layer.hardware for name, layer in selection.mapped.items()})
-    chip = Chip(selection.model, hardware, selection.mapped, (), seed)
-    chip.strict = strict
+    trial = _Trial.of(model, batches, check)
+    selection = Selection(model, hardware, exclude, strict, seed)
+    selection.fold(trial.taken)
+    selection.expand()
+    selection.place()
     for layer in selection.mapped.values():
         layer.backend = computes
-    chip.session.replaced.update(selection.replaced(caller))
-    wired = [layer for layer in selection.mapped.values() if not layer.hardware.wires.ideal]
-    if wire_compensation not in (None, "gain", "program"):
-        raise MappingError(f"wire_compensation must be 'gain', 'program' or None, got {wire_compensation!r}")
-    if wire_compensation and not wired:
-        raise MappingError(
-            f"wire_compensation is {wire_compensation!r}, and no layer has wires with resistance: see hardware.wires"
-        )
-    solved = itertools.count(1)
-    tiles = sum(layer.placement.tiles for layer in wired) * (2 if wire_compensation == "program" else 1)
-    for layer in wired:
-        layer.wire_compensation = wire_compensation
-        layer.tell = None if progress is None else lambda: progress(next(solved), tiles)
-    outcome: Check | str = OFF if check is False else UNCHECKED
-    if samples is not None:
-        said = "calibrate" if asked else "check"
-        outcome = _second_pass(chip, selection.watched(), samples, before, fault, said)
-    idle = chip.prepare(batches)
+    chip = _build(selection, caller)
+    with _wires(selection, wire_compensation, progress):
+        outcome = trial.compare(chip, selection.watched())
+        idle = prepare(chip, batches)
     if idle:
-        selection.restore(chip, idle)
-        chip.session.replaced.clear()
-        chip.session.replaced.update(selection.replaced(caller))
-        chip.trace = []
-        chip.rehearse(batches[0], Inference(surveying=True))  # the trace without them
-    for layer in wired:
-        layer.tell = None
+        _restore(selection, chip, caller, idle, batches[0])
     chip.digital = selection.digital(chip.model)
     chip.cover = Cover.of(chip, selection.parameters, selection.held(), outcome)
     return chip
 
 
-def _first_pass(model: nn.Module, samples: Batch | None) -> tuple[Pass | None, Exception | None]:
+def _check_options(hardware: Hardware, wire_compensation: WireCompensation | None) -> None:
+    if not isinstance(hardware, Hardware):
+        raise MappingError(f"hardware must be a mho.Hardware (see Hardware.preset), got {type(hardware).__name__}")
+    if wire_compensation not in (None, "gain", "program"):
+        raise MappingError(f"wire_compensation must be 'gain', 'program' or None, got {wire_compensation!r}")
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """The caller's network on the first samples, or what became of it, with which the mapped one is compared.
+
+    Attributes:
+        samples: None where there are none, and nothing is compared for the reason `said`.
+        before: the pass of the caller's network; None where it failed with the `fault`.
+        said: the argument that the samples come from.
+    """
+
+    samples: Batch | None
+    before: Pass | None
+    fault: Exception | None
+    said: str
+
+    @classmethod
+    def of(cls, model: nn.Module, batches: list[Batch], check: Any) -> _Trial:
+        """Of a model, which is left as it is, on the samples that `mho.map` was given."""
+        if check is False:
+            return cls(None, None, None, OFF)
+        asked = check is None or isinstance(check, bool)
+        tried = batches if asked else batches_of(check, model, "check")
+        if not tried:
+            return cls(None, None, None, UNCHECKED)
+        samples = tried[0].first(SAMPLES)
+        before, fault = _pass(model, samples)
+        if fault is not None and samples is not tried[0]:  # a model may take a fixed number of samples
+            before, fault = _pass(model, samples := tried[0])
+        return cls(samples, before, fault, "calibrate" if asked else "check")
+
+    @property
+    def taken(self) -> frozenset[str]:
+        """Layers whose weights the caller's network uses past their forward."""
+        return self.before.taken if self.before else frozenset()
+
+    def compare(self, chip: Chip, names: list[str]) -> Check | str:
+        """What the comparison with a mapped network shows, which gives the same at these names; or why there is none.
+
+        Raises:
+            MappingError: it is another network, or the caller's failed on the samples.
+        """
+        if self.samples is None:
+            return self.said
+        if self.before is not None:
+            return compare(chip, self.before, names, self.samples)
+        with contextlib.suppress(RuntimeError, TypeError, IndexError, AttributeError, KeyError, AssertionError):
+            rehearse(chip, self.samples, Survey())  # whose layers say what they take
+        reason = " ".join(str(self.fault).split())[:300]
+        raise MappingError(
+            f"{self.said}: inputs of shape {self.samples.shape} do not go through the model "
+            f"({type(self.fault).__name__}: {reason})"
+        ) from self.fault
+
+
+def _pass(model: nn.Module, samples: Batch) -> tuple[Pass | None, Exception | None]:
     """The caller's network on some samples, or what became of it."""
-    if samples is None:
-        return None, None
-    names = [name for name, module in model.named_modules() if isinstance(module, (*MAPPED, *BATCH_NORMS))]
+    kinds = (*handled_types(), *BATCH_NORMS)
     try:
-        return reference(model, names, samples), None
+        return reference(model, [name for name, m in model.named_modules() if isinstance(m, kinds)], samples), None
     except Exception as error:  # a model may fail in any way on inputs that are not its own
         return None, error
 
 
-def _second_pass(
-    chip: Chip, names: list[str], samples: Batch, before: Pass | None, fault: Exception | None, said: str
-) -> Check:
-    if before is not None:
-        return compare(chip, before, names, samples)
-    with contextlib.suppress(RuntimeError, TypeError, IndexError, AttributeError, KeyError, AssertionError):
-        chip.rehearse(samples, Inference(surveying=True))  # whose layers say what they take
-    reason = " ".join(str(fault).split())[:300]
-    raise MappingError(
-        f"{said}: inputs of shape {samples.shape} do not go through the model ({type(fault).__name__}: {reason})"
-    ) from fault
+def _build(selection: Selection, caller: nn.Module) -> Chip:
+    """The chip of the layers that were placed, not yet programmed."""
+    if selection.strict:
+        refuse_extrapolations({name: layer.hardware for name, layer in selection.mapped.items()})
+    chip = Chip(selection.model, selection.hardware, selection.mapped, (), selection.seed)
+    chip.strict = selection.strict
+    chip.session.replaced.update(selection.replaced(caller))
+    return chip
+
+
+@contextlib.contextmanager
+def _wires(
+    selection: Selection, compensation: WireCompensation | None, progress: Callable[[int, int], None] | None
+) -> Iterator[None]:
+    """Layers with resistive wires compensate them, and tell of their progress meanwhile.
+
+    Raises:
+        MappingError: there is nothing to compensate.
+    """
+    wired = [layer for layer in selection.mapped.values() if not layer.hardware.wires.ideal]
+    if compensation and not wired:
+        raise MappingError(
+            f"wire_compensation is {compensation!r}, and no layer has wires with resistance: see hardware.wires"
+        )
+    solved = itertools.count(1)
+    tiles = sum(layer.placement.tiles for layer in wired) * (2 if compensation == "program" else 1)
+    for layer in wired:
+        layer.wire_compensation = compensation
+        layer.tell = None if progress is None else lambda: progress(next(solved), tiles)
+    yield
+    for layer in wired:
+        layer.tell = None
+
+
+def _restore(selection: Selection, chip: Chip, caller: nn.Module, idle: dict[str, str], batch: Batch) -> None:
+    """Take idle layers off the tiles again, and record the chip without them."""
+    selection.restore(chip, idle)
+    chip.session.replaced.clear()
+    chip.session.replaced.update(selection.replaced(caller))
+    chip.trace = []
+    rehearse(chip, batch, Survey())

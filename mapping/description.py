@@ -6,8 +6,6 @@ Texts of older formats are first made such ones (`mapping.migration`).
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from math import prod
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -20,51 +18,20 @@ from ..crossbar.kept import MOST, Slot, arrays_of, check, kind_of, names_of, res
 from ..crossbar.ranges import Ranges
 from .errors import CheckpointError, MappingError
 from .layers import TileLayer
+from .leaf import LEAVES, Matrices
 from .order import SampleAxis
-from .spec import LayerSpec, Matrices
 
 FORMAT = 4
-MOST_PADDED = 2**26  # values that padding may make of a single pixel
 Array = np.ndarray[Any, Any]
 
 Text = Annotated[str, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=0, le=2**53)]
 Size = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
-Sizes = tuple[Size, Size, Size]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SavedSpec(_Part):
-    """A `LayerSpec`."""
-
-    dims: Annotated[int, Field(strict=True, ge=0, le=3)]
-    in_features: Size
-    out_features: Size
-    groups: Size
-    kernel: Sizes
-    stride: Sizes
-    dilation: Sizes
-    padding: tuple[Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)], ...]
-    padding_mode: Literal["constant", "reflect", "replicate", "circular"]
-    dtype: Literal["float16", "bfloat16", "float32", "float64"]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> SavedSpec:
-        if self.in_features % self.groups or self.out_features % self.groups:
-            raise ValueError(f"groups = {self.groups} must divide {self.in_features} and {self.out_features}")
-        unused = {v for triple in (self.kernel, self.stride, self.dilation) for v in triple[: 3 - self.dims]}
-        if unused - {1}:
-            raise ValueError(f"kernel, stride and dilation must be 1 beyond the {self.dims} dimensions")
-        if len(self.padding) not in (0, 2 * self.dims):
-            raise ValueError(f"padding must be {2 * self.dims} numbers or none, got {len(self.padding)}")
-        pairs = zip(self.padding[::2], self.padding[1::2], strict=True)
-        if self.padding and self.in_features * prod(1 + a + b for a, b in pairs) > MOST_PADDED:
-            raise ValueError(f"padding = {list(self.padding)} makes more than {MOST_PADDED} values of one pixel")
-        return self
 
 
 class SavedDrive(_Part):
@@ -89,8 +56,8 @@ class SavedCells(_Part):
 class SavedLayer(_Part):
     """A layer on tiles. Its `kind` says what the fields of `spec` mean."""
 
-    kind: Literal["linear", "convolution"]
-    spec: SavedSpec
+    kind: Text
+    spec: dict[Text, Any]
     aliases: Annotated[list[Text], Field(min_length=1)]
     drive: SavedDrive
     wire_compensation: Literal["gain", "program"] | None
@@ -100,14 +67,8 @@ class SavedLayer(_Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> SavedLayer:
-        if self.kind != layer_kind(self.spec.dims):
-            raise ValueError(f"kind = {self.kind!r}, and its spec has {self.spec.dims} dimensions")
+        LEAVES[self.kind].build(self.spec)
         return self
-
-
-def layer_kind(dims: int) -> str:
-    """What a layer whose inputs have so many dimensions in space is called."""
-    return "convolution" if dims else "linear"
 
 
 class SavedCall(_Part):
@@ -172,8 +133,8 @@ def describe_layer(layer: TileLayer) -> dict[str, Any]:
     except ValueError as error:
         raise MappingError(f"chip cannot be saved: layer {layer.name!r}: {error}") from error
     return {
-        "kind": layer_kind(layer.spec.dims),
-        "spec": asdict(layer.spec),
+        "kind": layer.spec.kind,
+        "spec": layer.spec.describe(),
         "aliases": layer.aliases,
         "drive": {"limit": float(design.drive.limit), "signed": design.drive.signed},
         "wire_compensation": design.wire_compensation,
@@ -219,27 +180,27 @@ def build_layer(
 def _build(
     name: str, saved: SavedLayer, arrays: dict[str, Array], hardware: Hardware, seed: int, copy_index: int
 ) -> TileLayer:
-    spec = LayerSpec(**saved.spec.model_dump())
-    rows, columns = prod(spec.kernel) * spec.in_features // spec.groups, spec.out_features // spec.groups
-    if arrays["weights"].shape != (spec.groups, rows, columns):
-        raise ValueError(f"weights of shape {arrays['weights'].shape} are not those of {spec}")
+    spec = LEAVES[saved.kind].build(saved.spec)
+    shape = spec.matrix_shape
+    if arrays["weights"].shape != shape:
+        raise ValueError(f"weights of shape {arrays['weights'].shape} are not those of {spec!r}")
     layer = TileLayer(name, spec, Matrices(arrays["weights"], arrays.get("bias")), hardware, seed, copy_index)
     layer.wire_compensation = saved.wire_compensation
     if saved.wire_compensation and hardware.wires.ideal:
         raise ValueError(f"wire_compensation = {saved.wire_compensation!r}, and its wires have no resistance")
     slices = hardware.tile.slices if hardware.adc.bits is not None else 0
     slots = {
-        "weights": Slot((spec.groups, rows, columns), np.float32, -MOST),
-        "bias": Slot((spec.groups, columns), np.float32, -MOST),
+        "weights": Slot(shape, np.float32, -MOST),
+        "bias": Slot((shape[0], shape[2]), np.float32, -MOST),
         "full_scale": Slot((slices,), np.float64, float(np.finfo(np.float32).tiny)),
-        "moments": Slot((2, spec.groups, layer.placement.rows), np.float64, -MOST),
+        "moments": Slot((2, shape[0], layer.placement.rows), np.float64, -MOST),
     }
     for key in ("weights", "full_scale", *(key for key in ("bias", "moments") if key in arrays)):
         check(key, arrays[key], slots[key])
     kind = saved.cells.kind
     design = Design(layer.matrix, _drive(saved.drive, hardware), arrays.get("moments"), saved.wire_compensation)
-    groups: list[Any] = [{key: arrays[f"{g}.{key}"] for key in names_of(design, kind)} for g in range(spec.groups)]
-    surplus = set(arrays) - set(slots) - {f"{g}.{key}" for g in range(spec.groups) for key in names_of(design, kind)}
+    groups: list[Any] = [{key: arrays[f"{g}.{key}"] for key in names_of(design, kind)} for g in range(shape[0])]
+    surplus = set(arrays) - set(slots) - {f"{g}.{key}" for g in range(shape[0]) for key in names_of(design, kind)}
     if surplus:
         raise ValueError(f"it has no {', '.join(sorted(surplus))}")
     ranges = Ranges(arrays["full_scale"], array_energy_j=saved.ranges.array_energy_j)

@@ -10,28 +10,21 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from .errors import MappingError
+from .handler import Handler
 from .hooks import overridden, settled
+from .kinds import handler_of, kind_of, leaf_of
 from .layers import TileLayer
-from .spec import HANDLERS
 
-RECURRENT = (nn.LSTM, nn.GRU, nn.RNN)
-CELLS = (nn.LSTMCell, nn.GRUCell, nn.RNNCell)
-MAPPED = (*HANDLERS, *RECURRENT, *CELLS)
 TAKEN = ("name", "aliases", "spec", "session", "samples_along", "matrix")  # attributes of a TileLayer
 
 
-def kind_of(module: nn.Module) -> type[nn.Module]:
-    """The type of a module, without what torch's parametrisations make of it."""
-    return parametrize.type_before_parametrizations(module)
-
-
 def unfaithful(module: nn.Module) -> str | None:
-    """Why a module of a mapped type stays digital; None if its form on tiles does the same."""
-    kind = kind_of(module)
-    if why := _own_code(module, kind):
+    """Why a module that a handler takes stays digital; None if its form on tiles does the same."""
+    handler = handler_of(module)
+    assert handler is not None
+    if why := _own_code(module, handler):
         return why
     try:
         first, second = tensors_of(module), tensors_of(module)
@@ -46,52 +39,50 @@ def unfaithful(module: nn.Module) -> str | None:
             return f"its {name} is {value.dtype}, {value.layout}: tiles take dense floating-point numbers"
         if not torch.equal(value, second[name]) and not value.isnan().any():
             return f"its {name} is drawn anew at each use"
-    return _odd_geometry(module, first) if kind in HANDLERS else None
+    return _odd_geometry(module, first)
 
 
-def _own_code(module: nn.Module, kind: type[nn.Module]) -> str | None:
+def _own_code(module: nn.Module, handler: type[Handler]) -> str | None:
+    kind = kind_of(module)
     for name in overridden(module):
         return f"its {name} is overridden on the instance"
     for name in (*module._parameters, *module._buffers, *module._modules):
-        if not name.startswith(("weight", "bias")) and name != "parametrizations":
+        if not name.startswith(("weight", "bias")) and name not in ("parametrizations", *handler.holds):
             return f"it holds {name} of its own"
     for name in vars(module):
         if name in TAKEN or (hasattr(TileLayer, name) and not hasattr(kind, name)):
             return f"its attribute {name} has another meaning on tiles"
     code = getattr(kind.forward, "__globals__", {}).get("__name__")
-    if code != kind.__module__:
+    owner = next(base for base in kind.__mro__ if "forward" in vars(base))
+    if code != owner.__module__:
         return f"forward of {kind.__name__} was replaced by one of {code}"
     return None
 
 
 def tensors_of(module: nn.Module) -> dict[str, Any]:
-    """The weights and biases that the forward of a mapped module uses, by name."""
-    kind = kind_of(module)
+    """The weights and biases that the forward of a module that a handler takes uses, by name."""
+    handler = handler_of(module)
+    assert handler is not None
     with settled(module), torch.no_grad():
-        if kind in RECURRENT:  # as its forward takes them
-            module._update_flat_weights()  # type: ignore[operator]
-            found = dict(zip(module._flat_weights_names, module._flat_weights, strict=True))  # type: ignore[arg-type]
-        else:
-            cell = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            found = {name: getattr(module, name) for name in (cell if kind in CELLS else ("weight", "bias"))}
+        found = handler.tensors(module)
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _odd_geometry(module: nn.Module, tensors: dict[str, Any]) -> str | None:
-    """Attributes that do not say what the forward of a linear or convolution layer does."""
+    """Attributes that do not say what the forward of a leaf does."""
+    kind = leaf_of(module)
+    if kind is None:
+        return None
     try:
-        spec = HANDLERS[kind_of(module)](module)
+        leaf = kind.of(module)
+    except ValueError as error:
+        return " ".join(str(error).split())[:200]
     except Exception as error:  # attributes that were set to what the constructor never makes of them
         return f"its attributes are not those of its constructor ({' '.join(str(error).split())[:100]})"
-    kernel = spec.kernel[3 - spec.dims :]
-    shapes = {"weight": (spec.out_features, spec.in_features // spec.groups, *kernel), "bias": (spec.out_features,)}
+    shapes = {"weight": leaf.weight_shape, "bias": (leaf.out_features,)}
     for name, value in tensors.items():
         if tuple(value.shape) != shapes[name]:
             return f"its {name} has the shape {tuple(value.shape)}, its attributes say {shapes[name]}"
-    if spec.dims and module.padding_mode != "zeros":
-        used = tuple(module._reversed_padding_repeated_twice)  # type: ignore[arg-type]
-        if used != (spec.padding or (0,) * len(used)):
-            return f"it pads by {used}, its attributes say {spec.padding}"
     return None
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from .faithful import kind_of, tensors_of
+from .faithful import tensors_of
 from .hooks import hooked
+from .kinds import handler_of, kind_of, leaf_of
 from .modules import copied, intercept
-from .spec import HANDLERS
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -89,16 +89,25 @@ def _hooks_between(modules: dict[str, nn.Module], first: str, second: str) -> bo
 
 
 def _takes(layer: nn.Module, norm: nn.Module) -> bool:
-    return kind_of(layer) in HANDLERS and isinstance(norm, BATCH_NORMS) and _fits(norm, layer, True)
+    return _folds(layer) and isinstance(norm, BATCH_NORMS) and _fits(norm, layer, True)
+
+
+def _folds(layer: nn.Module) -> bool:
+    """Whether a layer is of a kind that batch norms fold into."""
+    leaf = leaf_of(layer)
+    return leaf is not None and leaf.folds
 
 
 def _fits(norm: nn.Module, layer: nn.Module, behind: bool) -> bool:
     """Whether the channels of a batch norm are those of the layer."""
-    dims = HANDLERS[kind_of(layer)](layer).dims
-    channels = (
-        (layer.out_channels if behind else layer.in_channels) if isinstance(layer, CONVOLUTIONS) else layer.out_features
-    )
-    return type(norm) is BATCH_NORMS[max(dims, 1) - 1] and norm.num_features == channels
+    kind = leaf_of(layer)
+    assert kind is not None
+    try:
+        leaf = kind.of(layer)
+    except Exception:  # attributes that were set to what the constructor never makes of them: it stays digital
+        return False
+    channels = leaf.out_features if behind else leaf.in_features
+    return type(norm) is BATCH_NORMS[max(leaf.dims, 1) - 1] and norm.num_features == channels
 
 
 def _shiftable(layer: nn.Module) -> bool:
@@ -112,7 +121,7 @@ def _shiftable(layer: nn.Module) -> bool:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return kind_of(m) in HANDLERS or super().is_leaf_module(m, module_qualified_name)
+        return handler_of(m) is not None or super().is_leaf_module(m, module_qualified_name)
 
 
 def _traced(model: nn.Module, modules: dict[str, nn.Module], folds: Folds) -> list[tuple[str, str]]:
@@ -123,7 +132,7 @@ def _traced(model: nn.Module, modules: dict[str, nn.Module], folds: Folds) -> li
     names = {id(module): name for name, module in twin.named_modules()}
     direct: set[str] = set()  # layers whose forward the model calls past their hooks, which watch over folds
     for module in list(twin.modules()):
-        if kind_of(module) in HANDLERS and "forward" not in vars(module):
+        if leaf_of(module) is not None and "forward" not in vars(module):
             intercept(twin, module, partial(_as_leaf, module, names[id(module)], direct))
     with torch.random.fork_rng(devices=[]):
         graph = _Tracer().trace(twin)
@@ -146,7 +155,7 @@ def _traced(model: nn.Module, modules: dict[str, nn.Module], folds: Folds) -> li
         ):
             pairs.append((first, name))
         elif isinstance(modules[name], BATCH_NORMS):
-            shared = first is not None and kind_of(modules[first]) in HANDLERS
+            shared = first is not None and _folds(modules[first])
             folds.reasons[name] = f"batch norm of {first}, which is used elsewhere too" if shared else FOLLOWS_NONE
     return pairs
 

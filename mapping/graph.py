@@ -13,7 +13,6 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -26,9 +25,9 @@ from .errors import CheckpointError
 from .guard import Marks, Unmarks
 from .hooks import hooks_of, overridden
 from .layers import TileLayer
+from .linear import Linear
 from .modules import copied, replaced
 from .recurrent import STEPS, Recurrent, Step
-from .spec import linear_spec
 
 Tree = dict[str, Any]
 RECURRENT: dict[str, type[nn.Module]] = {
@@ -230,8 +229,11 @@ def _with_tiles(module: nn.Module, name: str, layers: dict[str, nn.Module]) -> n
         if (full := f"{name}.{child}".lstrip(".")) in layers:
             tile, own = layers[full], module.get_submodule(child)
             assert isinstance(tile, TileLayer)
-            if not isinstance(own, nn.Linear) or replace(linear_spec(own), dtype=tile.spec.dtype) != tile.spec:
-                raise CheckpointError(f"its layer {full!r} is {tile.spec}, its model wants {own}")
+            if (
+                not isinstance(own, nn.Linear)
+                or Linear.of(own).model_copy(update={"dtype": tile.spec.dtype}) != tile.spec
+            ):
+                raise CheckpointError(f"its layer {full!r} is {tile.spec!r}, its model wants {own}")
             replaced(module, child, tile)
     return module
 

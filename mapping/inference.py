@@ -1,18 +1,22 @@
-"""What one pass through a chip shares among its layers, and which pass is under way in which thread."""
+"""Passes through a chip: a survey computes digitally, a calibration sets ranges, a read is an inference on tiles."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch.utils.weak import WeakTensorKeyDictionary
 
-from .trace import Call, Recorder
+from .leaf import Leaf
+from .order import FIRST, Order, SampleAxis, order_of
+from .session import Session
+from .trace import Recorder
+
+Array = np.ndarray[Any, Any]
 
 
 class OneByOne(Exception):
@@ -23,30 +27,119 @@ class Unrecorded(Exception):
     """A layer is called as in no pass that was recorded: how its rows come about is not known."""
 
 
-@dataclass
-class Inference:
-    """What one pass through a chip shares among its layers.
+class Arranged(NamedTuple):
+    """Inputs of a layer as its tiles take them.
 
-    A pass can be several reads, numbered from `read`: the layers then see their samples one read after the other, and
-    `repeated` is the tensor that holds the same samples for each read. With `channels_last` convolutions return the
-    memory layout that they compute in. A pass that is `surveying` computes digitally and keeps, in `inputs`, what goes
-    into the layers named there, over all their calls; one that is `calibrating` sets their ranges from that. One that
-    is `alone` is the read of a single layer. A `recorder` is told of the calls of layers.
+    Attributes:
+        values: (samples, depth, height, width, channels) float32.
+        leading: the leading dimensions, of which the samples here are all in one.
+        size: positions of the patches along depth, height and width.
+        shared: whether several reads have these same inputs.
     """
 
-    read: int = 0
+    values: Array
+    leading: tuple[int, ...]
+    size: tuple[int, int, int]
+    shared: bool = False
+
+
+class OnTiles(Protocol):
+    """What a pass asks of a layer on tiles: a `TileLayer` has it."""
+
+    name: str
+    spec: Leaf
+    session: Session
+    samples_along: SampleAxis | None
+    rows_are_samples: bool
+    programmed: Any
+
+    def arranged(self, x: torch.Tensor) -> Arranged: ...
+    def digital(self, x: torch.Tensor) -> torch.Tensor: ...
+    def calibrate(self, inputs: list[Array]) -> None: ...
+    def read(self, given: Arranged, order: Order, like: torch.Tensor, run: Read, call: int) -> torch.Tensor: ...
+
+
+@dataclass
+class Inference(ABC):
+    """One pass of a model through its layers, which ask it for their outputs.
+
+    Attributes:
+        samples: of the model's inputs.
+        channels_last: whether convolutions return the memory layout that they compute in.
+        recorder: is told of the calls of layers, in a pass that is recorded.
+        calls: of each layer so far.
+    """
+
+    samples: int = field(default=1, kw_only=True)
+    channels_last: bool = field(default=False, kw_only=True)
+    recorder: Recorder | None = field(default=None, kw_only=True)
+    calls: dict[str, int] = field(default_factory=dict, kw_only=True)
+
+    def output_of(self, layer: OnTiles, x: torch.Tensor) -> torch.Tensor:
+        """What a layer gives for its input x in this pass, one call of it."""
+        call = self.calls.get(layer.name, 0)
+        if self.recorder is None:
+            if self._is_new(layer, call):
+                raise Unrecorded
+            return self._called(layer, x, call)
+        judged = layer.session.judged
+        judged[layer.name] = max(judged.get(layer.name, 0), call + 1)
+        if self.recorder.rows.chosen(x):
+            layer.session.chosen.add(layer.name)
+        return self.recorder.read(layer.name, layer.spec, x, lambda: self._called(layer, x, call))
+
+    def _called(self, layer: OnTiles, x: torch.Tensor, call: int) -> torch.Tensor:
+        self.calls[layer.name] = call + 1
+        return self._output(layer, x, call)
+
+    def _is_new(self, layer: OnTiles, call: int) -> bool:
+        """Whether a call is none of those that have been recorded, where that matters."""
+        return False
+
+    @abstractmethod
+    def _output(self, layer: OnTiles, x: torch.Tensor, call: int) -> torch.Tensor:
+        """What a layer gives in its call of this number."""
+
+
+@dataclass
+class Survey(Inference):
+    """Computes digitally, and keeps in `inputs` what goes into the layers named there, over all their calls.
+
+    What it keeps is as in `mho.crossbar.reader.Reader.read`, one array for each call.
+    """
+
+    inputs: dict[str, list[Array]] = field(default_factory=dict)
+
+    def _output(self, layer: OnTiles, x: torch.Tensor, call: int) -> torch.Tensor:
+        given = layer.arranged(x)
+        if layer.name in self.inputs:
+            self.inputs[layer.name].append(given.values.copy())
+        return layer.digital(x)
+
+
+@dataclass
+class Read(Inference):
+    """The inference of a given number, or several at once: layers see their samples one read after the other.
+
+    Attributes:
+        number: of the (first) read.
+        reads: how many.
+        repeated: the tensor that holds the same samples for each read.
+        first_sample: place of the first sample in the whole data set.
+        noisy: False leaves out the noise of the read.
+        alone: whether it is the read of a single layer, called by itself.
+    """
+
+    number: int = 0
     reads: int = 1
     repeated: torch.Tensor | None = None
     first_sample: int = 0
-    samples: int = 1
-    surveying: bool = False
-    calibrating: bool = False
-    alone: bool = False
     noisy: bool = True
-    channels_last: bool = False
-    recorder: Recorder | None = None
-    inputs: dict[str, list[np.ndarray[Any, Any]]] = field(default_factory=dict)
-    calls: dict[str, int] = field(default_factory=dict)
+    alone: bool = False
+
+    def again(self, **changes: Any) -> Read:
+        """This read from its start, with changes."""
+        return replace(self, recorder=None, calls={}, **changes)
 
     def shares(self, x: torch.Tensor) -> bool:
         """Whether x is the repeated samples, perhaps in another shape, so that one read's inputs stand for all."""
@@ -60,78 +153,66 @@ class Inference:
             and (len(x), x.numel(), x.dtype) == (len(same), same.numel(), same.dtype)
         )
 
-    def unlike(self, layer: str, call: int, judged: Mapping[str, int]) -> bool:
-        """Whether this call of a layer is more than have been `judged`, in a pass where that matters."""
-        return call >= judged.get(layer, 0) and not (self.alone or self.surveying or self.calibrating)
+    def _is_new(self, layer: OnTiles, call: int) -> bool:
+        known = layer.rows_are_samples or self.alone
+        return not known and call >= layer.session.judged.get(layer.name, 0)
+
+    def _output(self, layer: OnTiles, x: torch.Tensor, call: int) -> torch.Tensor:
+        if self.shares(x):
+            given, samples = layer.arranged(x[: self.samples])._replace(shared=True), self.samples
+        else:
+            given, samples = layer.arranged(x), self.samples * self.reads
+        order = _order(layer, given, samples, chosen_too=self.alone)
+        if order is None:
+            self._warn(layer, given.leading, samples)
+            if self.reads > 1:
+                raise OneByOne
+            order = order_of(given.leading, FIRST, 0)
+        return layer.read(given, order, x, self, call)
+
+    def _warn(self, layer: OnTiles, leading: tuple[int, ...], samples: int) -> None:
+        """Warn of rows that belong to no single sample, where it shows; from now on reads are made one by one."""
+        chosen = layer.name in layer.session.chosen
+        elsewhere = leading and leading[0] != 1 and layer.samples_along is not None  # chunks of a batch, say
+        if self.alone or not (chosen or elsewhere):
+            return
+        layer.session.one_by_one = True
+        shape = f" has an input of shape {leading} before its features for {samples} samples: its rows"
+        how = ": the model chooses its rows by their values, so that they" if chosen else shape
+        said = f"{how} belong to no single sample, and its noise depends on the batch"
+        warnings.warn(f"layer {layer.name!r}{said}", stacklevel=2)
 
 
-_UNDER_WAY: ContextVar[tuple[tuple[Session, Inference], ...]] = ContextVar("under way", default=())
+@dataclass
+class Calibration(Inference):
+    """Sets the ranges of each layer at its first call, and reads it without noise.
 
-
-class Session:
-    """What a chip shares with its layers: how many inferences there have been, and what the last new kind of them did.
-
-    Attributes:
-        calls: inferences so far, those of single layers included.
-        trace: the calls of one inference; empty before the first.
-        shapes: of the inputs whose inference is the `trace`.
-        one_by_one: whether reads have to be made one after another.
-        located: whether it is known where the samples lie in the inputs of the layers.
-        judged: how many calls of each layer have been recorded in one pass.
-        chosen: layers that were given rows that the model chose by their values.
-        replaced: weights of the torch layers that tiles stand for, as long as something else keeps them, with the names
-            of these layers.
-        batch: where in inputs of several lengths the samples are (see `mho.mapping.batches`), if that is known.
-
-    All chips of a model share the last four.
+    `inputs` are those of layers that were surveyed, over all their calls; of others those of the first call count.
     """
 
-    def __init__(self) -> None:
-        self.calls = 0
-        self.trace: list[Call] = []
-        self.shapes: Any = None
-        self.one_by_one = False
-        self.located = False
-        self.judged: dict[str, int] = {}
-        self.chosen: set[str] = set()
-        self.batch: list[str] = []
-        self.replaced: Any = WeakTensorKeyDictionary()
-        self.lock = threading.RLock()
+    inputs: Mapping[str, list[Array]] = field(default_factory=dict)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key not in ("lock", "replaced")}
+    def _output(self, layer: OnTiles, x: torch.Tensor, call: int) -> torch.Tensor:
+        given, known = layer.arranged(x), self.inputs.get(layer.name)
+        if known is None and not (layer.programmed if call else given.values.any()):
+            return layer.digital(x)  # no range comes from zeros, as a state starts with; later calls may have others
+        if not call:
+            layer.calibrate(known or [given.values])
+        order = _order(layer, given, self.samples) or order_of(given.leading, FIRST, 0)
+        run = Read(noisy=False, samples=self.samples, channels_last=self.channels_last)
+        return layer.read(given, order, x, run, call)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update({"replaced": WeakTensorKeyDictionary(), **state, "lock": threading.RLock()})
 
-    def anew(self) -> Session:
-        """The session of another chip of the same model: its calls are counted from 0."""
-        other = Session()
-        other.__setstate__({**self.__getstate__(), "calls": 0, "replaced": self.replaced})
-        return other
+def _order(layer: OnTiles, given: Arranged, samples: int, *, chosen_too: bool = False) -> Order | None:
+    """How the rows of a layer's inputs belong to so many samples; None where they belong to none.
 
-    def next_read(self) -> int:
-        """The number of one more inference."""
-        with self.lock:
-            self.calls += 1
-            return self.calls - 1
-
-    @property
-    def inference(self) -> Inference | None:
-        """The inference of this chip that is under way in this thread; None outside of any."""
-        for session, run in reversed(_UNDER_WAY.get()):
-            if session is self:
-                return run
+    Rows that the model chose by their values belong to none, but in the read of a single layer (`chosen_too`).
+    """
+    leading, place = given.leading, layer.samples_along
+    if layer.rows_are_samples:
+        return order_of(leading, FIRST, len(given.values))
+    if layer.name in layer.session.chosen and not chosen_too:
         return None
-
-    def within(self, run: Inference, call: Callable[[], Any]) -> Any:
-        """What `call` returns while `run` is under way in this thread."""
-        token = _UNDER_WAY.set((*_UNDER_WAY.get(), (self, run)))
-        try:
-            return call()
-        finally:
-            _UNDER_WAY.reset(token)
-
-    def positions(self, layer: str) -> int | None:
-        """Matrix reads of a layer per sample in the inference of the trace; None before it."""
-        return sum(call.positions for call in self.trace if call.layer == layer) if self.trace else None
+    if leading and place is not None and len(leading) > place.axis and leading[place.axis] % samples == 0:
+        return order_of(leading, place, samples)
+    return None

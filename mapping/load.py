@@ -16,13 +16,13 @@ from ..devices.config import faults
 from .chip import Chip
 from .description import build_layer
 from .errors import CheckpointError
+from .expand import expandable, expanded
 from .folders import as_path
 from .graph import rebuild
 from .layers import CELLS
 from .mapped import Digital
 from .migration import TOLD
 from .modules import copied, keep_attributes, replaced
-from .recurrent import expanded, recurrent_names
 from .store import TENSORS, TEXT, Contents, one_line, origin, read
 from .trace import Call
 
@@ -123,7 +123,7 @@ def _fill(model: nn.Module, places: dict[str, nn.Module], state: dict[str, torch
         raise CheckpointError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     built = copied(model)
     torchs = ("weight_ih", "weight_ih_l0")  # a recurrent layer with these was excluded and is as torch has it
-    keep = [name for name in recurrent_names(built) if any(f"{name}.{w}".lstrip(".") in state for w in torchs)]
+    keep = [name for name in expandable(built) if any(f"{name}.{w}".lstrip(".") in state for w in torchs)]
     built = expanded(built, keep)
     names = {name for name, _ in built.named_modules(remove_duplicate=False)}
     absent = [name for name in places if name not in names]

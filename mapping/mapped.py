@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, Protocol
 from torch import nn
 
 from ..crossbar.hardware import Hardware
-from .inference import Inference, Session
+from .inference import Inference
 from .layers import TileLayer
+from .session import Session
 from .trace import Call
 
 

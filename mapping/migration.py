@@ -25,6 +25,7 @@ from ..crossbar.hardware import Hardware
 from ..crossbar.matrix import Matrix
 from ..crossbar.yaml_text import parse_yaml
 from .errors import CheckpointError
+from .leaf import LEAVES, Leaf
 
 OLDEST = 2  # that is read
 LARGER = 20  # times what people write: texts of chips hold a line for each row of each picture
@@ -108,7 +109,7 @@ def _gains(name: str, hardware: Hardware, drive: Drive, tensors: Tensors) -> Ten
 def from_3(text: Text, tensors: Tensors) -> tuple[Text, Tensors]:
     """What version 0.3 would have written of a chip of version 0.2.
 
-    - `kind` of a layer said only by `spec.dims`: linear (0) or convolution.
+    - `kind` of a layer was said by `spec.dims` alone, linear (0) or convolution; sizes of both had three numbers.
     - `compensate` is now `wire_compensation`.
     - `array_energy_j` is now in `ranges`.
     - All cells were drawn from the seed.
@@ -116,11 +117,26 @@ def from_3(text: Text, tensors: Tensors) -> tuple[Text, Tensors]:
     layers = {}
     for name, old in text["layers"].items():
         layer = dict(old)
-        layer["kind"] = "convolution" if layer["spec"]["dims"] else "linear"
+        leaf = geometry(layer["spec"])
+        layer["kind"], layer["spec"] = leaf.kind, leaf.describe()
         layer["wire_compensation"] = layer.pop("compensate")
         layer["ranges"] = {"array_energy_j": layer.pop("array_energy_j")}
         layers[name] = {**layer, "cells": {"kind": "drawn"}}
     return {**text, "format": 4, "layers": layers}, tensors
+
+
+def geometry(spec: Text) -> Leaf:
+    """The geometry of a layer that formats 2 and 3 say.
+
+    Raises:
+        ValueError: it fits no layer.
+    """
+    dims, features = spec["dims"], {key: spec[key] for key in ("in_features", "out_features", "dtype")}
+    if dims == 0:
+        return LEAVES["linear"].build(features)
+    sizes = {key: spec[key][3 - dims :] for key in ("kernel", "stride", "dilation")}
+    rest = {key: spec[key] for key in ("groups", "padding", "padding_mode")}
+    return LEAVES["convolution"].build(features | sizes | rest)
 
 
 STEPS: dict[int, Callable[[Text, Tensors], tuple[Text, Tensors]]] = {2: from_2, 3: from_3}

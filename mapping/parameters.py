@@ -8,7 +8,7 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 from .errors import MappingError
-from .inference import Session
+from .session import Session
 
 
 class OnTiles(Protocol):

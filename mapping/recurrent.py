@@ -1,27 +1,23 @@
 """Recurrent layers as steps of linear layers, which then go onto tiles like any other.
 
-`expanded` puts a `Recurrent` in the place of an nn.LSTM, nn.GRU or nn.RNN, and a step in the place of an nn.LSTMCell,
-nn.GRUCell or nn.RNNCell. Both are called like what they replace.
+The expander `recurrent` puts a `Recurrent` in the place of an nn.LSTM, nn.GRU or nn.RNN, and a step in the place of an
+nn.LSTMCell, nn.GRUCell or nn.RNNCell. Both are called like what they replace.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from ..crossbar.calibration import percentile_of
-from .faithful import CELLS, RECURRENT, kind_of, tensors_of, unfaithful
-from .layers import TileLayer
-from .modules import names_of, replaced
+from .expander import EXPANDERS, Expander
 from .torch_names import NAME, weights_of
 
-DIGITAL_REASON = "its matrices are on tiles; activations and elementwise products of the gates stay digital"
+WHOLE = (nn.LSTM, nn.GRU, nn.RNN)
+CELLS = (nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 
 State = tuple[torch.Tensor, ...]  # h, and c of an LSTM, each (samples, size)
 
@@ -316,87 +312,40 @@ def _set(linear: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> 
         linear.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
 
 
-def _of(module: Any) -> Recurrent | Step:
-    """What stands for a recurrent layer or cell of torch, with the weights that its forward uses and its attributes."""
-    kind = kind_of(module).__name__.removesuffix("Cell")
-    tensors: dict[str, Any] = tensors_of(module)
-    other: dict[str, Any] = {"bias": module.bias}
-    if kind == "RNN":
-        other["nonlinearity"] = module.nonlinearity
-    steps: Recurrent | Step
-    if kind_of(module) in CELLS:
-        steps = STEPS[kind](module.input_size, module.hidden_size, **other)
-        weights: list[Any] = [tensors.get(part) for part in PARTS]
-        steps.take(*weights)
-    else:
-        if kind == "LSTM":
-            other["proj_size"] = module.proj_size
-        sizes = module.input_size, module.hidden_size, module.num_layers
-        steps = Recurrent(kind, *sizes, module.batch_first, module.bidirectional, **other)
-        for suffix in (suffix for names in steps.suffixes for suffix in names):
-            weights = [tensors.get(f"{part}_{suffix}") for part in PARTS]
-            steps.step(suffix).take(*weights)
-    for name, value in vars(module).items():  # dropout ... which models read
-        if (name == "dropout" or not hasattr(steps, name)) and isinstance(value, (bool, int, float, str)):
-            setattr(steps, name, value)
-    return steps.eval()
+@EXPANDERS.register("recurrent")
+class RecurrentLayers(Expander):
+    """torch's recurrent layers and cells, with the weights that their forward uses and their attributes."""
 
+    modules = (*WHOLE, *CELLS)
+    reason = "its matrices are on tiles; activations and elementwise products of the gates stay digital"
 
-def recurrent_names(model: nn.Module) -> dict[str, list[str]]:
-    """All names, by the first one, of the layers and cells that `expanded` replaces."""
-    modules = dict(model.named_modules())
-    return {
-        name: names
-        for name, names in names_of(model).items()
-        if kind_of(modules[name]) in (*RECURRENT, *CELLS) and unfaithful(modules[name]) is None
-    }
+    @classmethod
+    def tensors(cls, module: Any) -> dict[str, Any]:
+        if isinstance(module, CELLS):
+            return {name: getattr(module, name) for name in PARTS[:4]}
+        module._update_flat_weights()  # as its forward takes them
+        return dict(zip(module._flat_weights_names, module._flat_weights, strict=True))
 
-
-def expanded(model: nn.Module, keep: Iterable[str] = ()) -> nn.Module:
-    """The model with its recurrent layers as steps, but for those named in `keep`; it is changed in place."""
-    for name, names in recurrent_names(model).items():
-        if name not in keep:
-            steps = _of(model.get_submodule(name))
-            for alias in names:
-                model = replaced(model, alias, steps)
-    return model
-
-
-def stepped(model: nn.Module) -> set[str]:
-    """Names of the tile layers that recurrent layers read, step by step."""
-    return {
-        layer.name
-        for step in model.modules()
-        if isinstance(step, Step)
-        for layer in step.children()
-        if isinstance(layer, TileLayer)
-    }
-
-
-def equalize(model: nn.Module, inputs: Mapping[str, list[np.ndarray[Any, Any]]]) -> None:
-    """Set the gain of each step's input from the inputs of its joint matrix, which are scaled with it.
-
-    Input and hidden state share a DAC range, and W_ih and W_hh the conductance range. With r for the ranges of the
-    inputs and w for the largest weights, a gain of r_h / r_x gives both inputs the whole DAC, w_x / w_h gives both
-    matrices all of the conductances (and so the least programming error and read noise), and in between the currents,
-    and so what the ADC and its amplifier lose, are the same. The geometric mean of the two shares the loss, as
-    SmoothQuant does between activations and weights (Xiao et al., ICML 2023, Eq. 4 with alpha = 1/2).
-    """
-    for step in model.modules():
-        if not isinstance(step, Step) or not isinstance(step.joint, TileLayer):
-            continue
-        layer, n = step.joint, step.input_size
-        dac, weights, seen = layer.hardware.dac, layer.matrix.weights, inputs.get(layer.name)
-        if dac.range != "calibrated" or not seen:
-            continue
-        r_x = percentile_of(dac.percentile, *(x[..., :n] for x in seen))
-        r_h = percentile_of(dac.percentile, *(x[..., n:] for x in seen))
-        w_x, w_h = np.abs(weights[:, :n]).max(), np.abs(weights[:, n:]).max()
-        if not (r_x * r_h * w_x * w_h > 0 and np.isfinite(r_x * r_h)):
-            continue
-        gain = float(np.float32(np.sqrt(w_x * r_h / (w_h * r_x))))
-        step.gain.mul_(gain)
-        scaled = np.concatenate([weights[:, :n] / gain, weights[:, n:]], axis=1)
-        layer.matrix = replace(layer.matrix, weights=scaled)
-        for x in seen:
-            x[..., :n] *= gain
+    @classmethod
+    def expand(cls, module: Any, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+        kind = next(t.__name__ for t in cls.modules if isinstance(module, t)).removesuffix("Cell")
+        other: dict[str, Any] = {"bias": module.bias}
+        if kind == "RNN":
+            other["nonlinearity"] = module.nonlinearity
+        steps: Recurrent | Step
+        if isinstance(module, CELLS):
+            steps = STEPS[kind](module.input_size, module.hidden_size, **other)
+            weights: list[Any] = [tensors.get(part) for part in PARTS]
+            steps.take(*weights)
+        else:
+            if kind == "LSTM":
+                other["proj_size"] = module.proj_size
+            sizes = module.input_size, module.hidden_size, module.num_layers
+            steps = Recurrent(kind, *sizes, module.batch_first, module.bidirectional, **other)
+            for suffix in (suffix for names in steps.suffixes for suffix in names):
+                weights = [tensors.get(f"{part}_{suffix}") for part in PARTS]
+                steps.step(suffix).take(*weights)
+        for name, value in vars(module).items():  # dropout ... which models read
+            if (name == "dropout" or not hasattr(steps, name)) and isinstance(value, (bool, int, float, str)):
+                setattr(steps, name, value)
+        return steps.eval()

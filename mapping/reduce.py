@@ -21,7 +21,7 @@ from ..crossbar.reader import Seeds
 from .chip import Chip
 from .errors import MappingError
 from .estimates import ERRORS, FIGURES, LEAST, fit, gain_with_error, is_shared, mean_with_error, of_pairs
-from .inference import Inference
+from .inference import Survey
 from .layers import TileLayer
 
 __all__ = ["PARTS", "Reduction", "reduce"]
@@ -139,7 +139,7 @@ def reduce(chip: Chip, images: torch.Tensor, *, reads: int = 8) -> Reduction:
         raise ValueError(f"images must hold at least 2 samples, to tell errors from chance, got {len(images)}")
     if reads < 2:
         raise ValueError(f"reads must be at least 2, to tell frozen from fresh errors, got {reads}")
-    survey = Inference(surveying=True, inputs={name: [] for name in chip.layers})
+    survey = Survey({name: [] for name in chip.layers})
     chip.run((images,), survey)
     rows: list[dict[str, Any]] = []
     sources: list[dict[str, Any]] = []

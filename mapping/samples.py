@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .batches import Batch, batch_at, first_batch
 from .guard import Unmarks
-from .inference import Inference
+from .inference import Survey
 from .mapped import MappedNetwork
 from .order import SampleAxis
 from .passes import Pass, Seen, alike, as_tree, watch_pass
@@ -166,7 +166,7 @@ def locate(chip: MappedNetwork, inputs: tuple[Any, ...], named: dict[str, Any]) 
     seen = []
     for some in (two.apart(), one.apart()):
         trial = chip.trial()  # a model may keep what it has seen
-        call = partial(trial.run, some.args, Inference(surveying=True), some.kwargs)
+        call = partial(trial.run, some.args, Survey(), some.kwargs)
         try:
             seen.append(watch_pass(trial.model, list(chip.layers), call))
         except Exception:  # a model may fail in any way with another number of samples

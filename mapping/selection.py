@@ -11,15 +11,16 @@ from torch import nn
 from ..crossbar.hardware import Hardware
 from .chip import Chip
 from .errors import MappingError
-from .faithful import CELLS, MAPPED, RECURRENT, kind_of, unfaithful
-from .fold import BATCH_NORMS, foldable, folded
+from .expand import expanded
+from .faithful import unfaithful
+from .fold import BATCH_NORMS, Folds, foldable, folded
 from .guard import Fold
+from .kinds import expander_of, handled_types, handler_of, kind_of, leaf_of
 from .layers import TileLayer
+from .leaf import lowered
 from .mapped import Digital
 from .modules import keep_attributes, names_of, replaced
 from .quantized import QUANTIZED, packed_parameters
-from .recurrent import DIGITAL_REASON, Recurrent, Step, expanded
-from .spec import HANDLERS, matrices
 
 EXCLUDED = "excluded by name"
 TAKEN = "the model uses its weights itself, past the layer"
@@ -31,36 +32,52 @@ class Selection:
     """Which layers of a model are on tiles; it is changed in place.
 
     Attributes:
-        model: with its recurrent layers as steps and, once placed, with layers on tiles.
+        model: the caller's; `expand` puts layers in the place of recurrent ones, and `place` puts layers onto tiles.
         mapped: the layers on tiles by name.
+        expanded: the modules that layers took the place of, as the report lists them, by name.
         parameters: of the caller's model, each shared one counted once.
     """
 
-    def __init__(self, model: nn.Module, hardware: Hardware, exclude: list[str], strict: bool, seed: int) -> None:
-        self.hardware, self.exclude, self.strict, self.seed = hardware, exclude, strict, seed
+    def __init__(self, model: nn.Module, hardware: Hardware, exclude: Iterable[str], strict: bool, seed: int) -> None:
+        self.hardware, self.strict, self.seed = hardware, strict, seed
+        self.exclude = [exclude] if isinstance(exclude, str) else list(exclude)
         self.parameters = sum(p.numel() for p in model.parameters())
         self.parameters += sum(packed_parameters(module) or 0 for module in model.modules())
         self.mapped: dict[str, TileLayer] = {}
         self.originals: dict[str, dict[str, nn.Module]] = {}  # of each layer on tiles: what stood where, by first names
         self.listed: list[Digital] = []
+        self.expanded: dict[str, Digital] = {}
+        self.folds, self.taken = Folds(), set[str]()
+        self.whole: dict[str, str] = {}  # modules that are not expanded, and why
         self.model = model
 
-    def place(self, taken: Iterable[str] = ()) -> None:
-        """Put layers onto tiles. `taken` are those whose weights the model uses past their forward."""
-        model, names = self.model, names_of(self.model)
-        self.folds = foldable(model)
+    def fold(self, taken: Iterable[str] = ()) -> None:
+        """Find the batch norms to fold. `taken` are layers whose weights the model uses past their forward."""
+        self.folds = foldable(self.model)
         self.taken = {*taken, *self.folds.taken}
-        modules = dict(model.named_modules())
-        self.recurrent = [name for name, module in modules.items() if kind_of(module) in (*RECURRENT, *CELLS)]
-        kept = {name: why for name in self.recurrent if (why := self._digital_by(name, modules[name], names[name]))}
-        self.listed += [Digital(name, kind_of(modules[name]).__name__, why) for name, why in kept.items()]
-        self.whole = set(kept)
-        self.model = model = expanded(model, kept)
-        self.names = names = names_of(model) | {name: names[name] for name in kept}
-        layers = {name: module for name, module in model.named_modules() if kind_of(module) in HANDLERS}
-        inside = [f"{name}." for name, module in model.named_modules() if kind_of(module) in MAPPED]
-        layers = {name: module for name, module in layers.items() if not name.startswith(tuple(inside))}
-        self._check_patterns(layers, kept)
+
+    def expand(self) -> None:
+        """Put layers in the place of modules that are made of several, recurrent ones say."""
+        names = names_of(self.model)
+        for name, module in self.model.named_modules():
+            inside = name.startswith(tuple(f"{outer}." if outer else "" for outer in (*self.expanded, *self.whole)))
+            if (expander := expander_of(module)) is None or inside:
+                continue
+            kind = kind_of(module).__name__
+            if why := self._digital_by(name, module, names[name]):
+                self.whole[name] = why
+                self.listed.append(Digital(name, kind, why))
+            else:
+                self.expanded[name] = Digital(name, kind, expander.reason)
+        self.model = expanded(self.model, self.whole)
+        self.names = names_of(self.model) | {name: names[name] for name in self.whole}
+
+    def place(self) -> None:
+        """Put layers onto tiles."""
+        modules = dict(self.model.named_modules())
+        inside = tuple(f"{name}." for name, module in modules.items() if handler_of(module) is not None)
+        layers = {name: m for name, m in modules.items() if leaf_of(m) is not None and not name.startswith(inside)}
+        self._check_patterns(layers, self.whole)
         for name, module in layers.items():
             self._place(name, module)
         if not self.mapped:
@@ -102,9 +119,11 @@ class Selection:
                 f"layer {name!r}: cell.nonlinearity is '{hardware.cell.nonlinearity.kind}', and tiles are read with "
                 "linear cells; mho.crossbar.wires.read takes others"
             )
-        spec = HANDLERS[kind_of(module)](module)
+        kind = leaf_of(module)
+        assert kind is not None
         try:
-            layer = TileLayer(name, spec, matrices(weight, bias, spec), hardware, self.seed)
+            spec = kind.of(module)
+            layer = TileLayer(name, spec, lowered(spec, weight, bias), hardware, self.seed)
         except ValueError as error:
             raise MappingError(f"layer {name!r}: {error}") from error
         layer.aliases = names
@@ -157,7 +176,7 @@ class Selection:
     def _why_none(self) -> str:
         found = [d for d in self.listed if not d.reason.startswith("folded")]
         if not found:
-            odd = [name for name, module in self.model.named_modules() if isinstance(module, MAPPED)]
+            odd = [name for name, module in self.model.named_modules() if isinstance(module, handled_types())]
             subclasses = f" (but subclasses, which may compute something else: {', '.join(odd[:3])})" if odd else ""
             return f"no linear, convolution or recurrent layer{subclasses}"
         if all(d.reason == EXCLUDED for d in found):
@@ -168,9 +187,10 @@ class Selection:
     def watched(self) -> list[str]:
         """Names at which the mapped model gives what the caller's gives: not between a layer and its batch norm."""
         ends = {name: dict(places) for name, places in self.originals.items()}
-        names = [name for name in self.recurrent if not isinstance(self.model.get_submodule(name), nn.Identity)]
+        outer = (*self.expanded, *self.whole)
+        names = [name for name in outer if not isinstance(self.model.get_submodule(name), nn.Identity)]
         for name in self.mapped:
-            if any(name.startswith(f"{outer}.") for outer in self.recurrent) or name in self.recurrent:
+            if name.startswith(tuple(f"{other}." for other in outer)) or name in outer:
                 continue
             behind = self.folds.behind.get(name)
             names.append(behind if behind in ends[name] and behind is not None else name)
@@ -182,7 +202,7 @@ class Selection:
         Tensors that other modules use as well are left out.
         """
         mapped = {alias: name for name in self.mapped for alias in self.names[name]}
-        steps = {alias: name for name in self.recurrent for alias in self.names[name] if name not in self.whole}
+        steps = {alias: name for name in self.expanded for alias in self.names[name]}
         found: dict[torch.Tensor, str] = {}
         others: set[int] = set()
         for path, value in caller.named_parameters(remove_duplicate=False):
@@ -211,10 +231,9 @@ class Selection:
                 inside.append(f"{name}.")
             elif name in whole or name.startswith(tuple(inside)):
                 continue
-            elif isinstance(module, (Recurrent, Step)):
+            elif name in self.expanded:
                 inside.append(f"{name}.")
-                kind = module.config.get("kind") or type(module).__name__.replace("Step", "Cell")
-                found.append(Digital(name, str(kind), DIGITAL_REASON))
+                found.append(self.expanded[name])
             elif packed_parameters(module) is not None:
                 inside.append(f"{name}.")
                 found.append(Digital(name, module._get_name(), QUANTIZED))
@@ -228,8 +247,7 @@ class Selection:
     def _reason(self, name: str, module: nn.Module) -> str:
         if isinstance(module, BATCH_NORMS):
             return self.folds.reasons.get(name, "batch norm that folds into no matrix layer")
-        if isinstance(module, MAPPED):
-            base = next(kind for kind in MAPPED if isinstance(module, kind))
+        if base := next((kind for kind in handled_types() if isinstance(module, kind)), None):
             return f"a subclass of {base.__name__}, which may compute something else"
         return "no handler maps this type" if any(True for _ in module.parameters()) else "no weights"
 

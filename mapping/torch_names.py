@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
-from .inference import Session
 from .layers import TileLayer
 from .parameters import TileParameter
-
-if TYPE_CHECKING:
-    from .recurrent import Step
+from .session import Session
 
 NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?:_(l\d+(?:_reverse)?))?")
+
+
+class Step(Protocol):
+    """One recurrent layer in one direction: a `recurrent.Step` has it."""
+
+    config: dict[str, Any]
+    input_size: int
+    sizes: tuple[int, ...]
+    gate_count: int
+    gain: torch.Tensor
+
+    @property
+    def joint(self) -> nn.Module: ...
+    def children(self) -> Iterator[nn.Module]: ...
+    def get_submodule(self, target: str) -> nn.Module: ...
 
 
 class _Holder:
@@ -23,7 +37,7 @@ class _Holder:
     def __init__(self, name: str, session: Session, step: Step) -> None:
         self.name, self.session, self.step = name, session, step
 
-    def programmed(self, kind: str) -> torch.Tensor:
+    def stored(self, kind: str) -> torch.Tensor:
         return _values(self.step, kind.split("_l")[0])
 
 
@@ -36,7 +50,7 @@ def weights_of(step: Step, end: str = "") -> dict[str, torch.Tensor]:
     kinds = [kind for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr") if _there(step, kind)]
     if tile is None:
         return {f"{kind}{end}": _values(step, kind) for kind in kinds}
-    holder: Any = _Holder(tile.name.rpartition(".")[0], tile.session, step)
+    holder = _Holder(tile.name.rpartition(".")[0], tile.session, step)
     dtype = step.joint.weight.dtype
     return {f"{kind}{end}": TileParameter(holder, f"{kind}{end}", _shape(step, kind), dtype) for kind in kinds}
 

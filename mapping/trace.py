@@ -15,8 +15,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from .leaf import Leaf
 from .rows import Rows
-from .spec import LayerSpec
 
 __all__ = ["Call", "Recorder"]
 
@@ -146,21 +146,17 @@ class Recorder(TorchFunctionMode):
         self.calls.append(Call(layer, (name,), after, work=work, rows_in=rows_in, needs=_spread(rows, rows_in)))
         return len(self.calls) - 1
 
-    def read(self, name: str, spec: LayerSpec, x: torch.Tensor, call: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def read(self, name: str, spec: Leaf, x: torch.Tensor, call: Callable[[], torch.Tensor]) -> torch.Tensor:
         """What `call` gives, the read of a layer on tiles for x: one call."""
         self.inside = True
         output = call()
         self.inside = False
         self.rows.read(x, output)
         makers = self._makers([x])
-        rows = _rows(output) if spec.dims == 2 else 1
-        needs: tuple[int, ...] = (0,)
-        rows_in = 1
-        if rows > 1:
-            rows_in = _rows(x)
-            before = spec.padding[2] if spec.padding else 0
-            reach = spec.dilation[1] * (spec.kernel[1] - 1) - before
-            needs = tuple(min(max(row * spec.stride[1] + reach, 0), rows_in - 1) for row in range(rows))
+        rows, rows_in = _rows(output), _rows(x)
+        needs = spec.rows_needed(rows, rows_in) if rows > 1 else None
+        if needs is None:
+            needs, rows_in = (0,), 1
         samples = self.samples if x.ndim > spec.dims + 1 else 1  # a layer may also take one sample without a batch
         positions = -(-output.numel() // (spec.out_features * samples))
         after = tuple(sorted(makers - {INPUT}))

@@ -226,7 +226,7 @@ def test_recurrent_layers_that_their_tiles_do_not_fit_are_refused(tmp_path):
         sizes = {"input_size": size, "hidden_size": size}
         for key in sizes:
             rewrite(tmp_path, lambda text, change={key: sizes[key]}: text["structure"]["module"]["args"].update(change))
-            refused(tmp_path, "its layer 'l0.gates' is LayerSpec.* its model wants Linear|damaged")
+            refused(tmp_path, "its layer 'l0.gates' is Linear.* its model wants Linear|damaged")
             chip.save(tmp_path)
     rewrite(tmp_path, lambda text: text["structure"]["module"]["args"].update(num_layers=2))
     refused(tmp_path, r"are missing: l1.gain")

@@ -1,0 +1,37 @@
+"""A model with the modules that expanders take in the form of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from .faithful import tensors_of, unfaithful
+from .kinds import expander_of, load_handlers
+from .modules import names_of, replaced
+
+
+def expandable(model: nn.Module, keep: Iterable[str] = ()) -> dict[str, list[str]]:
+    """All names, by the first one, of the modules that expanders take and that their form on tiles does justice.
+
+    Those named in `keep` stay as they are, with all their parts, and the parts of the others go with them.
+    """
+    load_handlers()
+    modules, found, keep = dict(model.named_modules()), dict[str, list[str]](), list(keep)
+    for name, names in names_of(model).items():
+        inside = name.startswith(tuple(f"{outer}." if outer else "" for outer in (*found, *keep)))
+        if expander_of(modules[name]) and name not in keep and not inside and unfaithful(modules[name]) is None:
+            found[name] = names
+    return found
+
+
+def expanded(model: nn.Module, keep: Iterable[str] = ()) -> nn.Module:
+    """The model with the `expandable` modules expanded; it is changed in place."""
+    for name, names in expandable(model, keep).items():
+        module = model.get_submodule(name)
+        expander = expander_of(module)
+        assert expander is not None
+        made = expander.expand(module, tensors_of(module))
+        for alias in names:
+            model = replaced(model, alias, made)
+    return model

@@ -1,0 +1,58 @@
+"""What all handlers of modules have in common: the types they take, and the weights that these compute with."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from ..devices.units import brief
+
+
+class Handler:
+    """What becomes of the modules of some types: a `Leaf` or an `Expander`.
+
+    Attributes:
+        modules: the types. Their subclasses are not taken, as they may compute something else.
+        holds: names of what modules of these types hold beside weights and biases (a buffer `mask`, say), where
+            `tensors` reads it. A module that holds more stays digital.
+    """
+
+    modules: ClassVar[tuple[type[nn.Module], ...]] = ()
+    holds: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def tensors(cls, module: Any) -> dict[str, Any]:
+        """The weights that the forward of a module in evaluation uses, by name; None where there is none.
+
+        They are dense floating-point tensors, the same at each call, after all that is computed before each use (a
+        mask, a scale). Of a leaf they are `weight` and `bias`.
+        """
+        return {"weight": module.weight, "bias": module.bias}
+
+
+def check_handler(base: type[Handler], others: dict[str, Any], name: str, thing: Any) -> None:
+    """Whether a handler may be registered under a name, beside `others`.
+
+    Raises:
+        TypeError: it is no class derived from `base`, is not complete, or takes modules that another one takes.
+    """
+    if not (isinstance(thing, type) and issubclass(thing, base)):
+        raise TypeError(f"{name!r} must be a class derived from {base.__name__}, got {brief(thing)}")
+    if missing := ", ".join(sorted(getattr(thing, "__abstractmethods__", ()))):
+        raise TypeError(f"{thing.__name__}: must define {missing}, see {base.__module__}.{base.__name__}")
+    types = thing.modules
+    if not (
+        isinstance(types, tuple) and types and all(isinstance(t, type) and issubclass(t, nn.Module) for t in types)
+    ):
+        raise TypeError(f"{thing.__name__}: modules must be a tuple of types of torch modules, got {brief(types)}")
+    for other, known in others.items():
+        if other != name and (both := set(types) & set(known.modules)):
+            raise TypeError(f"{thing.__name__}: {both.pop().__name__} is taken by {other!r} already")
+
+
+def dtype_of(module: nn.Module) -> str:
+    """The type of a module's weights, by its name in torch."""
+    weight: torch.Tensor = module.weight  # type: ignore[assignment]
+    return str(weight.dtype).removeprefix("torch.")

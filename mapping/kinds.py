@@ -1,0 +1,58 @@
+"""The handlers that are known, Mho's own and others', and which of them takes a module."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+from .convolution import Convolution
+from .expander import EXPANDERS, Expander
+from .handler import Handler
+from .leaf import LEAVES, Leaf
+from .linear import Linear
+from .recurrent import RecurrentLayers
+
+__all__ = ["Convolution", "Linear", "RecurrentLayers"]
+
+
+def kind_of(module: nn.Module) -> type[nn.Module]:
+    """The type of a module, without what torch's parametrisations make of it."""
+    return parametrize.type_before_parametrizations(module)
+
+
+def leaf_of(module: nn.Module) -> type[Leaf] | None:
+    """The kind of layer that takes modules of exactly this type."""
+    kind = kind_of(module)
+    return next((leaf for leaf in LEAVES.loaded().values() if kind in leaf.modules), None)
+
+
+def expander_of(module: nn.Module) -> type[Expander] | None:
+    """The expander that takes modules of exactly this type."""
+    kind = kind_of(module)
+    return next((expander for expander in EXPANDERS.loaded().values() if kind in expander.modules), None)
+
+
+def handler_of(module: nn.Module) -> type[Handler] | None:
+    """The one or the other."""
+    return expander_of(module) or leaf_of(module)
+
+
+def handled_types() -> tuple[type[nn.Module], ...]:
+    """All types that some handler takes, leaves first."""
+    handlers: list[type[Handler]] = [*LEAVES.loaded().values(), *EXPANDERS.loaded().values()]
+    return tuple(kind for handler in handlers for kind in handler.modules)
+
+
+@cache
+def load_handlers() -> None:
+    """Import the handlers that entry points of other packages name.
+
+    Raises:
+        ValueError: one does not load; the message names it.
+    """
+    for name in LEAVES:
+        LEAVES[name]
+    for name in EXPANDERS:
+        EXPANDERS[name]

@@ -1,0 +1,186 @@
+"""Layers that become matrices: what each kind says of itself, and the registry of the kinds.
+
+A kind is a class derived from `Leaf`; one of its objects is the geometry of one layer. A package adds one with
+`@LEAVES.register("name")`, and names its module in an entry point of the group `mho.layers`: see docs/mapping.md.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationError
+
+from ..crossbar.patches import PLAIN, Patches
+from ..devices.config import Config, faults
+from ..devices.registry import Registry
+from .handler import Handler, check_handler
+
+Features = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
+Size = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
+
+
+class Leaf(Config, Handler):
+    """A layer as matrices: what its weights, its inputs and its outputs are there.
+
+    The inputs of a layer have any leading dimensions (samples, steps), then `in_features`, then `dims` dimensions of
+    space. On tiles they are (samples, depth, height, width, channels), of which `patches` says what the word lines take
+    for one read, as a convolution does: (kernel depth, height, width, channel). One read gives groups x outputs values.
+
+    A kind of layer defines the abstract methods, and those others of which the default is not true of it. All
+    that takes tensors is made of torch's differentiable functions, on any device. Fields say what the geometry is; they
+    are plain data, and so are saved with a chip.
+
+    Attributes:
+        in_features: features, or channels, of the inputs.
+        out_features: of the outputs.
+        dtype: of the weights in the model, by its name in torch.
+        folds: whether a batch norm behind the layer may become part of it: its weight has the outputs first.
+    """
+
+    folds: ClassVar[bool] = False
+
+    in_features: Features
+    out_features: Features
+    dtype: Literal["float16", "bfloat16", "float32", "float64"] = "float32"
+
+    @classmethod
+    @abstractmethod
+    def of(cls, module: Any) -> Leaf:
+        """The geometry of a module of one of the types in `modules`.
+
+        Raises:
+            ValueError: its attributes do not say what its forward does. It stays digital, with this reason.
+        """
+
+    @property
+    def kind(self) -> str:
+        """The name that this kind is registered under."""
+        return next(name for name, known in LEAVES.loaded().items() if known is type(self))
+
+    @property
+    def dims(self) -> int:
+        """How many dimensions of space inputs and outputs have, behind the features."""
+        return 0
+
+    @property
+    def patches(self) -> Patches:
+        """What one read takes of the arranged inputs."""
+        return PLAIN
+
+    @property
+    def matrix_shape(self) -> tuple[int, int, int]:
+        """(groups, rows, outputs) of the matrices: group g reads the g-th part of the channels."""
+        return 1, self.in_features, self.out_features
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Of the module's weight."""
+        return self.out_features, self.in_features
+
+    @cached_property
+    def attributes(self) -> dict[str, Any]:
+        """The attributes that models may read, by their names on the module."""
+        return {"in_features": self.in_features, "out_features": self.out_features}
+
+    @abstractmethod
+    def matrices(self, weight: torch.Tensor) -> torch.Tensor:
+        """The module's weight as matrices (groups, rows, outputs); values are moved and nothing else."""
+
+    @abstractmethod
+    def weight_of(self, matrices: torch.Tensor) -> torch.Tensor:
+        """The inverse of `matrices`."""
+
+    @abstractmethod
+    def arrange(self, x: torch.Tensor) -> torch.Tensor:
+        """Inputs (*leading, in_features, *space) as (samples, depth, height, width, channels), padding included.
+
+        Samples are all leading dimensions in one.
+        """
+
+    @abstractmethod
+    def assemble(self, y: torch.Tensor) -> torch.Tensor:
+        """What the layer gives, (samples, out_features, *space), from the readings (samples, *space, groups x outputs).
+
+        Positions of the patches lie along the last `dims` of depth, height and width.
+        """
+
+    def digital(self, x: torch.Tensor, matrices: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """What the layer gives for inputs without tiles, of matrices (groups, rows, outputs) and bias (out_features,).
+
+        By default it is computed as tiles do: from the arranged inputs. A faster function of torch may take its place.
+        """
+        arranged, groups = self.arrange(x), len(matrices)
+        parts = arranged.chunk(groups, dim=-1)
+        y = torch.cat([_patches(p, self.patches) @ m for p, m in zip(parts, matrices, strict=True)], dim=-1)
+        y = y.reshape(len(y), *y.shape[4 - self.dims :])
+        y = self.assemble(y if bias is None else y + bias)
+        return y.reshape(*x.shape[: x.ndim - 1 - self.dims], *y.shape[1:])
+
+    def rows_needed(self, rows: int, rows_in: int) -> tuple[int, ...] | None:
+        """For each of the rows of a picture (samples, channels, rows, columns) that the layer gives, the last of the
+        `rows_in` rows of its input that it needs; None where it needs all, or gives no picture.
+
+        The schedule starts a layer as soon as the rows that it needs are there.
+        """
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        """Its fields as plain data, of which `build` makes it again."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def build(cls, plain: dict[str, Any]) -> Leaf:
+        """The geometry that plain data of a file describe.
+
+        Raises:
+            ValueError: they are none, in one line.
+        """
+        try:
+            made = cls.model_validate(plain)
+        except ValidationError as error:
+            raise ValueError(faults(error)) from None
+        for name in ("in_features", "out_features"):
+            if not getattr(made, name):
+                raise ValueError(f"{name} must be at least 1, got 0")
+        return made
+
+
+def _check(name: str, thing: Any) -> None:
+    check_handler(Leaf, LEAVES.loaded(), name, thing)
+
+
+LEAVES: Registry[type[Leaf]] = Registry("kind of layer", "mho.layers", _check)
+
+
+class Matrices(NamedTuple):
+    """Weights (groups, rows, outputs) and bias (groups, outputs) of a layer, float32."""
+
+    weights: np.ndarray[Any, Any]
+    bias: np.ndarray[Any, Any] | None
+
+
+def lowered(leaf: Leaf, weight: torch.Tensor, bias: torch.Tensor | None) -> Matrices:
+    """Weight and bias of a module as matrices of word lines by bit lines.
+
+    Raises:
+        ValueError: the kind of the layer makes matrices of another shape than it says.
+    """
+    w = leaf.matrices(weight.detach().to("cpu", torch.float32))
+    if tuple(w.shape) != leaf.matrix_shape:
+        raise ValueError(f"{type(leaf).__name__}.matrices gives the shape {tuple(w.shape)}, not {leaf.matrix_shape}")
+    b = None if bias is None else bias.detach().to("cpu", torch.float32).reshape(len(w), -1).numpy()
+    return Matrices(np.ascontiguousarray(w.numpy()), b)
+
+
+def _patches(x: torch.Tensor, patches: Patches) -> torch.Tensor:
+    """(samples, depth, height, width, rows) what each read takes of x (samples, depth, height, width, channels)."""
+    kernel, stride, dilation = patches.kernel, patches.stride, patches.dilation
+    for axis, size in enumerate(patches.positions(x.shape[1:4])):
+        reach = torch.arange(size, device=x.device)[:, None] * stride[axis]
+        taps = reach + torch.arange(kernel[axis], device=x.device) * dilation[axis]
+        x = x.index_select(1 + axis, taps.reshape(-1)).unflatten(1 + axis, taps.shape).movedim(2 + axis, 4 + axis)
+    return x.flatten(4)

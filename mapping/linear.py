@@ -1,0 +1,42 @@
+"""Linear layers as matrices."""
+
+from __future__ import annotations
+
+from operator import index
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .handler import dtype_of
+from .leaf import LEAVES, Leaf
+
+
+@LEAVES.register("linear")
+class Linear(Leaf):
+    """`nn.Linear`: its word lines are features."""
+
+    modules: ClassVar = (nn.Linear,)
+    folds: ClassVar = True
+
+    @classmethod
+    def of(cls, module: Any) -> Linear:
+        return cls(
+            in_features=index(module.in_features), out_features=index(module.out_features), dtype=dtype_of(module)
+        )
+
+    def matrices(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.T[None]
+
+    def weight_of(self, matrices: torch.Tensor) -> torch.Tensor:
+        return matrices[0].T
+
+    def arrange(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, 1, 1, 1, self.in_features)
+
+    def assemble(self, y: torch.Tensor) -> torch.Tensor:
+        return y
+
+    def digital(self, x: torch.Tensor, matrices: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        return functional.linear(x, self.weight_of(matrices), bias)

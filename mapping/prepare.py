@@ -1,0 +1,87 @@
+"""Chips made ready to read: ranges set from inputs, and all layers programmed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..crossbar.converters import Drive
+from .batches import Batch
+from .errors import MappingError
+from .inference import Calibration, Inference, Survey
+from .mapped import MappedNetwork
+from .steps import equalize, stepped
+
+
+def prepare(chip: MappedNetwork, batches: Sequence[Batch]) -> dict[str, str]:
+    """Set the ranges that hardware leaves to calibration from batches of inputs, and program all layers.
+
+    Returns:
+        The layers that no range could be set for, and so are not programmed, with the reason.
+
+    Raises:
+        MappingError: inputs are needed and missing, or do not fit the model.
+    """
+    if not batches:
+        _program(chip)
+        return {}
+    try:
+        return _calibrate(chip, batches)
+    except MappingError:
+        raise
+    except Exception as error:  # a model may fail in any way on inputs that are not its own
+        reason = " ".join(str(error).split())[:300]
+        raise MappingError(
+            f"calibrate: inputs of shape {batches[0].shape} do not go through the model "
+            f"({type(error).__name__}: {reason})"
+        ) from error
+
+
+def _program(chip: MappedNetwork) -> None:
+    """Program layers whose ranges the hardware sets."""
+    for name, layer in chip.layers.items():
+        dac, adc = layer.hardware.dac, layer.hardware.adc
+        if "calibrated" in (dac.range, adc.full_scale):
+            field = "dac.range" if dac.range == "calibrated" else "adc.full_scale"
+            raise MappingError(
+                f"layer {name!r}: {field} is 'calibrated': pass calibrate=, a batch of real inputs, "
+                f"or set {field} to a number"
+            )
+        layer.program(Drive.of(dac, None if dac.range is None else float(dac.range), signed=True))
+
+
+def _calibrate(chip: MappedNetwork, batches: Sequence[Batch]) -> dict[str, str]:
+    """Layer after layer; a layer that is called several times needs the inputs of all its calls beforehand.
+
+    So does each layer where there are several batches.
+    """
+    several = stepped(chip.model) if len(batches) == 1 else set(chip.layers)
+    while True:
+        survey: dict[str, list[Any]] = {name: [] for name in several}
+        for batch in batches if several else ():
+            rehearse(chip, batch, Survey(survey))
+        inputs = {name: arrays for name, arrays in survey.items() if any(x.any() for x in arrays)}
+        equalize(chip.model, inputs)
+        run = Calibration(inputs)
+        rehearse(chip, batches[0], run)
+        for name in inputs.keys() - run.calls.keys():  # only later batches reach it
+            chip.layers[name].calibrate(inputs[name])
+        idle = {name for name, layer in chip.layers.items() if layer.programmed is None}
+        reached = run.calls.keys() | {name for name, arrays in survey.items() if arrays}
+        more = ((idle & reached) | {name for name, calls in run.calls.items() if calls > 1}) - several
+        if not more:
+            zero, never = "its calibration inputs are all zero", "the calibration inputs never reach it"
+            return {name: zero if name in reached else never for name in chip.layers if name in idle}
+        several |= more
+
+
+def rehearse(chip: MappedNetwork, batch: Batch, run: Inference) -> None:
+    """A pass of a copy that has the same matrices: it changes neither the inputs nor what the model keeps.
+
+    Only the trace, and what was programmed, is kept.
+    """
+    trial, batch = chip.trial(), batch.apart()
+    trial.run(batch.args, run, batch.kwargs)
+    for name, layer in trial.layers.items():
+        chip.layers[name].programmed = layer.programmed
+    chip.session.trace, chip.session.shapes = trial.session.trace, trial.session.shapes
