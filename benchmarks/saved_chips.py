@@ -49,7 +49,8 @@ def make_older(folder: Path, number: int) -> None:
     hardware = mho.Hardware.model_validate(text["hardware"])
     del text["digests"]
     for layer in text["layers"].values():
-        del layer["kind"], layer["cells"]
+        layer["spec"] = _older_spec(layer.pop("kind"), layer["spec"])
+        del layer["cells"]
         layer["compensate"] = layer.pop("wire_compensation")
         layer["array_energy_j"] = layer.pop("ranges")["array_energy_j"]
         if number == 2:
@@ -61,6 +62,16 @@ def make_older(folder: Path, number: int) -> None:
         text = {key: value for key, value in text.items() if key not in ("located", "origin", "batch", "strict")}
         tensors = {name: value for name, value in tensors.items() if not name.endswith((".cells", ".gains"))}
     write(folder, {**text, "format": number}, tensors, number)
+
+
+def _older_spec(kind: str, spec: Text) -> Text:
+    """The geometry of a layer as formats 2 and 3 say it: three numbers for each size."""
+    if kind == "linear":
+        sizes = {key: [1, 1, 1] for key in ("kernel", "stride", "dilation")}
+        return {"dims": 0, "groups": 1, **sizes, "padding": [], "padding_mode": "constant", **spec}
+    dims = len(spec["kernel"])
+    sizes = {key: [1] * (3 - dims) + list(spec[key]) for key in ("kernel", "stride", "dilation")}
+    return {**spec, "dims": dims, **sizes}
 
 
 def table_of(programmed: Programmed) -> tuple[np.ndarray[Any, Any], ...]:

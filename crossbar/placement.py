@@ -104,7 +104,7 @@ class Placement:
         """Blocks along the outputs of a group."""
         return len(self.column_edges) - 1
 
-    @cached_property
+    @property
     def references(self) -> Array:
         """(outputs,) int64: the column that is the reference of each output, behind all outputs; empty without any."""
         if not self.tile.reference_columns:

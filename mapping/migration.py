@@ -132,6 +132,9 @@ def geometry(spec: Text) -> Leaf:
         ValueError: it fits no layer.
     """
     dims, features = spec["dims"], {key: spec[key] for key in ("in_features", "out_features", "dtype")}
+    unused = [n for key in ("kernel", "stride", "dilation") for n in spec[key][: 3 - dims]]
+    if set(unused) - {1}:
+        raise ValueError(f"kernel, stride and dilation must be 1 beyond the {dims} dimensions, got {unused}")
     if dims == 0:
         return LEAVES["linear"].build(features)
     sizes = {key: spec[key][3 - dims :] for key in ("kernel", "stride", "dilation")}
