@@ -1,7 +1,8 @@
 """How long files and functions may be, how many parameters a function may have, and what the scripts may import.
 
-A file has at most 400 lines. A function has at most 60 lines, its docstring with them, and 10 parameters, those by
-keyword with them, `self` and `cls` apart; in kernels only the parameters count.
+A file has at most 400 lines. A function has at most 60 lines, signature and docstring apart, and 10 parameters, those
+by keyword with them, `self` and `cls` apart; in kernels only the parameters count. The parameters of a command are the
+options of the command line, as many as people need.
 """
 
 from __future__ import annotations
@@ -15,18 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("benchmarks", "crossbar", "devices", "mapping", "mho", "models", "tests")
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 10
-ALLOWED = {  # to be removed
-    "benchmarks/fuzz_chips.py: lines",
-    "mapping/architecture/schedule.py: schedule: parameters",
-    "mapping/chip.py: run: lines",
-    "mapping/convert.py: map: lines",
-    "mapping/recurrent.py: lines",
-    "mho/commands/attack.py: attack: lines",
-    "mho/commands/attack.py: attack: parameters",
-    "mho/commands/schedule.py: schedule: parameters",
-    "mho/commands/train.py: train: lines",
-    "mho/commands/train.py: train: parameters",
-}
+ALLOWED = {"mapping/architecture/schedule.py: schedule: parameters"}  # 12 settings of one simulation: `mho.schedule`
+COMMANDS = "mho/commands"
 VARIANTS = {  # scripts that vary another one, or do a part of its work
     ("attacks_cifar", "attacks"),
     ("densenet", "paper"),
@@ -46,7 +37,8 @@ def functions(tree: ast.Module) -> Iterator[tuple[str, int, int]]:
             names = [part.arg for part in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
             names += [part.arg for part in (given.vararg, given.kwarg) if part]
             bound = node in methods and names[:1] in (["self"], ["cls"])
-            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1, len(names) - bound
+            body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+            yield node.name, (node.end_lineno or node.lineno) - body[0].lineno + 1, len(names) - bound
 
 
 def too_large(source: str, path: str) -> set[str]:
@@ -55,7 +47,7 @@ def too_large(source: str, path: str) -> set[str]:
     for name, lines, parameters in functions(ast.parse(source)):
         if lines > FUNCTION_LINES and "kernels" not in Path(path).parts:
             found.add(f"{path}: {name}: lines")
-        if parameters > PARAMETERS:
+        if parameters > PARAMETERS and not path.startswith(COMMANDS):
             found.add(f"{path}: {name}: parameters")
     return found
 
@@ -93,7 +85,7 @@ def sources(*folders: str) -> dict[str, str]:
 def test_files_functions_and_parameters() -> None:
     files = sources(*FOLDERS)
     assert len(files) > 250
-    assert set().union(*(too_large(source, path) for path, source in files.items())) <= ALLOWED
+    assert set().union(*(too_large(source, path) for path, source in files.items())) == ALLOWED
 
 
 def test_scripts_share_through_the_package() -> None:
@@ -105,9 +97,11 @@ def test_scripts_share_through_the_package() -> None:
     [
         ("mho/a.py", "x = 1\n" * 400, []),
         ("mho/a.py", "x = 1\n" * 401, ["lines"]),
-        ("mho/a.py", "def f():\n" + "    x = 1\n" * 59, []),
-        ("mho/a.py", "def f():\n" + "    x = 1\n" * 60, ["f: lines"]),
-        ("crossbar/kernels/a.py", "def f():\n" + "    x = 1\n" * 60, []),
+        ("mho/a.py", "def f():\n" + "    x = 1\n" * 60, []),
+        ("mho/a.py", 'def f():\n    """What."""\n' + "    x = 1\n" * 60, []),
+        ("mho/a.py", "def f():\n" + "    x = 1\n" * 61, ["f: lines"]),
+        ("crossbar/kernels/a.py", "def f():\n" + "    x = 1\n" * 61, []),
+        ("mho/commands/a.py", "def f(a, b, c, d, e, g, h, i, j, k, l): ...", []),
         ("mho/a.py", "class A:\n    def f(self, a, b, c, d, e, *, g, h, i, j, **k): ...", []),
         ("mho/a.py", "class A:\n    async def f(self, a, b, c, d, e, *, g, h, i, j, **k): ...", []),
         ("mho/a.py", "def f(self, a, b, c, d, e, *, g, h, i, j, **k): ...", ["f: parameters"]),

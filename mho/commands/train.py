@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from ..crossbar.hardware import Hardware
+    from ..models.like import Share
     from ..models.networks import Network
     from ..models.train import Recipe
 
@@ -47,33 +49,22 @@ def train(
 
     with loading("PyTorch and the training"):
         import torch
-        import yaml
 
-        from ..inputs import find_hardware
-        from ..mapping.convert import map as map_model
-        from ..models.like import noise_of_chip, with_noise
+        from ..models.like import with_noise
         from ..models.networks import NETWORKS
-        from ..models.train import LOG, carry_run, evaluate, keep_freed_memory
+        from ..models.train import carry_run, keep_freed_memory
         from ..models.train import train as run
-        from ..models.weights import kind_of, load_saved, record_of, save_weights
+        from ..models.weights import record_of
 
     if network not in NETWORKS:
         raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
-    if device.partition(":")[0] not in ("cpu", "cuda"):
-        raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}")
-    if device != "cpu" and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r}: torch {torch.__version__} finds no CUDA device here")
+    _check_device(device)
     if threads:
         torch.set_num_threads(threads)
     chosen = NETWORKS[network]
     recipe = _recipe(network, chosen, sigma_train, noise, epochs, batch_size, seed, protocol, adversarial, sizes)
     name = f"{'adv-' if adversarial else ''}{'add-' if noise == 'add' else ''}sigma-{sigma_train}"
-    if like is not None:
-        if sigma_train:
-            raise ValueError(f"sigma_train must be 0 with like, which brings the noise, got {sigma_train}")
-        start = start or "sigma-0.0"
-    if start and kind_of(start) != noise:
-        raise ValueError(f"start: {start!r} was trained with another kind of noise than {noise!r}")
+    start = _start(start, like, sigma_train, noise)
     recipe = replace(
         recipe,
         start=start,
@@ -87,12 +78,7 @@ def train(
         inputs, labels, source = chosen.load("train")
     recipe = replace(recipe, data=source)
     if like is not None:
-        hardware = find_hardware(like)
-        print(f"measuring the noise of each layer on {hardware.name} ...", flush=True)
-        shares = noise_of_chip(map_model(build(), hardware, calibrate=inputs[:CALIBRATION], seed=seed), inputs)
-        for share in shares:
-            print(f"  {share.layer}: {share.add:.4f} ± {share.add_se:.1g} of its outputs, ", end="")
-            print(f"{share.mult:.4f} ± {share.mult_se:.1g} of each (standard errors)", flush=True)
+        hardware, shares = _noise_like(like, build(), inputs, seed)
         name = f"{'adv-' if adversarial else ''}like-{hardware.name}"
         recipe = replace(recipe, like=f"{hardware.name}: " + ", ".join(map(str, shares)))
         build = lambda: with_noise(chosen.build(start), shares)  # noqa: E731
@@ -114,16 +100,69 @@ def train(
     print(f"training: {recipe.epochs} epochs of {steps} steps, into {out}; the first step compiles", flush=True)
     with _progress(recipe.epochs * steps) as tell:
         net = run(build, (inputs, labels), test, recipe, out, tell, device=device)
-    last = yaml.safe_load((out / LOG).read_text(encoding="utf-8"))[-1]
-    made["seconds"], made["test_accuracy"] = last["seconds"], last["test_accuracy"]
-    save_weights(net, out, name, made)
-    stored = load_saved(build(), out / f"{name}.safetensors").to(device)
-    print("testing the stored weights ...", flush=True)
-    made["test_accuracy_as_stored"] = evaluate(stored, *test)
+    stored = _store(net, build().to(device), out / name, made, test)
     if adversarial:
         made["attacked"] = _attacked(stored, chosen, *test)
-    save_weights(net, out, name, made)
+        _store(net, stored, out / name, made, None)
     print(f"test accuracy {made['test_accuracy_as_stored']:.2%}; weights in {out / name}.safetensors")
+
+
+def _start(start: str, like: str | None, sigma_train: float, noise: str) -> str:
+    """The weights to go on from, if any."""
+    from ..models.weights import kind_of
+
+    if like is not None and sigma_train:
+        raise ValueError(f"sigma_train must be 0 with like, which brings the noise, got {sigma_train}")
+    if like is not None:
+        start = start or "sigma-0.0"
+    if start and kind_of(start) != noise:
+        raise ValueError(f"start: {start!r} was trained with another kind of noise than {noise!r}")
+    return start
+
+
+def _noise_like(like: str, net: nn.Module, inputs: torch.Tensor, seed: int) -> tuple[Hardware, list[Share]]:
+    """The hardware of this name or file, and the noise that each layer of the network has on it, which is told."""
+    from ..inputs import find_hardware
+    from ..mapping.convert import map as map_model
+    from ..models.like import noise_of_chip
+
+    hardware = find_hardware(like)
+    print(f"measuring the noise of each layer on {hardware.name} ...", flush=True)
+    shares = noise_of_chip(map_model(net, hardware, calibrate=inputs[:CALIBRATION], seed=seed), inputs)
+    for share in shares:
+        print(f"  {share.layer}: {share.add:.4f} ± {share.add_se:.1g} of its outputs, ", end="")
+        print(f"{share.mult:.4f} ± {share.mult_se:.1g} of each (standard errors)", flush=True)
+    return hardware, shares
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    if device.partition(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r}: torch {torch.__version__} finds no CUDA device here")
+
+
+def _store(net: nn.Module, empty: nn.Module, path: Path, made: dict[str, Any], test: Any) -> nn.Module:
+    """Write weights and their record to `path`; returns the network `empty` with the weights as stored.
+
+    `test` are inputs and labels that tell the accuracy of those, for the record; None where it is known.
+    """
+    import yaml
+
+    from ..models.train import LOG, evaluate
+    from ..models.weights import load_saved, save_weights
+
+    last = yaml.safe_load((path.parent / LOG).read_text(encoding="utf-8"))[-1]
+    made["seconds"], made["test_accuracy"] = last["seconds"], last["test_accuracy"]
+    save_weights(net, path.parent, path.name, made)
+    stored = load_saved(empty, path.parent / f"{path.name}.safetensors")
+    if test is not None:
+        print("testing the stored weights ...", flush=True)
+        made["test_accuracy_as_stored"] = evaluate(stored, *test)
+        save_weights(net, path.parent, path.name, made)
+    return stored
 
 
 def _attacked(net: nn.Module, network: Network, inputs: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
