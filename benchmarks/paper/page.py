@@ -134,8 +134,6 @@ def _on_chips(table: pd.DataFrame) -> list[str]:
         "`python benchmarks/paper.py --chips`: the presets at their own read voltage, and at one so low that reads",
         f"are very noisy; the first {n} test samples on {chips} chips, {votes} votes. Weights `like-...` are trained",
         "with the noise of that chip, measured layer by layer, the others with a sigma that is guessed.",
-        "Those of mnist_cnn are of version 0.1, whose noise had other keys ([random-numbers.md](random-numbers.md)):",
-        "the same seeds give somewhat other figures now.",
         "",
         physical.markdown(table),
         "",
