@@ -94,7 +94,7 @@ SOURCES = {
 def test_a_source_of_others_is_read_and_expected(kind: str, encoding: str) -> None:
     hw = ideal(**QUIET, tile__encoding=encoding, tile__rows=16, sensing__noise=[{"kind": kind, **SOURCES[kind]}])
     tiled, x = matrix(hw, rows=20, outputs=6), inputs(1, rows=20)
-    got = tiled.read(x, reads=READS, shared=True).reshape(READS, -1).astype(np.float64)
+    got = tiled.reader.read(x, reads=READS, shared=True)[0].reshape(READS, -1).astype(np.float64)
     expected = expected_errors(tiled, x, 8)
     assert {name for name, error in expected.fresh.items() if error.any()} == {kind}
     bound = 5 * np.sqrt(2 / READS)
