@@ -206,9 +206,9 @@ def test_a_matrix_of_cells_of_others_has_their_errors() -> None:
     x = inputs(2, rows=400)
     first, second = tiled.reader.read(x)[0], tiled.reader.read(x, read=1)[0]
     assert not np.array_equal(first, second)
-    assert len(tiled.programmed[0].slow_std)  # its memory is used
+    assert len(tiled.packed[0].slow_std)  # its memory is used
     plain = matrix(hw.replace({"cell.read_noise": {"kind": "none"}}), rows=400, outputs=40)
-    g, weights = plain.programmed[0].weights[:400], plain.weights[0]
+    g, weights = plain.weights[0][:400], plain.design.matrix.weights[0]
     ratio = (g / weights)[np.abs(weights) > 0.5]
     s2 = 0.1**2 + 0.05**2
     assert ratio.mean() == pytest.approx(np.exp(s2 / 2 - 0.1), abs=5 * 0.12 / np.sqrt(ratio.size))
