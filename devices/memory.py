@@ -32,7 +32,7 @@ class Correlated(Protocol):
 
         Each read is an average over `conditions.t_read` seconds, the first is `conditions.time_s` seconds after
         programming ended, and they begin `lag_s` seconds apart (0, or at least t_read). It is 1 at lag 0, never rises
-        with the lag, and is never negative. NumPy arrays only.
+        with the lag, falls ever less (it is convex), and is never negative. NumPy arrays only.
         """
 
 
