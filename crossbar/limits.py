@@ -86,7 +86,7 @@ def _check_cell(cell: Cell, sensing: Sensing, time_s: float) -> None:
         held = np.maximum(np.concatenate([held, aged]), 0)
     for part in cell.read_noise.parts:
         with _names("cell.read_noise"):
-            noise = _alike(lambda g, part=part: part.std(g, conditions, np), held, "std")
+            noise = _alike("std", part.std, held, conditions, np)
         _within(f"cell.read_noise ({part.kind}): its standard deviation must be", noise, bound, ends)
         with _names(f"cell.read_noise ({part.kind})"):
             _check_memory(part, sensing.read_interval, conditions)
@@ -115,20 +115,20 @@ def _settled(part: Settling, g: Array, n: float, conditions: Conditions) -> Arra
         raise ValueError(f"its draws must be a whole number of at least 0, got {draws!r}")
     normals = [np.full_like(g, n) for _ in range(draws)]
     try:
-        return _alike(lambda g: part.apply(g, normals, conditions, np), g, "apply")
+        return _alike("apply", part.apply, g, normals, conditions, np)
     except IndexError as error:
         raise ValueError(f"`apply` gets {draws} normal numbers a cell, its draws ({error})") from error
 
 
-def _alike(call: Callable[[Array], Any], g: Array, method: str) -> Array:
-    """What a method of a part gives for conductances, if it has their shape and dtype and leaves them as they are."""
+def _alike(name: str, method: Callable[..., Any], g: Array, *others: Any) -> Array:
+    """What a method of a part gives for conductances and other arguments, if it has their shape and dtype and leaves them as they are."""
     given = g.copy()
-    found = call(given)
+    found = method(given, *others)
     if not np.array_equal(given, g, equal_nan=True):
-        raise ValueError(f"`{method}` must leave the conductances that it is given as they are (no g *= 2)")
+        raise ValueError(f"`{name}` must leave the conductances that it is given as they are (no g *= 2)")
     if not isinstance(found, np.ndarray) or (found.shape, found.dtype) != (g.shape, g.dtype):
         what = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
-        raise ValueError(f"`{method}` must give {g.dtype} {g.shape} for conductances of that kind, got {what}")
+        raise ValueError(f"`{name}` must give {g.dtype} {g.shape} for conductances of that kind, got {what}")
     return found
 
 
