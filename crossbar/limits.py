@@ -121,7 +121,7 @@ def _settled(part: Settling, g: Array, n: float, conditions: Conditions) -> Arra
 
 
 def _alike(name: str, method: Callable[..., Any], g: Array, *others: Any) -> Array:
-    """What a method of a part gives for conductances and other arguments, if it has their shape and dtype and leaves them as they are."""
+    """What a method of a part gives for conductances, if it has their shape and dtype and leaves them as they are."""
     given = g.copy()
     found = method(given, *others)
     if not np.array_equal(given, g, equal_nan=True):
