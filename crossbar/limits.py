@@ -94,7 +94,7 @@ def _check_cell(cell: Cell, sensing: Sensing, time_s: float) -> None:
 
 def _check_memory(part: Correlated, interval: float | None, conditions: Conditions) -> None:
     """The correlation that reads `interval` seconds apart have, or reads far apart where it is None."""
-    lags = np.concatenate([[0.0], 2.0 ** np.arange(DOUBLINGS + 1)]) * (interval or 1.0)
+    lags = np.concatenate([[0.0], 2.0 ** np.arange(DOUBLINGS + 1)]) * (interval or conditions.t_read)
     found = part.correlation(lags, conditions)
     if np.shape(found) != lags.shape:
         raise ValueError(f"its correlation must have the shape {lags.shape} of the lags, got {np.shape(found)}")

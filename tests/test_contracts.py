@@ -10,7 +10,7 @@ from helpers import hardware
 
 from mho.crossbar.slow_noise import block_shares
 from mho.devices.drift import DriftModel
-from mho.devices.memory import MemoryModel
+from mho.devices.memory import MemoryModel, OneOverF
 from mho.devices.parts import Conditions
 from mho.devices.programming import ProgrammingModel
 from mho.devices.read_noise import ReadNoiseSource
@@ -128,6 +128,16 @@ def test_a_correlation_is_one_that_reads_can_have(form: str, said: str | None) -
 def test_reads_far_apart_need_no_convex_correlation() -> None:
     memory = {"kind": "test_held_memory", "form": "bell"}
     hardware().replace({"cell.read_noise": {"kind": "relative", "fraction": 0.01, "memory": memory}})
+
+
+def test_a_spectrum_of_hardly_any_width_has_a_correlation() -> None:
+    """A difference of special functions over its width was 0 to 8 there."""
+    read = Conditions(v_read=0.2, t_read=43303.290606894705)
+    narrow = OneOverF(f_low=1.1546466630884407e-05)
+    lags = read.t_read * 2.0 ** np.arange(13)
+    wider = OneOverF(f_low=(1 - 1e-5) / (2 * read.t_read))
+    assert 0 < narrow.span(read) < 1e-15
+    np.testing.assert_allclose(narrow.correlation(lags, read), wider.correlation(lags, read), atol=1e-5)
 
 
 def test_shares_are_not_bent() -> None:
