@@ -1,13 +1,16 @@
-"""What parts of a cell, and sources of noise, that others write are held to."""
+"""What parts of a cell, sources of noise and expanders that others write are held to."""
 
 from __future__ import annotations
 
+import collections
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
 from helpers import hardware
+from torch import nn
 
+import mho
 from mho.crossbar.slow_noise import block_shares
 from mho.devices.drift import DriftModel
 from mho.devices.memory import MemoryModel, OneOverF
@@ -15,6 +18,8 @@ from mho.devices.parts import Conditions
 from mho.devices.programming import ProgrammingModel
 from mho.devices.read_noise import ReadNoiseSource
 from mho.devices.sources import SensingNoise, Shape
+from mho.mapping.errors import MappingError
+from mho.mapping.expander import EXPANDERS, Expander
 
 
 def in_place(g: Any) -> Any:
@@ -192,3 +197,33 @@ def test_amounts_are_numbers() -> None:
         hardware().replace({"sensing.noise": [{"kind": "test_several", "number": False}]})
     with pytest.raises(ValueError, match=r"^sensing.noise \(test_flat\): `per_siemens` must have the shape of the vol"):
         hardware().replace({"sensing.noise": [{"kind": "test_flat"}]})
+
+
+class Block(nn.Linear):
+    """What the expander below takes."""
+
+
+class Loose(Expander):
+    modules = (Block,)
+    given: ClassVar[Any] = None
+
+    @classmethod
+    def expand(cls, module: Any, tensors: Any) -> Any:
+        return cls.given[module]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (collections.defaultdict(lambda: None), "layer '0': Loose.expand must give a module, gave None"),
+        ({}, r"layer '0': Loose.expand fails \(KeyError: Block\(.*\)\)"),
+    ],
+)
+def test_an_expander_that_fails_is_named(given: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Loose, "given", given)
+    EXPANDERS.add("test_loose", Loose)
+    try:
+        with pytest.raises(MappingError, match=f"^{said}$"):
+            mho.map(nn.Sequential(Block(6, 5), nn.Linear(5, 4)), mho.Hardware.preset("ideal"))
+    finally:
+        del EXPANDERS._things["test_loose"]
