@@ -80,7 +80,11 @@ class Drawn(Cells):
         where = place.group, self.copy, place.slice, place.polarity
 
         def draw(purpose: Purpose, which: int) -> Array:
-            return backend.normals(targets.shape, (place.row, which), stream_key(seed, purpose, name, *where))
+            found = backend.normals(targets.shape, (place.row, which), stream_key(seed, purpose, name, *where))
+            if found.shape != targets.shape:
+                kind = type(backend).__name__
+                raise ValueError(f"{kind}.normals must give the shape {targets.shape}, gave {found.shape}")
+            return found
 
         return hardware.cell.settle(targets, draw, hardware.conditions, np).astype(np.float32, copy=False)
 

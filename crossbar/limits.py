@@ -7,19 +7,22 @@ reaches. The bounds are wide, and `docs/devices.md` lists them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from ..devices.cell import Cell
+from ..devices.memory import Correlated
 from ..devices.parts import Conditions
 from ..devices.sensing import Sensing
 from ..devices.settling import Settling
 from ..devices.sources import SensingNoise, Shape, white_fit
+from ..devices.units import brief
 from .converters import Adc
 from .lines import Wires
+from .slow_noise import DOUBLINGS, block_shares
 from .tile import Tile
 
 Array = np.ndarray[Any, Any]
@@ -29,6 +32,7 @@ CONTRAST = 1e-3  # least (g_max - g_min) / g_max
 KEPT = 1e-6  # least part of the conductance range that drift leaves
 DIGITS = 2**53  # most values of a sliced weight
 SIGMAS = 6.0
+CLOSE = 1e-6  # of correlations, which are sums of special functions
 WIRE = 100.0  # largest resistance of a piece of wire, in units of 1 / g_max
 FINEST = 1e-6  # least full scale of an ADC, in units of v_read g_max
 
@@ -60,9 +64,9 @@ def _check_cell(cell: Cell, sensing: Sensing, time_s: float) -> None:
     ends = f"S at most ({CELL:g} g_max)"
     targets = np.linspace(cell.g_min, cell.g_max, 9, dtype=np.float32)
     with _names("cell.programming"):
+        reached = [_settled(cell.programming, targets, n, conditions) for n in (0.0, -SIGMAS, SIGMAS)]
         error = cell.programming.std(targets, conditions, np)
         _within("its standard deviation must be", error, bound, ends)
-        reached = [_settled(cell.programming, targets, n, conditions) for n in (0.0, -SIGMAS, SIGMAS)]
         held = np.maximum(np.concatenate([targets, *reached]), 0)
         _within("its conductances must be", held, (1 + SIGMAS) * bound, ends)
     if time_s > 0:
@@ -80,25 +84,51 @@ def _check_cell(cell: Cell, sensing: Sensing, time_s: float) -> None:
                 f"conductance after time_s = {time_s:g} s, got {kept:g}"
             )
         held = np.maximum(np.concatenate([held, aged]), 0)
-    lags = np.array([0.0, 1.0, 64.0, 4096.0]) * (sensing.read_interval or 1.0)
     for part in cell.read_noise.parts:
         with _names("cell.read_noise"):
-            noise = _alike(part.std(held, conditions, np), held, "std")
-            shared = part.correlation(lags, conditions)
+            noise = _alike("std", part.std, held, conditions, np)
         _within(f"cell.read_noise ({part.kind}): its standard deviation must be", noise, bound, ends)
-        _within(f"cell.read_noise ({part.kind}): its correlation must be", shared, 1 + 1e-6, "at most 1")
+        with _names(f"cell.read_noise ({part.kind})"):
+            _check_memory(part, sensing.read_interval, conditions)
+
+
+def _check_memory(part: Correlated, interval: float | None, conditions: Conditions) -> None:
+    """The correlation that reads `interval` seconds apart have, or reads far apart where it is None."""
+    lags = np.concatenate([[0.0], 2.0 ** np.arange(DOUBLINGS + 1)]) * (interval or conditions.t_read)
+    found = part.correlation(lags, conditions)
+    if np.shape(found) != lags.shape:
+        raise ValueError(f"its correlation must have the shape {lags.shape} of the lags, got {np.shape(found)}")
+    falls = found[0] >= 1 - CLOSE and (np.diff(found) <= CLOSE).all() and found[-1] >= -CLOSE
+    if not (falls and found[0] <= 1 + CLOSE):
+        raise ValueError(
+            f"its correlation must be 1 at lag 0, never rise and never be negative, got {found[0]:.7g} at lag 0, "
+            f"then {found[1:].min():.7g} to {found[1:].max():.7g}"
+        )
+    if interval is not None:
+        block_shares(lambda distance: part.correlation(distance * interval, conditions))
 
 
 def _settled(part: Settling, g: Array, n: float, conditions: Conditions) -> Array:
     """What a programming error or a drift makes of cells whose random numbers are all n."""
-    return _alike(part.apply(g, [np.full_like(g, n)] * part.draws, conditions, np), g, "apply")
+    draws = part.draws
+    if type(draws) is not int or draws < 0:
+        raise ValueError(f"its draws must be a whole number of at least 0, got {draws!r}")
+    normals = [np.full_like(g, n) for _ in range(draws)]
+    try:
+        return _alike("apply", part.apply, g, normals, conditions, np)
+    except IndexError as error:
+        raise ValueError(f"`apply` gets {draws} normal numbers a cell, its draws ({error})") from error
 
 
-def _alike(found: Any, g: Array, method: str) -> Array:
-    """What a method of a part gives for conductances, if it has their shape and dtype."""
+def _alike(name: str, method: Callable[..., Any], g: Array, *others: Any) -> Array:
+    """What a method of a part gives for conductances, if it has their shape and dtype and leaves them as they are."""
+    given = g.copy()
+    found = method(given, *others)
+    if not np.array_equal(given, g, equal_nan=True):
+        raise ValueError(f"`{name}` must leave the conductances that it is given as they are (no g *= 2)")
     if not isinstance(found, np.ndarray) or (found.shape, found.dtype) != (g.shape, g.dtype):
         what = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
-        raise ValueError(f"`{method}` must give {g.dtype} {g.shape} for conductances of that kind, got {what}")
+        raise ValueError(f"`{name}` must give {g.dtype} {g.shape} for conductances of that kind, got {what}")
     return found
 
 
@@ -117,7 +147,16 @@ def _check_source(where: str, source: SensingNoise, conditions: Conditions) -> N
     """One that a user added: of a shape it may have, finite and not negative."""
     if source.shape is Shape.CONDUCTANCE:
         raise ValueError(f"{where}: noise of conductances is read noise: list it in cell.read_noise")
-    found = white_fit([source], conditions) if source.shape is Shape.CELL else (source.amount(conditions),)
+    found: tuple[Any, ...]
+    if source.shape is Shape.CELL:
+        v = np.linspace(0, conditions.v_read, 3)
+        if np.shape(source.per_siemens(v, conditions)) != v.shape:
+            raise ValueError(f"{where}: `per_siemens` must have the shape of the voltages")
+        found = white_fit([source], conditions)
+    else:
+        found = (source.amount(conditions),)
+    if not all(isinstance(f, int | float | np.number) for f in found):
+        raise ValueError(f"{where}: `amount` must be a number, got {brief(found[0])}")
     if not (np.isfinite(found).all() and min(found) >= 0):
         what = "c0 and c2 of its fit" if source.shape is Shape.CELL else "its amount"
         raise ValueError(f"{where}: {what} must be finite and at least 0, got {', '.join(f'{f:g}' for f in found)}")

@@ -29,12 +29,22 @@ def block_shares(correlation: Callable[[Array], Array]) -> Array:
 
     They sum to 1 and have exactly the given correlation at distances of 0, 1, 2, 4, ... 2^DOUBLINGS; in between it is
     linear, above it constant.
+
+    Raises:
+        ValueError: a correlation that rises or is not convex, which no such shares have.
     """
     distance = np.concatenate([[0], 2.0 ** np.arange(DOUBLINGS + 1)])
     value = np.concatenate([[1.0], correlation(distance[1:])])
     slope = -np.diff(value) / np.diff(distance)
     shares = 2.0 ** np.arange(DOUBLINGS + 1) * -np.diff(slope, append=0)
-    shares = np.maximum(np.concatenate([shares, value[-1:]]), 0)
+    shares = np.concatenate([shares, value[-1:]])
+    if shares.min() < -1e-6:
+        at = 2 ** int(shares.argmin())
+        raise ValueError(
+            f"its correlation must be convex in the lag, falling ever less from read to read; it bends down {at} "
+            "read_interval after a read"
+        )
+    shares = np.maximum(shares, 0)
     return shares / shares.sum()
 
 

@@ -32,7 +32,7 @@ class Correlated(Protocol):
 
         Each read is an average over `conditions.t_read` seconds, the first is `conditions.time_s` seconds after
         programming ended, and they begin `lag_s` seconds apart (0, or at least t_read). It is 1 at lag 0, never rises
-        with the lag, and is never negative. NumPy arrays only.
+        with the lag, falls ever less (it is convex), and is never negative. NumPy arrays only.
         """
 
 
@@ -92,6 +92,8 @@ class Spectrum(Config):
             return (lag == 0).astype(float)
         shortest = SHORTEST * conditions.t_read
         x = np.maximum(lag, shortest * 1e-9) / shortest  # E1 is infinite at 0, the difference is not
+        if span < 1e-6:  # the difference has no digits left; its derivative has
+            return np.where(lag > 0, np.exp(-x), 1.0)
         return np.where(lag > 0, (exp1(x * math.exp(-span)) - exp1(x)) / span, 1.0)
 
 

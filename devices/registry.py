@@ -26,6 +26,7 @@ from .units import brief
 
 T = TypeVar("T")
 S = TypeVar("S")
+NONE = "none that is known here (import the module that adds it)"
 
 
 class Registry(Generic[T]):
@@ -43,7 +44,12 @@ class Registry(Generic[T]):
         self._things: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[S], S]:
-        """A decorator that adds a class or function under a name, and returns it."""
+        """A decorator that adds a class or function under a name, and returns it.
+
+        Raises:
+            TypeError: no name, as of a decorator that was not called.
+        """
+        self._check_name(name)
 
         def registered(thing: S) -> S:
             self.add(name, thing)
@@ -58,8 +64,7 @@ class Registry(Generic[T]):
             ValueError: other code has the name.
             TypeError: no name, or what `check` refuses.
         """
-        if not (isinstance(name, str) and name.isprintable() and name.strip() == name != ""):
-            raise TypeError(f"{self.what}: a name must be text of printable characters, got {brief(name)}")
+        self._check_name(name)
         if self._check is not None:
             self._check(name, thing)
         before = self._things.get(name)
@@ -68,6 +73,10 @@ class Registry(Generic[T]):
                 f"{self.what} {name!r} is {_code(before)} already; {_code(thing)} must have a name of its own"
             )
         self._things[name] = thing
+
+    def _check_name(self, name: Any) -> None:
+        if not (isinstance(name, str) and name.isprintable() and name.strip() == name != ""):
+            raise TypeError(f"{self.what}: a name must be text of printable characters, got {brief(name)}")
 
     def __getitem__(self, name: str) -> T:
         """What has the name.
@@ -80,7 +89,7 @@ class Registry(Generic[T]):
                 if point.name == name:
                     self._load(point)
         if not isinstance(name, str) or name not in self._things:
-            raise ValueError(f"{self.what} must be one of {', '.join(self)}, got {brief(name)}")
+            raise ValueError(f"{self.what} must be one of {', '.join(self) or NONE}, got {brief(name)}")
         return self._things[name]
 
     def __contains__(self, name: object) -> bool:

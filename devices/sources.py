@@ -23,6 +23,7 @@ from .arrays import Array
 from .parts import Conditions, Part, check_part, kinds_of
 from .read_noise import ReadNoiseSource
 from .registry import Registry
+from .units import brief
 
 Powers = tuple[float, float, float]
 SAMPLES = 257  # voltages that white noise is fitted at
@@ -201,10 +202,23 @@ class Gain(Named):
         return self.std**2
 
 
+def _check(name: str, thing: Any) -> None:
+    """Raises TypeError for a source that does not say what its shape asks for."""
+    check_part(name, thing)
+    shape = getattr(thing, "shape", None)
+    if not isinstance(shape, Shape):
+        known = ", ".join(f"Shape.{one.name}" for one in Shape)
+        raise TypeError(f"{thing.__name__}: must have a `shape`, one of {known}, got {brief(shape)}")
+    needed = ("per_siemens", "powers") if shape is Shape.CELL else ("amount",)
+    missing = [method for method in needed if getattr(thing, method) is getattr(NoiseSource, method)]
+    if missing and shape is not Shape.CONDUCTANCE:
+        raise TypeError(f"{thing.__name__}: must define {', '.join(missing)}, as its shape is {shape.name}")
+
+
 class SensingNoise(Part, NoiseSource):
     """A source that `sensing.noise` lists, of any shape but `CONDUCTANCE`: that is read noise of the cell."""
 
-    registry: ClassVar[Registry[Any]] = Registry("sensing noise", "mho.sensing_noise", check_part)
+    registry: ClassVar[Registry[Any]] = Registry("sensing noise", "mho.sensing_noise", _check)
 
     @property
     def name(self) -> str:

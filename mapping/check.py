@@ -25,10 +25,11 @@ from .inference import Inference, Survey
 from .layers import TileLayer
 from .mapped import MappedNetwork
 from .modules import copied, intercept
-from .passes import ROUNDING, Pass, as_tree, largest_rms, relative_error, rms, watch_pass
+from .passes import ROUNDING, Pass, Seen, as_tree, largest_rms, relative_error, rms, watch_pass
 from .samples import Sizes, Unfound, narrowed, settle
 
 SAMPLES = 3
+PACKAGE = __name__.partition(".")[0] + "."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,6 +222,9 @@ def _verdict(before: Pass, after: Pass, trial: _Trial, samples: int) -> Check:
     compared = dict.fromkeys(call.name for call in before.seen)  # in the order of the pass
     for name in compared:
         _same_layer(name, before, after, trial.chip, tolerance)
+    for name, layer in trial.chip.layers.items():
+        if not type(layer.spec).__module__.startswith(PACKAGE):  # tests compare Mho's own
+            _same_on_tiles(layer, after.of(name), tolerance)
     wanted, got = (tree_leaves(as_tree(done.output)) for done in (before, after))
     off = relative_error(wanted, got, 0.0)
     if not off <= tolerance and relative_error(wanted, got, largest_rms(before) * ROUNDING):
@@ -243,7 +247,7 @@ def _same_layer(name: str, before: Pass, after: Pass, chip: MappedNetwork, toler
     for one, other in zip(wanted, got, strict=True):
         floor = 0.0
         if layer is not None and one.input is not None:  # where products cancel, their rounding is left
-            floor = ROUNDING * rms([one.input]) * float((layer.matrix.weights.astype(float) ** 2).sum(1).mean()) ** 0.5
+            floor = _rounding(layer, one.input)
         error = relative_error(list(one.outputs), list(other.outputs), floor)
         if not error <= tolerance:
             fed = relative_error(_some(one.input), _some(other.input), 0.0)
@@ -251,6 +255,27 @@ def _same_layer(name: str, before: Pass, after: Pass, chip: MappedNetwork, toler
             raise MappingError(
                 f"layer {name!r}: its output differs by {error:.2g} from the caller's network (relative RMS; tolerance "
                 f"{tolerance:.2g}; {why}); exclude it, or map with check=False"
+            )
+
+
+def _rounding(layer: TileLayer, x: torch.Tensor) -> float:
+    """A difference of the outputs for x that counts as none, in epsilons."""
+    return ROUNDING * rms([x]) * float((layer.matrix.weights.astype(float) ** 2).sum(1).mean()) ** 0.5
+
+
+def _same_on_tiles(layer: TileLayer, calls: list[Seen], tolerance: float) -> None:
+    """A kind of others may compute its digital form in another way than by `arrange` and `assemble`, as tiles do."""
+    for x in (call.input for call in calls if call.input is not None):
+        try:
+            found = [layer.digital(x)], [layer.digital(x, as_tiles=True)]
+            error = relative_error(*found, _rounding(layer, x))
+        except Exception as fault:  # anybody's code
+            reason = f"{type(fault).__name__}: {' '.join(str(fault).split())[:200]}"
+            raise MappingError(f"layer {layer.name!r}: `arrange` and `assemble` of its kind fail ({reason})") from fault
+        if not error <= tolerance:
+            raise MappingError(
+                f"layer {layer.name!r}: by way of `arrange` and `assemble`, as tiles read it, its output differs by "
+                f"{error:.2g} from `digital` (relative RMS; tolerance {tolerance:.2g})"
             )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from ..devices.units import brief
+from .errors import MappingError
 from .faithful import tensors_of, unfaithful
 from .kinds import expander_of, load_handlers
 from .modules import names_of, replaced
@@ -26,12 +28,24 @@ def expandable(model: nn.Module, keep: Iterable[str] = ()) -> dict[str, list[str
 
 
 def expanded(model: nn.Module, keep: Iterable[str] = ()) -> nn.Module:
-    """The model with the `expandable` modules expanded; it is changed in place."""
+    """The model with the `expandable` modules expanded; it is changed in place.
+
+    Raises:
+        MappingError: an expander fails, or gives no module.
+    """
     for name, names in expandable(model, keep).items():
         module = model.get_submodule(name)
         expander = expander_of(module)
         assert expander is not None
-        made = expander.expand(module, tensors_of(module))
+        try:
+            made = expander.expand(module, tensors_of(module))
+        except MappingError:
+            raise
+        except Exception as error:  # anybody's code
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise MappingError(f"layer {name!r}: {expander.__name__}.expand fails ({reason})") from error
+        if not isinstance(made, nn.Module):
+            raise MappingError(f"layer {name!r}: {expander.__name__}.expand must give a module, gave {brief(made)}")
         for alias in names:
             model = replaced(model, alias, made)
     return model

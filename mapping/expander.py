@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..devices.registry import Registry
-from .handler import Handler, check_handler
+from .handler import REGISTRIES, Handler, check_handler
 
 
 class Expander(Handler, ABC):
@@ -41,7 +41,8 @@ class Expander(Handler, ABC):
 
 
 def _check(name: str, thing: Any) -> None:
-    check_handler(Expander, EXPANDERS.loaded(), name, thing)
+    check_handler(Expander, name, thing)
 
 
 EXPANDERS: Registry[type[Expander]] = Registry("expander", "mho.expanders", _check)
+REGISTRIES.append(EXPANDERS)

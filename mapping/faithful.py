@@ -79,7 +79,11 @@ def _odd_geometry(module: nn.Module, tensors: dict[str, Any]) -> str | None:
         return " ".join(str(error).split())[:200]
     except Exception as error:  # attributes that were set to what the constructor never makes of them
         return f"its attributes are not those of its constructor ({' '.join(str(error).split())[:100]})"
+    if not isinstance(leaf, kind):
+        return f"{kind.__name__}.of gave a {type(leaf).__name__}"
     shapes = {"weight": leaf.weight_shape, "bias": (leaf.out_features,)}
+    if "weight" not in tensors or not tensors.keys() <= shapes.keys():
+        return f"{kind.__name__}.tensors gave {', '.join(tensors) or 'nothing'}: it must be weight and bias"
     for name, value in tensors.items():
         if tuple(value.shape) != shapes[name]:
             return f"its {name} has the shape {tuple(value.shape)}, its attributes say {shapes[name]}"

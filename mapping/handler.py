@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from ..devices.registry import Registry
 from ..devices.units import brief
 
 
@@ -32,8 +33,11 @@ class Handler:
         return {"weight": module.weight, "bias": module.bias}
 
 
-def check_handler(base: type[Handler], others: dict[str, Any], name: str, thing: Any) -> None:
-    """Whether a handler may be registered under a name, beside `others`.
+REGISTRIES: list[Registry[Any]] = []  # of all handlers: a module has one
+
+
+def check_handler(base: type[Handler], name: str, thing: Any) -> None:
+    """Whether a handler may be registered under a name, beside all others.
 
     Raises:
         TypeError: it is no class derived from `base`, is not complete, or takes modules that another one takes.
@@ -47,8 +51,10 @@ def check_handler(base: type[Handler], others: dict[str, Any], name: str, thing:
         isinstance(types, tuple) and types and all(isinstance(t, type) and issubclass(t, nn.Module) for t in types)
     ):
         raise TypeError(f"{thing.__name__}: modules must be a tuple of types of torch modules, got {brief(types)}")
-    for other, known in others.items():
-        if other != name and (both := set(types) & set(known.modules)):
+    others = [other for registry in REGISTRIES for other in registry.loaded().items()]
+    for other, known in others:
+        its_own = other == name and issubclass(known, base)  # that it takes the place of
+        if not its_own and (both := set(types) & set(known.modules)):
             raise TypeError(f"{thing.__name__}: {both.pop().__name__} is taken by {other!r} already")
 
 

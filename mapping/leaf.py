@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from ..crossbar.patches import PLAIN, Patches
 from ..devices.config import Config, faults
 from ..devices.registry import Registry
-from .handler import Handler, check_handler
+from .handler import REGISTRIES, Handler, check_handler
 
 Features = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
 Size = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
@@ -150,10 +150,11 @@ class Leaf(Config, Handler):
 
 
 def _check(name: str, thing: Any) -> None:
-    check_handler(Leaf, LEAVES.loaded(), name, thing)
+    check_handler(Leaf, name, thing)
 
 
 LEAVES: Registry[type[Leaf]] = Registry("kind of layer", "mho.layers", _check)
+REGISTRIES.append(LEAVES)
 
 
 class Matrices(NamedTuple):
@@ -167,11 +168,14 @@ def lowered(leaf: Leaf, weight: torch.Tensor, bias: torch.Tensor | None) -> Matr
     """Weight and bias of a module as matrices of word lines by bit lines.
 
     Raises:
-        ValueError: the kind of the layer makes matrices of another shape than it says.
+        ValueError: the kind of the layer makes matrices of another shape than it says, or no weight of them again.
     """
-    w = leaf.matrices(weight.detach().to("cpu", torch.float32))
+    weight = weight.detach().to("cpu", torch.float32)
+    w, kind = leaf.matrices(weight), type(leaf).__name__
     if tuple(w.shape) != leaf.matrix_shape:
-        raise ValueError(f"{type(leaf).__name__}.matrices gives the shape {tuple(w.shape)}, not {leaf.matrix_shape}")
+        raise ValueError(f"{kind}.matrices gives the shape {tuple(w.shape)}, not {leaf.matrix_shape}")
+    if not torch.equal(leaf.weight_of(w), weight):
+        raise ValueError(f"{kind}.weight_of does not give the weight that {kind}.matrices made its matrices of")
     b = None if bias is None else bias.detach().to("cpu", torch.float32).reshape(len(w), -1).numpy()
     return Matrices(np.ascontiguousarray(w.numpy()), b)
 

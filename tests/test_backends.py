@@ -336,6 +336,15 @@ def test_what_is_no_backend_is_refused(tmp_path: Path) -> None:
     assert isinstance(backend_of(DEFAULT), Compiled)
 
 
+def test_normals_of_another_shape_are_refused() -> None:
+    class Short(Compiled):
+        def normals(self, shape: tuple[int, int], place: tuple[int, int], key: Any) -> Any:
+            return super().normals(shape, place, key)[:1]
+
+    with pytest.raises(ValueError, match=r"Short.normals must give the shape \(\d+, \d+\), gave \(1, \d+\)"):
+        mho.map(small_cnn(), mho.Hardware.preset("reram"), calibrate=pictures(), backend=Short())
+
+
 def blocks() -> tuple[str, str, str]:
     """The module, its use and its entry point, in the docs."""
     text = (DOCS / "kernels.md").read_text(encoding="utf-8").split("## How to add a backend")[1]

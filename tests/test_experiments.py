@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from sweeps_model import write_files
@@ -127,6 +128,10 @@ def test_what_is_impossible_is_said_before_anything_runs(
     [
         ({"right": 1}, r"seed: 0\): experiment spread: must give the columns right, first, names, got right"),
         ({"right": 1, "first": 2, "names": [3]}, r"column names must be a number, a text or a bool, got \[3\]"),
+        (
+            {"right": 1, "first": np.ones(2), "names": ""},
+            r"column first must be a number, .* got array\(\[1., 1.\]\)",
+        ),
         (None, r"must give the columns right, first, names, got NoneType"),
     ],
 )

@@ -221,11 +221,42 @@ class Odd(ScaledLeaf):
         return weight[None]
 
 
+class NoInverse(ScaledLeaf):
+    def weight_of(self, matrices: torch.Tensor) -> torch.Tensor:
+        return matrices[0].T.flip(1)
+
+
+class Turned(ScaledLeaf):
+    """Right in torch, and other inputs on its word lines."""
+
+    def arrange(self, x: torch.Tensor) -> torch.Tensor:
+        return super().arrange(x.flip(-1))
+
+
+class Nowhere(ScaledLeaf):
+    @classmethod
+    def of(cls, module: Any) -> Any:
+        return None
+
+
+class Unnamed(ScaledLeaf):
+    @classmethod
+    def tensors(cls, module: Any) -> dict[str, Any]:
+        return {"kernel": module.weight}
+
+
 @pytest.mark.parametrize(
     ("leaf", "said"),
     [
         (Wrong, "layer '0': its output differs by .* from the caller's network"),
         (Odd, r"layer '0': Odd.matrices gives the shape \(1, 5, 6\), not \(1, 6, 5\)"),
+        (NoInverse, "layer '0': NoInverse.weight_of does not give the weight that NoInverse.matrices made its"),
+        (
+            Turned,
+            "layer '0': by way of `arrange` and `assemble`, as tiles read it, its output differs by .* from `digital`",
+        ),
+        (Nowhere, r"no layer to map.*Nowhere.of gave a NoneType"),
+        (Unnamed, r"no layer to map.*Unnamed.tensors gave kernel: it must be weight and bias"),
     ],
 )
 def test_a_handler_that_does_not_do_what_its_module_does_is_an_error(leaf: type[Leaf], said: str) -> None:
@@ -249,6 +280,10 @@ class Nothing(Linear):
     modules: ClassVar = ()
 
 
+class Taken(GatedExpander):
+    modules: ClassVar = (nn.Conv2d,)
+
+
 @pytest.mark.parametrize(
     ("thing", "said"),
     [
@@ -263,6 +298,12 @@ def test_what_is_no_handler_is_not_registered(thing: Any, said: str) -> None:
     with pytest.raises(TypeError, match=said):
         LEAVES.register("mine")(thing)
     assert "mine" not in LEAVES.loaded()
+
+
+def test_a_module_has_one_handler_of_either_sort() -> None:
+    with pytest.raises(TypeError, match="Taken: Conv2d is taken by 'convolution' already"):
+        EXPANDERS.add("convolution", Taken)
+    assert "convolution" not in EXPANDERS
 
 
 CONV = nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=2)

@@ -105,6 +105,16 @@ def test_a_name_is_text(name: Any) -> None:
         Registry("thing", "mho.test_nothing").add(name, print)
 
 
+def test_a_decorator_without_a_name_is_refused() -> None:
+    registry: Registry[Any] = Registry("thing", "mho.test_nothing")
+    with pytest.raises(TypeError, match="thing: a name must be text of printable characters, got <built-in"):
+        registry.register(print)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=r"thing must be one of none that is known here \(import the module that adds it"
+    ):
+        registry["one"]
+
+
 def test_a_check_may_refuse() -> None:
     def check(name: str, thing: Any) -> None:
         raise TypeError(f"{name}: no")

@@ -122,11 +122,19 @@ def columns_of(name: str, experiment: Experiment, bench: Bench, settings: Settin
     if not isinstance(found, dict) or set(found) != set(experiment.columns):
         got = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
         raise ValueError(f"experiment {name}: must give the columns {', '.join(experiment.columns)}, got {got}")
-    plain: Columns = {key: value.item() if hasattr(value, "item") else value for key, value in found.items()}
+    plain: Columns = {key: _plain(value) for key, value in found.items()}
     for key, value in plain.items():
         if not isinstance(value, (int, float, str, bool)):
             raise ValueError(f"experiment {name}: column {key} must be a number, a text or a bool, got {brief(value)}")
     return plain
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy or torch as one of Python; what holds several as it is."""
+    try:
+        return value.item() if hasattr(value, "item") else value
+    except (ValueError, RuntimeError):
+        return value
 
 
 def _interval(name: str) -> tuple[str, str, str]:
