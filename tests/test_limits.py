@@ -208,7 +208,7 @@ def models(kind: type) -> set[type]:
 
 
 def test_every_number_of_a_model_has_bounds():
-    """No field of a configuration is a plain float or int: each is a unit, a `Number` or a `Whole`, or has own bounds."""
+    """No field of a configuration is a plain number: each is a unit, a `Number`, a `Whole`, or bounded itself."""
     plain = []
     for model in models(Config):
         if not model.__module__.startswith("mho.") or model.__module__.startswith("mho.sweeps"):
