@@ -22,7 +22,7 @@ FOLDERS = {
 
 setup(
     name="mho",
-    version="0.2.0",
+    version="0.3.0",
     description="Neural networks on simulated analog crossbars: ReRAM, PCM, NAND tiles; noise, votes, schedule, cost",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
