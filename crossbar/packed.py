@@ -28,7 +28,7 @@ from .wire_compensation import gains_of
 
 Array = np.ndarray[Any, Any]
 INT16_MAX, INT32_MAX = 2**15 - 1, 2**31 - 1
-LARGEST_CODE = 255  # input codes up to 8 bits are worked off in integers
+LARGEST_CODE = 255  # input codes up to 8 bits are processed in integers
 
 
 @dataclass(frozen=True)

@@ -179,27 +179,27 @@ class Reset(Named):
 
 
 @dataclass(frozen=True)
-class Supply(Named):
-    """(std I)^2: the read voltage itself, common to all columns of a pulse."""
+class Relative(Named):
+    """(std I)^2: a factor of the current with this relative standard deviation."""
 
     std: float
+
+    def amount(self, conditions: Conditions) -> float:
+        return self.std**2
+
+
+class Supply(Relative):
+    """The read voltage itself, common to all columns of a pulse."""
+
     shape = Shape.SUPPLY
     names = "supply", "supply"
 
-    def amount(self, conditions: Conditions) -> float:
-        return self.std**2
 
+class Gain(Relative):
+    """The gain of what makes a reading of a current."""
 
-@dataclass(frozen=True)
-class Gain(Named):
-    """(std I)^2: the gain of what makes a reading of a current."""
-
-    std: float
     shape = Shape.GAIN
     names = "gain", "gain"
-
-    def amount(self, conditions: Conditions) -> float:
-        return self.std**2
 
 
 def _check(name: str, thing: Any) -> None:

@@ -153,7 +153,7 @@ def pgd(
         targeted: drive the loss of the target down instead of the label's up.
         seed: of the starts and of the network's noise.
         first_sample: place of the first of these pictures in the whole data set, when they are a part of it.
-        batch_size: pictures worked off together.
+        batch_size: pictures processed together.
         tell: called after each start of each batch with pictures and starts done, and their total.
 
     Raises:

@@ -90,7 +90,7 @@ class Compiled(CompiledWires, Backend):
 
 @lru_cache(maxsize=1024)
 def _chunk(rows: int, workers: int, lines: int, outputs: int) -> int:
-    """Rows to be worked off together: what the cache holds, and equal shares for the workers where they are few."""
+    """Rows to be processed together: what the cache holds, and equal shares for the workers where they are few."""
     per_row = 4 * lines + 12 * outputs  # bytes of scratch: two int16 a word line, three float32 an output
     most = max(CHUNK, CACHE // per_row // ROWS * ROWS)
     chunks = max(1, -(-rows // most))

@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 
 from .compiled import kernel
 
-ROWS = 6  # rows worked off together; those left over go by 2 and by 1
+ROWS = 6  # rows processed together; those left over go by 2 and by 1
 PANEL = 16
 UNROLL = 4
 

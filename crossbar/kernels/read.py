@@ -1,6 +1,6 @@
 """One read of a matrix that is spread over tiles: gather, multiply, add noise, digitise, accumulate.
 
-Rows are the reads of the matrix: samples, times positions of a convolution. They are worked off in chunks, by as many
+Rows are the reads of the matrix: samples, times positions of a convolution. They are processed in chunks, by as many
 workers as there are threads, and no number depends on how: sums run in a fixed order (`panel.py`), random numbers are
 counted (`philox.py`). A plane is what one set of converters sees: one slice of one row tile.
 """
@@ -22,7 +22,7 @@ f32, i64, u32 = np.float32, np.int64, np.uint32
 Array = np.ndarray[Any, Any]
 
 SUPPLY_PLANE = u32(1 << (PLANE_BITS - 1))  # random numbers of the read voltage: planes from here on
-CHUNK = 48  # rows worked off together, at most: their scratch stays in the second-level cache
+CHUNK = 48  # rows processed together, at most: their scratch stays in the second-level cache
 
 
 class Geometry(NamedTuple):
@@ -88,7 +88,7 @@ class Deal(NamedTuple):
     first_sample: Any  # uint64 and
     positions: Array  # whose the rows of each read are: see `Rows`, which numba takes apart no further here
     first_read: Any  # uint32
-    chunk: int  # rows worked off together
+    chunk: int  # rows processed together
 
 
 class Place(NamedTuple):

@@ -109,7 +109,7 @@ def vote(
         chip: the mapped network; its output is (samples, classes).
         images: (n, ...) samples, as a tensor or a NumPy array.
         k: inferences a sample.
-        batch_size: samples worked off together, at most; None takes all at once.
+        batch_size: samples processed together, at most; None takes all at once.
         copies: chips that the inferences are dealt out to in turn: this one and others of its design (`Chip.copy`).
         rule: hard counts one vote an inference, soft averages the softmax.
         first_sample: place of the first of these samples in the whole data set, when they are a part of it.

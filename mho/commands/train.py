@@ -44,7 +44,7 @@ def train(
     out: Path | None = typer.Option(None, help="Run folder; one that was interrupted goes on. Default: runs/train/..."),
     carry: Path | None = typer.Option(None, help="Write the run so far to this folder, small, and train no further."),
 ) -> None:
-    """Train a network and write its weights; an interrupted run goes on where it was."""
+    """Train a network and write its weights; an interrupted run continues from its last checkpoint."""
     from .progress import loading
 
     with loading("PyTorch and the training"):

@@ -18,7 +18,7 @@ def vote(
     error: float | None = typer.Option(
         None, help="Read each picture only until its lead is safe: accepted probability that it is not."
     ),
-    batch_size: int = typer.Option(250, min=1, help="Samples worked off together; does not change the result."),
+    batch_size: int = typer.Option(250, min=1, help="Samples processed together; does not change the result."),
     model: str = typer.Option("", help="The network, as in mho map; only for chips that say they need it."),
 ) -> None:
     """Classify by repeated noisy inferences of a saved chip, and print the accuracy with its 95 % interval."""

@@ -36,7 +36,7 @@ class Shared(Config):
     vote_error: null for that many votes; a probability for adaptive votes, at most that many: the `error` of
         `mho.adaptive_vote`.
     seed: which chip.
-    batch_size: pictures worked off together; does not change the result.
+    batch_size: pictures processed together; does not change the result.
     target_width: widest 95 % interval of the accuracy; pictures are doubled until it is reached or there are no more.
     options: the fields of the experiment, where it has some; `options.NAME` in a grid.
     """
