@@ -106,8 +106,8 @@ def kill_and_finish(
         whole: what it must end with.
         kills: how many.
         jobs: of the sweep, in turn from start to start.
-        rng, spread: choose the moments: after a random number of new parts, and a random time of at most `spread`
-            seconds.
+        rng, spread: choose the moments: after a random number of new parts (none a third of the time, so that starts
+            are killed too), and a random time of at most `spread` seconds.
         fresh: one start in so many is a new interpreter, the others are forks of this one.
         until: `time.monotonic()` at which the kills end, though they are fewer.
     """
@@ -119,7 +119,8 @@ def kill_and_finish(
         last = outcome.kills == kills or time.monotonic() > until
         process = _start(arguments, log, start % fresh == 0)
         if not last:
-            _wait(process, out, len(before) + rng.randrange(max(1, (len(whole) - len(before)) // 2)))
+            further = rng.choice([0, 1, 1]) * rng.randint(1, max(1, (len(whole) - len(before)) // 2))
+            _wait(process, out, len(before) + further)
             time.sleep(rng.random() * spread)
             process.kill()
         process.join()
