@@ -13,7 +13,7 @@ import yaml
 
 import mho
 from mho.crossbar.cells import Given
-from mho.crossbar.converters import Drive
+from mho.crossbar.drive import Drive
 from mho.crossbar.programmed import Programmed
 from mho.mapping import store
 

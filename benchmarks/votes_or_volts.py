@@ -30,8 +30,8 @@ from scipy.stats import norm
 import mho
 from mho.crossbar.backends.compiled import Compiled
 from mho.crossbar.cells import Drawn
-from mho.crossbar.converters import Drive
 from mho.crossbar.design import Design
+from mho.crossbar.drive import Drive
 from mho.crossbar.matrix import Matrix
 from mho.crossbar.programmed import Programmed
 from mho.crossbar.reader import Reader, Seeds

@@ -10,8 +10,8 @@ import numpy as np
 
 from .backend import Backend, Job
 from .cells import Cells
-from .converters import Drive, digits, input_codes
 from .design import Design, Tell
+from .drive import Drive, digits, input_codes
 from .kernels.read import CHUNK
 from .matrix import Matrix
 from .patches import gather
@@ -135,7 +135,7 @@ def _survey(programmed: Programmed, codes: Array, *, keep: bool) -> tuple[float,
     slices = placement.tile.slices
     rows = codes.shape[0] * prod(design.matrix.patches.positions(codes.shape[1:4]))
     columns = placement.outputs + (placement.column_tiles if placement.tile.reference_columns else 0)
-    per_row = circuit.pulses * slices * placement.row_tiles * columns * placement.groups
+    per_row = circuit.conversions * design.readings * placement.row_tiles * columns * placement.groups
     limit = max(CHUNK, min(rows, CALIBRATION_ROWS, CALIBRATION_VALUES // per_row))
     starts = np.linspace(0, rows - min(CHUNK, rows), max(1, limit // CHUNK)).astype(int)
     currents: list[list[Array]] = [[] for _ in range(slices)]
@@ -147,13 +147,26 @@ def _survey(programmed: Programmed, codes: Array, *, keep: bool) -> tuple[float,
             out, chunk = programmed.backend.currents(job, int(start), size)
             chunk = chunk[:, : placement.rows]
             volts = digits(chunk, drive) if drive.rounds else chunk[None]
-            power += float((np.square(volts).mean(axis=1).sum(axis=0) * packed.row_conductance).sum())
+            power += float((dissipated(design, volts).mean(axis=1).sum(axis=0) * packed.row_conductance).sum())
             if keep:
+                each = len(out[0]) // slices
                 for s in range(slices):
-                    currents[s].append(out[:, s].reshape(-1))
+                    currents[s].append(out[:, each * s : each * (s + 1)].reshape(-1))
     sensing = programmed.hardware.sensing
     energy = power / len(starts) * sensing.v_read**2 * sensing.t_read
     return energy, [np.concatenate(c) for c in currents] if keep else []
+
+
+def dissipated(design: Design, volts: Array) -> Array:
+    """Energy of a cell in the pulses (pulses, ...) of these voltages or on-times, in units of g v_read^2 t_read.
+
+    The voltage of a bit line that floats is left out: it takes no more than this.
+    """
+    drive = design.drive
+    if drive.timed:
+        return np.abs(volts)
+    found = np.abs(volts * design.bent(volts)) if design.curved else np.square(volts)
+    return found * np.array(drive.repeats).reshape(-1, *[1] * (volts.ndim - 1)) if drive.joined else found
 
 
 def percentile_of(percentile: float, *values: Array) -> float:

@@ -31,7 +31,22 @@ class Dac(Config):
     percentile: Percentile = Field(100.0, description="of |input| over the calibration batch, taken as the range")
     bits_per_pulse: Annotated[Whole, Field(ge=1, le=15)] | None = Field(
         None,
-        description="bit-serial streaming: bits of each pulse, least significant first; null: one voltage per input",
+        description="bit-serial streaming: bits of each pulse, least significant first; null: one pulse per input",
+    )
+    coding: Literal["amplitude", "time"] = Field(
+        "amplitude",
+        description="what a pulse codes its value in: its voltage, or how much of t_read it is at v_read, 0 V after",
+    )
+    phases: Literal[1, 2] = Field(
+        1, description="2: positive and negative inputs one after the other, both with positive voltages"
+    )
+    accumulate: Literal["digital", "scaled", "repeated"] = Field(
+        "digital",
+        description="what adds up the pulses of an input: digital: each is converted; else they are charge, and "
+        "converted once: `scaled` by powers of two, as charge is shared, or `repeated` as often as it counts",
+    )
+    levels: Literal["voltage", "current"] = Field(
+        "voltage", description="what is evenly spaced: voltages, or the currents of a cell whose law is not Ohm's"
     )
 
     @model_validator(mode="after")
@@ -40,6 +55,18 @@ class Dac(Config):
             raise ValueError("dac.range must be 'calibrated' or a number when dac.bits is set, got null")
         if self.bits_per_pulse is not None and (self.bits is None or self.bits_per_pulse > self.bits):
             raise ValueError(f"dac.bits_per_pulse must be at most dac.bits = {self.bits}, got {self.bits_per_pulse}")
+        if self.accumulate != "digital" and self.bits_per_pulse is None:
+            raise ValueError(
+                f"dac.accumulate must be 'digital' unless dac.bits_per_pulse is set, got {self.accumulate!r}"
+            )
+        if self.coding == "time":
+            if self.range is None:
+                raise ValueError("dac.range must be 'calibrated' or a number when dac.coding is 'time', got null")
+            if self.accumulate != "digital":
+                raise ValueError(
+                    f"dac.accumulate must be 'digital' when dac.coding is 'time': one long pulse is what accumulating "
+                    f"them makes, got {self.accumulate!r}"
+                )
         return self
 
 
@@ -63,6 +90,10 @@ class Adc(Config):
         "changes; null: the range tracks v_read",
     )
     transfer: Literal["mid_tread", "mid_rise"] = "mid_tread"
+    polarity: Literal["together", "apart"] = Field(
+        "together",
+        description="of the two bit lines of a pair: subtracted, then converted; or converted each, then subtracted",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Adc:
@@ -101,59 +132,7 @@ class AdcCodes:
     relative_step: float
 
 
-@dataclass(frozen=True)
-class Drive:
-    """How one layer's inputs become codes: `full_code` stands for an input of `limit`; without a DAC full_code is 1."""
-
-    limit: float
-    signed: bool
-    full_code: int
-    pulses: int
-    digit_bits: int
-    rounds: bool
-    clips: bool
-
-    @property
-    def largest_digit(self) -> int:
-        """The largest code of one pulse."""
-        return self.full_code if self.pulses == 1 else 2**self.digit_bits - 1
-
-    @classmethod
-    def of(cls, dac: Dac, limit: float | None, signed: bool) -> Drive:
-        """The drive for a largest input `limit` (None: unscaled).
-
-        Raises:
-            ValueError: a signed input for a DAC of one bit, which has no level but zero.
-        """
-        if limit is None:
-            return cls(1.0, True, 1, 1, 1, rounds=False, clips=False)
-        if dac.bits is None:
-            return cls(limit, signed, 1, 1, 1, rounds=False, clips=True)
-        magnitude = dac.bits - 1 if signed else dac.bits
-        if magnitude == 0:
-            raise ValueError("dac.bits must be at least 2 for a layer with signed inputs, got 1")
-        digit_bits = min(dac.bits_per_pulse or magnitude, magnitude)
-        pulses = -(-magnitude // digit_bits)
-        return cls(limit, signed, 2**magnitude - 1, pulses, digit_bits, rounds=True, clips=True)
-
-
 def quantise(values: Array, codes: AdcCodes, full_scale: float) -> Array:
     """What an ADC of these codes reads for `values` (any shape), in the units of `full_scale`."""
     step = codes.relative_step * full_scale
     return (np.clip(np.rint(values / step - codes.centre), codes.low, codes.high) + codes.centre) * step
-
-
-def input_codes(x: Array, drive: Drive) -> Array:
-    """The input codes of `x` (any shape), float: integers with a DAC, x / limit without."""
-    scaled = x / drive.limit * drive.full_code
-    if drive.rounds:
-        scaled = np.rint(scaled)
-    return np.clip(scaled, -drive.full_code if drive.signed else 0, drive.full_code) if drive.clips else scaled
-
-
-def digits(codes: Array, drive: Drive) -> Array:
-    """Bit-serial digits (pulses, ...) of input codes, least significant first, signed, in units of v_read."""
-    magnitude = np.abs(codes).astype(np.int64)
-    base = 2**drive.digit_bits
-    pulses = [(magnitude // base**q) % base for q in range(drive.pulses)]
-    return np.sign(codes) * np.stack(pulses) / (base - 1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .backend import WireSolver
-from .converters import Drive
+from .drive import Drive
 from .encoding import Encoding
 from .hardware import Hardware
 from .kernels.read import SUPPLY_PLANE
@@ -62,8 +62,7 @@ class Design:
         return design
 
     def __post_init__(self) -> None:
-        placement, pulses = self.placement, self.drive.pulses
-        planes = pulses * placement.tile.slices * placement.row_tiles
+        planes = self.drive.conversions * self.readings * self.placement.row_tiles
         if planes > SUPPLY_PLANE:
             raise ValueError(
                 f"layer {self.matrix.name!r}: pulses x slices x row tiles must be at most {SUPPLY_PLANE}, got {planes}"
@@ -100,9 +99,53 @@ class Design:
         return self.matrix.placement
 
     @property
+    def apart(self) -> bool:
+        """Whether the two bit lines of a pair are converted each by itself, and their readings subtracted."""
+        return self.placement.tile.paired and self.hardware.adc.polarity == "apart"
+
+    @property
+    def readings(self) -> int:
+        """Readings of an output in one conversion: of each slice, or of each of its bit lines."""
+        return self.placement.tile.slices * (2 if self.apart else 1)
+
+    @property
     def signed_currents(self) -> bool:
-        """Whether the currents of bit lines have both signs."""
-        return self.drive.signed or self.placement.tile.paired
+        """Whether what is converted has both signs."""
+        return self.drive.bipolar or (self.placement.tile.paired and not self.apart)
+
+    @property
+    def floats(self) -> bool:
+        """Whether bit lines float, and their voltages are read."""
+        return self.hardware.sensing.mode == "voltage"
+
+    @property
+    def linear(self) -> bool:
+        """Whether some of the noise of cells goes with the first power of what drives them."""
+        return self.drive.timed or self.floats
+
+    @property
+    def curved(self) -> bool:
+        """Whether currents of cells do not go with the voltages that word lines are driven with."""
+        drive, hardware = self.drive, self.hardware
+        two_levels = drive.timed or (drive.rounds and not drive.joined and drive.largest_digit == 1)
+        two_levels |= drive.joined and drive.digit_bits == 1
+        return hardware.cell.nonlinearity.kind != "linear" and hardware.dac.levels == "voltage" and not two_levels
+
+    def bent(self, volts: Array) -> Array:
+        """What voltages (in units of v_read, any shape) of word lines do, in the units of Ohm's law at v_read."""
+        if not self.curved:
+            return volts
+        hardware = self.hardware
+        v_read = hardware.sensing.v_read
+        return hardware.cell.nonlinearity.current(volts * v_read, hardware.conditions, np) / v_read
+
+    @cached_property
+    def levels(self) -> Array:
+        """(digits,) float32: what each digit of a conversion drives, in digits; empty where that is the digit."""
+        largest = self.drive.largest_digit
+        if not (self.curved and self.drive.rounds):
+            return np.empty(0, np.float32)
+        return (largest * self.bent(np.arange(largest + 1) / largest)).astype(np.float32)
 
     def rows_of(self, group: int) -> Array:
         """(rows, outputs) float32 weights of a group's word lines, those of a bias on the array included."""

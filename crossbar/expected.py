@@ -12,7 +12,7 @@ import numpy as np
 
 from ..devices.parts import Conditions
 from ..devices.sources import NoiseSource, Shape, white_fit
-from .converters import digits, input_codes
+from .drive import digits, input_codes
 from .hardware import Hardware
 from .packed import read_shares
 from .patches import gather

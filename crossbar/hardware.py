@@ -16,6 +16,7 @@ from ..devices.config import Config, Name, faults, one_line, plain
 from ..devices.parts import Conditions
 from ..devices.sensing import Sensing
 from ..devices.units import Number, Second, Whole, brief
+from .chain import check_chain
 from .components import Cost
 from .converters import Adc, Dac
 from .limits import check_numbers
@@ -91,6 +92,7 @@ class Hardware(Config):
         v_max, v_read = self.cell.v_max, self.sensing.v_read
         if v_max is not None and v_read > v_max:
             raise ValueError(f"sensing.v_read must be at most cell.v_max = {v_max:g} V, got {v_read:g} V")
+        check_chain(self.cell, self.sensing, self.tile, self.dac, self.adc, self.wires)
         check_numbers(self.cell, self.sensing, self.tile, self.adc, self.wires, self.time_s)
         for pattern in self.layers:
             self._check_overrides(pattern)

@@ -20,8 +20,8 @@ from .design import Design
 from .hardware import Hardware
 from .kernels.panel import PANEL
 from .kernels.philox import GROUP
-from .kernels.read import Planes
-from .packed import INT32_MAX, Packed, largest_factors, packed_edges, slow_shares
+from .kernels.read import ALIKE, Planes
+from .packed import BESIDE, INT32_MAX, Packed, largest_factors, packed_edges, slow_shares
 from .programmed import Programmed
 from .ranges import Ranges
 from .reader import Seeds
@@ -59,7 +59,11 @@ def kind_of(cells: Cells) -> str:
 
 def arrays_of(programmed: Programmed) -> list[dict[str, Array]]:
     """The arrays of each group of a programmed matrix, which `restored` takes back."""
-    found = [packed.planes._asdict() | {key: getattr(packed, key) for key in PARTS} for packed in programmed.packed]
+    keys = planes_of(programmed.design)
+    found = [
+        {key: getattr(packed.planes, key) for key in keys} | {key: getattr(packed, key) for key in PARTS}
+        for packed in programmed.packed
+    ]
     for arrays, gains in zip(found, programmed.ranges.gains, strict=False):
         arrays["gains"] = gains
     if isinstance(programmed.cells, Given):
@@ -68,10 +72,15 @@ def arrays_of(programmed: Programmed) -> list[dict[str, Array]]:
     return found
 
 
+def planes_of(design: Design) -> tuple[str, ...]:
+    """The fields of its planes that are kept: those that cells make, where there is something in them."""
+    return tuple(key for key in Planes._fields if key not in ALIKE and (design.linear or key not in BESIDE))
+
+
 def names_of(design: Design, kind: str) -> tuple[str, ...]:
     """The names of the arrays of each group, for cells of this kind."""
     gains = ("gains",) if design.wire_compensation == "gain" else ()
-    return (*Planes._fields, *PARTS, *gains, *((TABLE,) if kind == "given" else ()))
+    return (*planes_of(design), *PARTS, *gains, *((TABLE,) if kind == "given" else ()))
 
 
 def restored(
@@ -93,11 +102,18 @@ def restored(
             if arrays[key].dtype != exact.dtype or not np.array_equal(arrays[key], exact):
                 raise ValueError(f"{g}.{key} does not fit its layer and the tiles of its hardware")
         _check_counts(design, arrays["histogram"])
-        largest = largest_factors(design.placement, design.drive)
-        for key, factor in zip(("mean", "variance"), largest, strict=True):
-            if factor is not None and arrays[key].size:
+        largest = largest_factors(design)
+        for key, factor in zip(("mean", "variance", "linear"), (*largest, largest[0]), strict=True):
+            if key in arrays and factor is not None and arrays[key].size:
                 _check_sums(f"{g}.{key}", arrays[key], edges, factor)
-        planes = Planes(**{key: arrays[key] for key in Planes._fields})
+        mean = arrays["mean"]
+        nothing = {
+            "linear": np.empty((len(mean), 0, 0, 0), mean.dtype),
+            "linear_unit": np.ones_like(arrays["mean_unit"]),
+            "total": np.empty((0, 0, 0), np.float32),
+        }
+        kept = {key: arrays[key] for key in planes_of(design)}
+        planes = Planes(**(nothing | kept | ALIKE))
         found.append(Packed(planes, **{key: arrays[key] for key in PARTS}))
     gains = tuple(arrays["gains"] for arrays in groups) if design.wire_compensation == "gain" else ()
     cells = _cells(kind, design.hardware, seeds, groups)
@@ -142,27 +158,31 @@ def _slots(design: Design, arrays: Mapping[str, Array]) -> dict[str, Slot]:
     `variance` and `uniform` are there or not as the cells of a tile are alike or not, which `arrays` tells.
     """
     placement, hardware, columns = design.placement, design.hardware, _columns(design)
-    slices, row_tiles = placement.tile.slices, placement.row_tiles
-    integers = largest_factors(placement, design.drive)[0] is not None
+    slices, readings, row_tiles = placement.tile.slices, design.readings, placement.row_tiles
+    integers = largest_factors(design)[0] is not None
     kind = np.int16 if integers else np.float32
     depth = ((placement.rows + 1) // 2, 2 * PANEL) if integers else (placement.rows, PANEL)
-    packed, padded = (slices, -(-columns // PANEL), *depth), columns + -columns % GROUP
+    packed, padded = (readings, -(-columns // PANEL), *depth), columns + -columns % GROUP
     spread = arrays["variance"].size > 0
     uniform = arrays["uniform"].size > 0 and not spread
     parts = len(slow_shares(hardware))
     slots = {
         "mean": Slot(packed, kind, -MOST),
-        "variance": Slot(packed if spread else (slices, 0, 0, 0), kind),
-        "mean_unit": Slot((slices, row_tiles), np.float32),
-        "variance_unit": Slot((slices, row_tiles), np.float32),
-        "uniform": Slot((slices, row_tiles) if uniform else (0, 0), np.float32),
-        "floor": Slot((slices, row_tiles, padded), np.float32),
-        "scale": Slot((slices, row_tiles, padded), np.float32, -MOST),
+        "variance": Slot(packed if spread else (readings, 0, 0, 0), kind),
+        "mean_unit": Slot((readings, row_tiles), np.float32),
+        "variance_unit": Slot((readings, row_tiles), np.float32),
+        "uniform": Slot((readings, row_tiles) if uniform else (0, 0), np.float32),
+        "floor": Slot((readings, row_tiles, padded), np.float32),
+        "scale": Slot((readings, row_tiles, padded), np.float32, -MOST),
         "row_conductance": Slot((slices, placement.rows), np.float64, -MOST),  # what others drive back comes off it
         "histogram": Slot((BINS,), np.int64, 0, 2.0**53),
-        "slow_std": Slot((parts, slices, placement.rows, columns), np.float32),
+        "slow_std": Slot((parts, readings, placement.rows, columns), np.float32),
         "slow_shares": Slot((parts, DOUBLINGS + 2), np.float64, 0.0, 1.0),
     }
+    if design.linear:
+        slots["linear"] = Slot(packed, kind, -MOST if design.floats else 0.0)
+        slots["linear_unit"] = Slot((readings, row_tiles), np.float32)
+        slots["total"] = Slot((readings, row_tiles, padded) if design.floats else (0, 0, 0), np.float32)
     if design.wire_compensation == "gain":
         slots["gains"] = Slot((slices, row_tiles, placement.outputs), np.float64, -MOST)
     if TABLE in arrays:

@@ -12,22 +12,21 @@ import numpy as np
 from ..devices.memory import Correlated
 from .backend import Backend
 from .cells import Cells
-from .converters import Drive
 from .design import Design, Tell
 from .encoding import Encoding
 from .hardware import Hardware
 from .kernels.panel import PANEL, unpack
 from .kernels.philox import GROUP
-from .kernels.read import Planes
+from .kernels.read import ALIKE, Planes
 from .keys import Key
 from .periphery import Periphery
-from .placement import Placement
 from .row_tile import Assembly, RowTile, through_wires
 from .slow_noise import block_shares, perturbed
 from .wire_compensation import gains_of
 
 Array = np.ndarray[Any, Any]
 INT16_MAX, INT32_MAX = 2**15 - 1, 2**31 - 1
+BESIDE = ("linear", "linear_unit", "total")  # fields of planes that say nothing unless `Design.linear`
 LARGEST_CODE = 255  # input codes up to 8 bits are processed in integers
 
 
@@ -40,7 +39,7 @@ class Packed:
         row_conductance: (slices, rows) siemens, all cells of a word line together.
         histogram: (BINS,) int64, cells by conductance in equal steps from 0 to HISTOGRAM_TOP g_max; the last holds all
             above.
-        slow_std: (parts, slices, rows, columns) float32, in units of g_max: read noise of the cells of an output, by
+        slow_std: (parts, readings, rows, columns) float32, in units of g_max: read noise of the cells of a reading, by
             its independent sources, where successive reads share some of it; no part where reads are independent.
         slow_shares: (parts, components) float64, see `slow_noise.block_shares`.
     """
@@ -55,7 +54,7 @@ class Packed:
     def noisy(self) -> bool:
         """Whether readings vary from read to read."""
         planes = self.planes
-        return bool(planes.variance.size or planes.uniform.size or planes.floor.any())
+        return bool(planes.variance.size or planes.uniform.size or planes.linear.size or planes.floor.any())
 
     def weights(self, design: Design) -> Array:
         """(rows, outputs) float32, the weights that the conductances stand for, a bias row included."""
@@ -88,6 +87,7 @@ class Packed:
         firsts = self.planes.edges[:-1]
         before, now = (np.add.reduceat(p.row_conductance, firsts, axis=1) for p in (start, self))
         gain = np.divide(before, now, out=np.ones_like(now), where=now > 0)
+        gain = np.repeat(gain, len(self.planes.scale) // len(gain), axis=0)
         scale = self.planes.scale * gain[:, :, None].astype(np.float32)
         return replace(self, planes=self.planes._replace(scale=scale))
 
@@ -132,10 +132,10 @@ def pack(
     weights, moments, edges = design.rows_of(group), design.moments_of(group), placement.edges
     building = Building.of(design, encoding.columns, backend)
     shares = slow_shares(hardware)
-    slow_std = np.empty((len(shares), slices, placement.rows, encoding.columns), dtype=np.float32)
+    slow_std = np.empty((len(shares), design.readings, placement.rows, encoding.columns), dtype=np.float32)
     row_conductance = np.empty((slices, placement.rows))
-    c0, _ = sensing.white_cell_coefficients()
-    amplifiers = Periphery.of(placement.tile, hardware.wires).amplifiers
+    c0, _ = sensing.timed_cell_coefficients() if design.drive.timed else sensing.white_cell_coefficients()
+    amplifiers = 1 if design.apart else Periphery.of(placement.tile, hardware.wires).amplifiers
     assembly, wired = Assembly(design, cells, group, shares, backend), not hardware.wires.ideal
     tiles: Iterator[RowTile] = (
         assembly.row_tile(weights[a:b], t, keep=wired) for t, (a, b) in enumerate(pairwise(edges))
@@ -147,13 +147,21 @@ def pack(
         rows = slice(edges[t], edges[t + 1])
         if gains is None:
             targets = encoding.targets(weights[rows], t)
-            measured[:, t] = gains_of(targets, tile.signed * unit, encoding, moments.take(rows))
+            measured[:, t] = gains_of(targets, _subtracted(design, tile.signed) * unit, encoding, moments.take(rows))
         slow_std[:, :, rows] = np.sqrt(tile.slow)
         row_conductance[:, rows] = tile.supplied
         white = amplifiers * sensing.column_variance + sensing.reading_variance + c0 * tile.thermal
-        building.add(t, tile, white / (sensing.v_read * unit) ** 2 + tile.floor)
+        floor = design.drive.floor * (white / (sensing.v_read * unit) ** 2 + tile.floor)
+        if design.floats:
+            floor = building.floated(t, tile, floor, encoding.targets(weights[rows], t))
+        building.add(t, tile, floor)
     planes = building.planes(encoding, measured, design.bias_of(group))
     return Packed(planes, row_conductance, assembly.histogram, slow_std, shares), measured
+
+
+def _subtracted(design: Design, signed: Array) -> Array:
+    """(slices, rows, columns): the bit lines of pairs that are converted apart taken off each other."""
+    return signed[::2] - signed[1::2] if design.apart else signed
 
 
 @dataclass(frozen=True)
@@ -162,10 +170,12 @@ class Building:
 
     Attributes:
         largest: see `largest_factors`.
-        mean, variance: packed, of all slices.
-        units: (2, slices, row tiles): what 1 of them stands for.
-        uniform: (slices, row tiles): the variance of the cells of a tile that are all alike, else NaN.
-        floor: (slices, row tiles, columns).
+        mean, variance, linear: packed, of all readings.
+        units: (3, readings, row tiles): what 1 of them stands for.
+        uniform: (readings, row tiles): the variance of the cells of a tile that are all alike, else NaN.
+        floor: (readings, row tiles, columns).
+        total, conductance: the same shape, where bit lines float: the variance of all cells of one, in units of the
+            square of their conductance; and that conductance as it should be, in siemens.
     """
 
     design: Design
@@ -173,27 +183,56 @@ class Building:
     largest: Largest
     mean: Array
     variance: Array
+    linear: Array
     units: Array
     uniform: Array
     floor: Array
+    total: Array
+    conductance: Array
 
     @classmethod
     def of(cls, design: Design, columns: int, backend: Backend) -> Building:
         """Empty planes."""
-        placement, largest = design.placement, largest_factors(design.placement, design.drive)
-        slices, row_tiles = placement.tile.slices, placement.row_tiles
-        mean, variance = (empty_panels((slices, placement.rows, columns), largest[0] is not None) for _ in range(2))
-        units = np.ones((2, slices, row_tiles), dtype=np.float32)
-        uniform = np.zeros((slices, row_tiles), dtype=np.float32)
-        return cls(design, backend, largest, mean, variance, units, uniform, np.empty((slices, row_tiles, columns)))
+        placement, largest = design.placement, largest_factors(design)
+        readings, row_tiles = design.readings, placement.row_tiles
+        shape, integers = (readings, placement.rows, columns), largest[0] is not None
+        mean, variance = (empty_panels(shape, integers) for _ in range(2))
+        linear = empty_panels(shape, integers) if design.linear else np.empty((readings, 0, 0, 0), mean.dtype)
+        units = np.ones((3, readings, row_tiles), dtype=np.float32)
+        uniform = np.zeros((readings, row_tiles), dtype=np.float32)
+        floor = np.empty((readings, row_tiles, columns))
+        floating = [np.empty(floor.shape if design.floats else (0, 0, 0)) for _ in range(2)]
+        return cls(design, backend, largest, mean, variance, linear, units, uniform, floor, *floating)
+
+    def floated(self, t: int, tile: RowTile, floor: Array, targets: Array) -> Array:
+        """Make what the cells of a row tile do to the voltages of bit lines that float of what they do to currents.
+
+        Voltages are in units of v_read. `targets` (slices, polarities, rows, columns) are what the digital side takes
+        the conductances for.
+
+        Returns:
+            The floor (readings, columns) of the voltages for that of the currents.
+        """
+        design, unit = self.design, self.design.hardware.cell.g_max
+        share = unit / tile.thermal
+        self.total[:, t] = tile.spread.sum(axis=1, dtype=np.float64) * share**2
+        each = targets.sum(axis=2, dtype=np.float64)
+        self.conductance[:, t] = each.reshape(-1, each.shape[-1]) if design.apart else each.sum(axis=1)
+        tile.signed *= share[:, None].astype(np.float32)
+        for variances in (tile.spread, tile.linear):
+            variances *= np.square(share)[:, None].astype(np.float32)
+        sensing = design.hardware.sensing
+        return floor * share**2 + design.drive.floor * sensing.voltage_variance / sensing.v_read**2
 
     def add(self, t: int, tile: RowTile, floor: Array) -> None:
-        """The row tile t, and the (slices, columns) variance of its currents that no input changes."""
+        """The row tile t, and the (readings, columns) variance of its currents that no input changes."""
         first = self.design.placement.edges[t]
         self.floor[:, t] = floor
         for s in range(len(self.mean)):
             self.units[0, s, t] = pack_tile(tile.signed[s], first, self.largest[0], self.mean[s], self.backend)
             self.units[1, s, t] = pack_tile(tile.spread[s], first, self.largest[1], self.variance[s], self.backend)
+            if self.design.linear:
+                self.units[2, s, t] = pack_tile(tile.linear[s], first, self.largest[0], self.linear[s], self.backend)
             low, high = float(tile.spread[s].min()), float(tile.spread[s].max())
             self.uniform[s, t] = high if high - low <= 1e-6 * high else np.nan
 
@@ -203,6 +242,13 @@ class Building:
         if integers and halves_squares(drive.largest_digit):
             self.units[1] *= 2
         alike = bool(np.isfinite(self.uniform).all())  # one number a tile says it all
+        if drive.joined or self.design.linear:
+            alike &= not self.uniform.any()  # kernels know the squares of digits only
+        scale = np.repeat(encoding.scale * gains, 2, axis=0) if self.design.apart else encoding.scale * gains
+        if self.design.apart:
+            scale[1::2] *= -1
+        if self.design.floats:
+            scale = scale * self.conductance[..., : scale.shape[-1]] / unit
         nothing = np.empty((len(self.variance), 0, 0, 0), self.mean.dtype)
         return Planes(
             mean=self.mean,
@@ -211,17 +257,21 @@ class Building:
             variance_unit=self.units[1],
             uniform=self.uniform if alike and self.uniform.any() else np.empty((0, 0), np.float32),
             floor=pad(self.floor),
-            scale=pad(encoding.scale * gains * unit * drive.limit),
+            scale=pad(scale * unit * drive.limit),
             edges=packed_edges(self.design),
             reference=encoding.reference,
             bias=bias,
+            linear=self.linear,
+            linear_unit=self.units[2],
+            total=pad(self.total) if self.design.floats else np.empty((0, 0, 0), np.float32),
+            **ALIKE,
         )
 
 
 def packed_edges(design: Design) -> Array:
     """(row tiles + 1,) int64: first word line of each row tile, and the end, in whole pairs where there are pairs."""
     placement = design.placement
-    pairs = largest_factors(placement, design.drive)[0] is not None
+    pairs = largest_factors(design)[0] is not None
     last = placement.rows + placement.rows % 2 if pairs else placement.rows
     return np.array([*placement.edges[:-1], last], dtype=np.int64)
 
@@ -250,10 +300,10 @@ def read_shares(hardware: Hardware, source: Correlated) -> Array:
 Largest = tuple[int, int] | tuple[None, None]
 
 
-def largest_factors(placement: Placement, drive: Drive) -> Largest:
+def largest_factors(design: Design) -> Largest:
     """Largest code, and largest squared (perhaps halved) code, that integer planes meet; None for float32 planes."""
-    digit = drive.largest_digit
-    if not drive.rounds or drive.full_code > LARGEST_CODE or placement.tile.rows % 2:
+    drive, digit = design.drive, design.drive.largest_digit
+    if not drive.rounds or drive.full_code > LARGEST_CODE or design.placement.tile.rows % 2 or design.curved:
         return None, None
     return digit, (digit**2 + 1) // 2 if halves_squares(digit) else digit**2
 

@@ -15,7 +15,8 @@ from .cells import Cells, Drawn
 from .design import Design, Tell
 from .extrapolation import extrapolations
 from .hardware import Hardware
-from .packed import Packed, pack
+from .kernels.read import ALIKE
+from .packed import BESIDE, Packed, pack
 from .patches import PLAIN
 from .ranges import Ranges
 from .reader import Reader, Seeds
@@ -117,7 +118,7 @@ class Programmed:
     def at(self, time_s: float, *, drift_compensation: bool) -> Programmed:
         """The same matrix so many seconds after programming: see `Chip.at`."""
         now = self.of(self.design, self.cells.aged(time_s), self.seeds, self.backend, self.ranges)
-        if not drift_compensation:
+        if not drift_compensation or self.design.floats:  # what is the same for all cells moves no floating bit line
             return now
         start = self if self.hardware.time_s == 0 else self.at(0.0, drift_compensation=False)
         packed = tuple(late.compensated(early) for late, early in zip(now.packed, start.packed, strict=True))
@@ -135,11 +136,15 @@ class Programmed:
 
     def digest(self) -> bytes:
         """16 bytes that tell this matrix on this chip from all others: cells, ranges, and the seeds of its noise."""
-        name, (seed, copy) = self.design.matrix.name, self.seeds
-        found = blake2b(repr((name, seed, copy, self.design.drive, self.hardware.seeds)).encode(), digest_size=16)
+        name, (seed, copy), drive = self.design.matrix.name, self.seeds, self.design.drive
+        said = repr((name, seed, copy, drive, self.hardware.seeds, *drive.chain))
+        found = blake2b(said.encode(), digest_size=16)
         arrays = [self.ranges.full_scale]
         for packed in self.packed:
-            arrays += [*packed.planes, packed.slow_std, packed.slow_shares]
+            planes = packed.planes._asdict()
+            beside = {key: planes.pop(key) for key in (*BESIDE, *ALIKE)}
+            arrays += [*planes.values(), packed.slow_std, packed.slow_shares]
+            arrays += [beside[key] for key in BESIDE] if self.design.linear else []
         for array in arrays:
             found.update(f"{array.dtype} {array.shape}".encode())
             found.update(np.ascontiguousarray(array).data)

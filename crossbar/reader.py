@@ -63,7 +63,7 @@ class Coding(NamedTuple):
     @classmethod
     def of(cls, design: Design) -> Coding:
         drive = design.drive
-        integers = largest_factors(design.placement, drive)[0] is not None
+        integers = largest_factors(design)[0] is not None
         high = float(drive.full_code) if drive.clips else np.inf
         low = -high if drive.signed else 0.0
         scale = np.float32(drive.full_code / drive.limit), np.float32(low), np.float32(high), drive.rounds
@@ -101,8 +101,8 @@ class Reader:
         self.design, self.hardware, self.packed = design, hardware, packed
         self.full_scale, self.seeds, self.backend = full_scale, seeds, backend
         self.prepared = [backend.prepared(group.planes) for group in packed]
-        self._coding, self._largest = Coding.of(design), largest_factors(design.placement, design.drive)[0]
-        self._conversions = design.placement.conversions * design.drive.pulses
+        self._coding, self._largest = Coding.of(design), largest_factors(design)[0]
+        self._conversions = design.placement.conversions * design.drive.conversions * (2 if design.apart else 1)
         noise = hardware.output_noise
         self._frozen, self._output = (noise.frozen_add, noise.frozen_mult), (noise.sigma_add, noise.sigma_mult)
         self._lock = threading.Lock()  # held while what several threads share is changed
@@ -132,15 +132,17 @@ class Reader:
         if hardware.adc.bits is not None and self.full_scale.size:
             codes = hardware.adc.codes(design.signed_currents)
             step = (self.full_scale * codes.relative_step).astype(np.float32)
+            step = np.repeat(step, 2) if design.apart else step
             low, high, centre = float(codes.low), float(codes.high), codes.centre
         gain, supply = hardware.sensing.gain_variance, hardware.sensing.supply_variance**0.5
         integers = self.packed[0].planes.mean.dtype == np.int16
+        halve, squares = integers and halves_squares(drive.largest_digit), drive.squares
         return Circuit(
-            pulses=drive.pulses,
+            pulses=1 if drive.joined else drive.pulses,
             digit_bits=drive.digit_bits,
             full_code=float(drive.full_code),
             integers=integers,
-            halve=integers and halves_squares(drive.largest_digit),
+            halve=halve,
             constant=float(drive.full_code) if design.matrix.bias_on_array else 0.0,
             gain_variance=gain,
             supply=supply,
@@ -150,6 +152,9 @@ class Reader:
             high=high,
             centre=centre,
             pedestal=pedestal_of(design),
+            phases=drive.phases,
+            levels=design.levels,
+            squares=np.floor(squares / 2 + 0.5).astype(np.float32) if halve else squares,
         )
 
     def geometry(self, shape: tuple[int, ...], group: int) -> Geometry:
@@ -325,4 +330,6 @@ def input_codes(
         raise ValueError(
             f"layer {design.matrix.name!r}: inputs must be finite, got {broken} NaN or infinite of {x.size}"
         )
+    if design.curved and not design.drive.rounds:
+        codes = design.bent(codes).astype(np.float32)
     return codes, Counts(x.size, int(clipped))

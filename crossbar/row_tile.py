@@ -27,33 +27,39 @@ BLOCK = 1 << 15  # cells programmed together, so that all steps find them in the
 
 @dataclass
 class RowTile:
-    """What the cells of one row tile amount to. Arrays are per slice, for the word lines and columns of the tile.
+    """What the cells of one row tile amount to. Arrays are per reading, for the word lines and columns of the tile.
+
+    A reading is that of a slice, or of one bit line of the slice's pairs where these are converted apart.
 
     Attributes:
-        signed: (slices, rows, columns) float32 conductances of an output in units of g_max, those of a pair subtracted.
-        spread: the same shape: their variance in each read, in units of g_max^2.
-        slow: (parts, slices, rows, columns): variances, by source, that reads share in part.
-        floor: (slices, columns) variance of the currents whatever the input, in units of (v_read g_max)^2.
-        thermal: (slices, columns) siemens that make thermal noise.
+        signed: (readings, rows, columns) float32 conductances in units of g_max, those of a pair subtracted.
+        spread: the same shape: their variance in each read, in units of g_max^2, that goes with the squared input.
+        linear: the same shape, or no reading: what goes with the input, see `Design.linear`.
+        slow: (parts, readings, rows, columns): variances, by source, that reads share in part.
+        floor: (readings, columns) variance of the currents whatever the input, in units of (v_read g_max)^2.
+        thermal: (readings, columns) siemens that make thermal noise.
         supplied: (slices, rows) siemens that the drivers feed.
-        cells: g (slices, polarities, rows, columns) in siemens and their variances (1 + parts, ...) in units of
-            g_max^2, kept where wires have resistance.
+        cells: g (slices, polarities, rows, columns) in siemens, their variances (1 + parts, ...) in units of g_max^2,
+            and those of `linear`, kept where wires have resistance.
     """
 
     signed: Array
     spread: Array
+    linear: Array
     slow: Array
     floor: Array
     thermal: Array
     supplied: Array
-    cells: tuple[Array, Array] | None = None
+    cells: tuple[Array, Array, Array] | None = None
 
     @classmethod
-    def empty(cls, slices: int, rows: int, columns: int, parts: int) -> RowTile:
-        signed, spread = (np.zeros((slices, rows, columns), dtype=np.float32) for _ in range(2))
-        slow = np.zeros((parts, slices, rows, columns), dtype=np.float32)
-        floor, thermal = (np.zeros((slices, columns)) for _ in range(2))
-        return cls(signed, spread, slow, floor, thermal, np.zeros((slices, rows)))
+    def empty(cls, design: Design, rows: int, columns: int, parts: int) -> RowTile:
+        shape = design.readings, rows, columns
+        signed, spread = (np.zeros(shape, dtype=np.float32) for _ in range(2))
+        linear = np.zeros(shape if design.linear else (0, 0, 0), dtype=np.float32)
+        slow = np.zeros((parts, *shape), dtype=np.float32)
+        floor, thermal = (np.zeros((design.readings, columns)) for _ in range(2))
+        return cls(signed, spread, linear, slow, floor, thermal, np.zeros((design.placement.tile.slices, rows)))
 
 
 @dataclass
@@ -81,32 +87,46 @@ class Assembly:
         placement, hardware = encoding.placement, self.cells.hardware
         sensing, unit = hardware.sensing, hardware.cell.g_max
         first, rows, slices = placement.edges[t], len(weights), placement.tile.slices
-        tile = RowTile.empty(slices, rows, columns, len(self.shares))
-        _, c2 = sensing.white_cell_coefficients()
+        design = self.design
+        tile = RowTile.empty(design, rows, columns, len(self.shares))
+        timed, each = design.drive.timed, 2 if design.apart else 1  # readings of a slice
+        c2 = 0.0 if timed else sensing.white_cell_coefficients()[1]
+        on_time = np.float32(sensing.timed_cell_coefficients()[1] / unit**2) if timed else np.float32(0)
         if keep:
             shape = (slices, encoding.polarities, rows, columns)
-            tile.cells = np.empty(shape, np.float32), np.empty((1 + len(self.shares), *shape), np.float32)
+            of_noise = np.empty((1 + len(self.shares), *shape), np.float32)
+            tile.cells = np.empty(shape, np.float32), of_noise, np.empty(shape if timed else 0, np.float32)
         at_once = max(1, BLOCK // columns)
         for a in range(0, rows, at_once):
             some = slice(a, min(rows, a + at_once))
             targets = encoding.targets(weights, t, some)
             for s, polarity in product(range(slices), range(encoding.polarities)):
-                place = Place(self.group, s, polarity, first + a)
-                g = self.cells.settled(self.design, targets[s, polarity], place, self.backend)
+                place, r = Place(self.group, s, polarity, first + a), each * s + polarity * (each - 1)
+                taken_off = polarity == 1 and each == 1
+                g = self.cells.settled(design, targets[s, polarity], place, self.backend)
                 along = g.sum(axis=1)
                 if not (np.isfinite(along).all() and g.min() >= 0):  # kernels count cells by conductance
                     raise ValueError(
                         f"layer {self.design.matrix.name!r}: its cells must have finite conductances of at least 0 S"
                     )
                 std, slow = self.noise(g)
-                units = np.array([-unit if polarity else unit, c2 / unit**2, BINS / (HISTOGRAM_TOP * unit)], np.float32)
-                sums = Sums(tile.signed[s, some], tile.spread[s, some], tile.thermal[s], self.histogram)
+                units = np.array(
+                    [-unit if taken_off else unit, c2 / unit**2, BINS / (HISTOGRAM_TOP * unit)], np.float32
+                )
+                sums = Sums(tile.signed[r, some], tile.spread[r, some], tile.thermal[r], self.histogram)
                 self.backend.add_cells(g, std, tuple(units), sums)
-                tile.slow[:, s, some] += slow
+                if timed:
+                    tile.linear[r, some] += on_time * g
+                elif design.floats:
+                    own = (std / np.float32(unit)) ** 2 + units[1] * g
+                    tile.linear[r, some] += -own if taken_off else own
+                tile.slow[:, r, some] += slow
                 tile.supplied[s, some] += along
                 if tile.cells is not None:
                     tile.cells[0][s, polarity, some] = g
                     tile.cells[1][0, s, polarity, some] = (std / np.float32(unit)) ** 2 + units[1] * g
+                    if timed:
+                        tile.cells[2][s, polarity, some] = on_time * g
                     tile.cells[1][1:, s, polarity, some] = slow
         return tile
 
@@ -162,13 +182,26 @@ def _see(tile: RowTile, columns: Array, found: Reach, assembly: Assembly) -> Non
     """Replace what the cells of a tile amount to by what they do through its wires."""
     assert tile.cells is not None
     unit, variances = assembly.cells.hardware.cell.g_max, tile.cells[1][..., columns]
+    apart = assembly.design.apart
     signs = np.array([1.0, -1.0])[: assembly.encoding.polarities, None, None] / unit
-    tile.signed[..., columns] = (signs * found.conductance).sum(axis=1)
-    tile.spread[..., columns] = (variances[0] * found.noise).sum(axis=1)
-    tile.slow[..., columns] = (variances[1:] * found.noise).sum(axis=2)
+
+    def of_readings(cells: Array, axis: int = 1) -> Array:
+        """Cells (slices, polarities, ...) as readings, along `axis`."""
+        if not apart:
+            return cells.sum(axis=axis)
+        return cells.reshape(*cells.shape[: axis - 1], -1, *cells.shape[axis + 1 :])
+
+    tile.signed[..., columns] = of_readings((np.abs(signs) if apart else signs) * found.conductance)
+    tile.spread[..., columns] = of_readings(variances[0] * found.noise)
+    tile.slow[..., columns] = of_readings(variances[1:] * found.noise, axis=2)
     lasting = np.tensordot(1 - assembly.shares[:, 0], variances[1:], axes=1) if len(assembly.shares) else 0.0
-    tile.floor[:, columns] = ((variances[0] + lasting) * found.rest).sum(axis=(1, 2))
-    tile.thermal[:, columns] = found.thermal
+    rest = (variances[0] + lasting) * found.rest
+    tile.floor[:, columns] = of_readings(rest.sum(axis=2)) if apart else rest.sum(axis=(1, 2))
+    tile.thermal[:, columns] = of_readings(found.thermal_each) if apart else found.thermal
+    if tile.linear.size:
+        timed = tile.cells[2][..., columns]
+        tile.linear[..., columns] = of_readings(timed * found.noise)
+        tile.floor[:, columns] += of_readings((timed * found.rest).sum(axis=2))
     if columns[0] == 0:
         tile.supplied[:] = 0.0
     tile.supplied += found.supplied

@@ -49,6 +49,7 @@ class Reach(NamedTuple):
         rest: the same shape: what it becomes as a variance of the current, in units of v_read^2, whatever the input.
         thermal: (slices, columns) siemens whose thermal noise reaches the sense amplifiers.
         supplied: (slices, rows) siemens: currents of the drivers at their mean square voltages.
+        thermal_each: (slices, polarities, columns): `thermal` of each cell of a pair.
     """
 
     conductance: Array
@@ -56,6 +57,7 @@ class Reach(NamedTuple):
     rest: Array
     thermal: Array
     supplied: Array
+    thermal_each: Array
 
 
 @dataclass(frozen=True)
@@ -163,20 +165,26 @@ def reach(
         layout.restore(carried * np.maximum(power - share * square, 0)),
         layout.restore(cells * adjoint).sum(axis=(1, 2)),
         layout.restore(cells * supplied).sum(axis=(1, 3)),
+        layout.restore(cells * adjoint).sum(axis=2),
     )
 
 
 def reach_row_tile(g: Array, targets: Array, encoding: Encoding, wires: Wires, moments: Moments) -> Reach:
     """`reach` of all column tiles of a row tile, one beside the other; `targets` are the plain ones."""
     if wires.ideal:
-        return Reach(g, np.ones_like(g), np.zeros_like(g), g.sum(axis=(1, 2)), g.sum(axis=(1, 3)))
+        each = g.sum(axis=2)
+        return Reach(g, np.ones_like(g), np.zeros_like(g), g.sum(axis=(1, 2)), g.sum(axis=(1, 3)), each)
     found = []
     for columns in encoding.column_tiles:
         places = placed(targets[..., columns], wires, moments, encoding.placement.tile.reference_columns > 0)
         found.append(reach(g[..., columns], wires, moments, places))
     back = np.argsort(np.concatenate(encoding.column_tiles))
-    wide = [np.concatenate([getattr(part, name) for part in found], axis=-1)[..., back] for name in Reach._fields[:4]]
-    return Reach(wide[0], wide[1], wide[2], wide[3], np.sum([part.supplied for part in found], axis=0))
+    wide = {
+        name: np.concatenate([getattr(part, name) for part in found], axis=-1)[..., back]
+        for name in Reach._fields
+        if name != "supplied"
+    }
+    return Reach(**wide, supplied=np.sum([part.supplied for part in found], axis=0))
 
 
 def _own_voltages(network: Network, wires: Wires) -> tuple[Array, Array]:

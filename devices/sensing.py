@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,23 +19,28 @@ from .sources import (
     Gain,
     NoiseSource,
     Reset,
+    Sampling,
     SensingNoises,
     Shape,
     Shot,
     Supply,
     Thermal,
+    VoltageAmplifier,
     in_order,
     total,
     white_fit,
     white_samples,
 )
-from .units import AmperePerRootHertz, Farad, Kelvin, Number, Second, Volt
+from .units import AmperePerRootHertz, Farad, Kelvin, Number, Second, Volt, VoltPerRootHertz
 
 
 class Sensing(Config):
     """How a column is read.
 
     Attributes:
+        mode: what is read. `current`: of bit lines that are held at 0 V. `voltage`: of bit lines that float, and settle
+            at the mean of the word lines' voltages, weighted with the conductances; the digital side multiplies by
+            their sum, as it was to be programmed (Wan et al. 2022, Nature 608:504).
         v_read: largest voltage on a word line.
         t_read: time that a current is averaged over (boxcar).
         temperature: of the array.
@@ -44,7 +49,9 @@ class Sensing(Config):
             0 in one much longer than the electron-phonon length, 1 in a tunnel junction and in a transistor below
             threshold (Sarpeshkar et al. 1993, IEEE Circuits Devices Mag. 9(6):23).
         amplifier_noise: input-referred white current noise of each bit line's sense amplifier.
-        capacitance: of the integrator that collects a bit line's charge; its reset leaves noise (None: not counted).
+        amplifier_voltage_noise: likewise white voltage noise, of what reads a bit line that floats.
+        capacitance: of the integrator that collects a bit line's charge, whose reset leaves noise; or that samples the
+            voltage of one that floats (None: not counted).
         gain_noise: standard deviation of a column's gain from read to read, relative.
         supply_noise: standard deviation of the read voltage from read to read, relative, common to all columns.
         read_interval: time from the start of one read of a sample to the next, at least t_read (None: so long that
@@ -52,6 +59,7 @@ class Sensing(Config):
         noise: sources of noise beside these, see `sources.SensingNoise`.
     """
 
+    mode: Literal["current", "voltage"] = "current"
     v_read: Annotated[Volt, Field(gt=0)]
     t_read: Annotated[Second, Field(gt=0)]
     temperature: Annotated[Kelvin, Field(gt=0)] = 300.0
@@ -59,6 +67,7 @@ class Sensing(Config):
     shot: bool = True
     fano: Annotated[Number, Field(ge=0, le=1)] = 1 / 3
     amplifier_noise: Annotated[AmperePerRootHertz, Field(ge=0)] = 0.0
+    amplifier_voltage_noise: Annotated[VoltPerRootHertz, Field(ge=0)] = 0.0
     capacitance: Annotated[Farad, Field(gt=0)] | None = None
     gain_noise: Annotated[Number, Field(ge=0, le=1000)] = 0.0
     supply_noise: Annotated[Number, Field(ge=0, le=1000)] = 0.0
@@ -70,6 +79,16 @@ class Sensing(Config):
         if self.read_interval is not None and self.read_interval < self.t_read:
             raise ValueError(
                 f"read_interval must be at least t_read = {self.t_read:g} s, or null, got {self.read_interval:g} s"
+            )
+        if self.mode == "current" and self.amplifier_voltage_noise:
+            raise ValueError(
+                "amplifier_voltage_noise must be 0 unless mode is 'voltage': bit lines that are held at 0 V have "
+                f"amplifier_noise, got {self.amplifier_voltage_noise:g} V/sqrt(Hz)"
+            )
+        if self.mode == "voltage" and self.read_interval is not None:
+            raise ValueError(
+                f"read_interval must be null when mode is 'voltage': noise that reads share moves the sum of the "
+                f"conductances too, which is not modelled; got {self.read_interval:g} s"
             )
         return self
 
@@ -94,7 +113,11 @@ class Sensing(Config):
         """All sources of noise of a column, in the order of their shapes, with those of cells of this read noise."""
         found: list[NoiseSource] = [Thermal(self.thermal), Shot(self.fano, self.shot)]
         found += [CellNoise(part) for part in (read_noise.parts if read_noise else ()) if part.kind != "none"]
-        found += [Amplifier(self.amplifier_noise), Reset(self.capacitance or 0.0)]
+        found.append(Amplifier(self.amplifier_noise))
+        if self.mode == "current":
+            found.append(Reset(self.capacitance or 0.0))
+        else:
+            found += [VoltageAmplifier(self.amplifier_voltage_noise), Sampling(self.capacitance or 0.0)]
         found += [Supply(self.supply_noise), Gain(self.gain_noise), *self.noise]
         return in_order(found)
 
@@ -117,6 +140,11 @@ class Sensing(Config):
     def reading_variance(self) -> float:
         """Variance of the current that is added to each reading, however many amplifiers it has, in A^2."""
         return total(self.sources(), Shape.READING, self.conditions())
+
+    @property
+    def voltage_variance(self) -> float:
+        """Variance of the voltage that is added to each reading of a bit line that floats, in V^2."""
+        return total(self.sources(), Shape.VOLTAGE, self.conditions())
 
     @property
     def gain_variance(self) -> float:
@@ -145,6 +173,14 @@ class Sensing(Config):
         Least squares over [0, v_read]; `white_fit_error` says how good it is.
         """
         return white_fit(self.sources(), self.conditions())
+
+    def timed_cell_coefficients(self) -> tuple[float, float]:
+        """(c0, c1): the white variance of a cell that is at v_read for a share d of t_read is g (c0 + c1 d), exactly.
+
+        In A^2 for each siemens: the noise power of the two voltages, each for its time.
+        """
+        idle, driven = self.white_cell_variance(1.0, np.array([0.0, self.v_read]))
+        return float(idle), float(driven - idle)
 
     def white_fit_error(self) -> float:
         """Largest relative error of `white_cell_coefficients` over [0, v_read].

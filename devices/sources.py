@@ -36,6 +36,7 @@ class Shape(Enum):
     CONDUCTANCE = "each cell's conductance varies by std(g): it adds the variance v^2 std(g)^2"
     COLUMN = "each bit line's sense amplifier adds the variance amount"
     READING = "each reading gets the variance amount, after bit lines that make a pair were subtracted"
+    VOLTAGE = "each reading of a bit line that floats gets the variance amount, in V^2"
     SUPPLY = "one factor of the variance amount about 1, the same for all columns of a pulse"
     GAIN = "a factor of the variance amount about 1 for each reading"
 
@@ -65,7 +66,7 @@ class NoiseSource(ABC):
         return self.shape in (Shape.CONDUCTANCE, Shape.SUPPLY, Shape.GAIN)
 
     def amount(self, conditions: Conditions) -> float:
-        """Of `COLUMN` and `READING` the variance in A^2, of `SUPPLY` and `GAIN` the relative variance."""
+        """Of `COLUMN` and `READING` the variance in A^2, of `VOLTAGE` in V^2, of the others the relative variance."""
         raise NotImplementedError
 
     def per_siemens(self, v: Array, conditions: Conditions) -> Array:
@@ -176,6 +177,30 @@ class Reset(Named):
 
     def amount(self, conditions: Conditions) -> float:
         return boltzmann * conditions.temperature * self.capacitance / conditions.t_read**2
+
+
+@dataclass(frozen=True)
+class VoltageAmplifier(Named):
+    """e_n^2 B: white voltage noise `density` (V / sqrt(Hz)) at the input of what reads a bit line that floats."""
+
+    density: float
+    shape = Shape.VOLTAGE
+    names = "amplifier, voltage", "amplifier"
+
+    def amount(self, conditions: Conditions) -> float:
+        return self.density**2 * bandwidth(conditions)
+
+
+@dataclass(frozen=True)
+class Sampling(Named):
+    """k T / C: what a capacitor has too much when it has taken the voltage of a bit line (0 F: it is not counted)."""
+
+    capacitance: float
+    shape = Shape.VOLTAGE
+    names = "kT/C", "amplifier"
+
+    def amount(self, conditions: Conditions) -> float:
+        return boltzmann * conditions.temperature / self.capacitance if self.capacitance else 0.0
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..crossbar.converters import Drive
 from ..crossbar.design import Design
+from ..crossbar.drive import Drive
 from ..crossbar.hardware import Hardware
 from ..crossbar.kept import MOST, Slot, arrays_of, check, kind_of, names_of, restored
 from ..crossbar.ranges import Ranges

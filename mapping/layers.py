@@ -13,8 +13,8 @@ from ..crossbar.backend import Backend
 from ..crossbar.backends import DEFAULT, backend_of
 from ..crossbar.calibration import calibrate
 from ..crossbar.cells import Drawn
-from ..crossbar.converters import Drive
 from ..crossbar.design import Design, Tell
+from ..crossbar.drive import Drive
 from ..crossbar.hardware import Hardware
 from ..crossbar.matrix import Matrix
 from ..crossbar.placement import Placement

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..crossbar.converters import Drive
+from ..crossbar.drive import Drive
 from .batches import Batch
 from .errors import MappingError
 from .inference import Calibration, Inference, Survey

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 
 from ..crossbar.cells import Drawn
-from ..crossbar.converters import Drive
 from ..crossbar.design import Design
+from ..crossbar.drive import Drive
 from ..crossbar.expected import Errors, expected_errors
 from ..crossbar.hardware import Hardware
 from ..crossbar.patches import gather

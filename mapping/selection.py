@@ -114,10 +114,10 @@ class Selection:
         if why is not None:
             self.listed.append(Digital(name, kind_of(module).__name__, why))
             return
-        if hardware.cell.nonlinearity.kind != "linear":
+        if hardware.cell.nonlinearity.kind != "linear" and not hardware.wires.ideal:
             raise MappingError(
-                f"layer {name!r}: cell.nonlinearity is '{hardware.cell.nonlinearity.kind}', and tiles are read with "
-                "linear cells; mho.crossbar.wires.read takes others"
+                f"layer {name!r}: cell.nonlinearity is '{hardware.cell.nonlinearity.kind}', and wires with resistance "
+                "are solved for linear cells; mho.crossbar.wires.read takes others, an input at a time"
             )
         kind = leaf_of(module)
         assert kind is not None

@@ -15,8 +15,8 @@ from mho.crossbar.backend import Backend
 from mho.crossbar.backends.compiled import Compiled
 from mho.crossbar.calibration import calibrate
 from mho.crossbar.cells import Drawn
-from mho.crossbar.converters import Drive
 from mho.crossbar.design import Design
+from mho.crossbar.drive import Drive
 from mho.crossbar.kernels.philox import Rows
 from mho.crossbar.matrix import Matrix
 from mho.crossbar.programmed import Programmed

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mho.crossbar.converters import Adc, AdcCodes, Dac, Drive, digits, input_codes, quantise
+from mho.crossbar.converters import Adc, AdcCodes, Dac, quantise
+from mho.crossbar.drive import Drive, digits, input_codes
 from mho.crossbar.encoding import Encoding
 from mho.crossbar.placement import Placement
 from mho.crossbar.tile import Tile

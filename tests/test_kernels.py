@@ -17,7 +17,7 @@ from mho.crossbar.backends.compiled import Compiled
 from mho.crossbar.kernels.convert import make_codes
 from mho.crossbar.kernels.panel import PANEL, multiply_panels, unpack
 from mho.crossbar.kernels.philox import round_keys
-from mho.crossbar.kernels.read import Circuit, Deal, Geometry, Planes, gather, read_matrix, read_matrix_parallel
+from mho.crossbar.kernels.read import ALIKE, Circuit, Deal, Geometry, Planes, gather, read_matrix, read_matrix_parallel
 from mho.crossbar.packed import empty_panels, halves_squares, pack_tile
 
 KEY = round_keys(7 + (8 << 32))
@@ -65,6 +65,10 @@ def make_planes(
         np.array([*edges[:-1], rows + rows % 2 if largest else rows], dtype=np.int64),
         np.full(outputs, outputs) if reference else np.empty(0, np.int64),
         rng.normal(size=outputs).astype(np.float32),
+        np.empty((slices, 0, 0, 0), packed.dtype),
+        np.ones((slices, tiles), np.float32),
+        np.empty((0, 0, 0), np.float32),
+        *ALIKE.values(),
     )
 
 
@@ -85,7 +89,9 @@ def make_circuit(
     step = np.full(slices, 0.02, np.float32) if adc else np.empty(0, np.float32)
     halve = integers and halves_squares(int(full) if pulses == 1 else 2**digit_bits - 1)
     noise = gain, supply, noisy
-    return Circuit(integers, halve, pulses, digit_bits, full, full, *noise, step, -127.0, 127.0, centre, pedestal)
+    chain = 1, np.empty(0, np.float32), np.empty(0, np.float32)
+    adc = step, -127.0, 127.0, centre
+    return Circuit(integers, halve, pulses, digit_bits, full, full, *noise, *adc, pedestal, *chain)
 
 
 def run(

@@ -61,14 +61,14 @@ class Compiled(CompiledWires, Backend):
         tiles, columns = len(planes.edges) - 1, planes.bias.size
         if planes.reference.size:
             columns = int(planes.reference.max()) + 1
-        out = np.empty((circuit.pulses, len(planes.mean), tiles, rows, columns), dtype=np.float32)
+        out = np.empty((circuit.conversions, len(planes.mean), tiles, rows, columns), dtype=np.float32)
         read_currents(codes, geometry, planes, circuit, start, work, out)
         return out, work.codes
 
     def read(self, job: Job, key: Key, whose: Rows, read: int, threads: int, out: Array) -> int:
         planes, (reads, rows, outputs) = job.planes, out.shape
         lines, row_tiles = int(planes.edges[-1]), len(planes.edges) - 1
-        readings = reads * rows * outputs * len(planes.mean) * job.circuit.pulses
+        readings = reads * rows * outputs * len(planes.mean) * job.circuit.conversions
         work = readings * (lines + READING * row_tiles)
         workers = min(threads, -(-reads * rows // ROWS)) if work > WORTH_A_THREAD else 1
         deal = Deal(*whose, np.uint32(read), _chunk(rows, workers, lines, outputs))

@@ -62,7 +62,7 @@ class Unpacked(NamedTuple):
     """Planes as this backend reads them.
 
     Attributes:
-        mean, variance: of each slice, float64 (rows, columns in whole groups), in units of g_max and of its square.
+        mean, variance, linear: of each slice, float64 (rows, columns in whole groups), in units of g_max or its square.
             Variances are for squares of codes as the planes have them, which may be halved (see `read.square`); there
             are none where the planes have none.
     """
@@ -70,6 +70,7 @@ class Unpacked(NamedTuple):
     planes: Planes
     mean: list[Array]
     variance: list[Array]
+    linear: list[Array]
 
     @classmethod
     def of(cls, planes: Planes) -> Unpacked:
@@ -79,11 +80,69 @@ class Unpacked(NamedTuple):
             return [np.pad(v, [(0, 0), (0, -v.shape[1] % GROUP)]) for v in values]
 
         variance = unpacked(planes.variance, planes.variance_unit) if planes.variance.size else []
-        return cls(planes, unpacked(planes.mean, planes.mean_unit), variance)
+        linear = unpacked(planes.linear, planes.linear_unit) if planes.linear.size else []
+        return cls(planes, unpacked(planes.mean, planes.mean_unit), variance, linear)
 
 
 def take_digit(codes: Array, shift: int, base: int) -> Array:
     return np.sign(codes) * ((np.abs(codes).astype(np.int64) >> shift) % base)
+
+
+class Driven(NamedTuple):
+    """What word lines (rows, word lines) are driven with in one conversion, in units of its largest digit.
+
+    Attributes:
+        volts: what bit lines add up.
+        squares, firsts: by what the variances `variance` and `linear` of the cells count.
+        weight: of the conversion.
+    """
+
+    volts: Array
+    squares: Array
+    firsts: Array
+    weight: float
+
+    @classmethod
+    def of(cls, codes: Array, circuit: Circuit, pulse: int, floats: bool) -> Driven:
+        """Of pulse number `pulse`, counted over all phases."""
+        q, base = pulse % circuit.pulses, 2**circuit.digit_bits
+        digits = codes if circuit.pulses == 1 else take_digit(codes, circuit.digit_bits * q, base)
+        largest = circuit.full_code if circuit.pulses == 1 else base - 1
+        weight = largest * 2.0 ** (circuit.digit_bits * q) / circuit.full_code
+        if circuit.phases == 2:
+            sign = 1 if pulse < circuit.pulses else -1
+            digits, weight = np.maximum(sign * digits, 0), sign * weight
+        if circuit.levels.size:
+            digits = np.sign(digits) * circuit.levels[np.abs(digits).astype(np.int64)]
+        squares = np.square(digits)
+        if circuit.squares.size:
+            squares = circuit.squares[np.abs(digits).astype(np.int64)] * (2.0 if circuit.halve else 1.0)
+        firsts = digits if floats else np.abs(digits)
+        return cls(digits / largest, squares / largest**2, firsts / largest, weight)
+
+    def of_rows(self, part: slice) -> Driven:
+        """Of some of the word lines."""
+        return self._replace(volts=self.volts[:, part], squares=self.squares[:, part], firsts=self.firsts[:, part])
+
+
+class Cells(NamedTuple):
+    """The noise of the cells of a plane: `variance` and `linear` (word lines, columns), `floor` and `total` (columns,).
+
+    `linear` and `total` are None where there are none.
+    """
+
+    variance: Array
+    linear: Array | None
+    floor: Array
+    total: Array | None
+
+    def makes(self, current: Array, driven: Driven) -> Array:
+        """(rows, columns): the variance of a reading of this mean, apart from its gain."""
+        found = driven.squares @ self.variance
+        if self.linear is not None:
+            firsts = driven.firsts @ self.linear
+            found = found + (firsts if self.total is None else current * (current * self.total - 2 * firsts))
+        return np.maximum(found, 0) + self.floor
 
 
 def read_matrix(
@@ -98,16 +157,12 @@ def read_matrix(
 
     `supply` (pulses, rows): those of the read voltage, where it is noisy.
     """
-    return _read(
-        x,
-        geometry,
-        planes if isinstance(planes, Unpacked) else Unpacked.of(planes),
-        circuit,
-        lambda index, mean, codes, variance, floor: _aggregated(
-            mean, codes, variance, floor, circuit.gain_variance, normals[index]
-        ),
-        supply,
-    )
+
+    def noise(index: int, mean: Array, driven: Driven, cells: Cells) -> Array:
+        return mean + np.sqrt(cells.makes(mean, driven) + circuit.gain_variance * mean**2) * normals[index]
+
+    unpacked = planes if isinstance(planes, Unpacked) else Unpacked.of(planes)
+    return _read(x, geometry, unpacked, circuit, noise, supply)
 
 
 def per_cell_read(
@@ -115,17 +170,14 @@ def per_cell_read(
 ) -> tuple[Array, int]:
     """A read in which every cell of every row draws its own noise: distribution only, no common bits."""
 
-    def noise(index: int, mean: Array, codes: Array, variance: Array, floor: Array) -> Array:
+    def noise(index: int, mean: Array, driven: Driven, cells: Cells) -> Array:
         rows, columns = mean.shape
-        cells = rng.standard_normal((rows, *variance.shape)) * np.sqrt(variance)
-        current = mean + np.einsum("mi,mij->mj", codes, cells) + rng.standard_normal((rows, columns)) * np.sqrt(floor)
+        drawn = rng.standard_normal((rows, *cells.variance.shape)) * np.sqrt(cells.variance)
+        current = mean + np.einsum("mi,mij->mj", np.sqrt(driven.squares), drawn)
+        current += rng.standard_normal((rows, columns)) * np.sqrt(cells.floor)
         return current + mean * np.sqrt(circuit.gain_variance) * rng.standard_normal((rows, columns))
 
     return _read(x, geometry, Unpacked.of(planes), circuit, noise)
-
-
-def _aggregated(mean: Array, codes: Array, variance: Array, floor: Array, gain: float, normals: Array) -> Array:
-    return mean + np.sqrt(np.square(codes) @ variance + floor + gain * mean**2) * normals
 
 
 def _read(
@@ -134,38 +186,55 @@ def _read(
     planes = unpacked.planes
     codes = _with_constant(gather(x.astype(np.float64), geometry), planes, circuit)
     outputs = planes.bias.size
-    shown = outputs if planes.reference.size == 0 else int(planes.reference.max()) + 1
     out = np.tile(planes.bias.astype(np.float64), (len(codes), 1))
     slices, tiles = planes.mean.shape[0], len(planes.edges) - 1
-    base, clipped = 2**circuit.digit_bits, 0
-    full_digit = circuit.full_code if circuit.pulses == 1 else base - 1
-    for q in range(circuit.pulses):
-        digits = codes if circuit.pulses == 1 else take_digit(codes, circuit.digit_bits * q, base)
-        volts = digits / full_digit
-        weight = full_digit * 2.0 ** (circuit.digit_bits * q) / circuit.full_code
-        for s in range(slices):
-            g = unpacked.mean[s]
-            variance = unpacked.variance[s] / (2 if circuit.halve else 1) if unpacked.variance else np.zeros_like(g)
-            if planes.uniform.size:
-                variance = variance + np.repeat(planes.uniform[s], np.diff(planes.edges))[:, None]
-            for t in range(tiles):
-                part = slice(planes.edges[t], planes.edges[t + 1])
-                current = volts[:, part] @ g[part]
-                if circuit.noisy:
-                    if supply is not None:
-                        current = current * (1 + circuit.supply * supply[q][:, None])
-                    index = (q * slices + s) * tiles + t
-                    current = noise(index, current, volts[:, part], variance[part], planes.floor[s, t])
-                if circuit.step.size:
-                    code = np.rint(current / circuit.step[s] - circuit.centre)
-                    inside = np.clip(code, circuit.low, circuit.high)
-                    clipped += int((code != inside)[:, :shown].sum())
-                    current = (inside + circuit.centre) * circuit.step[s]
-                value = current[:, :outputs] - circuit.pedestal * volts[:, part].sum(axis=1, keepdims=True)
-                if planes.reference.size:
-                    value = value - current[:, planes.reference]
-                out += weight * planes.scale[s, t, :outputs] * value
+    clipped = 0
+    for q in range(circuit.conversions):
+        whole = Driven.of(codes, circuit, q, floats=planes.total.size > 0)
+        for s, t in np.ndindex(slices, tiles):
+            part = slice(planes.edges[t], planes.edges[t + 1])
+            driven = whole.of_rows(part)
+            current = driven.volts @ unpacked.mean[s][part]
+            if circuit.noisy:
+                if supply is not None:
+                    current = current * (1 + circuit.supply * supply[q][:, None])
+                current = noise((q * slices + s) * tiles + t, current, driven, _cells(unpacked, circuit, s, t))
+            current, outside = digitised(current, planes, circuit, (s, t))
+            clipped += outside
+            value = current[:, :outputs] - circuit.pedestal * driven.volts.sum(axis=1, keepdims=True)
+            if planes.reference.size:
+                value = value - current[:, planes.reference]
+            out += driven.weight * planes.scale[s, t, :outputs] * value
     return out, clipped
+
+
+def _cells(unpacked: Unpacked, circuit: Circuit, s: int, t: int) -> Cells:
+    planes = unpacked.planes
+    part = slice(planes.edges[t], planes.edges[t + 1])
+    shape = unpacked.mean[s][part].shape
+    variance = unpacked.variance[s][part] / (2 if circuit.halve else 1) if unpacked.variance else np.zeros(shape)
+    if planes.uniform.size:
+        variance = variance + planes.uniform[s, t]
+    linear = unpacked.linear[s][part] if unpacked.linear else None
+    return Cells(variance, linear, planes.floor[s, t], planes.total[s, t] if planes.total.size else None)
+
+
+def digitised(current: Array, planes: Planes, circuit: Circuit, place: tuple[int, int]) -> tuple[Array, int]:
+    """What ADCs make of currents (rows, columns) at place = (slice, row tile), and how many were clipped."""
+    shown = planes.bias.size if planes.reference.size == 0 else int(planes.reference.max()) + 1
+    if planes.adc_inverse.size:
+        level = current * planes.adc_inverse[place] + planes.adc_shift[place]
+        transitions, columns = planes.adc_transitions, zip(planes.adc_which[place], level.T, strict=True)
+        code = np.stack([np.searchsorted(transitions[w], x, side="right") for w, x in columns], axis=1)
+        nearest = np.rint(level)
+        outside = (nearest < 0) | (nearest > transitions.shape[1])
+        return code * planes.adc_step[place] + planes.adc_zero[place], int(outside[:, :shown].sum())
+    if not circuit.step.size:
+        return current, 0
+    step = circuit.step[place[0]]
+    code = np.rint(current / step - circuit.centre)
+    inside = np.clip(code, circuit.low, circuit.high)
+    return (inside + circuit.centre) * step, int((code != inside)[:, :shown].sum())
 
 
 def padded(columns: int) -> int:
@@ -229,12 +298,10 @@ class Plain(PlainWires, Backend):
         codes, geometry, unpacked, circuit = job
         planes = unpacked.planes
         patches = _with_constant(gather(codes.astype(np.float64), geometry), planes, circuit)[start : start + rows]
-        base = 2**circuit.digit_bits
         columns = planes.bias.size if planes.reference.size == 0 else int(planes.reference.max()) + 1
-        out = np.empty((circuit.pulses, len(planes.mean), len(planes.edges) - 1, rows, columns), np.float32)
+        out = np.empty((circuit.conversions, len(planes.mean), len(planes.edges) - 1, rows, columns), np.float32)
         for q, s, t in np.ndindex(*out.shape[:3]):
-            digits = patches if circuit.pulses == 1 else take_digit(patches, circuit.digit_bits * q, base)
-            volts = digits / (circuit.full_code if circuit.pulses == 1 else base - 1)
+            volts = Driven.of(patches, circuit, q, floats=False).volts
             part = slice(*planes.edges[t : t + 2])
             out[q, s, t] = (volts[:, part] @ unpacked.mean[s][part])[:, :columns]
         return out, patches
@@ -245,7 +312,7 @@ class Plain(PlainWires, Backend):
         row = np.arange(rows)
         samples = int(whose.first_sample) + row // len(whose.positions)
         positions = whose.positions[row % len(whose.positions)]
-        count, columns = circuit.pulses * len(planes.mean) * (len(planes.edges) - 1), planes.floor.shape[2]
+        count, columns = circuit.conversions * len(planes.mean) * (len(planes.edges) - 1), planes.floor.shape[2]
         shared = codes.shape[0] * int(np.prod(geometry.out)) == rows
         each = [codes] * reads if shared else np.split(codes, reads)
         for v, x in enumerate(each):
@@ -254,7 +321,7 @@ class Plain(PlainWires, Backend):
                 return draw_normals(samples, positions, columns, plane, read + v, key)
 
             normals = np.stack([drawn(plane, columns) for plane in range(count)]) if circuit.noisy else np.empty(0)
-            pulses = range(circuit.pulses) if circuit.noisy and circuit.supply > 0 else ()
+            pulses = range(circuit.conversions) if circuit.noisy and circuit.supply > 0 else ()
             supply = np.stack([drawn(int(SUPPLY_PLANE) + q, 1)[:, 0] for q in pulses]) if pulses else None
             out[v], found = read_matrix(x, geometry, unpacked, circuit, normals, supply)
             clipped += found

@@ -21,6 +21,33 @@ def take_digit(codes, shift, base, out):
 
 
 @kernel()
+def keep_sign(digits, negative):
+    """Digits of one sign, as magnitudes, in place: those of the other become 0."""
+    for m in range(digits.shape[0]):
+        for i in range(digits.shape[1]):
+            digit = -digits[m, i] if negative else digits[m, i]
+            digits[m, i] = max(digit, 0)
+
+
+@kernel()
+def look_up(digits, table, signed, out):
+    """out = what the table has for the magnitude of each digit, with its sign if `signed`."""
+    for m in range(digits.shape[0]):
+        for i in range(digits.shape[1]):
+            digit = i32(digits[m, i])
+            value = table[abs(digit)]
+            out[m, i] = -value if signed and digit < 0 else value
+
+
+@kernel()
+def magnitudes(digits, signed, out):
+    """out = the magnitude of each digit, or the digit itself if `signed`."""
+    for m in range(digits.shape[0]):
+        for i in range(digits.shape[1]):
+            out[m, i] = digits[m, i] if signed else abs(digits[m, i])
+
+
+@kernel()
 def square(codes, halve, out):
     """Squares of codes, or half of them rounded up to whole numbers, which fit into int16 for codes up to 255."""
     factor = f32(0.5) if halve else f32(1.0)

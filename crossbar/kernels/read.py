@@ -14,7 +14,7 @@ from numba import prange
 
 from .adc import convert
 from .compiled import kernel
-from .digits import row_squares, row_sums, square, take_digit
+from .digits import keep_sign, look_up, magnitudes, row_squares, row_sums, square, take_digit
 from .panel import multiply_panels
 from .philox import GROUP, PLANE_BITS, Rows, add_noise, draw_normals
 
@@ -43,7 +43,11 @@ class Planes(NamedTuple):
     """What a programmed matrix of `rows` word lines and `columns` outputs is to the kernel.
 
     Conductances are in units of g_max, currents in units of v_read g_max. Columns of `floor` and `scale` are padded to
-    whole groups (`philox.GROUP`).
+    whole groups (`philox.GROUP`). Where the bit lines of a pair are converted apart, the two are slices here.
+
+    ADCs that are not all alike have the `adc_` fields, which are empty where `Circuit` says what all do. A reading of
+    the current I is at the level I inverse + shift, its code is the number of transitions at or below that, and it
+    counts as code step + zero.
     """
 
     mean: Array  # packed (slices, panels, ...): signed conductance, float32 or int16 as the input codes
@@ -60,6 +64,23 @@ class Planes(NamedTuple):
     edges: Array  # (row tiles + 1,) int64: first word line of each row tile
     reference: Array  # (columns,) int64: the column whose reading is taken off this one; empty when there is none
     bias: Array  # (outputs,) float32: digital bias
+    linear: Array  # packed as `mean`: variance that goes with the first power of codes; (slices, 0, 0, 0) without it
+    linear_unit: Array  # (slices, row tiles) float32: what 1 of `linear` stands for
+    total: Array  # (slices, row tiles, columns) float32: variance of all cells of a bit line that floats; else empty
+    adc_inverse: Array  # (slices, row tiles, columns) float32: codes for a unit of current
+    adc_shift: Array  # the same: level, counted from the lowest code, at no current
+    adc_step: Array  # the same: current for a code, as the digital side takes it
+    adc_zero: Array  # the same: current that the lowest code stands for
+    adc_which: Array  # (slices, row tiles, columns) int32: the row of
+    adc_transitions: Array  # (ADCs, codes - 1) float32, rising: levels at which the next code begins
+
+
+EACH = tuple(name for name in Planes._fields if name.startswith("adc_"))
+ALIKE: dict[str, Array] = {
+    **{name: np.empty((0, 0, 0), np.float32) for name in EACH},
+    "adc_which": np.empty((0, 0, 0), np.int32),
+    "adc_transitions": np.empty((0, 0), np.float32),
+}  # those fields of planes whose ADCs are all alike
 
 
 class Circuit(NamedTuple):
@@ -68,7 +89,7 @@ class Circuit(NamedTuple):
     integers: bool  # codes and conductances are int16, else float32
     halve: bool  # squared codes would not fit into int16 and are halved
 
-    pulses: int  # bit-serial input pulses
+    pulses: int  # pulses of an input and phase that are converted one by one
     digit_bits: int  # bits of each pulse
     full_code: float  # largest input code; 1 without a DAC
     constant: float  # input code of the word line behind the patch: the bias row's; 0 without one
@@ -80,6 +101,14 @@ class Circuit(NamedTuple):
     high: float
     centre: float  # 0: codes stand for multiples of a step; 0.5: for the middle between them
     pedestal: float  # conductance that all cells have and the digital side takes off again
+    phases: int  # 2: pulses of positive inputs, then of negative ones, which are taken off
+    levels: Array  # (digits,) float32: what each digit drives; empty where it drives its number
+    squares: Array  # (codes,) float32: what the variance of conductances counts by; empty for the squares of digits
+
+    @property
+    def conversions(self) -> int:
+        """Of a bit line in one read."""
+        return self.pulses * self.phases
 
 
 class Deal(NamedTuple):
@@ -105,7 +134,7 @@ class Place(NamedTuple):
 class Plane(NamedTuple):
     """Which plane of which pulse."""
 
-    pulse: int
+    pulse: int  # counted over all phases
     slice: int
     tile: int  # row tile
 
@@ -114,8 +143,10 @@ class Scratch(NamedTuple):
     """What a worker needs for one chunk; filled anew for each."""
 
     codes: Array  # (chunk, word lines) input codes
-    digits: Array  # the same: digits of one pulse; (0, 0) for one pulse, which is the codes themselves
+    digits: Array  # the same: what one pulse drives; (0, 0) where that is the codes themselves
     squares: Array  # the same: their squares; (0, 0) without noise of cells
+    firsts: Array  # the same: what `Planes.linear` is multiplied by; (0, 0) where there is none
+    linear: Array  # (chunk, columns) float32: that product; no row where there is none
     current: Array  # (chunk, columns) float32
     variance: Array  # (chunk, columns) float32, or one row of zeros
     signal: Array  # (chunk, columns) float32
@@ -125,18 +156,41 @@ class Scratch(NamedTuple):
 
 
 @kernel()
+def apart(circuit):
+    """Whether a pulse drives something else than the input codes."""
+    return circuit.pulses > 1 or circuit.phases > 1 or circuit.levels.shape[0] > 0
+
+
+@kernel()
+def drive(codes, circuit, pulse, digits):
+    """What pulse number `pulse` of all phases drives, of input codes (rows, word lines)."""
+    q = pulse % circuit.pulses
+    if circuit.pulses > 1:
+        take_digit(codes, circuit.digit_bits * q, 1 << circuit.digit_bits, digits)
+    else:
+        digits[:] = codes
+    if circuit.phases > 1:
+        keep_sign(digits, pulse >= circuit.pulses)
+    if circuit.levels.shape[0] > 0:
+        look_up(digits, circuit.levels, True, digits)
+
+
+@kernel()
 def make_scratch(x, planes, circuit, chunk):
     """Scratch for chunks of this many rows; columns are whole groups, zero behind the panels."""
     lines = planes.edges[-1]
     columns = planes.floor.shape[2]
     cells = circuit.noisy and planes.variance.shape[1] > 0
     uniform = circuit.noisy and planes.uniform.shape[0] > 0
+    linear = circuit.noisy and planes.linear.shape[1] > 0
     return Scratch(
         np.empty((chunk, lines), x.dtype),
-        np.empty((chunk, lines) if circuit.pulses > 1 else (0, 0), x.dtype),
+        np.empty((chunk, lines) if apart(circuit) else (0, 0), x.dtype),
         np.empty((chunk, lines) if cells else (0, 0), x.dtype),
+        np.empty((chunk, lines) if linear else (0, 0), x.dtype),
+        np.zeros((chunk if linear else 0, columns), np.float32),
         np.zeros((chunk, columns), np.float32),
-        np.zeros((chunk if cells else 1, columns), np.float32),
+        np.zeros((chunk if cells or linear else 1, columns), np.float32),
         np.empty((chunk, columns), np.float32),
         np.empty(chunk, np.float32),
         np.zeros(chunk if uniform else 1, np.float32),
@@ -211,6 +265,32 @@ def plane_products(digits, squares, planes, circuit, s, t, current, variance):
 
 
 @kernel()
+def add_linear(work, rows, planes, plane, circuit, unit):
+    """Variances of a plane's currents in their units, with what goes with the first power of codes.
+
+    On-times: variance += linear. A bit line that floats follows its cells: what one of them does to it goes with the
+    square of its own voltage, sum of s_i^2 (v_i - V)^2 = sum s_i^2 v_i^2 - 2 V sum s_i^2 v_i + V^2 sum s_i^2.
+    """
+    s, t = plane
+    r0, r1 = planes.edges[t], planes.edges[t + 1]
+    step = 2 if circuit.integers else 1
+    multiply_panels(work.firsts[:rows, r0:r1], planes.linear[s, :, r0 // step : r1 // step], work.linear[:rows])
+    floats = planes.total.shape[0] > 0
+    first, second, volts = unit * planes.linear_unit[s, t], unit * unit * planes.variance_unit[s, t], f32(0)
+    signal = unit * planes.mean_unit[s, t]
+    for m in range(rows):
+        for j in range(work.variance.shape[1]):
+            value = second * work.variance[m, j]
+            if floats:
+                volts = signal * work.current[m, j]
+                total = value + volts * (volts * planes.total[s, t, j] - f32(2) * first * work.linear[m, j])
+                value = max(total, f32(0))
+            else:
+                value += first * work.linear[m, j]
+            work.variance[m, j] = value
+
+
+@kernel()
 def move_supply(current, supply, rows, start, pulse, read, key, normals):
     """Scale each row of current (rows, columns) by 1 + supply times its normal, the same for all planes of a pulse."""
     draw_normals(rows, start, (SUPPLY_PLANE + u32(pulse), read), key, normals)
@@ -226,23 +306,31 @@ def read_plane(digits, squares, planes, circuit, key, place, plane, work, out):
 
     The products are the same in all reads; the noise is not.
     """
-    q, s, t = plane
+    pulse, s, t = plane
+    q = pulse % circuit.pulses
     reads, rows = place.reads, digits.shape[0]
     base = 1 << circuit.digit_bits
     full_digit = f32(circuit.full_code) if circuit.pulses == 1 else f32(base - 1)
     weight = f32(full_digit * f32(1 << (circuit.digit_bits * q)) / f32(circuit.full_code))
+    if pulse >= circuit.pulses:
+        weight = -weight
     unit = f32(1.0) / full_digit
     r0, r1 = planes.edges[t], planes.edges[t + 1]
-    current, variance, signal = work.current[:rows], work.variance[: max(1, squares.shape[0])], work.signal[:rows]
+    linear = work.linear.shape[0] > 0
+    noisy_rows = rows if linear else squares.shape[0]
+    current, variance, signal = work.current[:rows], work.variance[: max(1, noisy_rows)], work.signal[:rows]
     plane_products(digits, squares, planes, circuit, s, t, current, variance)
+    if linear:
+        add_linear(work, rows, planes, (s, t), circuit, unit)
     if circuit.pedestal != 0.0:
         row_sums(digits, r0, r1, f32(circuit.pedestal) * unit, work.pedestal)
     if circuit.noisy and planes.uniform.shape[0] > 0:
         row_squares(digits, r0, r1, circuit.integers, unit * unit * planes.uniform[s, t], work.extra)
     mean_unit = unit * planes.mean_unit[s, t]
-    factors = mean_unit, unit * unit * planes.variance_unit[s, t], f32(circuit.gain_variance)
+    variance_unit = f32(1.0) if linear else unit * unit * planes.variance_unit[s, t]
+    factors = mean_unit, variance_unit, f32(circuit.gain_variance)
     pedestal = work.pedestal[: rows if circuit.pedestal != 0.0 else 0]
-    number = u32((q * planes.mean.shape[0] + s) * (planes.edges.shape[0] - 1) + t)
+    number = u32((pulse * planes.mean.shape[0] + s) * (planes.edges.shape[0] - 1) + t)
     clipped = 0
     for v in range(reads):
         if circuit.noisy:
@@ -252,7 +340,7 @@ def read_plane(digits, squares, planes, circuit, key, place, plane, work, out):
                 signal[:] = current
             where = number, place.first_read + u32(v)
             if circuit.supply > 0:
-                move_supply(target, circuit.supply, place.rows, place.start, q, where[1], key, work.normals[:rows])
+                move_supply(target, circuit.supply, place.rows, place.start, pulse, where[1], key, work.normals[:rows])
             add_noise(target, variance, planes.floor[s, t], factors, work.extra, place.rows, place.start, where, key)
         else:
             target = signal
@@ -274,12 +362,17 @@ def read_chunk(x, geometry, planes, circuit, key, place, rows, work, out):
                 out[v, m, j] = planes.bias[j]
     clipped = 0
     digits, squares = codes, work.squares[:rows]
-    for q in range(circuit.pulses):
-        if circuit.pulses > 1:
+    for q in range(circuit.pulses * circuit.phases):
+        if apart(circuit):
             digits = work.digits[:rows]
-            take_digit(codes, circuit.digit_bits * q, 1 << circuit.digit_bits, digits)
+            drive(codes, circuit, q, digits)
         if squares.shape[0] > 0:
-            square(digits, circuit.halve, squares)
+            if circuit.squares.shape[0] > 0:
+                look_up(digits, circuit.squares, False, squares)
+            else:
+                square(digits, circuit.halve, squares)
+        if work.firsts.shape[0] > 0:
+            magnitudes(digits, planes.total.shape[0] > 0, work.firsts[:rows])
         for s in range(planes.mean.shape[0]):
             for t in range(planes.edges.shape[0] - 1):
                 clipped += read_plane(digits, squares, planes, circuit, key, place, Plane(q, s, t), work, out)
@@ -343,10 +436,10 @@ def read_currents(x, geometry, planes, circuit, start, work, out):
     base = 1 << circuit.digit_bits
     unit = f32(1.0) / (f32(circuit.full_code) if circuit.pulses == 1 else f32(base - 1))
     digits = codes
-    for q in range(circuit.pulses):
-        if circuit.pulses > 1:
+    for q in range(circuit.pulses * circuit.phases):
+        if apart(circuit):
             digits = work.digits[:rows]
-            take_digit(codes, circuit.digit_bits * q, base, digits)
+            drive(codes, circuit, q, digits)
         for s in range(out.shape[1]):
             for t in range(out.shape[2]):
                 plane_products(digits, digits[:0], planes, circuit, s, t, work.current[:rows], work.variance)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ...crossbar.converters import Drive
+from ...crossbar.drive import Drive
 from ...crossbar.hardware import Hardware
 from ...crossbar.periphery import Periphery
 from ...crossbar.placement import Placement

@@ -1,0 +1,64 @@
+"""Which parts of the chain from inputs to readings go together."""
+
+from __future__ import annotations
+
+from ..devices.cell import Cell
+from ..devices.sensing import Sensing
+from .converters import Adc, Dac
+from .lines import Wires
+from .tile import Tile
+
+
+def check_chain(cell: Cell, sensing: Sensing, tile: Tile, dac: Dac, adc: Adc, wires: Wires) -> None:
+    """Raises ValueError for parts that make no circuit together, in one line that names the fields."""
+    if adc.polarity == "apart":
+        if not tile.paired:
+            raise ValueError(f"adc.polarity must be 'together' for tile.encoding {tile.encoding!r}, which has no pairs")
+        if wires.pairs == "shared":
+            raise ValueError("adc.polarity must be 'together' when wires.pairs is 'shared': a pair has one bit line")
+        if tile.amplifiers == "pair":
+            raise ValueError("adc.polarity must be 'together' when tile.amplifiers is 'pair': a pair has one reading")
+    if sensing.mode == "voltage":
+        _check_voltage(tile, adc, wires)
+        if dac.coding == "time":
+            raise ValueError(
+                "dac.coding must be 'amplitude' when sensing.mode is 'voltage': a bit line that floats has a voltage "
+                "of its own for each moment, not for a time"
+            )
+    if cell.nonlinearity.kind != "linear" and dac.levels == "voltage" and dac.coding == "amplitude":
+        _check_curved(cell, sensing, dac)
+
+
+def _check_voltage(tile: Tile, adc: Adc, wires: Wires) -> None:
+    if not wires.ideal:
+        raise ValueError(
+            "wires must have no resistance when sensing.mode is 'voltage': they are solved for bit lines that are held "
+            "at 0 V"
+        )
+    if not tile.paired:
+        raise ValueError(
+            f"tile.encoding must be differential when sensing.mode is 'voltage', got {tile.encoding!r}: what its cells "
+            "hold too much is taken off in amperes"
+        )
+    if wires.pairs != "shared" and adc.polarity != "apart":
+        raise ValueError(
+            "sensing.mode 'voltage' needs wires.pairs 'shared' (a pair on one bit line) or adc.polarity 'apart': the "
+            "voltages of two bit lines with different sums of conductances cannot be subtracted before conversion"
+        )
+    if isinstance(adc.full_scale, float):
+        raise ValueError(
+            f"adc.full_scale must be 'calibrated' or null when sensing.mode is 'voltage', got {adc.full_scale:g} A"
+        )
+
+
+def _check_curved(cell: Cell, sensing: Sensing, dac: Dac) -> None:
+    if dac.accumulate != "digital" and dac.bits_per_pulse != 1:
+        raise ValueError(
+            f"dac.bits_per_pulse must be 1 when dac.accumulate is {dac.accumulate!r} and cell.nonlinearity is "
+            f"{cell.nonlinearity.kind!r}: a sum of charges of pulses of several voltages is no longer that of the code"
+        )
+    if sensing.mode == "voltage" and dac.bits_per_pulse != 1:
+        raise ValueError(
+            f"cell.nonlinearity must be 'linear' when sensing.mode is 'voltage' and a pulse has several voltages, got "
+            f"{cell.nonlinearity.kind!r}: what a bit line settles at is no weighted mean then"
+        )

@@ -1,0 +1,162 @@
+"""How the inputs of a layer become codes, and codes what drives the word lines, conversion by conversion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from .converters import Dac
+
+Array = np.ndarray[Any, Any]
+Law = Literal["digital", "scaled", "repeated"]
+
+
+@dataclass(frozen=True)
+class Drive:
+    """How one layer's inputs become codes: `full_code` stands for an input of `limit`; without a DAC full_code is 1.
+
+    Attributes:
+        pulses: of one input and phase, each of `digit_bits`.
+        rounds, clips: whether codes are whole, and at most `full_code`.
+        phases: 2 where negative inputs have pulses of their own; they are taken off digitally.
+        timed: whether values are on-times, not voltages.
+        accumulate: see `Dac.accumulate`.
+    """
+
+    limit: float
+    signed: bool
+    full_code: int
+    pulses: int
+    digit_bits: int
+    rounds: bool
+    clips: bool
+    phases: int = field(default=1, repr=False)
+    timed: bool = field(default=False, repr=False)
+    accumulate: Law = field(default="digital", repr=False)
+
+    @classmethod
+    def of(cls, dac: Dac, limit: float | None, signed: bool) -> Drive:
+        """The drive for a largest input `limit` (None: unscaled).
+
+        Raises:
+            ValueError: a signed input for a DAC of one bit, which has no level but zero.
+        """
+        phases, timed = dac.phases if signed or limit is None else 1, dac.coding == "time"
+        if limit is None:
+            return cls(1.0, True, 1, 1, 1, rounds=False, clips=False, phases=phases)
+        if dac.bits is None:
+            return cls(limit, signed, 1, 1, 1, rounds=False, clips=True, phases=phases, timed=timed)
+        magnitude = dac.bits - 1 if signed else dac.bits
+        if magnitude == 0:
+            raise ValueError("dac.bits must be at least 2 for a layer with signed inputs, got 1")
+        digit_bits = min(dac.bits_per_pulse or magnitude, magnitude)
+        pulses = -(-magnitude // digit_bits)
+        accumulate = dac.accumulate if pulses > 1 else "digital"
+        full = 2**magnitude - 1
+        return cls(limit, signed, full, pulses, digit_bits, True, True, phases, timed, accumulate)
+
+    @property
+    def joined(self) -> bool:
+        """Whether the pulses of an input are converted together."""
+        return self.accumulate != "digital"
+
+    @property
+    def largest_digit(self) -> int:
+        """The largest code of one conversion."""
+        return self.full_code if self.pulses == 1 or self.joined else 2**self.digit_bits - 1
+
+    @property
+    def conversions(self) -> int:
+        """Conversions of one read of a bit line: of all pulses and phases."""
+        return self.phases * (1 if self.joined else self.pulses)
+
+    @property
+    def reads(self) -> int:
+        """Times that the array is read for `t_read`, in all pulses and phases."""
+        return self.phases * int(sum(self.repeats))
+
+    @property
+    def bipolar(self) -> bool:
+        """Whether word lines are driven with both signs at once."""
+        return self.signed and self.phases == 1
+
+    @property
+    def weights(self) -> list[float]:
+        """(conversions,) what each counts digitally, in units of `limit`."""
+        own = [1.0] if self.joined else [self.largest_digit * self._scale(q) / self.full_code for q in self._pulses]
+        return own + [-w for w in own] if self.phases == 2 else own
+
+    @property
+    def floor(self) -> float:
+        """What the variance that each pulse adds to a reading, whatever its voltages, comes to in a conversion."""
+        if not self.joined:
+            return 1.0
+        counts = (self._scale(q) ** 2 if self.accumulate == "scaled" else self._scale(q) for q in self._pulses)
+        return float(((2**self.digit_bits - 1) / self.full_code) ** 2 * sum(counts))
+
+    @cached_property
+    def squares(self) -> Array:
+        """(full_code + 1,) float32: by what conductance noise counts for codes of joined pulses; empty for others.
+
+        The noise of each pulse is its own: sum_q w_q^2 digit_q^2 with w_q = 2^(digit_bits q) for scaled charge, and
+        sum_q w_q digit_q^2 for repeated pulses.
+        """
+        if not self.joined:
+            return np.empty(0, np.float32)
+        codes, base = np.arange(self.full_code + 1), 2**self.digit_bits
+        counts = [self._scale(q) ** 2 if self.accumulate == "scaled" else self._scale(q) for q in self._pulses]
+        parts = [w * np.square((codes // base**q) % base) for q, w in enumerate(counts)]
+        return np.sum(parts, axis=0).astype(np.float32)
+
+    @property
+    def chain(self) -> tuple[Any, ...]:
+        """What tells it apart beside its codes; empty for amplitudes in one phase, each pulse converted."""
+        own = self.phases, self.timed, self.accumulate
+        return () if own == (1, False, "digital") else own
+
+    @property
+    def _pulses(self) -> range:
+        return range(self.pulses)
+
+    @property
+    def repeats(self) -> list[float]:
+        """(pulses,) how often each is made."""
+        return [self._scale(q) if self.accumulate == "repeated" else 1 for q in self._pulses]
+
+    def _scale(self, pulse: int) -> float:
+        return 2.0 ** (self.digit_bits * pulse)
+
+
+def input_codes(x: Array, drive: Drive) -> Array:
+    """The input codes of `x` (any shape), float: integers with a DAC, x / limit without."""
+    scaled = x / drive.limit * drive.full_code
+    if drive.rounds:
+        scaled = np.rint(scaled)
+    return np.clip(scaled, -drive.full_code if drive.signed else 0, drive.full_code) if drive.clips else scaled
+
+
+def digits(codes: Array, drive: Drive) -> Array:
+    """Pulses (pulses, ...) of input codes, least significant first, signed, in units of v_read or of t_read."""
+    if not drive.rounds:
+        return codes[None] / drive.full_code
+    magnitude = np.abs(codes).astype(np.int64)
+    base = 2**drive.digit_bits
+    pulses = [(magnitude // base**q) % base for q in range(drive.pulses)]
+    return np.sign(codes) * np.stack(pulses) / (base - 1)
+
+
+def operands(codes: Array, drive: Drive) -> Array:
+    """What bit lines add up (conversions, ...) for input codes: of each conversion, in units of its largest digit."""
+    own = codes[None] / drive.full_code if drive.joined else digits(codes, drive)
+    return np.concatenate([np.maximum(own, 0), np.maximum(-own, 0)]) if drive.phases == 2 else own
+
+
+def operand_squares(codes: Array, drive: Drive) -> Array:
+    """By what the variance of a conductance counts (conversions, ...) in each conversion."""
+    if not drive.joined:
+        return np.square(operands(codes, drive))
+    own = drive.squares[np.abs(codes).astype(np.int64)].astype(np.float64) / drive.full_code**2
+    return np.stack([own * (codes > 0), own * (codes < 0)]) if drive.phases == 2 else own[None]
