@@ -52,11 +52,6 @@ def _check_voltage(tile: Tile, adc: Adc, wires: Wires) -> None:
 
 
 def _check_curved(cell: Cell, sensing: Sensing, dac: Dac) -> None:
-    if dac.accumulate != "digital" and dac.bits_per_pulse != 1:
-        raise ValueError(
-            f"dac.bits_per_pulse must be 1 when dac.accumulate is {dac.accumulate!r} and cell.nonlinearity is "
-            f"{cell.nonlinearity.kind!r}: a sum of charges of pulses of several voltages is no longer that of the code"
-        )
     if sensing.mode == "voltage" and dac.bits_per_pulse != 1:
         raise ValueError(
             f"cell.nonlinearity must be 'linear' when sensing.mode is 'voltage' and a pulse has several voltages, got "

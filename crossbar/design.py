@@ -15,6 +15,7 @@ from .encoding import Encoding
 from .hardware import Hardware
 from .kernels.read import SUPPLY_PLANE
 from .matrix import Matrix
+from .periphery import Periphery
 from .placement import Placement
 from .wire_compensation import WireCompensation, compensated
 from .wiring import Moments
@@ -114,6 +115,11 @@ class Design:
         return self.drive.bipolar or (self.placement.tile.paired and not self.apart)
 
     @property
+    def amplifiers(self) -> int:
+        """Sense amplifiers behind one reading."""
+        return 1 if self.apart else Periphery.of(self.placement.tile, self.hardware.wires).amplifiers
+
+    @property
     def floats(self) -> bool:
         """Whether bit lines float, and their voltages are read."""
         return self.hardware.sensing.mode == "voltage"
@@ -127,8 +133,7 @@ class Design:
     def curved(self) -> bool:
         """Whether currents of cells do not go with the voltages that word lines are driven with."""
         drive, hardware = self.drive, self.hardware
-        two_levels = drive.timed or (drive.rounds and not drive.joined and drive.largest_digit == 1)
-        two_levels |= drive.joined and drive.digit_bits == 1
+        two_levels = drive.timed or (drive.rounds and drive.largest_digit == 1)
         return hardware.cell.nonlinearity.kind != "linear" and hardware.dac.levels == "voltage" and not two_levels
 
     def bent(self, volts: Array) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -65,8 +64,8 @@ class Drive:
 
     @property
     def largest_digit(self) -> int:
-        """The largest code of one conversion."""
-        return self.full_code if self.pulses == 1 or self.joined else 2**self.digit_bits - 1
+        """The largest code of one pulse."""
+        return self.full_code if self.pulses == 1 else 2**self.digit_bits - 1
 
     @property
     def conversions(self) -> int:
@@ -85,31 +84,23 @@ class Drive:
 
     @property
     def weights(self) -> list[float]:
-        """(conversions,) what each counts digitally, in units of `limit`."""
-        own = [1.0] if self.joined else [self.largest_digit * self._scale(q) / self.full_code for q in self._pulses]
-        return own + [-w for w in own] if self.phases == 2 else own
+        """(pulses,) what the largest digit of each counts, in units of `limit`."""
+        return [self.largest_digit * self._scale(q) / self.full_code for q in range(self.pulses)]
+
+    @property
+    def shares(self) -> list[float]:
+        """(pulses,) what the variance of each comes to in the conversion that it is part of: 1 without others.
+
+        Charge that is scaled has its noise scaled; of repeated pulses each has noise of its own.
+        """
+        if not self.joined:
+            return [1.0] * self.pulses
+        return [w**2 / n for w, n in zip(self.weights, self.repeats, strict=True)]
 
     @property
     def floor(self) -> float:
         """What the variance that each pulse adds to a reading, whatever its voltages, comes to in a conversion."""
-        if not self.joined:
-            return 1.0
-        counts = (self._scale(q) ** 2 if self.accumulate == "scaled" else self._scale(q) for q in self._pulses)
-        return float(((2**self.digit_bits - 1) / self.full_code) ** 2 * sum(counts))
-
-    @cached_property
-    def squares(self) -> Array:
-        """(full_code + 1,) float32: by what conductance noise counts for codes of joined pulses; empty for others.
-
-        The noise of each pulse is its own: sum_q w_q^2 digit_q^2 with w_q = 2^(digit_bits q) for scaled charge, and
-        sum_q w_q digit_q^2 for repeated pulses.
-        """
-        if not self.joined:
-            return np.empty(0, np.float32)
-        codes, base = np.arange(self.full_code + 1), 2**self.digit_bits
-        counts = [self._scale(q) ** 2 if self.accumulate == "scaled" else self._scale(q) for q in self._pulses]
-        parts = [w * np.square((codes // base**q) % base) for q, w in enumerate(counts)]
-        return np.sum(parts, axis=0).astype(np.float32)
+        return sum(self.shares) if self.joined else 1.0
 
     @property
     def chain(self) -> tuple[Any, ...]:
@@ -118,13 +109,9 @@ class Drive:
         return () if own == (1, False, "digital") else own
 
     @property
-    def _pulses(self) -> range:
-        return range(self.pulses)
-
-    @property
     def repeats(self) -> list[float]:
         """(pulses,) how often each is made."""
-        return [self._scale(q) if self.accumulate == "repeated" else 1 for q in self._pulses]
+        return [self._scale(q) if self.accumulate == "repeated" else 1.0 for q in range(self.pulses)]
 
     def _scale(self, pulse: int) -> float:
         return 2.0 ** (self.digit_bits * pulse)
@@ -148,15 +135,7 @@ def digits(codes: Array, drive: Drive) -> Array:
     return np.sign(codes) * np.stack(pulses) / (base - 1)
 
 
-def operands(codes: Array, drive: Drive) -> Array:
-    """What bit lines add up (conversions, ...) for input codes: of each conversion, in units of its largest digit."""
-    own = codes[None] / drive.full_code if drive.joined else digits(codes, drive)
-    return np.concatenate([np.maximum(own, 0), np.maximum(-own, 0)]) if drive.phases == 2 else own
-
-
-def operand_squares(codes: Array, drive: Drive) -> Array:
-    """By what the variance of a conductance counts (conversions, ...) in each conversion."""
-    if not drive.joined:
-        return np.square(operands(codes, drive))
-    own = drive.squares[np.abs(codes).astype(np.int64)].astype(np.float64) / drive.full_code**2
-    return np.stack([own * (codes > 0), own * (codes < 0)]) if drive.phases == 2 else own[None]
+def pulses_of(codes: Array, drive: Drive) -> Array:
+    """What each pulse drives (phases, pulses, ...), in units of v_read or of t_read, for input codes."""
+    own = digits(codes, drive)
+    return np.stack([np.maximum(own, 0), np.maximum(-own, 0)]) if drive.phases == 2 else own[None]

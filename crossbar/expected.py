@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..devices.parts import Conditions
 from ..devices.sources import NoiseSource, Shape, white_fit
-from .drive import digits, input_codes
+from .design import Design
+from .drive import input_codes, pulses_of
 from .hardware import Hardware
 from .packed import read_shares
 from .patches import gather
-from .periphery import Periphery
 from .programmed import Programmed
 from .slow_noise import shared_on_average
 from .wiring import Reach, reach_row_tile
@@ -124,39 +124,44 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
     driven, parts = _Driven.of(programmed, x, group), _Parts.of(hardware, reads)
     encoding, cells, moments = design.encodings[group], ExpectedCells.of(hardware), design.moments_of(group)
     scale = programmed.packed[group].planes.scale.astype(np.float64)
-    sensing, sources = _Sensing.of(hardware), hardware.sensing.sources()
+    sensing, sources = _Sensing.of(design, hardware), hardware.sensing.sources()
     step = np.zeros(placement.tile.slices)
     if hardware.adc.bits is not None:
         relative = hardware.adc.codes(design.signed_currents).relative_step
-        step = programmed.ranges.full_scale * relative * hardware.cell.g_max
+        step = programmed.ranges.full_scale * relative
 
     product = driven.patches @ driven.weights
     mean, spread, slow, undithered = (np.zeros_like(product) for _ in range(4))
     fresh = {name: np.zeros_like(product) for name in dict.fromkeys([*FRESH, *(source.group for source in sources)])}
-    supplied = np.zeros((design.drive.pulses, *product.shape))
+    supplied = np.zeros((design.drive.conversions, *product.shape))
     for t, (a, b) in enumerate(pairwise(placement.edges)):
         held = driven.weights[a:b].astype(np.float32)
         targets = encoding.targets(held, t)
         g, plain = cells.at(cells.mean, targets), encoding.plain_targets(held, t)
         seen = reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b)))
         for s, pair in enumerate(targets):
-            unit = scale[s, t, : placement.outputs] / hardware.cell.g_max
-            part = _Slice(seen, s, g[s], [cells.at(read, pair) for read in cells.read], unit, encoding.reference)
+            tables = [g[s], *(cells.at(table, pair) for table in (cells.variance, *cells.read))]
             volts = driven.volts[:, a:b]
-            mean += part.columns(volts @ part.signed) - volts.sum(axis=1, keepdims=True) * encoding.pedestal * unit
-            spread += part.variance(part.makes(cells.at(cells.variance, pair), volts))
-            slow += part.variance(part.makes(part.noise(parts.lasting), volts))
-            fresh["cells"] += part.variance(part.makes(part.noise(parts.passing), volts))
-            for q, weight in enumerate(driven.pulse_weights):
-                v, w2 = driven.pulses[q][:, a:b], weight**2
-                noise = [("cells", part.makes(part.noise(parts.alone), v)), *sensing.noise(part, v)]
-                for name, variance in noise:
-                    fresh[name] += w2 * part.variance(variance)
-                supplied[q] += weight * part.columns(v @ part.signed)
-                if step[s]:
-                    kept = undithered_share(np.sqrt(np.sum([variance for _, variance in noise], axis=0)) / step[s])
-                    fresh["ADC"] += w2 * part.variance((1 - kept) * step[s] ** 2 / 12)
-                    undithered += w2 * part.variance(kept * step[s] ** 2 / 12)
+            for part in _Reading.of_slice(design, seen, (s, t), tables, scale):
+                pedestal = volts.sum(axis=1, keepdims=True) * encoding.pedestal * part.unit
+                mean += part.columns(volts @ part.signed) - pedestal
+                spread += part.variance(part.makes(part.drawn, volts))
+                slow += part.variance(part.makes(part.noise(parts.lasting), volts))
+                fresh["cells"] += part.variance(part.makes(part.noise(parts.passing), volts))
+                for c, conversion in enumerate(driven.conversions):
+                    noise = np.zeros_like(part.signed[:1])
+                    for pulse in conversion:
+                        v = pulse.volts[:, a:b]
+                        found = [("cells", part.makes(part.noise(parts.alone), v)), *sensing.noise(part, v)]
+                        for name, variance in found:
+                            fresh[name] += pulse.share * part.variance(variance)
+                        noise = noise + pulse.in_reading * np.sum([variance for _, variance in found], axis=0)
+                        supplied[c] += pulse.weight * part.columns(v @ part.signed)
+                    if step[s]:
+                        lsb, w2 = step[s] * part.one, conversion[0].share / conversion[0].in_reading
+                        kept = undithered_share(np.sqrt(noise) / lsb)
+                        fresh["ADC"] += w2 * part.variance((1 - kept) * lsb**2 / 12)
+                        undithered += w2 * part.variance(kept * lsb**2 / 12)
     for source in sources:
         if source.shape is Shape.SUPPLY:
             fresh[source.group] += source.amount(hardware.conditions) * np.square(supplied).sum(axis=0)
@@ -168,16 +173,15 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
 class _Driven:
     """A group of a matrix and what drives it, a bias on the array included.
 
-    `weights` (rows, outputs), `patches` (n, rows), the digital `bias`, `volts` in units of v_read, and those of the
-    `pulses` with their weights.
+    `weights` (rows, outputs), `patches` (n, rows), the digital `bias`, `volts` in units of v_read, what pulses come to
+    together, and the pulses of each conversion.
     """
 
     weights: Array
     patches: Array
     bias: Array
     volts: Array
-    pulses: Array
-    pulse_weights: list[float]
+    conversions: list[list[_Pulse]]
 
     @classmethod
     def of(cls, programmed: Programmed, x: Array, group: int) -> _Driven:
@@ -192,11 +196,25 @@ class _Driven:
             patches = np.concatenate([patches, np.full((len(patches), 1), drive.limit)], axis=1)
             bias = np.zeros_like(bias)
         codes = input_codes(patches, drive)
+        pulses = design.bent(pulses_of(codes, drive))
+        conversions = []
+        for phase, sign in zip(pulses, (1, -1), strict=False):
+            counts = zip(phase, drive.weights, drive.shares, strict=True)
+            own = [_Pulse(v, sign * w, s if drive.joined else w**2, s) for v, w, s in counts]
+            conversions += [own] if drive.joined else [[pulse] for pulse in own]
         volts = codes / drive.full_code
-        pulses = digits(codes, drive) if drive.rounds else volts[None]
-        base = 2**drive.digit_bits - 1 if drive.pulses > 1 else drive.full_code
-        pulse_weights = [base * 2.0 ** (drive.digit_bits * q) / drive.full_code for q in range(drive.pulses)]
-        return cls(weights, patches, bias, volts, pulses, pulse_weights)
+        if design.curved:
+            volts = np.sum([p.weight * p.volts for conversion in conversions for p in conversion], axis=0)
+        return cls(weights, patches, bias, volts, conversions)
+
+
+class _Pulse(NamedTuple):
+    """`volts` (n, rows), or on-times; what it counts, and by what its variance does in outputs and in a reading."""
+
+    volts: Array
+    weight: float
+    share: float
+    in_reading: float
 
 
 @dataclass(frozen=True)
@@ -216,25 +234,57 @@ class _Parts:
 
 
 @dataclass(frozen=True)
-class _Slice:
-    """The cells of a slice `s` of a row tile, and how their currents become outputs.
+class _Reading:
+    """The cells behind a reading of a row tile, and how their currents become outputs.
 
-    `g` (polarities, rows, columns) are their mean conductances, `read` the variances of each part of their read noise;
-    `unit` (outputs,) is the output per siemens at full voltage.
+    Attributes:
+        signs: (polarities, 1, 1) of the cells; several where a pair is subtracted before it is read.
+        g, drawn: (polarities, rows, columns) their mean conductances, and the variances of these.
+        read: variances of each part of their read noise.
+        conductance, carried, rest: what wires make of them, see `Reach`.
+        thermal: (columns,) siemens.
+        unit: (outputs,) output per siemens at full voltage.
+        reference: see `Encoding`.
+        total: (columns,) siemens of all cells of a bit line that floats; None of one that is held at 0 V.
+        one: what a reading of 1 stands for, in siemens at full voltage.
     """
 
-    seen: Reach
-    s: int
+    signs: Array
     g: Array
+    drawn: Array
     read: list[Array]
+    conductance: Array
+    carried: Array
+    rest: Array
+    thermal: Array
     unit: Array
     reference: Array
+    total: Array | None
+    one: Any
+
+    @classmethod
+    def of_slice(
+        cls, design: Design, seen: Reach, place: tuple[int, int], tables: list[Array], scale: Array
+    ) -> list[_Reading]:
+        """The readings of a slice, at place = (slice, row tile); `tables` are `g`, `drawn` and `read` of its cells."""
+        (s, t), outputs, found = place, design.placement.outputs, []
+        which = [slice(p, p + 1) for p in range(2)] if design.apart else [slice(None)]
+        for r, some in enumerate(which):
+            g, drawn, *read = (table[some] for table in tables)
+            through = [part[s][some] for part in (seen.conductance, seen.noise, seen.rest)]
+            total = through[0].sum(axis=(0, 1)) if design.floats else None
+            one = design.hardware.cell.g_max if total is None else total
+            unit = scale[len(which) * s + r, t, :outputs] / (one if total is None else total[:outputs])
+            thermal = seen.thermal_each[s, r] if design.apart else seen.thermal[s]
+            signs = np.array([1.0, -1.0])[: len(g), None, None]
+            reference = design.placement.references
+            found.append(cls(signs, g, drawn, read, *through, thermal, unit, reference, total, one))
+        return found
 
     @cached_property
     def signed(self) -> Array:
         """(rows, columns) siemens, those of a pair subtracted."""
-        signs = np.array([1.0, -1.0])[: len(self.g), None, None]
-        return (signs * self.seen.conductance[self.s]).sum(axis=0)
+        return (self.signs * self.conductance).sum(axis=0)
 
     def noise(self, shares: list[float]) -> Array:
         """Variance of the cells' conductances by these shares of the parts of their read noise."""
@@ -242,8 +292,13 @@ class _Slice:
 
     def makes(self, variance: Array, v: Array) -> Array:
         """(rows, columns): variance of the current that one of the cells' conductances makes at voltages v."""
-        noise, rest = self.seen.noise[self.s], self.seen.rest[self.s]
-        return v**2 @ (variance * noise).sum(axis=0) + (variance * rest).sum(axis=(0, 1))
+        cells = variance * self.carried
+        found = v**2 @ cells.sum(axis=0) + (variance * self.rest).sum(axis=(0, 1))
+        if self.total is None:
+            return found
+        volts = v @ self.signed / self.total  # of the bit line, which the voltage of each cell is counted from
+        first = v @ (self.signs * cells).sum(axis=0)
+        return found + volts * (volts * cells.sum(axis=(0, 1)) - 2 * first)
 
     def columns(self, currents: Array) -> Array:
         """Outputs: the reference column is taken off."""
@@ -258,30 +313,47 @@ class _Slice:
 
 @dataclass(frozen=True)
 class _Sensing:
-    """What the sources of noise of sensing add to readings; currents in units of v_read."""
+    """What the sources of noise of sensing add to readings; currents in units of v_read.
+
+    `fits` are (c0, c2) of `white_fit`, or (c0, c1) of on-times, for each source.
+    """
 
     sources: list[NoiseSource]
     fits: list[tuple[float, float]]
     conditions: Conditions
     amplifiers: int
+    timed: bool
 
     @classmethod
-    def of(cls, hardware: Hardware) -> _Sensing:
-        sources, conditions = hardware.sensing.sources(), hardware.conditions
-        fits = [white_fit([source], conditions) for source in sources]
-        return cls(sources, fits, conditions, Periphery.of(hardware.tile, hardware.wires).amplifiers)
+    def of(cls, design: Design, hardware: Hardware) -> _Sensing:
+        sources, conditions, timed = hardware.sensing.sources(), hardware.conditions, design.drive.timed
+        fits = [timed_fit(source, conditions) if timed else white_fit([source], conditions) for source in sources]
+        return cls(sources, fits, conditions, design.amplifiers, timed)
 
-    def noise(self, part: _Slice, v: Array) -> Iterator[tuple[str, Array]]:
+    def noise(self, part: _Reading, v: Array) -> Iterator[tuple[str, Array]]:
         """Variances (rows, columns) of the readings of a pulse, with the group of each source."""
         current, unit = v @ part.signed, self.conditions.v_read**2
-        for source, (c0, c2) in zip(self.sources, self.fits, strict=True):
-            if source.shape is Shape.CELL:
-                yield source.group, c0 * part.seen.thermal[part.s] / unit + c2 * part.makes(part.g, v)
+        for source, (c0, c) in zip(self.sources, self.fits, strict=True):
+            if source.shape is Shape.CELL and self.timed:
+                driven = np.abs(v) @ (part.g * part.carried).sum(axis=0) + (part.g * part.rest).sum(axis=(0, 1))
+                yield source.group, (c0 * part.thermal + c * driven) / unit
+            elif source.shape is Shape.CELL:
+                yield source.group, c0 * part.thermal / unit + c * part.makes(part.g, v)
             elif source.shape is Shape.GAIN:
                 yield source.group, source.amount(self.conditions) * current**2
             elif source.shape in (Shape.COLUMN, Shape.READING):
                 many = self.amplifiers if source.shape is Shape.COLUMN else 1
                 yield source.group, np.full_like(current, many * source.amount(self.conditions) / unit)
+            elif source.shape is Shape.VOLTAGE and part.total is not None:
+                yield source.group, np.full_like(current, source.amount(self.conditions) / unit) * part.total**2
+
+
+def timed_fit(source: NoiseSource, conditions: Conditions) -> tuple[float, float]:
+    """(c0, c1): what a source of shape `CELL` adds for each siemens at 0 V, and what it adds to that at v_read."""
+    if source.shape is not Shape.CELL:
+        return 0.0, 0.0
+    idle, driven = source.per_siemens(np.array([0.0, conditions.v_read]), conditions)
+    return float(idle), float(driven - idle)
 
 
 def undithered_share(noise: Array) -> Array:

@@ -19,7 +19,6 @@ from .kernels.panel import PANEL, unpack
 from .kernels.philox import GROUP
 from .kernels.read import ALIKE, Planes
 from .keys import Key
-from .periphery import Periphery
 from .row_tile import Assembly, RowTile, through_wires
 from .slow_noise import block_shares, perturbed
 from .wire_compensation import gains_of
@@ -135,7 +134,6 @@ def pack(
     slow_std = np.empty((len(shares), design.readings, placement.rows, encoding.columns), dtype=np.float32)
     row_conductance = np.empty((slices, placement.rows))
     c0, _ = sensing.timed_cell_coefficients() if design.drive.timed else sensing.white_cell_coefficients()
-    amplifiers = 1 if design.apart else Periphery.of(placement.tile, hardware.wires).amplifiers
     assembly, wired = Assembly(design, cells, group, shares, backend), not hardware.wires.ideal
     tiles: Iterator[RowTile] = (
         assembly.row_tile(weights[a:b], t, keep=wired) for t, (a, b) in enumerate(pairwise(edges))
@@ -150,7 +148,7 @@ def pack(
             measured[:, t] = gains_of(targets, _subtracted(design, tile.signed) * unit, encoding, moments.take(rows))
         slow_std[:, :, rows] = np.sqrt(tile.slow)
         row_conductance[:, rows] = tile.supplied
-        white = amplifiers * sensing.column_variance + sensing.reading_variance + c0 * tile.thermal
+        white = design.amplifiers * sensing.column_variance + sensing.reading_variance + c0 * tile.thermal
         floor = design.drive.floor * (white / (sensing.v_read * unit) ** 2 + tile.floor)
         if design.floats:
             floor = building.floated(t, tile, floor, encoding.targets(weights[rows], t))
@@ -243,7 +241,7 @@ class Building:
             self.units[1] *= 2
         alike = bool(np.isfinite(self.uniform).all())  # one number a tile says it all
         if drive.joined or self.design.linear:
-            alike &= not self.uniform.any()  # kernels know the squares of digits only
+            alike &= not self.uniform.any()  # the kernels have no short way for these
         scale = np.repeat(encoding.scale * gains, 2, axis=0) if self.design.apart else encoding.scale * gains
         if self.design.apart:
             scale[1::2] *= -1

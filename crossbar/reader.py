@@ -136,13 +136,12 @@ class Reader:
             low, high, centre = float(codes.low), float(codes.high), codes.centre
         gain, supply = hardware.sensing.gain_variance, hardware.sensing.supply_variance**0.5
         integers = self.packed[0].planes.mean.dtype == np.int16
-        halve, squares = integers and halves_squares(drive.largest_digit), drive.squares
         return Circuit(
-            pulses=1 if drive.joined else drive.pulses,
+            pulses=drive.pulses,
             digit_bits=drive.digit_bits,
             full_code=float(drive.full_code),
             integers=integers,
-            halve=halve,
+            halve=integers and halves_squares(drive.largest_digit),
             constant=float(drive.full_code) if design.matrix.bias_on_array else 0.0,
             gain_variance=gain,
             supply=supply,
@@ -154,7 +153,7 @@ class Reader:
             pedestal=pedestal_of(design),
             phases=drive.phases,
             levels=design.levels,
-            squares=np.floor(squares / 2 + 0.5).astype(np.float32) if halve else squares,
+            joined=("digital", "scaled", "repeated").index(drive.accumulate),
         )
 
     def geometry(self, shape: tuple[int, ...], group: int) -> Geometry:

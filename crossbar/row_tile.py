@@ -91,7 +91,9 @@ class Assembly:
         tile = RowTile.empty(design, rows, columns, len(self.shares))
         timed, each = design.drive.timed, 2 if design.apart else 1  # readings of a slice
         c2 = 0.0 if timed else sensing.white_cell_coefficients()[1]
-        on_time = np.float32(sensing.timed_cell_coefficients()[1] / unit**2) if timed else np.float32(0)
+        on_time = (
+            np.float32(sensing.timed_cell_coefficients()[1] / (sensing.v_read * unit) ** 2) if timed else np.float32(0)
+        )
         if keep:
             shape = (slices, encoding.polarities, rows, columns)
             of_noise = np.empty((1 + len(self.shares), *shape), np.float32)

@@ -89,7 +89,7 @@ def make_circuit(
     step = np.full(slices, 0.02, np.float32) if adc else np.empty(0, np.float32)
     halve = integers and halves_squares(int(full) if pulses == 1 else 2**digit_bits - 1)
     noise = gain, supply, noisy
-    chain = 1, np.empty(0, np.float32), np.empty(0, np.float32)
+    chain = 1, np.empty(0, np.float32), 0
     adc = step, -127.0, 127.0, centre
     return Circuit(integers, halve, pulses, digit_bits, full, full, *noise, *adc, pedestal, *chain)
 

@@ -89,40 +89,38 @@ def take_digit(codes: Array, shift: int, base: int) -> Array:
 
 
 class Driven(NamedTuple):
-    """What word lines (rows, word lines) are driven with in one conversion, in units of its largest digit.
+    """What word lines (rows, word lines) are driven with in one pulse, in units of its largest digit.
 
     Attributes:
         volts: what bit lines add up.
-        squares, firsts: by what the variances `variance` and `linear` of the cells count.
-        weight: of the conversion.
+        firsts: by what the variance `linear` of the cells counts.
+        weight: of the pulse, or of a conversion of several.
+        share: of its variance in the conversion.
     """
 
     volts: Array
-    squares: Array
     firsts: Array
     weight: float
+    share: float
 
     @classmethod
-    def of(cls, codes: Array, circuit: Circuit, pulse: int, floats: bool) -> Driven:
-        """Of pulse number `pulse`, counted over all phases."""
-        q, base = pulse % circuit.pulses, 2**circuit.digit_bits
+    def of(cls, codes: Array, circuit: Circuit, phase: int, q: int, floats: bool = False) -> Driven:
+        """Of a pulse q of a phase."""
+        base = 2**circuit.digit_bits
         digits = codes if circuit.pulses == 1 else take_digit(codes, circuit.digit_bits * q, base)
         largest = circuit.full_code if circuit.pulses == 1 else base - 1
         weight = largest * 2.0 ** (circuit.digit_bits * q) / circuit.full_code
         if circuit.phases == 2:
-            sign = 1 if pulse < circuit.pulses else -1
-            digits, weight = np.maximum(sign * digits, 0), sign * weight
+            digits = np.maximum(-digits if phase else digits, 0)
         if circuit.levels.size:
             digits = np.sign(digits) * circuit.levels[np.abs(digits).astype(np.int64)]
-        squares = np.square(digits)
-        if circuit.squares.size:
-            squares = circuit.squares[np.abs(digits).astype(np.int64)] * (2.0 if circuit.halve else 1.0)
+        made = 2.0 ** (circuit.digit_bits * q) if circuit.joined == 2 else 1.0
         firsts = digits if floats else np.abs(digits)
-        return cls(digits / largest, squares / largest**2, firsts / largest, weight)
+        return cls(digits / largest, firsts / largest, weight, weight**2 / made if circuit.joined else 1.0)
 
     def of_rows(self, part: slice) -> Driven:
         """Of some of the word lines."""
-        return self._replace(volts=self.volts[:, part], squares=self.squares[:, part], firsts=self.firsts[:, part])
+        return self._replace(volts=self.volts[:, part], firsts=self.firsts[:, part])
 
 
 class Cells(NamedTuple):
@@ -137,12 +135,12 @@ class Cells(NamedTuple):
     total: Array | None
 
     def makes(self, current: Array, driven: Driven) -> Array:
-        """(rows, columns): the variance of a reading of this mean, apart from its gain."""
-        found = driven.squares @ self.variance
+        """(rows, columns): the variance of a pulse of this mean current, apart from `floor`."""
+        found = np.square(driven.volts) @ self.variance
         if self.linear is not None:
             firsts = driven.firsts @ self.linear
             found = found + (firsts if self.total is None else current * (current * self.total - 2 * firsts))
-        return np.maximum(found, 0) + self.floor
+        return np.maximum(found, 0)
 
 
 def read_matrix(
@@ -158,8 +156,8 @@ def read_matrix(
     `supply` (pulses, rows): those of the read voltage, where it is noisy.
     """
 
-    def noise(index: int, mean: Array, driven: Driven, cells: Cells) -> Array:
-        return mean + np.sqrt(cells.makes(mean, driven) + circuit.gain_variance * mean**2) * normals[index]
+    def noise(index: int, mean: Array, pulses: list[Driven], cells: Cells, variance: Array) -> Array:
+        return mean + np.sqrt(variance + cells.floor + circuit.gain_variance * mean**2) * normals[index]
 
     unpacked = planes if isinstance(planes, Unpacked) else Unpacked.of(planes)
     return _read(x, geometry, unpacked, circuit, noise, supply)
@@ -170,11 +168,12 @@ def per_cell_read(
 ) -> tuple[Array, int]:
     """A read in which every cell of every row draws its own noise: distribution only, no common bits."""
 
-    def noise(index: int, mean: Array, driven: Driven, cells: Cells) -> Array:
+    def noise(index: int, mean: Array, pulses: list[Driven], cells: Cells, variance: Array) -> Array:
         rows, columns = mean.shape
-        drawn = rng.standard_normal((rows, *cells.variance.shape)) * np.sqrt(cells.variance)
-        current = mean + np.einsum("mi,mij->mj", np.sqrt(driven.squares), drawn)
-        current += rng.standard_normal((rows, columns)) * np.sqrt(cells.floor)
+        current = mean + rng.standard_normal((rows, columns)) * np.sqrt(cells.floor)
+        for driven in pulses:
+            drawn = rng.standard_normal((rows, *cells.variance.shape)) * np.sqrt(driven.share * cells.variance)
+            current = current + np.einsum("mi,mij->mj", driven.volts, drawn)
         return current + mean * np.sqrt(circuit.gain_variance) * rng.standard_normal((rows, columns))
 
     return _read(x, geometry, Unpacked.of(planes), circuit, noise)
@@ -185,27 +184,46 @@ def _read(
 ) -> tuple[Array, int]:
     planes = unpacked.planes
     codes = _with_constant(gather(x.astype(np.float64), geometry), planes, circuit)
-    outputs = planes.bias.size
+    outputs, floats = planes.bias.size, planes.total.size > 0
     out = np.tile(planes.bias.astype(np.float64), (len(codes), 1))
     slices, tiles = planes.mean.shape[0], len(planes.edges) - 1
     clipped = 0
-    for q in range(circuit.conversions):
-        whole = Driven.of(codes, circuit, q, floats=planes.total.size > 0)
+    for c, conversion in enumerate(_conversions(circuit)):
+        pulses = [Driven.of(codes, circuit, *pulse, floats) for pulse in conversion]
+        sign = -1 if conversion[0][0] else 1
         for s, t in np.ndindex(slices, tiles):
             part = slice(planes.edges[t], planes.edges[t + 1])
-            driven = whole.of_rows(part)
-            current = driven.volts @ unpacked.mean[s][part]
+            driven = [pulse.of_rows(part) for pulse in pulses]
+            cells = _cells(unpacked, circuit, s, t)
+            current, variance, volts = _added_up(driven, unpacked.mean[s][part], cells, joined=circuit.joined > 0)
             if circuit.noisy:
                 if supply is not None:
-                    current = current * (1 + circuit.supply * supply[q][:, None])
-                current = noise((q * slices + s) * tiles + t, current, driven, _cells(unpacked, circuit, s, t))
+                    current = current * (1 + circuit.supply * supply[c][:, None])
+                current = noise((c * slices + s) * tiles + t, current, driven, cells, variance)
             current, outside = digitised(current, planes, circuit, (s, t))
             clipped += outside
-            value = current[:, :outputs] - circuit.pedestal * driven.volts.sum(axis=1, keepdims=True)
+            value = current[:, :outputs] - circuit.pedestal * volts
             if planes.reference.size:
                 value = value - current[:, planes.reference]
-            out += driven.weight * planes.scale[s, t, :outputs] * value
+            out += sign * (1 if circuit.joined else driven[0].weight) * planes.scale[s, t, :outputs] * value
     return out, clipped
+
+
+def _conversions(circuit: Circuit) -> list[list[tuple[int, int]]]:
+    """The pulses (phase, number) of each conversion."""
+    phases = [[(phase, q) for q in range(circuit.pulses)] for phase in range(circuit.phases)]
+    return phases if circuit.joined else [[pulse] for pulses in phases for pulse in pulses]
+
+
+def _added_up(driven: list[Driven], g: Array, cells: Cells, *, joined: bool) -> tuple[Array, Array, Array]:
+    """Currents, variances and sums of voltages (rows, 1) of the pulses of a conversion, for conductances g."""
+    current, variance, volts = 0.0, 0.0, 0.0
+    for pulse in driven:
+        own, weight = pulse.volts @ g, pulse.weight if joined else 1.0
+        current = current + weight * own
+        variance = variance + pulse.share * cells.makes(own, pulse)
+        volts = volts + weight * pulse.volts.sum(axis=1, keepdims=True)
+    return np.asarray(current), np.asarray(variance), np.asarray(volts)
 
 
 def _cells(unpacked: Unpacked, circuit: Circuit, s: int, t: int) -> Cells:
@@ -300,10 +318,14 @@ class Plain(PlainWires, Backend):
         patches = _with_constant(gather(codes.astype(np.float64), geometry), planes, circuit)[start : start + rows]
         columns = planes.bias.size if planes.reference.size == 0 else int(planes.reference.max()) + 1
         out = np.empty((circuit.conversions, len(planes.mean), len(planes.edges) - 1, rows, columns), np.float32)
-        for q, s, t in np.ndindex(*out.shape[:3]):
-            volts = Driven.of(patches, circuit, q, floats=False).volts
-            part = slice(*planes.edges[t : t + 2])
-            out[q, s, t] = (volts[:, part] @ unpacked.mean[s][part])[:, :columns]
+        nothing = Cells(np.zeros_like(unpacked.mean[0]), None, np.zeros(1), None)
+        for c, conversion in enumerate(_conversions(circuit)):
+            pulses = [Driven.of(patches, circuit, *pulse) for pulse in conversion]
+            for s, t in np.ndindex(*out.shape[1:3]):
+                part = slice(*planes.edges[t : t + 2])
+                driven = [pulse.of_rows(part) for pulse in pulses]
+                g, cells = unpacked.mean[s][part], nothing._replace(variance=nothing.variance[part])
+                out[c, s, t] = _added_up(driven, g, cells, joined=circuit.joined > 0)[0][:, :columns]
         return out, patches
 
     def read(self, job: Job, key: Key, whose: Rows, read: int, threads: int, out: Array) -> int:

@@ -14,9 +14,9 @@ from numba import prange
 
 from .adc import convert
 from .compiled import kernel
-from .digits import keep_sign, look_up, magnitudes, row_squares, row_sums, square, take_digit
-from .panel import multiply_panels
+from .digits import row_squares, row_sums
 from .philox import GROUP, PLANE_BITS, Rows, add_noise, draw_normals
+from .products import add_linear, add_up, apart, counts_of, operands, plane_products
 
 f32, i64, u32 = np.float32, np.int64, np.uint32
 Array = np.ndarray[Any, Any]
@@ -89,7 +89,7 @@ class Circuit(NamedTuple):
     integers: bool  # codes and conductances are int16, else float32
     halve: bool  # squared codes would not fit into int16 and are halved
 
-    pulses: int  # pulses of an input and phase that are converted one by one
+    pulses: int  # of an input and phase
     digit_bits: int  # bits of each pulse
     full_code: float  # largest input code; 1 without a DAC
     constant: float  # input code of the word line behind the patch: the bias row's; 0 without one
@@ -103,12 +103,12 @@ class Circuit(NamedTuple):
     pedestal: float  # conductance that all cells have and the digital side takes off again
     phases: int  # 2: pulses of positive inputs, then of negative ones, which are taken off
     levels: Array  # (digits,) float32: what each digit drives; empty where it drives its number
-    squares: Array  # (codes,) float32: what the variance of conductances counts by; empty for the squares of digits
+    joined: int  # 0: each pulse is converted; else all of a phase together: 1: scaled charge, 2: repeated pulses
 
     @property
     def conversions(self) -> int:
         """Of a bit line in one read."""
-        return self.pulses * self.phases
+        return self.phases * (1 if self.joined else self.pulses)
 
 
 class Deal(NamedTuple):
@@ -147,32 +147,13 @@ class Scratch(NamedTuple):
     squares: Array  # the same: their squares; (0, 0) without noise of cells
     firsts: Array  # the same: what `Planes.linear` is multiplied by; (0, 0) where there is none
     linear: Array  # (chunk, columns) float32: that product; no row where there is none
+    sums: Array  # (2, chunk, columns) float32: of currents and variances of pulses that are converted together, or none
     current: Array  # (chunk, columns) float32
     variance: Array  # (chunk, columns) float32, or one row of zeros
     signal: Array  # (chunk, columns) float32
     pedestal: Array  # (chunk,) float32
     extra: Array  # (chunk,) float32: variance that all columns of a row have alike
     normals: Array  # (chunk, GROUP) float32, or no row: normals of the read voltage
-
-
-@kernel()
-def apart(circuit):
-    """Whether a pulse drives something else than the input codes."""
-    return circuit.pulses > 1 or circuit.phases > 1 or circuit.levels.shape[0] > 0
-
-
-@kernel()
-def drive(codes, circuit, pulse, digits):
-    """What pulse number `pulse` of all phases drives, of input codes (rows, word lines)."""
-    q = pulse % circuit.pulses
-    if circuit.pulses > 1:
-        take_digit(codes, circuit.digit_bits * q, 1 << circuit.digit_bits, digits)
-    else:
-        digits[:] = codes
-    if circuit.phases > 1:
-        keep_sign(digits, pulse >= circuit.pulses)
-    if circuit.levels.shape[0] > 0:
-        look_up(digits, circuit.levels, True, digits)
 
 
 @kernel()
@@ -189,8 +170,9 @@ def make_scratch(x, planes, circuit, chunk):
         np.empty((chunk, lines) if cells else (0, 0), x.dtype),
         np.empty((chunk, lines) if linear else (0, 0), x.dtype),
         np.zeros((chunk if linear else 0, columns), np.float32),
+        np.zeros((2, chunk, columns) if circuit.joined > 0 else (0, 0, 0), np.float32),
         np.zeros((chunk, columns), np.float32),
-        np.zeros((chunk if cells or linear else 1, columns), np.float32),
+        np.zeros((chunk if cells or linear or circuit.joined > 0 else 1, columns), np.float32),
         np.empty((chunk, columns), np.float32),
         np.empty(chunk, np.float32),
         np.zeros(chunk if uniform else 1, np.float32),
@@ -255,42 +237,6 @@ def gather(x, geometry, start, stop, constant, out):
 
 
 @kernel()
-def plane_products(digits, squares, planes, circuit, s, t, current, variance):
-    """Products of a plane, still without their units: currents and, unless `squares` is empty, their variances."""
-    r0, r1 = planes.edges[t], planes.edges[t + 1]
-    step = 2 if circuit.integers else 1
-    multiply_panels(digits[:, r0:r1], planes.mean[s, :, r0 // step : r1 // step], current)
-    if squares.shape[0] > 0:
-        multiply_panels(squares[:, r0:r1], planes.variance[s, :, r0 // step : r1 // step], variance)
-
-
-@kernel()
-def add_linear(work, rows, planes, plane, circuit, unit):
-    """Variances of a plane's currents in their units, with what goes with the first power of codes.
-
-    On-times: variance += linear. A bit line that floats follows its cells: what one of them does to it goes with the
-    square of its own voltage, sum of s_i^2 (v_i - V)^2 = sum s_i^2 v_i^2 - 2 V sum s_i^2 v_i + V^2 sum s_i^2.
-    """
-    s, t = plane
-    r0, r1 = planes.edges[t], planes.edges[t + 1]
-    step = 2 if circuit.integers else 1
-    multiply_panels(work.firsts[:rows, r0:r1], planes.linear[s, :, r0 // step : r1 // step], work.linear[:rows])
-    floats = planes.total.shape[0] > 0
-    first, second, volts = unit * planes.linear_unit[s, t], unit * unit * planes.variance_unit[s, t], f32(0)
-    signal = unit * planes.mean_unit[s, t]
-    for m in range(rows):
-        for j in range(work.variance.shape[1]):
-            value = second * work.variance[m, j]
-            if floats:
-                volts = signal * work.current[m, j]
-                total = value + volts * (volts * planes.total[s, t, j] - f32(2) * first * work.linear[m, j])
-                value = max(total, f32(0))
-            else:
-                value += first * work.linear[m, j]
-            work.variance[m, j] = value
-
-
-@kernel()
 def move_supply(current, supply, rows, start, pulse, read, key, normals):
     """Scale each row of current (rows, columns) by 1 + supply times its normal, the same for all planes of a pulse."""
     draw_normals(rows, start, (SUPPLY_PLANE + u32(pulse), read), key, normals)
@@ -301,34 +247,11 @@ def move_supply(current, supply, rows, start, pulse, read, key, normals):
 
 
 @kernel()
-def read_plane(digits, squares, planes, circuit, key, place, plane, work, out):
-    """One plane of one pulse of a chunk: `place.reads` readings, added to `out`; returns the clipped ones.
-
-    The products are the same in all reads; the noise is not.
-    """
+def convert_plane(planes, circuit, key, place, plane, factors, weight, rows, work, out):
+    """Noise and conversion of the products of a plane, in `work`: see `read_plane`. `factors` as in `add_noise`."""
     pulse, s, t = plane
-    q = pulse % circuit.pulses
-    reads, rows = place.reads, digits.shape[0]
-    base = 1 << circuit.digit_bits
-    full_digit = f32(circuit.full_code) if circuit.pulses == 1 else f32(base - 1)
-    weight = f32(full_digit * f32(1 << (circuit.digit_bits * q)) / f32(circuit.full_code))
-    if pulse >= circuit.pulses:
-        weight = -weight
-    unit = f32(1.0) / full_digit
-    r0, r1 = planes.edges[t], planes.edges[t + 1]
-    linear = work.linear.shape[0] > 0
-    noisy_rows = rows if linear else squares.shape[0]
-    current, variance, signal = work.current[:rows], work.variance[: max(1, noisy_rows)], work.signal[:rows]
-    plane_products(digits, squares, planes, circuit, s, t, current, variance)
-    if linear:
-        add_linear(work, rows, planes, (s, t), circuit, unit)
-    if circuit.pedestal != 0.0:
-        row_sums(digits, r0, r1, f32(circuit.pedestal) * unit, work.pedestal)
-    if circuit.noisy and planes.uniform.shape[0] > 0:
-        row_squares(digits, r0, r1, circuit.integers, unit * unit * planes.uniform[s, t], work.extra)
-    mean_unit = unit * planes.mean_unit[s, t]
-    variance_unit = f32(1.0) if linear else unit * unit * planes.variance_unit[s, t]
-    factors = mean_unit, variance_unit, f32(circuit.gain_variance)
+    reads = place.reads
+    current, variance, signal = work.current[:rows], work.variance[:rows], work.signal[:rows]
     pedestal = work.pedestal[: rows if circuit.pedestal != 0.0 else 0]
     number = u32((pulse * planes.mean.shape[0] + s) * (planes.edges.shape[0] - 1) + t)
     clipped = 0
@@ -346,8 +269,48 @@ def read_plane(digits, squares, planes, circuit, key, place, plane, work, out):
             target = signal
             for m in range(rows):
                 for j in range(signal.shape[1]):
-                    signal[m, j] = current[m, j] * mean_unit
+                    signal[m, j] = current[m, j] * factors[0]
         clipped += convert(target, planes, circuit, s, t, weight, pedestal, place.start, out[place.first + v])
+    return clipped
+
+
+@kernel()
+def read_plane(digits, squares, planes, circuit, key, place, plane, work, out):
+    """One plane of one pulse of a chunk: `place.reads` readings, added to `out`; returns the clipped ones.
+
+    The products are the same in all reads; the noise is not.
+    """
+    pulse, s, t = plane
+    rows = digits.shape[0]
+    unit, weight = counts_of(circuit, pulse)
+    r0, r1 = planes.edges[t], planes.edges[t + 1]
+    linear = work.linear.shape[0] > 0
+    plane_products(digits, squares, planes, circuit, s, t, work.current[:rows], work.variance[:rows])
+    if linear:
+        add_linear(work, rows, planes, (s, t), circuit, unit)
+    if circuit.pedestal != 0.0:
+        row_sums(digits, r0, r1, f32(circuit.pedestal) * unit, work.pedestal)
+    if circuit.noisy and planes.uniform.shape[0] > 0:
+        row_squares(digits, r0, r1, circuit.integers, unit * unit * planes.uniform[s, t], work.extra)
+    variance_unit = f32(1.0) if linear else unit * unit * planes.variance_unit[s, t]
+    factors = unit * planes.mean_unit[s, t], variance_unit, f32(circuit.gain_variance)
+    if pulse >= circuit.pulses:
+        weight = -weight
+    return convert_plane(planes, circuit, key, place, plane, factors, weight, rows, work, out)
+
+
+@kernel()
+def read_joined(codes, planes, circuit, key, place, work, out):
+    """All planes of a chunk whose pulses are added up as charge; returns clipped readings."""
+    factors = f32(1.0), f32(1.0), f32(circuit.gain_variance)
+    clipped = 0
+    for phase in range(circuit.phases):
+        weight = f32(-1.0) if phase == 1 else f32(1.0)
+        for s in range(planes.mean.shape[0]):
+            for t in range(planes.edges.shape[0] - 1):
+                add_up(codes, planes, circuit, phase, (s, t), work)
+                plane = Plane(phase, s, t)
+                clipped += convert_plane(planes, circuit, key, place, plane, factors, weight, codes.shape[0], work, out)
     return clipped
 
 
@@ -360,19 +323,11 @@ def read_chunk(x, geometry, planes, circuit, key, place, rows, work, out):
         for m in range(place.start, place.start + rows):
             for j in range(out.shape[2]):
                 out[v, m, j] = planes.bias[j]
+    if circuit.joined > 0:
+        return read_joined(codes, planes, circuit, key, place, work, out)
     clipped = 0
-    digits, squares = codes, work.squares[:rows]
     for q in range(circuit.pulses * circuit.phases):
-        if apart(circuit):
-            digits = work.digits[:rows]
-            drive(codes, circuit, q, digits)
-        if squares.shape[0] > 0:
-            if circuit.squares.shape[0] > 0:
-                look_up(digits, circuit.squares, False, squares)
-            else:
-                square(digits, circuit.halve, squares)
-        if work.firsts.shape[0] > 0:
-            magnitudes(digits, planes.total.shape[0] > 0, work.firsts[:rows])
+        digits, squares = operands(codes, circuit, q, planes.total.shape[0] > 0, work)
         for s in range(planes.mean.shape[0]):
             for t in range(planes.edges.shape[0] - 1):
                 clipped += read_plane(digits, squares, planes, circuit, key, place, Plane(q, s, t), work, out)
@@ -433,14 +388,15 @@ def read_currents(x, geometry, planes, circuit, start, work, out):
     rows = out.shape[3]
     codes = work.codes[:rows]
     gather(x, geometry, start, start + rows, circuit.constant, codes)
-    base = 1 << circuit.digit_bits
-    unit = f32(1.0) / (f32(circuit.full_code) if circuit.pulses == 1 else f32(base - 1))
-    digits = codes
-    for q in range(circuit.pulses * circuit.phases):
-        if apart(circuit):
-            digits = work.digits[:rows]
-            drive(codes, circuit, q, digits)
+    for q in range(out.shape[0]):
+        if circuit.joined == 0:
+            digits, _ = operands(codes, circuit, q, False, work)
         for s in range(out.shape[1]):
             for t in range(out.shape[2]):
-                plane_products(digits, digits[:0], planes, circuit, s, t, work.current[:rows], work.variance)
-                out[q, s, t] = work.current[:rows, : out.shape[4]] * (unit * planes.mean_unit[s, t])
+                if circuit.joined > 0:
+                    add_up(codes, planes, circuit, q, (s, t), work)
+                    factor = f32(1.0)
+                else:
+                    plane_products(digits, digits[:0], planes, circuit, s, t, work.current[:rows], work.variance)
+                    factor = counts_of(circuit, q)[0] * planes.mean_unit[s, t]
+                out[q, s, t] = work.current[:rows, : out.shape[4]] * factor

@@ -1,0 +1,153 @@
+"""The chain from inputs to readings: each part as a simulation of every cell has it, and as its twin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cell_by_cell import simulate
+from helpers import hardware, ideal, on_tiles
+from scipy import stats
+
+from mho import Hardware
+from mho.crossbar.backends.plain import Plain
+from mho.crossbar.expected import expected_errors
+from mho.crossbar.programmed import Programmed
+
+PLAIN: dict[str, Any] = {"adc__bits": None, "adc__full_scale": None, "tile__rows": 16, "sensing__gain_noise": 0.0}
+SERIAL = {"dac__bits": 6, "dac__bits_per_pulse": 1}
+PARTS: dict[str, dict[str, Any]] = {
+    "time": {"dac__coding": "time"},
+    "time, in digits": {"dac__coding": "time", "dac__bits": 7, "dac__bits_per_pulse": 3},
+    "two phases": {"dac__phases": 2},
+    "two phases of bits": {"dac__phases": 2, **SERIAL},
+    "charge, scaled": {"dac__accumulate": "scaled", **SERIAL},
+    "charge, scaled, of digits": {"dac__accumulate": "scaled", "dac__bits": 9, "dac__bits_per_pulse": 3},
+    "charge, repeated": {"dac__accumulate": "repeated", **SERIAL},
+    "pairs apart": {"adc__polarity": "apart"},
+    "four phases of time": {"adc__polarity": "apart", "dac__phases": 2, "dac__coding": "time"},
+    "voltage, one line": {"sensing__mode": "voltage", "wires__pairs": "shared"},
+    "voltage, two lines": {"sensing__mode": "voltage", "adc__polarity": "apart"},
+    "voltage of charge": {
+        "sensing__mode": "voltage",
+        "wires__pairs": "shared",
+        "sensing__amplifier_voltage_noise": "100 nV/rtHz",
+        "dac__accumulate": "repeated",
+        **SERIAL,
+    },
+    "curved cells": {"cell__nonlinearity": {"kind": "sinh", "v_0": "0.15 V"}},
+    "curved cells, digits": {
+        "cell__nonlinearity": {"kind": "cubic", "c_3": 20.0},
+        "dac__bits": 7,
+        "dac__bits_per_pulse": 2,
+    },
+    "slices apart": {"adc__polarity": "apart", "tile__slices": 2, "cell__levels": 8},
+}
+ROWS, OUTPUTS, READS = 24, 3, 6000
+
+
+def setting(**fields: Any) -> Hardware:
+    return hardware(**{**PLAIN, **fields})
+
+
+def programmed(hw: Hardware, **options: Any) -> Programmed:
+    weights = np.random.default_rng(3).normal(size=(1, ROWS, OUTPUTS)).astype(np.float32)
+    return on_tiles(weights, hw, limit=1.0, **options)
+
+
+def one_input(low: float = -1.0) -> np.ndarray:
+    return np.random.default_rng(4).uniform(low, 1, ROWS).astype(np.float32)
+
+
+def reads_of(tiled: Programmed, x: np.ndarray, count: int = READS) -> np.ndarray:
+    return tiled.reader.read(x.reshape(1, 1, 1, 1, -1), reads=count, shared=True)[0]
+
+
+def disagreement(got: np.ndarray, wanted: np.ndarray) -> float:
+    """Largest distance of means and variances of outputs, in standard errors; and of the shapes, in p-values' terms."""
+    n = len(got)
+    error = np.sqrt(got.var(axis=0) / n + wanted.var(axis=0) / n)
+    means = np.abs(got.mean(axis=0) - wanted.mean(axis=0)) / error
+    variances = np.abs(np.log(got.var(axis=0) / wanted.var(axis=0))) / np.sqrt(4 / n)
+    shapes = [-stats.norm.ppf(stats.ks_2samp(a, b).pvalue / 2) for a, b in zip(got.T, wanted.T, strict=True)]
+    return float(max(means.max(), variances.max(), *shapes))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_noise_is_that_of_every_cell(part):
+    tiled, x = programmed(setting(**PARTS[part])), one_input()
+    wanted = simulate(tiled, x, READS, np.random.default_rng(7))
+    assert disagreement(reads_of(tiled, x), wanted) < 4.5
+
+
+POORLY = {"kind": "polynomial", "coefficients": ["0.8 uS"], "g_ref": "1 uS"}
+QUIET = {"cell__read_noise": {"kind": "none"}}
+SEEN = {
+    "time": QUIET | {"sensing__amplifier_noise": 0.0, "sensing__fano": 1.0, "sensing__v_read": "0.5 V"},
+    "charge, repeated": {},
+    "voltage, one line": {},
+    "two phases of bits": QUIET,
+}  # what shows that a part is not the plain one
+
+
+@pytest.mark.parametrize("part", SEEN)
+def test_noise_of_another_part_is_told_apart(part):
+    plain = {key: value for key, value in PARTS[part].items() if key in SERIAL}
+    tiled, x = programmed(setting(**(PARTS[part] | SEEN[part]))), one_input()
+    for fields, agrees in ((PARTS[part], True), (plain, False)):
+        wanted = simulate(programmed(setting(**(fields | SEEN[part]))), x, READS, np.random.default_rng(7))
+        assert (disagreement(reads_of(tiled, x), wanted) < 4.5) is agrees
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+@pytest.mark.parametrize("part", PARTS)
+def test_expected_errors_are_those_of_reads(part, quiet):
+    fields = PARTS[part] | (SEEN["time"] if quiet else {})
+    tiled, x = programmed(setting(**fields)), one_input().reshape(1, 1, 1, 1, -1)
+    reads = reads_of(tiled, x[0, 0, 0, 0])
+    errors = expected_errors(tiled, x, reads=2)
+    assert errors.total("fresh")[0] == pytest.approx(reads.var(axis=0), rel=0.12)
+
+
+@pytest.mark.parametrize("part", ["time", "voltage, one line", "voltage, two lines", "curved cells", "pairs apart"])
+def test_expected_errors_of_programming_are_those_of_chips(part):
+    hw = setting(
+        **(PARTS[part] | {"cell__programming": {"kind": "polynomial", "coefficients": ["0.8 uS"], "g_ref": "1 uS"}})
+    )
+    x = one_input().reshape(1, 1, 1, 1, -1)
+    chips = [programmed(hw, seed=seed) for seed in range(150)]
+    means = np.concatenate([chip.reader.read(x, noisy=False)[0] for chip in chips])
+    expected = expected_errors(chips[0], x, reads=2)
+    assert np.abs(means.mean(axis=0) - expected.mean[0]).max() < 4 * np.sqrt(means.var(axis=0).max() / len(chips))
+    assert expected.frozen["programming"][0] == pytest.approx(means.var(axis=0), rel=0.5)
+
+
+@pytest.mark.parametrize("bits", [None, 7])
+@pytest.mark.parametrize("part", PARTS)
+def test_kernels_equal_their_twin(part, bits):
+    fields = {"adc__bits": bits, "adc__full_scale": bits and "calibrated", "sensing__supply_noise": 0.01}
+    hw = setting(**(PARTS[part] | fields))
+    rng = np.random.default_rng(9)
+    x = rng.uniform(-1, 1, (5, 1, 1, 1, ROWS)).astype(np.float32)
+    weights = rng.normal(size=(1, ROWS, OUTPUTS)).astype(np.float32)
+    fast, slow = (on_tiles(weights, hw, inputs=x, limit=1.0, backend=backend) for backend in (None, Plain()))
+    got, wanted = (tiled.reader.read(x, read=3, first_sample=2) for tiled in (fast, slow))
+    steps = np.abs(got[0] - wanted[0])
+    if bits is None:
+        assert steps.max() < 2e-3 * np.abs(wanted[0]).max()
+    else:
+        assert np.median(steps) < 1e-4  # a reading may be a step off where rounding decides
+        assert abs(got[1].readings_clipped - wanted[1].readings_clipped) <= 2
+        assert got[1].readings == wanted[1].readings
+
+
+@pytest.mark.parametrize("part", [part for part in PARTS if "curved" not in part])
+def test_an_ideal_chip_is_exact_whatever_its_chain(part):
+    fields = {key: value for key, value in PARTS[part].items() if "amplifier" not in key}
+    hw = ideal(**{"dac__bits": 8, "dac__range": 1.0, "tile__rows": 16, "cell__g_min": "1 uS"} | fields)
+    if "levels" in str(fields):
+        hw = hw.replace({"cell.levels": 4096})
+    tiled, x = programmed(hw), one_input()
+    codes = np.rint(x * tiled.design.drive.full_code) / tiled.design.drive.full_code
+    assert reads_of(tiled, x, 1)[0] == pytest.approx(codes @ tiled.design.matrix.weights[0], abs=5e-4)
