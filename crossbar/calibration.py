@@ -10,12 +10,14 @@ import numpy as np
 
 from .backend import Backend, Job
 from .cells import Cells
+from .converters import Adc
 from .design import Design, Tell
 from .drive import Drive, digits, input_codes
 from .kernels.read import CHUNK
 from .matrix import Matrix
 from .patches import gather
 from .programmed import Programmed
+from .ranges import Ranges
 from .reader import Seeds
 from .reader import input_codes as packed_codes
 from .wire_compensation import WireCompensation
@@ -58,14 +60,40 @@ def calibrate(
     energy = float(np.average([energy for energy, _ in surveys], weights=rows))
     ranges = replace(programmed.ranges, array_energy_j=energy)
     if adc.full_scale == "calibrated":
-        slices = zip(*(currents for _, currents in surveys), strict=True)
-        scale = np.array([percentile_of(adc.percentile, *currents) for currents in slices])
-        full_scale = np.where(scale == 0, 1.0, scale) * (adc.calibrated_at or sensing.v_read) / sensing.v_read
-        ranges = replace(ranges, full_scale=full_scale)
+        places = [list(zip(*slices, strict=True)) for slices in zip(*(found for _, found in surveys), strict=True)]
+        ranges = _fitted(adc, places, ranges, (adc.calibrated_at or sensing.v_read) / sensing.v_read)
     elif adc.full_scale is not None:
-        largest = max(float(np.abs(c).max()) for _, currents in surveys for c in currents)
+        largest = max(float(np.abs(c).max()) for _, found in surveys for tiles in found for c in tiles)
         _check_full_scale(design, float(ranges.full_scale[0]), largest)
     return programmed.with_ranges(ranges)
+
+
+def _fitted(adc: Adc, places: list[list[tuple[Array, ...]]], ranges: Ranges, factor: float) -> Ranges:
+    """Ranges that cover the currents of each slice and row tile (slices, row tiles), as `adc.per` and `span` ask."""
+    if adc.per == "tile":
+        wanted = [list(tiles) for tiles in places]
+    else:
+        of_slices = [tuple(c for currents in tiles for c in currents) for tiles in places]
+        whole = tuple(c for currents in of_slices for c in currents)
+        wanted = [[whole if adc.per == "layer" else currents] for currents in of_slices]
+    if adc.span == "symmetric":
+        scale = np.array([[percentile_of(adc.percentile, *currents) for currents in tiles] for tiles in wanted])
+        middle = np.empty(0)
+    else:
+        ends = np.array([[_ends(adc.percentile, *currents) for currents in tiles] for tiles in wanted])
+        scale, middle = (ends[..., 1] - ends[..., 0]) / 2, ends.mean(axis=-1)
+    shape = scale.shape if adc.per == "tile" else (len(scale),)
+    full_scale = np.where(scale == 0, 1.0, scale) * factor
+    return replace(
+        ranges, full_scale=full_scale.reshape(shape), middle=middle.reshape(shape) if middle.size else middle
+    )
+
+
+def _ends(percentile: float, *values: Array) -> tuple[float, float]:
+    """What that many percent of values lie between, as many below as above."""
+    flat = np.concatenate([v.reshape(-1) for v in values])
+    low, high = np.percentile(flat, [(100 - percentile) / 2, (100 + percentile) / 2])
+    return float(low), float(high)
 
 
 def _drive(matrix: Matrix, inputs: tuple[Array, ...]) -> Drive:
@@ -101,7 +129,7 @@ def _drive(matrix: Matrix, inputs: tuple[Array, ...]) -> Drive:
 def _check_full_scale(design: Design, full: float, largest: float) -> None:
     """Raises ValueError where a full scale of the ADC's own makes the same of all currents, up to the `largest`."""
     adc, sensing, cell = design.hardware.adc, design.hardware.sensing, design.hardware.cell
-    low, high = CLIPPED * largest, 2 * largest / adc.codes(design.signed_currents).relative_step
+    low, high = CLIPPED * largest, 2 * largest / adc.codes(design.signed_codes).relative_step
     if largest and not low <= full < high:
         unit = sensing.v_read * cell.g_max
         raise ValueError(
@@ -128,8 +156,8 @@ def _moments(matrix: Matrix, drive: Drive, inputs: tuple[Array, ...]) -> Array:
     return np.stack(found, axis=1)
 
 
-def _survey(programmed: Programmed, codes: Array, *, keep: bool) -> tuple[float, list[Array]]:
-    """Mean array energy of a read, and noiseless currents per slice, over rows spread evenly through `codes`."""
+def _survey(programmed: Programmed, codes: Array, *, keep: bool) -> tuple[float, list[list[Array]]]:
+    """Mean array energy of a read, and noiseless currents of each slice and row tile, over rows spread evenly."""
     design, reader = programmed.design, programmed.reader
     circuit, placement, drive = reader.circuit(noisy=False), design.placement, design.drive
     slices = placement.tile.slices
@@ -138,7 +166,7 @@ def _survey(programmed: Programmed, codes: Array, *, keep: bool) -> tuple[float,
     per_row = circuit.conversions * design.readings * placement.row_tiles * columns * placement.groups
     limit = max(CHUNK, min(rows, CALIBRATION_ROWS, CALIBRATION_VALUES // per_row))
     starts = np.linspace(0, rows - min(CHUNK, rows), max(1, limit // CHUNK)).astype(int)
-    currents: list[list[Array]] = [[] for _ in range(slices)]
+    currents: list[list[list[Array]]] = [[[] for _ in range(placement.row_tiles)] for _ in range(slices)]
     power = 0.0
     size = min(CHUNK, rows)
     for g, packed in enumerate(programmed.packed):
@@ -150,11 +178,11 @@ def _survey(programmed: Programmed, codes: Array, *, keep: bool) -> tuple[float,
             power += float((dissipated(design, volts).mean(axis=1).sum(axis=0) * packed.row_conductance).sum())
             if keep:
                 each = len(out[0]) // slices
-                for s in range(slices):
-                    currents[s].append(out[:, each * s : each * (s + 1)].reshape(-1))
+                for s, t in np.ndindex(slices, placement.row_tiles):
+                    currents[s][t].append(out[:, each * s : each * (s + 1), t].reshape(-1))
     sensing = programmed.hardware.sensing
     energy = power / len(starts) * sensing.v_read**2 * sensing.t_read
-    return energy, [np.concatenate(c) for c in currents] if keep else []
+    return energy, [[np.concatenate(c) for c in tiles] for tiles in currents] if keep else []
 
 
 def dissipated(design: Design, volts: Array) -> Array:

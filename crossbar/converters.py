@@ -10,8 +10,10 @@ from pydantic import Field, model_validator
 
 from ..devices.config import Config
 from ..devices.units import Ampere, Number, Volt, Whole
+from .adc_kinds import Kind
 
 Array = np.ndarray[Any, Any]
+MOST_BITS = 12
 Percentile = Annotated[Number, Field(gt=0, le=100)]
 
 
@@ -94,6 +96,21 @@ class Adc(Config):
         "together",
         description="of the two bit lines of a pair: subtracted, then converted; or converted each, then subtracted",
     )
+    per: Literal["layer", "slice", "tile"] = Field(
+        "slice",
+        description="what a calibrated full scale is for: all readings of a layer, of a slice, or of a row tile",
+    )
+    span: Literal["symmetric", "fitted"] = Field(
+        "symmetric", description="of a calibrated range: about 0, or from the lowest to the highest current"
+    )
+    kind: Kind | None = Field(None, description="circuit, with the errors of its elements; null: equal steps")
+    offset: Annotated[Number, Field(ge=0, le=1e6)] = Field(
+        0.0, description="standard deviation of the offsets of the ADCs, in LSB"
+    )
+    gain: Annotated[Number, Field(ge=0, le=0.3)] = Field(
+        0.0, description="standard deviation of the gains of the ADCs, relative"
+    )
+    calibrated: bool = Field(False, description="whether the digital side knows the offset and the gain of each ADC")
 
     @model_validator(mode="after")
     def _consistent(self) -> Adc:
@@ -106,9 +123,27 @@ class Adc(Config):
             raise ValueError(
                 f"adc.bits and adc.full_scale must both be set or both be null, got {self.bits} and {self.full_scale}"
             )
+        if self.full_scale != "calibrated" and (self.per != "slice" or self.span != "symmetric"):
+            raise ValueError(
+                f"adc.per and adc.span must be 'slice' and 'symmetric' unless adc.full_scale is 'calibrated', got "
+                f"{self.per!r} and {self.span!r}"
+            )
+        if self.bits is None and self.differ:
+            raise ValueError("adc.kind, adc.offset and adc.gain must be null or 0 when adc.bits is null")
+        if self.bits is not None and self.differ and self.bits > MOST_BITS:
+            raise ValueError(
+                f"adc.bits must be at most {MOST_BITS} for ADCs that differ (each has a table), got {self.bits}"
+            )
+        if self.calibrated and not (self.offset or self.gain):
+            raise ValueError("adc.calibrated must be false where adc.offset and adc.gain are 0")
         if self.bits == 1 and self.transfer == "mid_tread":
             raise ValueError("adc.bits must be at least 2 for transfer 'mid_tread', got 1 (or use 'mid_rise')")
         return self
+
+    @property
+    def differ(self) -> bool:
+        """Whether ADCs differ from an ideal one."""
+        return self.kind is not None or self.offset > 0 or self.gain > 0
 
     def codes(self, signed: bool) -> AdcCodes:
         """The code range for currents of both signs (`signed`) or of one."""

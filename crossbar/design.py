@@ -115,6 +115,11 @@ class Design:
         return self.drive.bipolar or (self.placement.tile.paired and not self.apart)
 
     @property
+    def signed_codes(self) -> bool:
+        """Whether the codes of ADCs have both signs: those of a range that was fitted do, about its middle."""
+        return self.signed_currents or self.hardware.adc.span == "fitted"
+
+    @property
     def amplifiers(self) -> int:
         """Sense amplifiers behind one reading."""
         return 1 if self.apart else Periphery.of(self.placement.tile, self.hardware.wires).amplifiers

@@ -14,6 +14,7 @@ from ..devices.parts import Conditions
 from ..devices.sources import NoiseSource, Shape, white_fit
 from .design import Design
 from .drive import input_codes, pulses_of
+from .each_adc import AdcErrors
 from .hardware import Hardware
 from .packed import read_shares
 from .patches import gather
@@ -125,13 +126,14 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
     encoding, cells, moments = design.encodings[group], ExpectedCells.of(hardware), design.moments_of(group)
     scale = programmed.packed[group].planes.scale.astype(np.float64)
     sensing, sources = _Sensing.of(design, hardware), hardware.sensing.sources()
-    step = np.zeros(placement.tile.slices)
+    step, adcs = np.zeros((placement.tile.slices, placement.row_tiles)), AdcErrors.of(design)
     if hardware.adc.bits is not None:
-        relative = hardware.adc.codes(design.signed_currents).relative_step
-        step = programmed.ranges.full_scale * relative
+        relative = hardware.adc.codes(design.signed_codes).relative_step
+        full_scale = programmed.ranges.full_scale
+        step += full_scale.reshape(len(full_scale), -1) * relative
 
     product = driven.patches @ driven.weights
-    mean, spread, slow, undithered = (np.zeros_like(product) for _ in range(4))
+    mean, spread, slow, undithered, differ = (np.zeros_like(product) for _ in range(5))
     fresh = {name: np.zeros_like(product) for name in dict.fromkeys([*FRESH, *(source.group for source in sources)])}
     supplied = np.zeros((design.drive.conversions, *product.shape))
     for t, (a, b) in enumerate(pairwise(placement.edges)):
@@ -157,15 +159,18 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
                             fresh[name] += pulse.share * part.variance(variance)
                         noise = noise + pulse.in_reading * np.sum([variance for _, variance in found], axis=0)
                         supplied[c] += pulse.weight * part.columns(v @ part.signed)
-                    if step[s]:
-                        lsb, w2 = step[s] * part.one, conversion[0].share / conversion[0].in_reading
+                    if step[s, t]:
+                        lsb, w2 = step[s, t] * part.one, conversion[0].share / conversion[0].in_reading
                         kept = undithered_share(np.sqrt(noise) / lsb)
                         fresh["ADC"] += w2 * part.variance((1 - kept) * lsb**2 / 12)
                         undithered += w2 * part.variance(kept * lsb**2 / 12)
+                        if hardware.adc.differ:
+                            current = np.sum([p.weight * (p.volts[:, a:b] @ part.signed) for p in conversion], axis=0)
+                            differ += part.variance(w2 * adcs.offset * lsb**2 + adcs.gain * current**2)
     for source in sources:
         if source.shape is Shape.SUPPLY:
             fresh[source.group] += source.amount(hardware.conditions) * np.square(supplied).sum(axis=0)
-    frozen = {"programming": spread, "ADC": undithered}
+    frozen = {"programming": spread, "ADC": undithered} | ({"ADCs that differ": differ} if hardware.adc.differ else {})
     return Errors(product, product + driven.bias, mean, frozen, {"cells": slow}, fresh)
 
 

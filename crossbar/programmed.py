@@ -74,7 +74,7 @@ class Programmed:
         cls, design: Design, cells: Cells, seeds: Seeds, backend: Backend, ranges: Ranges, packed: tuple[Packed, ...]
     ) -> Programmed:
         """Of cells that are packed already."""
-        return cls(design, cells, ranges, Reader(design, cells.hardware, packed, ranges.full_scale, seeds, backend))
+        return cls(design, cells, ranges, Reader(design, cells.hardware, packed, ranges, seeds, backend))
 
     @property
     def hardware(self) -> Hardware:
@@ -139,7 +139,7 @@ class Programmed:
         name, (seed, copy), drive = self.design.matrix.name, self.seeds, self.design.drive
         said = repr((name, seed, copy, drive, self.hardware.seeds, *drive.chain))
         found = blake2b(said.encode(), digest_size=16)
-        arrays = [self.ranges.full_scale]
+        arrays = [self.ranges.full_scale, *([self.ranges.middle] if self.ranges.middle.size else [])]
         for packed in self.packed:
             planes = packed.planes._asdict()
             beside = {key: planes.pop(key) for key in (*BESIDE, *ALIKE)}

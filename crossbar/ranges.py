@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,23 @@ class Ranges:
     """What turns currents into readings.
 
     Attributes:
-        full_scale: (slices,) float64, of the ADCs, in units of v_read g_max; empty where there is no ADC, or before it
-            is known.
+        full_scale: (slices,) or (slices, row tiles) float64, of the ADCs, in units of v_read g_max (of v_read, where
+            bit lines float); empty where there is no ADC, or before it is known.
+        middle: the same shape: of a range that is not symmetric about 0; empty where it is.
         gains: of each group, (slices, row tiles, outputs) that its readings are multiplied by; empty where they are 1,
             or before they are measured on a chip.
         array_energy_j: mean energy of the array for one read of the matrix, over the calibration batch, in joules.
     """
 
     full_scale: Array
+    middle: Array = field(default_factory=lambda: np.empty(0))
     gains: tuple[Array, ...] = ()
     array_energy_j: float | None = None
+
+    @property
+    def each(self) -> bool:
+        """Whether a slice has more than a full scale that is symmetric about 0."""
+        return self.full_scale.ndim > 1 or self.middle.size > 0
 
     @classmethod
     def of(cls, design: Design) -> Ranges:

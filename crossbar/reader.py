@@ -10,12 +10,14 @@ import numpy as np
 
 from .backend import Backend, Job
 from .design import Design
+from .each_adc import each_adc
 from .hardware import Hardware
 from .kernels.philox import Rows
 from .kernels.read import Circuit, Geometry
 from .keys import Key, Purpose, stream_key
 from .packed import Packed, halves_squares, largest_factors, pedestal_of
 from .positions import position_numbers
+from .ranges import Ranges
 from .threads import available
 
 Array = np.ndarray[Any, Any]
@@ -86,7 +88,7 @@ class Reader:
     Attributes:
         packed: of each group.
         prepared: the planes of each, as the backend reads them.
-        full_scale: see `Ranges`.
+        ranges: of its ADCs.
     """
 
     def __init__(
@@ -94,13 +96,16 @@ class Reader:
         design: Design,
         hardware: Hardware,
         packed: tuple[Packed, ...],
-        full_scale: Array,
+        ranges: Ranges,
         seeds: Seeds,
         backend: Backend,
     ) -> None:
         self.design, self.hardware, self.packed = design, hardware, packed
-        self.full_scale, self.seeds, self.backend = full_scale, seeds, backend
-        self.prepared = [backend.prepared(group.planes) for group in packed]
+        self.ranges, self.seeds, self.backend = ranges, seeds, backend
+        self._adcs = [each_adc(design, ranges, g, seeds, backend) for g in range(len(packed))]
+        self.prepared = [
+            backend.prepared(group.planes._replace(**adcs)) for group, adcs in zip(packed, self._adcs, strict=True)
+        ]
         self._coding, self._largest = Coding.of(design), largest_factors(design)[0]
         self._conversions = design.placement.conversions * design.drive.conversions * (2 if design.apart else 1)
         noise = hardware.output_noise
@@ -114,7 +119,7 @@ class Reader:
         self._slow: list[dict[int, Any]] = [{} for _ in packed]  # of each group, by read
 
     def __getstate__(self) -> tuple[Any, ...]:
-        return self.design, self.hardware, self.packed, self.full_scale, self.seeds, self.backend
+        return self.design, self.hardware, self.packed, self.ranges, self.seeds, self.backend
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.__init__(*state)  # type: ignore[misc]
@@ -129,9 +134,10 @@ class Reader:
         design, hardware = self.design, self.hardware
         drive = design.drive
         step, low, high, centre = np.empty(0, np.float32), 0.0, 0.0, 0.0
-        if hardware.adc.bits is not None and self.full_scale.size:
-            codes = hardware.adc.codes(design.signed_currents)
-            step = (self.full_scale * codes.relative_step).astype(np.float32)
+        full_scale = self.ranges.full_scale
+        if hardware.adc.bits is not None and full_scale.size:
+            codes = hardware.adc.codes(design.signed_codes)
+            step = (full_scale.reshape(len(full_scale), -1)[:, 0] * codes.relative_step).astype(np.float32)
             step = np.repeat(step, 2) if design.apart else step
             low, high, centre = float(codes.low), float(codes.high), codes.centre
         gain, supply = hardware.sensing.gain_variance, hardware.sensing.supply_variance**0.5
@@ -293,7 +299,7 @@ class Reader:
             for v in range(read, read + reads):
                 if v not in kept:
                     planes = packed.at_read(v, self._largest, self._key("slow", group, self.seeds.copy), self.backend)
-                    kept[v] = self.backend.prepared(planes)
+                    kept[v] = self.backend.prepared(planes._replace(**self._adcs[group]))
             return [(v, 1, kept[read + v]) for v in range(reads)]
 
     def _add_output_noise(

@@ -151,6 +151,7 @@ def layer_arrays(layer: TileLayer) -> dict[str, Array]:
         "weights": layer.matrix.weights,
         "bias": layer.matrix.bias,
         "full_scale": programmed.ranges.full_scale,
+        "middle": programmed.ranges.middle if programmed.ranges.middle.size else None,
         "moments": programmed.design.moments,
     }
     arrays = {key: array for key, array in found.items() if array is not None}
@@ -188,14 +189,17 @@ def _build(
     layer.wire_compensation = saved.wire_compensation
     if saved.wire_compensation and hardware.wires.ideal:
         raise ValueError(f"wire_compensation = {saved.wire_compensation!r}, and its wires have no resistance")
-    slices = hardware.tile.slices if hardware.adc.bits is not None else 0
+    adc = hardware.adc
+    slices = hardware.tile.slices if adc.bits is not None else 0
+    ranged = (slices, layer.placement.row_tiles) if slices and adc.per == "tile" else (slices,)
     slots = {
         "weights": Slot(shape, np.float32, -MOST),
         "bias": Slot((shape[0], shape[2]), np.float32, -MOST),
-        "full_scale": Slot((slices,), np.float64, float(np.finfo(np.float32).tiny)),
+        "full_scale": Slot(ranged, np.float64, float(np.finfo(np.float32).tiny)),
+        "middle": Slot(ranged, np.float64, -MOST),
         "moments": Slot((2, shape[0], layer.placement.rows), np.float64, -MOST),
     }
-    for key in ("weights", "full_scale", *(key for key in ("bias", "moments") if key in arrays)):
+    for key in ("weights", "full_scale", *(key for key in ("bias", "moments", "middle") if key in arrays)):
         check(key, arrays[key], slots[key])
     kind = saved.cells.kind
     design = Design(layer.matrix, _drive(saved.drive, hardware), arrays.get("moments"), saved.wire_compensation)
@@ -203,7 +207,9 @@ def _build(
     surplus = set(arrays) - set(slots) - {f"{g}.{key}" for g in range(shape[0]) for key in names_of(design, kind)}
     if surplus:
         raise ValueError(f"it has no {', '.join(sorted(surplus))}")
-    ranges = Ranges(arrays["full_scale"], array_energy_j=saved.ranges.array_energy_j)
+    if ("middle" in arrays) != (adc.bits is not None and adc.span == "fitted"):
+        raise ValueError(f"middle of its ADCs' ranges does not fit adc.span = {adc.span!r}")
+    ranges = Ranges(arrays["full_scale"], arrays.get("middle", np.empty(0)), array_energy_j=saved.ranges.array_energy_j)
     layer.programmed = restored(design, kind, layer.seeds, layer.backend, ranges, groups)
     return layer
 
