@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from ..crossbar.arrays import Arrays
+from ..crossbar.backend import Backend
+from ..crossbar.backends import backend_of
 from ..devices.registry import Registry
 from ..devices.units import brief
 
@@ -100,3 +102,14 @@ def _check(name: str, thing: Any) -> None:
 EXCHANGES: Registry[Exchange] = Registry("kind of arrays of a backend", "mho.arrays", _check)
 EXCHANGES.add("numpy", Copied())
 EXCHANGES.add("torch", Kept())
+
+
+def backend_with_arrays(which: str | Backend) -> Backend:
+    """The backend of a name, or the one given.
+
+    Raises:
+        ValueError: there is none of that name, or its arrays are of no kind that is known.
+    """
+    backend = backend_of(which)
+    EXCHANGES[backend.kind]
+    return backend
