@@ -44,7 +44,8 @@ class Copied(Exchange):
         return as_numpy(x)
 
     def returned(self, y: Any, like: torch.Tensor) -> torch.Tensor:
-        return _alike(torch.from_numpy(y), like)
+        found = torch.from_numpy(y)
+        return found if like.is_cpu and like.dtype == torch.float32 else found.to(like.device, like.dtype)
 
 
 class Kept(Exchange):
@@ -56,18 +57,14 @@ class Kept(Exchange):
         return x
 
     def returned(self, y: Any, like: torch.Tensor) -> torch.Tensor:
-        return _alike(y, like)
+        found: torch.Tensor = y.to(like.device, like.dtype)
+        return found
 
 
 def as_numpy(x: torch.Tensor) -> np.ndarray[Any, Any]:
     """A tensor as a numpy array on the CPU, without its gradients, in the same memory where that is possible."""
     x = x.detach().resolve_neg()
-    return (x if x.device.type == "cpu" else x.cpu()).numpy()
-
-
-def _alike(y: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    same = like.dtype == y.dtype and like.device == y.device
-    return y if same else y.to(like.device, like.dtype)
+    return (x if x.is_cpu else x.cpu()).numpy()
 
 
 class TensorArrays(Arrays):
