@@ -128,7 +128,7 @@ def _moments(matrix: Matrix, drive: Drive, inputs: tuple[Array, ...]) -> Array:
     return np.stack(found, axis=1)
 
 
-def _survey(programmed: Programmed, codes: Array, *, keep: bool) -> tuple[float, list[Array]]:
+def _survey(programmed: Programmed, codes: Any, *, keep: bool) -> tuple[float, list[Array]]:
     """Mean array energy of a read, and noiseless currents per slice, over rows spread evenly through `codes`."""
     design, reader = programmed.design, programmed.reader
     circuit, placement, drive = reader.circuit(noisy=False), design.placement, design.drive
@@ -144,7 +144,7 @@ def _survey(programmed: Programmed, codes: Array, *, keep: bool) -> tuple[float,
     for g, packed in enumerate(programmed.packed):
         job = Job(codes, reader.geometry(codes.shape, g), reader.prepared[g], circuit)
         for start in starts:
-            out, chunk = programmed.backend.currents(job, int(start), size)
+            out, chunk = map(programmed.backend.to_numpy, programmed.backend.currents(job, int(start), size))
             chunk = chunk[:, : placement.rows]
             volts = digits(chunk, drive) if drive.rounds else chunk[None]
             power += float((np.square(volts).mean(axis=1).sum(axis=0) * packed.row_conductance).sum())
