@@ -104,7 +104,7 @@ def recurrent_table(steps: int, votes: Sequence[int]) -> pd.DataFrame:
     """K votes of a sequence through a recurrent layer of two stages of T, its matrix and its gates, in units of T."""
     rows = []
     for k in votes:
-        turns, mixed = (mho.schedule(stages=[1.0, 1.0], steps=steps, votes=k, buffers=b) for b in (1, None))
+        turns, mixed = (mho.schedule(stages=mho.Stages([1.0, 1.0], steps=steps), votes=k, buffers=b) for b in (1, None))
         if mixed.makespan_s != interleaved([1.0, 1.0], steps, k):
             raise AssertionError(f"the schedule of {steps} steps, K = {k} is {mixed.makespan_s} T, not its closed form")
         rows.append(
@@ -348,8 +348,9 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     loop = recurrent_table(options.steps, options.votes)
     print_table("A recurrent layer: votes fill the bubbles", loop, RECURRENT_COLUMNS)
     write_table(loop, folder / "recurrent")
+    gates = mho.Stages([1.0, 1.0], names=["matrix", "gates"], steps=4)
     for name, depth in (("turns", 1), ("interleaved", None)):
-        run = mho.schedule(stages=[1.0, 1.0], names=["matrix", "gates"], steps=4, votes=GANTT_VOTES, buffers=depth)
+        run = mho.schedule(stages=gates, votes=GANTT_VOTES, buffers=depth)
         run.gantt(folder / f"gantt_recurrent_{name}.png")
     if not options.abstract_only:
         chip_part(options, folder)

@@ -1,8 +1,8 @@
 """What a compute backend does for a matrix on tiles: from cells to what is read, and from inputs to readings.
 
 Everything above it (design, ranges, order of samples, keys) is the same for all backends. Arrays are numpy arrays of
-the shapes given, but for what `prepared` returns, which is the backend's own and stays with the reader. How to add one:
-docs/kernels.md.
+the shapes given, but for what is the backend's own: what `prepared` returns, which stays with the reader; and inputs,
+codes and readings, see `mho.crossbar.arrays.Arrays`. How to add one: docs/kernels.md.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .arrays import Arrays
 from .kernels.philox import Rows
 from .kernels.read import Circuit, Geometry, Planes
 from .keys import Key
@@ -23,13 +24,14 @@ class Job(NamedTuple):
     """What is read: input codes (samples, depth, height, width, channels), and what they meet.
 
     Attributes:
-        codes: int16 or float32, as the planes; those of one read, which all reads share, or of all reads in turn.
+        codes: int16 or float32, as the planes (see `Arrays.empty`); those of one read, which all reads share, or of all
+            reads in turn.
         geometry: how rows are taken from them.
         planes: what `Backend.prepared` made.
         circuit: of converters and noise.
     """
 
-    codes: Array
+    codes: Any
     geometry: Geometry
     planes: Any
     circuit: Circuit
@@ -96,7 +98,7 @@ class WireSolver(ABC):
         """
 
 
-class Backend(WireSolver):
+class Backend(Arrays, WireSolver):
     """The arithmetic of tiles. The same call gives the same bits, on any number of threads.
 
     Instances are made without arguments, shared by the copies of a chip, and pickled with it.
@@ -138,7 +140,7 @@ class Backend(WireSolver):
         """
 
     @abstractmethod
-    def codes(self, x: Array, scale: tuple[np.float32, np.float32, np.float32, bool], out: Array, threads: int) -> Any:
+    def codes(self, x: Any, scale: tuple[np.float32, np.float32, np.float32, bool], out: Any, threads: int) -> Any:
         """out = clip(round(x factor), low, high), flat, with scale = (factor, low, high, rounds).
 
         Returns:
@@ -150,15 +152,15 @@ class Backend(WireSolver):
         """Planes in the form that this backend reads."""
 
     @abstractmethod
-    def currents(self, job: Job, start: int, rows: int) -> tuple[Array, Array]:
+    def currents(self, job: Job, start: int, rows: int) -> tuple[Any, Any]:
         """Noiseless currents (pulses, slices, row tiles, rows, columns) of rows from `start` on, and their codes."""
 
     @abstractmethod
-    def read(self, job: Job, key: Key, whose: Rows, read: int, threads: int, out: Array) -> int:
+    def read(self, job: Job, key: Key, whose: Rows, read: int, threads: int, out: Any) -> int:
         """Read into out (reads, rows, outputs) float32, the reads numbered from `read`; returns clipped readings."""
 
     @abstractmethod
     def add_output_noise(
-        self, out: Array, sigmas: tuple[float, float], whose: Rows, read: int, key: Key, threads: int
+        self, out: Any, sigmas: tuple[float, float], whose: Rows, read: int, key: Key, threads: int
     ) -> None:
         """out (rows, outputs) += sqrt(sigma_add^2 + sigma_mult^2 out^2) normals, in place."""

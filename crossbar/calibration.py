@@ -156,7 +156,7 @@ def _moments(matrix: Matrix, drive: Drive, inputs: tuple[Array, ...]) -> Array:
     return np.stack(found, axis=1)
 
 
-def _survey(programmed: Programmed, codes: Array, *, keep: bool) -> tuple[float, list[list[Array]]]:
+def _survey(programmed: Programmed, codes: Any, *, keep: bool) -> tuple[float, list[list[Array]]]:
     """Mean array energy of a read, and noiseless currents of each slice and row tile, over rows spread evenly."""
     design, reader = programmed.design, programmed.reader
     circuit, placement, drive = reader.circuit(noisy=False), design.placement, design.drive
@@ -172,7 +172,7 @@ def _survey(programmed: Programmed, codes: Array, *, keep: bool) -> tuple[float,
     for g, packed in enumerate(programmed.packed):
         job = Job(codes, reader.geometry(codes.shape, g), reader.prepared[g], circuit)
         for start in starts:
-            out, chunk = programmed.backend.currents(job, int(start), size)
+            out, chunk = map(programmed.backend.to_numpy, programmed.backend.currents(job, int(start), size))
             chunk = chunk[:, : placement.rows]
             volts = digits(chunk, drive) if drive.rounds else chunk[None]
             power += float((dissipated(design, volts).mean(axis=1).sum(axis=0) * packed.row_conductance).sum())

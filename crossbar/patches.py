@@ -45,14 +45,23 @@ PLAIN = Patches()
 """The rows are the inputs."""
 
 
-def gather(x: Array, geometry: Geometry) -> Array:
-    """All patches (samples * positions, kernel volume * channels) of x (samples, depth, height, width, channels)."""
+def taps(x: Any, geometry: Geometry) -> list[Any]:
+    """What all patches have at each place of the kernel in turn: (samples, *positions, channels), parts of x.
+
+    x (samples, depth, height, width, channels) may be an array of any library.
+    """
     (kd, kh, kw), (sd, sh, sw), (dd, dh, dw), (od, oh, ow) = geometry[:4]
     x = x[..., geometry.first_channel : geometry.first_channel + geometry.channels]
-    taps = [
+    found = [
         x[:, a * dd : a * dd + od * sd : sd, b * dh : b * dh + oh * sh : sh, c * dw : c * dw + ow * sw : sw]
         for a in range(kd)
         for b in range(kh)
         for c in range(kw)
     ]
-    return np.concatenate([t[:, :od, :oh, :ow] for t in taps], axis=-1).reshape(-1, kd * kh * kw * geometry.channels)
+    return [tap[:, :od, :oh, :ow] for tap in found]
+
+
+def gather(x: Array, geometry: Geometry) -> Array:
+    """All patches (samples * positions, kernel volume * channels) of x (samples, depth, height, width, channels)."""
+    rows = np.concatenate(taps(x, geometry), axis=-1)
+    return rows.reshape(-1, rows.shape[-1])

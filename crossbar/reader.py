@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from math import isfinite, prod
+from math import prod
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -57,9 +57,9 @@ class Plan(NamedTuple):
 
 
 class Coding(NamedTuple):
-    """How inputs become codes: the type of these, and the `scale` of `Backend.codes`."""
+    """How inputs become codes: whether these are integers (see `Arrays.empty`), and the `scale` of `Backend.codes`."""
 
-    kind: type
+    integers: bool
     scale: tuple[np.float32, np.float32, np.float32, bool]
 
     @classmethod
@@ -69,7 +69,7 @@ class Coding(NamedTuple):
         high = float(drive.full_code) if drive.clips else np.inf
         low = -high if drive.signed else 0.0
         scale = np.float32(drive.full_code / drive.limit), np.float32(low), np.float32(high), drive.rounds
-        return cls(np.int16 if integers else np.float32, scale)
+        return cls(integers, scale)
 
 
 class Seeds(NamedTuple):
@@ -178,7 +178,7 @@ class Reader:
             self._keys[purpose, place] = stream_key(seed, purpose, self.design.matrix.name, *place)
         return self._keys[purpose, place]
 
-    def input_codes(self, x: Array, threads: int = 1) -> tuple[Array, Counts]:
+    def input_codes(self, x: Any, threads: int = 1) -> tuple[Any, Counts]:
         """DAC codes of inputs of any shape, contiguous, in the type that the planes have.
 
         Raises:
@@ -201,7 +201,7 @@ class Reader:
 
     def read(
         self,
-        x: Array,
+        x: Any,
         *,
         read: int = 0,
         reads: int = 1,
@@ -211,12 +211,13 @@ class Reader:
         call: int = 0,
         noisy: bool = True,
         threads: int = 1,
-    ) -> tuple[Array, Counts]:
+    ) -> tuple[Any, Counts]:
         """Read every patch of x: (reads * samples * positions, groups * outputs) float32, in weight units, with bias.
 
         Args:
             x: (samples, depth, height, width, channels) inputs in the layer's own units, padding included; for several
-                reads, their inputs one after the other, or once if they are `shared`.
+                reads, their inputs one after the other, or once if they are `shared`. A numpy array, or an array of the
+                backend, as what is returned is: see `mho.crossbar.arrays`.
             read: number of the (first) read; other numbers give other noise.
             reads: how many, numbered consecutively.
             shared: whether all reads have the same inputs, given once.
@@ -237,7 +238,7 @@ class Reader:
         rows = Rows(np.uint64(first_sample), plan.positions)
         codes, counts = self.input_codes(x, threads)
         circuit, clipped = self.circuit(noisy=noisy), 0
-        groups = np.empty((len(self.packed), reads, count, self.design.placement.outputs), dtype=np.float32)
+        groups = self.backend.empty((len(self.packed), reads, count, self.design.placement.outputs), codes)
         for g, geometry in enumerate(plan.geometries):
             key = self._key("read", g, self.seeds.copy, call)
             for first, many, planes in self._planes(g, read, reads, noisy):
@@ -245,20 +246,19 @@ class Reader:
                 part = codes if shared or many == reads else codes[one * first : one * (first + many)]
                 job = Job(part, geometry, planes, circuit)
                 clipped += self.backend.read(job, key, rows, read + first, threads, groups[g, first : first + many])
-        width = len(groups) * groups.shape[3]
-        out = groups[0] if len(groups) == 1 else groups.transpose(1, 2, 0, 3).reshape(reads, count, width)
+        out = self.backend.joined(groups)
         if circuit.step.size:
             counts = Counts(counts.inputs, counts.inputs_clipped, reads * count * self._conversions, clipped)
         for v in range(reads) if any(self._frozen) or any(self._output) else ():
             self._add_output_noise(out[v], "frozen", self._frozen, rows, 0, call, threads)
             if noisy:
                 self._add_output_noise(out[v], "output", self._output, rows, read + v, call, threads)
-        if not isfinite(np.vdot(out, out)) and not np.isfinite(out).all():
+        if not self.backend.all_finite(out):
             raise ValueError(
                 f"layer {self.design.matrix.name!r}: outputs beyond what 32 bits hold; its noise or inputs are too "
                 "large"
             )
-        return out.reshape(reads * count, width), counts
+        return out.reshape(reads * count, out.shape[2]), counts
 
     def _plan(self, inputs: tuple[int, ...], positions: tuple[int, ...] | None) -> Plan:
         """For inputs of this shape, and positions of a sample of the shape given; None for those of the patches.
@@ -304,7 +304,7 @@ class Reader:
 
     def _add_output_noise(
         self,
-        out: Array,
+        out: Any,
         purpose: Literal["output", "frozen"],
         sigmas: tuple[float, float],
         rows: Rows,
@@ -320,21 +320,19 @@ class Reader:
 
 
 def input_codes(
-    design: Design, x: Array, backend: Backend, threads: int = 1, coding: Coding | None = None
-) -> tuple[Array, Counts]:
+    design: Design, x: Any, backend: Backend, threads: int = 1, coding: Coding | None = None
+) -> tuple[Any, Counts]:
     """DAC codes of inputs of any shape, contiguous, in the type that the planes have, and how many were clipped.
 
     Raises:
         ValueError: inputs that are not finite.
     """
     coding = coding or Coding.of(design)
-    x = np.ascontiguousarray(x, dtype=np.float32)
-    codes: Array = np.empty(x.shape, dtype=coding.kind)
+    x = backend.array(x)
+    codes, size = backend.empty(x.shape, x, integers=coding.integers), prod(x.shape)
     clipped, broken = backend.codes(x.reshape(-1), coding.scale, codes.reshape(-1), threads)
     if broken:
-        raise ValueError(
-            f"layer {design.matrix.name!r}: inputs must be finite, got {broken} NaN or infinite of {x.size}"
-        )
+        raise ValueError(f"layer {design.matrix.name!r}: inputs must be finite, got {broken} NaN or infinite of {size}")
     if design.curved and not design.drive.rounds:
-        codes = design.bent(codes).astype(np.float32)
-    return codes, Counts(x.size, int(clipped))
+        codes = backend.array(design.bent(backend.to_numpy(codes)))
+    return codes, Counts(size, int(clipped))

@@ -17,6 +17,7 @@ from ..crossbar.backend import Backend
 from ..crossbar.extrapolation import extrapolations
 from ..crossbar.hardware import Hardware
 from ..crossbar.programmed import Programmed
+from .arrays import EXCHANGES
 from .batches import Batch, batch_at, batch_by_output, samples_in
 from .counting import Counter
 from .cover import Cover
@@ -262,7 +263,8 @@ class Chip(nn.Module):
         `tensors` are those of one read.
         """
         shapes = tuple((len(x) == run.samples, x.shape[1:]) if x.ndim else () for x in tensors)
-        with torch.no_grad():
+        kept = isinstance(run, Read) and EXCHANGES[self.backend.kind].keeps_graph
+        with torch.set_grad_enabled(kept and torch.is_grad_enabled()):
             if self.session.trace and self.session.shapes == shapes:
                 with contextlib.suppress(Unrecorded):
                     return self.session.within(run, lambda: self.model(*given[0], **given[1]))

@@ -11,9 +11,10 @@ from typing import Any
 from torch import nn
 
 from ..crossbar.backend import Backend
-from ..crossbar.backends import DEFAULT, backend_of
+from ..crossbar.backends import DEFAULT
 from ..crossbar.hardware import Hardware
 from ..crossbar.wire_compensation import WireCompensation
+from .arrays import backend_with_arrays
 from .batches import Batch, batches_of
 from .check import SAMPLES, Check, compare, reference
 from .chip import Chip, refuse_extrapolations
@@ -76,7 +77,7 @@ def map(
     """
     check_model(model)
     _check_options(hardware, wire_compensation)
-    computes = backend_of(backend)
+    computes = backend_with_arrays(backend)
     load_handlers()
     batches = [] if calibrate is None else batches_of(calibrate, model, "calibrate")
     caller, model = model, copied(model)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
+from .arrays import as_numpy
 from .leaf import Leaf
 from .order import FIRST, Order, SampleAxis, order_of
 from .session import Session
@@ -31,13 +32,13 @@ class Arranged(NamedTuple):
     """Inputs of a layer as its tiles take them.
 
     Attributes:
-        values: (samples, depth, height, width, channels) float32.
+        values: (samples, depth, height, width, channels) float32, on the device and in the graph of the inputs.
         leading: the leading dimensions, of which the samples here are all in one.
         size: positions of the patches along depth, height and width.
         shared: whether several reads have these same inputs.
     """
 
-    values: Array
+    values: torch.Tensor
     leading: tuple[int, ...]
     size: tuple[int, int, int]
     shared: bool = False
@@ -113,7 +114,7 @@ class Survey(Inference):
     def _output(self, layer: OnTiles, x: torch.Tensor, call: int) -> torch.Tensor:
         given = layer.arranged(x)
         if layer.name in self.inputs:
-            self.inputs[layer.name].append(given.values.copy())
+            self.inputs[layer.name].append(as_numpy(given.values).copy())
         return layer.digital(x)
 
 
@@ -197,7 +198,7 @@ class Calibration(Inference):
         if known is None and not (layer.programmed if call else given.values.any()):
             return layer.digital(x)  # no range comes from zeros, as a state starts with; later calls may have others
         if not call:
-            layer.calibrate(known or [given.values])
+            layer.calibrate(known or [as_numpy(given.values)])
         order = _order(layer, given, self.samples) or order_of(given.leading, FIRST, 0)
         run = Read(noisy=False, samples=self.samples, channels_last=self.channels_last)
         return layer.read(given, order, x, run, call)

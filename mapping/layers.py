@@ -21,6 +21,7 @@ from ..crossbar.placement import Placement
 from ..crossbar.programmed import Programmed
 from ..crossbar.reader import Counts, Seeds
 from ..crossbar.wire_compensation import WireCompensation
+from .arrays import EXCHANGES
 from .counting import Counter
 from .errors import MappingError
 from .inference import Arranged, Read
@@ -33,7 +34,7 @@ CELLS = "cells"  # key of a layer's cells in a state dict: their digest
 
 
 class TileLayer(nn.Module):
-    """A layer on tiles; takes and returns what the torch layer does, without gradients.
+    """A layer on tiles; takes and returns what the torch layer does, with gradients if its backend has them.
 
     Attributes:
         spec: its geometry: what it takes, and what its tiles make of that.
@@ -184,14 +185,12 @@ class TileLayer(nn.Module):
                 f"layer {self.name!r} takes {spec.in_features} {'channels' if dims else 'features'} "
                 f"in dimension {-1 - dims}, got an input of shape {shape}"
             )
-        x = x.detach().resolve_neg()
-        if x.dtype != torch.float32 or x.device.type != "cpu":
-            x = x.to("cpu", torch.float32)
-        values = spec.arrange(x).numpy()
+        values = spec.arrange(x if x.dtype == torch.float32 else x.to(torch.float32))
         size = self.matrix.patches.positions(values.shape[1:4])
         if dims and min(size) < 1:
             raise MappingError(
-                f"layer {self.name!r}: input of shape {values.shape} is smaller than the kernel {spec.patches.kernel}"
+                f"layer {self.name!r}: input of shape {tuple(values.shape)} is smaller than the kernel "
+                f"{spec.patches.kernel}"
             )
         return Arranged(values, shape[: -1 - dims], size)
 
@@ -203,10 +202,10 @@ class TileLayer(nn.Module):
             order: how its rows belong to samples.
             like: the whole input, whose type and device the output has.
         """
-        spec = self.spec
-        size = given.size[3 - spec.dims :]
-        y, counts = self.tiles.reader.read(
-            order.arranged(given.values),
+        spec, tiles = self.spec, self.tiles
+        size, exchange = given.size[3 - spec.dims :], EXCHANGES[tiles.backend.kind]
+        y, counts = tiles.reader.read(
+            exchange.given(order.arranged(given.values)),
             read=run.number,
             reads=run.reads,
             shared=given.shared,
@@ -217,10 +216,8 @@ class TileLayer(nn.Module):
             threads=torch.get_num_threads(),
         )
         self.counter.add(counts)
-        out = torch.from_numpy(order.restored(y.reshape(-1, *size, y.shape[1])))
-        if like.dtype != torch.float32 or like.device.type != "cpu":
-            out = out.to(like.device, like.dtype)
-        out = spec.assemble(out)
+        out = exchange.returned(y.reshape(-1, *size, y.shape[1]), like)
+        out = spec.assemble(order.restored(out))
         if len(given.leading) != 1:
             out = out.reshape(*like.shape[: like.ndim - 1 - spec.dims], *out.shape[1:])
         return out if run.channels_last else out.contiguous()

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from ..crossbar.backend import Backend
-from ..crossbar.backends import DEFAULT, backend_of
+from ..crossbar.backends import DEFAULT
 from ..crossbar.hardware import Hardware
 from ..devices.config import faults
+from .arrays import backend_with_arrays
 from .chip import Chip
 from .description import build_layer
 from .errors import CheckpointError
@@ -52,7 +53,7 @@ def load(
         CheckpointError: no chip there, a damaged or foreign file, or `model` is needed or does not fit.
         ValueError: there is no such backend.
     """
-    computes = backend_of(backend)
+    computes = backend_with_arrays(backend)
     path = as_path(path, "chip", CheckpointError)
     if not (path / TEXT).is_file() or not (path / TENSORS).is_file():
         raise CheckpointError(f"chip {path}: no saved chip there (a folder with {TEXT} and {TENSORS})")

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
-Array = np.ndarray[Any, Any]
+import torch
 
 
 class SampleAxis(NamedTuple):
@@ -57,21 +55,21 @@ class Order:
             del left[axis]
         return tuple(left)
 
-    def arranged(self, x: Array) -> Array:
+    def arranged(self, x: torch.Tensor) -> torch.Tensor:
         """x (all leading dimensions as one, ...) by sample, in this shape."""
         if not self._at:
             return x
         rest = x.shape[1:]
-        return np.moveaxis(x.reshape(*self._split, *rest), self._at, 0).reshape(-1, *rest)
+        return x.reshape(*self._split, *rest).movedim(self._at, 0).reshape(-1, *rest)
 
-    def restored(self, y: Array) -> Array:
+    def restored(self, y: torch.Tensor) -> torch.Tensor:
         """y (all leading dimensions as one, ...), arranged by sample, in the order of the model."""
         if not self.samples or not self._at:
             return y
         split, rest = self._split, y.shape[1:]
         turned = (self.samples, *(size for k, size in enumerate(split) if k != self._at))
         assert prod(turned) == len(y)
-        return np.moveaxis(y.reshape(*turned, *rest), 0, self._at).reshape(-1, *rest)
+        return y.reshape(*turned, *rest).movedim(0, self._at).reshape(-1, *rest)
 
 
 @lru_cache(maxsize=1024)

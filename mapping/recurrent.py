@@ -275,7 +275,7 @@ class Recurrent(nn.Module):
 
 def _sigmoid(x: torch.Tensor) -> torch.Tensor:
     """torch.sigmoid rounds the last elements of a tensor otherwise than the first, so that batches would differ."""
-    return 1 / x.neg().exp_().add_(1)
+    return 1 / x.neg().exp_().add(1)
 
 
 def _check_features(module: Step | Recurrent, x: torch.Tensor, dims: tuple[int, int]) -> None:

@@ -212,7 +212,8 @@ def _measure(
 
     def read(programmed: Programmed) -> Array:
         """Errors (reads, rows, outputs)."""
-        found, _ = programmed.reader.read(x, reads=reads, shared=True)
+        readings, _ = programmed.reader.read(x, reads=reads, shared=True)
+        found = programmed.backend.to_numpy(readings)
         return found.reshape(reads, *expected.y.shape) - expected.y
 
     errors = alone = read(programmed)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import crossbar, devices, mapping, models
     from .crossbar.hardware import Hardware
+    from .mapping.architecture.chain import Stages
     from .mapping.architecture.schedule import Schedule, schedule
     from .mapping.chip import Chip
     from .mapping.convert import map
@@ -31,6 +32,7 @@ __all__ = [
     "Optimum",
     "Reduction",
     "Schedule",
+    "Stages",
     "VoteResult",
     "__version__",
     "adaptive_vote",
@@ -55,6 +57,7 @@ _HOMES = {
     "Optimum": ".sweeps.optimum",
     "Reduction": ".mapping.reduce",
     "Schedule": ".mapping.architecture.schedule",
+    "Stages": ".mapping.architecture.chain",
     "VoteResult": ".mapping.voting.votes",
     "adaptive_vote": ".mapping.voting.adaptive",
     "load": ".mapping.load",

@@ -22,6 +22,7 @@ from mho.crossbar import wires
 from mho.crossbar.backend import Backend, WireSolver
 from mho.crossbar.backends import BACKENDS, DEFAULT, backend_of
 from mho.crossbar.backends.compiled import Compiled
+from mho.crossbar.backends.conformance import compared
 from mho.crossbar.backends.plain import Plain
 from mho.crossbar.programmed import Programmed
 from mho.devices.nonlinearity import Sinh
@@ -91,35 +92,7 @@ X = np.random.default_rng(1).uniform(0, 1, (10, 1, 1, 1, 20)).astype(np.float32)
 
 def differences(a: Programmed, b: Programmed) -> list[str]:
     """What of two programmed matrices is not the same up to rounding, and of their reads."""
-    found = []
-
-    def alike(what: str, x: Any, y: Any, close: float = CLOSE) -> None:
-        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-        if x.shape != y.shape or (x.size and np.abs(x - y).max() > close * max(np.abs(x).max(), 1e-30)):
-            found.append(what)
-
-    alike("full scale", a.ranges.full_scale, b.ranges.full_scale)
-    alike("array energy", a.ranges.array_energy_j or 0, b.ranges.array_energy_j or 0)
-    for p, q in zip(a.packed, b.packed, strict=True):
-        for name in ("mean", "variance"):
-            m, n = getattr(p.planes, name), getattr(q.planes, name)
-            alike(name, m, n, 1.5 / max(np.abs(m).max(initial=0), 1) if m.dtype == np.int16 else CLOSE)  # a step
-            if m.dtype != n.dtype:
-                found.append(f"type of {name}")
-        for name in ("mean_unit", "variance_unit", "uniform", "floor", "scale", "bias"):
-            alike(name, getattr(p.planes, name), getattr(q.planes, name))
-        alike("edges", p.planes.edges, q.planes.edges, 0)
-        alike("reference", p.planes.reference, q.planes.reference, 0)
-        if np.abs(p.histogram - q.histogram).sum() > 2:
-            found.append("histogram")
-        alike("row conductance", p.row_conductance, q.row_conductance)
-        alike("slow", p.slow_std, q.slow_std)
-    for options in ({"read": 3}, {"read": 0, "reads": 3, "shared": True}, {"read": 8, "first_sample": 5, "call": 2}):
-        (y, counts), (z, others) = a.reader.read(X, **options), b.reader.read(X, **options)
-        alike("outputs", y, z)
-        if counts != others:
-            found.append("counts")
-    return found
+    return compared(a, b, X)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -347,7 +320,7 @@ def test_normals_of_another_shape_are_refused() -> None:
 
 def blocks() -> tuple[str, str, str]:
     """The module, its use and its entry point, in the docs."""
-    text = (DOCS / "kernels.md").read_text(encoding="utf-8").split("## How to add a backend")[1]
+    text = (DOCS / "kernels.md").read_text(encoding="utf-8").split("## How to add a backend")[1].split("\n### ")[0]
     module, use = [block.split("```")[0] for block in text.split("```python\n")[1:]]
     toml = text.split("```toml\n")[1].split("```")[0]
     return module, use, toml.replace('[project.entry-points."', "[").replace('"]', "]").replace('"', "")

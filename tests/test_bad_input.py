@@ -241,6 +241,8 @@ def test_schedules_that_are_none(shop, refused):
     refused(["schedule", "--stages=1", "--line-buffers"], "line_buffers")
     refused(["schedule"], "either the folder of a saved chip or --stages")
     refused(["schedule", "nowhere"], "no saved chip there")
+    refused(["schedule", "--stages=1", "--steps", "0"], "steps")
+    refused(["schedule", "nowhere", "--steps", "2"], "steps: a chip brings the steps of its layers")
 
 
 def test_a_checkpoint_of_several_state_dicts(shop, refused, capsys):

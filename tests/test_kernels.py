@@ -15,9 +15,10 @@ from mho.crossbar import patches
 from mho.crossbar.backends import plain
 from mho.crossbar.backends.compiled import Compiled
 from mho.crossbar.kernels.convert import make_codes
+from mho.crossbar.kernels.gather import gather
 from mho.crossbar.kernels.panel import PANEL, multiply_panels, unpack
 from mho.crossbar.kernels.philox import round_keys
-from mho.crossbar.kernels.read import ALIKE, Circuit, Deal, Geometry, Planes, gather, read_matrix, read_matrix_parallel
+from mho.crossbar.kernels.read import ALIKE, Circuit, Deal, Geometry, Planes, read_matrix, read_matrix_parallel
 from mho.crossbar.packed import empty_panels, halves_squares, pack_tile
 
 KEY = round_keys(7 + (8 << 32))

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mho.mapping.architecture.chain import Stages
 from mho.mapping.architecture.closed_forms import interleaved, parallel, pipelined
 from mho.mapping.architecture.pipeline import Operation, loops_of, simulate
 from mho.mapping.architecture.schedule import Schedule, schedule
@@ -117,7 +118,8 @@ def test_a_full_buffer_holds_back_the_stage_before() -> None:
 
 
 def test_a_short_buffer_beside_a_long_branch_costs_throughput() -> None:
-    residual = {"stages": [1.0] * 5, "links": [(0, 1), (1, 2), (2, 3), (3, 4), (0, 4)], "inputs": 40}
+    stages = Stages([1.0] * 5, links=[(0, 1), (1, 2), (2, 3), (3, 4), (0, 4)])
+    residual = {"stages": stages, "inputs": 40}
     free, tight = schedule(**residual), schedule(**residual, buffers=1)
     assert free.decision_interval_s == 1
     assert tight.decision_interval_s > 1.5
@@ -197,7 +199,7 @@ def test_parallel_copies_equal_their_closed_form(
     inputs=st.integers(1, 2),
 )
 def test_interleaved_sequences_equal_their_closed_form(times: list[float], steps: int, votes: int, inputs: int) -> None:
-    run = schedule(stages=times, steps=steps, votes=votes, inputs=inputs)
+    run = schedule(stages=Stages(times, steps=steps), votes=votes, inputs=inputs)
     assert run.makespan_s == interleaved(times, steps, votes, inputs)
     assert run.makespan_s <= interleaved(times, steps, 1) * votes * inputs * (1 + 1e-12)
 
@@ -223,6 +225,6 @@ def test_a_network_of_the_size_of_resnet_50_is_fast() -> None:
     times = [1e-6 * (1 + i % 7) + 1e-9 * i for i in range(100)]
     links = [(i, i + 1) for i in range(99)] + [(i, i + 4) for i in range(0, 96, 3)]
     began = time.process_time()
-    run = schedule(stages=times, links=links, votes=20, inputs=100)
+    run = schedule(stages=Stages(times, links=links), votes=20, inputs=100)
     assert time.process_time() - began < 2
     assert len(run.events) == 200_000

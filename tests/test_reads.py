@@ -82,15 +82,15 @@ def test_noise_of_a_picture_does_not_change_with_its_padding():
 @pytest.mark.parametrize(("leading", "place"), [((4, 3), (0, False)), ((5, 4), (1, False)), ((12, 2), (0, True))])
 def test_rows_are_put_in_the_order_of_samples_and_back(leading, place):
     order = Order(leading, SampleAxis(*place), 4)
-    x = np.arange(np.prod(leading) * 6).reshape(-1, 2, 3)
+    x = torch.arange(int(np.prod(leading)) * 6).reshape(-1, 2, 3)
     by_sample = order.arranged(x)
-    assert np.array_equal(order.restored(by_sample), x)
+    assert torch.equal(order.restored(by_sample), x)
     axis, inner = place
     along = np.moveaxis(np.arange(np.prod(leading)).reshape(leading), axis, 0)
     number = np.arange(leading[axis])
     mine = along[number % 4 == 1 if inner else number // (leading[axis] // 4) == 1]
     first = len(by_sample) // 4
-    assert set(by_sample[first : 2 * first, 0, 0] // 6) == set(mine.reshape(-1))
+    assert set((by_sample[first : 2 * first, 0, 0] // 6).tolist()) == set(mine.reshape(-1))
 
 
 class SequenceFirst(nn.Module):

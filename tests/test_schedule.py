@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from mho.mapping.architecture.chain import Stages
 from mho.mapping.architecture.closed_forms import overhead, pipelined, sequential
 from mho.mapping.architecture.schedule import schedule
 
@@ -89,7 +90,7 @@ def test_a_wrong_form_is_told_apart() -> None:
 
 
 def test_gantt_is_written(tmp_path: Path) -> None:
-    run = schedule(stages=[1e-6, 2e-6], votes=3, inputs=2, voter=1e-6, names=["conv", "fc"])
+    run = schedule(stages=Stages([1e-6, 2e-6], names=["conv", "fc"]), votes=3, inputs=2, voter=1e-6)
     figure = run.gantt(tmp_path / "gantt.png")
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["conv", "fc", "voter"]
@@ -101,7 +102,7 @@ def test_gantt_is_written(tmp_path: Path) -> None:
     [
         ({}, "either a chip or stages"),
         ({"chip": SimpleNamespace(layers={}), "stages": [1.0]}, "either a chip or stages"),
-        ({"chip": SimpleNamespace(layers={}), "names": ["a"]}, "names: a chip brings"),
+        ({"chip": SimpleNamespace(layers={}), "stages": Stages([1.0])}, "either a chip or stages"),
         ({"stages": []}, "at least one stage"),
         ({"stages": [1.0, 0.0]}, r"stages\[1\]: .* got 0.0"),
         ({"stages": [-1.0]}, r"stages\[0\]: .* got -1.0"),
@@ -113,25 +114,46 @@ def test_gantt_is_written(tmp_path: Path) -> None:
         ({"stages": [1.0], "votes": 2.5}, "votes: .* got 2.5"),
         ({"stages": [1.0], "votes": True}, "votes: .* got True"),
         ({"stages": [1.0], "inputs": -1}, "inputs: .* got -1"),
-        ({"stages": [1.0], "names": ["a", "b"]}, "2 names for 1 stages"),
-        ({"stages": [1.0, 1.0], "names": ["a", "a"]}, "a name of its own"),
-        ({"stages": [1.0], "names": ["voter"], "voter": 1.0}, "a name of its own"),
+        ({"stages": Stages([1.0, 1.0], ["a", "a"])}, "a name of its own"),
+        ({"stages": Stages([1.0], ["voter"]), "voter": 1.0}, "a name of its own"),
         ({"stages": [1.0], "buffers": 0}, "buffers: a whole number of at least 1, got 0"),
         ({"stages": [1.0], "copies": 0}, "copies: .* got 0"),
         ({"stages": [1.0], "replicas": {"stage 1": 0}}, r"replicas\['stage 1'\]: .* got 0"),
         ({"stages": [1.0], "replicas": {"conv": 2}}, "replicas: 'conv' is none of the stages stage 1"),
-        ({"stages": [1.0, 1.0], "links": [(1, 0)]}, r"links: .* got \(1, 0\)"),
-        ({"stages": [1.0, 1.0], "links": [(0, 2)]}, r"links: .* got \(0, 2\)"),
-        ({"stages": [1.0], "steps": 0}, "steps: .* got 0"),
-        ({"stages": [1.0, 1.0], "steps": 2, "links": [(0, 1)]}, "steps: a sequence goes through a chain"),
-        ({"chip": SimpleNamespace(layers={}), "steps": 2}, "steps: a chip brings"),
         ({"stages": [1.0], "line_buffers": True}, "line_buffers: only a chip"),
-        ({"chip": SimpleNamespace(layers={}), "links": []}, "links: a chip brings"),
+        ({"stages": Stages([1.0], ["fc"]), "replicas": {"conv": 2}}, "replicas: 'conv' is none of the stages fc"),
     ],
 )
 def test_bad_plans_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         schedule(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"times": []}, "^stages: a pipeline needs at least one stage, got none$"),
+        ({"times": [1.0, -1.0]}, r"stages\[1\]: .* got -1.0$"),
+        ({"times": [1.0], "names": ["a", "b"]}, "^names: 2 names for 1 stages$"),
+        ({"times": [1.0, 1.0], "names": []}, "^names: 0 names for 2 stages$"),
+        ({"times": [1.0, 1.0], "links": [(1, 0)]}, r"links: .* got \(1, 0\)"),
+        ({"times": [1.0, 1.0], "links": [(0, 2)]}, r"links: .* got \(0, 2\)"),
+        ({"times": [1.0], "steps": 0}, "steps: .* got 0"),
+        ({"times": [1.0], "steps": True}, "steps: .* got True"),
+        ({"times": [1.0, 1.0], "steps": 2, "links": [(0, 1)]}, "steps: a sequence goes through a chain"),
+    ],
+)
+def test_bad_stages_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Stages(**arguments)
+
+
+def test_stages_without_more_are_their_times() -> None:
+    plain, named = schedule(stages=[1.0, 2.0], votes=3), schedule(stages=Stages([1.0, 2.0]), votes=3)
+    assert plain.events.equals(named.events)
+    assert named.names == ("stage 1", "stage 2")
+    split = schedule(stages=Stages([1.0, 1.0, 1.0], links=[]))  # nothing waits for anything
+    assert split.makespan_s == 1.0
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from numba import prange
 from .adc import convert
 from .compiled import kernel
 from .digits import row_squares, row_sums
+from .gather import gather
 from .philox import GROUP, PLANE_BITS, Rows, add_noise, draw_normals
 from .products import add_linear, add_up, apart, counts_of, operands, plane_products
 
@@ -178,62 +179,6 @@ def make_scratch(x, planes, circuit, chunk):
         np.zeros(chunk if uniform else 1, np.float32),
         np.empty((chunk if circuit.noisy and circuit.supply > 0 else 0, GROUP), np.float32),
     )
-
-
-@kernel()
-def gather(x, geometry, start, stop, constant, out):
-    """Rows start..stop of the matrix inputs into out (stop - start, rows): patches ordered (kd, kh, kw, channel).
-
-    The word line behind the patch, if `out` has more columns, gets `constant`, and any further one 0.
-    """
-    _, lines, pixels = geometry.out
-    positions = geometry.out[0] * lines * pixels
-    kd, kh, kw = geometry.kernel
-    channels = geometry.channels
-    filled = kd * kh * kw * channels
-    whole = geometry.dilation[2] == 1 and channels == x.shape[4]  # then a line of the patch is one run of x
-    run = kw * channels if whole else channels
-    runs = 1 if whole else kw
-    per_pixel = x.shape[4]
-    per_line = x.shape[3] * per_pixel
-    per_plane = x.shape[2] * per_line
-    flat = x.reshape(-1)
-    n = start // positions
-    p = start - n * positions
-    oz = p // (lines * pixels)
-    oy = p // pixels - oz * lines
-    ox = p % pixels
-    for r in range(stop - start):
-        row = out[r]
-        corner = (
-            n * x.shape[1] * per_plane
-            + oz * geometry.stride[0] * per_plane
-            + oy * geometry.stride[1] * per_line
-            + ox * geometry.stride[2] * per_pixel
-            + geometry.first_channel
-        )
-        k = 0
-        for a in range(kd):
-            for b in range(kh):
-                line = corner + a * geometry.dilation[0] * per_plane + b * geometry.dilation[1] * per_line
-                for c in range(runs):
-                    source = line + c * geometry.dilation[2] * per_pixel
-                    taken, patch = flat[source : source + run], row[k : k + run]
-                    for i in range(run):
-                        patch[i] = taken[i]
-                    k += run
-        for i in range(filled, row.shape[0]):
-            row[i] = constant if i == filled else 0
-        ox += 1
-        if ox == pixels:
-            ox = 0
-            oy += 1
-            if oy == lines:
-                oy = 0
-                oz += 1
-                if oz == geometry.out[0]:
-                    oz = 0
-                    n += 1
 
 
 @kernel()

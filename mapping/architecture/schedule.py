@@ -6,20 +6,19 @@ so (L + K) T comes out to the last bit.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
-from operator import index
 from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from .chain import Stages, count_of, seconds_of
 from .gantt import chrome_trace, gantt
 from .pipeline import Operation, Times, simulate
-from .stages import StagePlan, chain_plan, chip_plan
+from .stages import StagePlan, chip_plan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,13 +77,10 @@ class Schedule:
 def schedule(
     chip: Chip | None = None,
     *,
-    stages: Sequence[float] | None = None,
+    stages: Stages | Sequence[float] | None = None,
     votes: int = 1,
     inputs: int = 1,
     voter: float | None = None,
-    names: Sequence[str] | None = None,
-    links: Sequence[tuple[int, int]] | None = None,
-    steps: int = 1,
     replicas: Mapping[str, int] | None = None,
     buffers: int | None = None,
     copies: int = 1,
@@ -93,20 +89,17 @@ def schedule(
     """Run `inputs` inputs, each read `votes` times, through a pipeline of stages.
 
     The stages are those of a mapped `chip` (a layer on tiles, or the digital unit behind one, connected as its model
-    is), or the service times `stages` in seconds, in a chain. A stage serves one job at a time, first come first
+    is), or `stages` of given service times. A stage serves one job at a time, first come first
     served; the jobs (input 0 vote 0, input 0 vote 1, ..., input 1 vote 0, ...) all wait at time 0.
 
     With L equal stages T and one input the makespan is (L + K) T with a voter of T and (L + K - 1) T without.
 
     Args:
         chip: a network on tiles, mapped with calibration inputs.
-        stages: service times in seconds, instead of a chip.
+        stages: instead of a chip: service times in seconds, of a chain; or `Stages`, with names, links or steps.
         votes: K, reads of each input.
         inputs: how many inputs, one behind the other.
         voter: seconds of a last stage through which every vote passes; None leaves it out.
-        names: of the stages.
-        links: pairs (from, to) of places in `stages`, from before to, where they are no chain.
-        steps: how many times each job goes through the chain of `stages`, as a sequence does through a recurrent layer.
         replicas: sets of tiles of layers by name, or servers of some of `stages`. Those of a layer share the positions
             of its picture, and jobs where there are more than positions; those of one of `stages` work on different
             jobs.
@@ -118,29 +111,22 @@ def schedule(
 
     Raises:
         ValueError: no stage, a time that is not positive and finite, less than one vote, input, copy, replica or place
-            in a buffer, buffers in which jobs block each other for good, names or links that do not fit, and both or
-            neither of `chip` and `stages`.
+            in a buffer, buffers in which jobs block each other for good, two stages of one name, and both or neither of
+            `chip` and `stages`.
     """
-    counts = {name: _count(f"replicas[{name!r}]", n) for name, n in (replicas or {}).items()}
+    counts = {name: count_of(f"replicas[{name!r}]", n) for name, n in (replicas or {}).items()}
     if chip is not None and stages is None:
-        _check_left_out(names=names, links=links, steps=None if steps == 1 else steps)
         plan = chip_plan(chip, counts, line_buffers)
     elif stages is not None and chip is None:
         if line_buffers:
             raise ValueError("line_buffers: only a chip has pictures whose rows can go on, leave it out with stages")
-        plan = _plan_of_times(stages, names, links, _count("steps", steps), counts)
+        plan = (stages if isinstance(stages, Stages) else Stages(stages)).plan(counts)
     else:
         raise ValueError("schedule: give either a chip or stages=[seconds, ...], not both and not neither")
     if voter is not None:
-        plan = plan.with_voter(VOTER, _seconds("voter", voter))
-    depth = None if buffers is None else _count("buffers", buffers)
-    return _run(plan, _count("votes", votes), _count("inputs", inputs), _count("copies", copies), depth)
-
-
-def _check_left_out(**given: object) -> None:
-    for field, value in given.items():
-        if value is not None:
-            raise ValueError(f"{field}: a chip brings the names, links and steps of its layers, leave {field} out")
+        plan = plan.with_voter(VOTER, seconds_of("voter", voter))
+    depth = None if buffers is None else count_of("buffers", buffers)
+    return _run(plan, count_of("votes", votes), count_of("inputs", inputs), count_of("copies", copies), depth)
 
 
 def _check_names(plan: StagePlan) -> None:
@@ -148,31 +134,6 @@ def _check_names(plan: StagePlan) -> None:
         raise ValueError(
             f"names: every stage needs a name of its own ({VOTER!r} is the voter's), got {list(plan.names)}"
         )
-
-
-def _plan_of_times(
-    stages: Sequence[float],
-    names: Sequence[str] | None,
-    links: Sequence[tuple[int, int]] | None,
-    steps: int,
-    replicas: Mapping[str, int],
-) -> StagePlan:
-    times = [_seconds(f"stages[{i}]", t) for i, t in enumerate(stages)]
-    if not times:
-        raise ValueError("stages: a pipeline needs at least one stage, got none")
-    labels = [f"stage {i + 1}" for i in range(len(times))] if names is None else [str(name) for name in names]
-    if len(labels) != len(times):
-        raise ValueError(f"names: {len(labels)} names for {len(times)} stages")
-    for link in links or ():
-        if not 0 <= link[0] < link[1] < len(times):
-            raise ValueError(f"links: pairs (from, to) with 0 <= from < to < {len(times)}, got {link}")
-    if links is not None and steps > 1:
-        raise ValueError(f"steps: a sequence goes through a chain, leave links out or set steps to 1, got {steps}")
-    unknown = [name for name in replicas if name not in labels]
-    if unknown:
-        raise ValueError(f"replicas: {unknown[0]!r} is none of the stages {', '.join(labels)}")
-    plan = chain_plan(labels, times, links, steps)
-    return replace(plan, servers=tuple(replicas.get(name, 1) for name in labels))
 
 
 def _run(plan: StagePlan, votes: int, inputs: int, copies: int, depth: int | None) -> Schedule:
@@ -253,23 +214,3 @@ def _events(
     order = np.lexsort((table["step"], job, stage, table["start_s"]))
     table["stage"] = np.array(plan.names, dtype=object)[stage]
     return pd.DataFrame({column: values[order] for column, values in table.items()})
-
-
-def _seconds(field: str, value: float) -> float:
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise ValueError(f"{field}: a service time is a positive number of seconds, got {value!r}")
-    return seconds
-
-
-def _count(field: str, value: int) -> int:
-    try:
-        count = 0 if isinstance(value, bool) else index(value)
-    except TypeError:
-        count = 0
-    if count < 1:
-        raise ValueError(f"{field}: a whole number of at least 1, got {value!r}")
-    return count

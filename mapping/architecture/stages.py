@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 from math import ceil, gcd, log2
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -151,17 +150,6 @@ class StagePlan:
                     )
                 )
         return operations, Fraction(unit, below)
-
-
-def chain_plan(
-    names: Sequence[str], times: Sequence[float], links: Sequence[tuple[int, int]] | None, steps: int = 1
-) -> StagePlan:
-    """Stages one after the other, or linked as given; passed through so many times by each job, step after step."""
-    count = len(times)
-    pairs = list(pairwise(range(steps * count))) if links is None else links
-    after = [tuple(sorted({a for a, b in pairs if b == call})) for call in range(steps * count)]
-    work = tuple(Work(call % count, 0.0, times[call % count], after[call]) for call in range(steps * count))
-    return StagePlan(tuple(names), (1,) * count, work)
 
 
 def unit_names(calls: Sequence[Call]) -> list[str]:

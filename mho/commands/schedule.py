@@ -24,6 +24,7 @@ def schedule(
 
     For a saved chip also the energy, power and area of a decision.
     """
+    from ..mapping.architecture.chain import Stages
     from ..mapping.architecture.decision import decision
     from ..mapping.architecture.schedule import schedule as run
     from ..mapping.load import load
@@ -34,14 +35,15 @@ def schedule(
         raise ValueError(f"stages must be numbers separated by commas, got {stages!r}") from error
     if (chip is None) == (times is None):
         raise ValueError("give either the folder of a saved chip or --stages, not both and not neither")
+    if chip is not None and steps != 1:
+        raise ValueError("steps: a chip brings the steps of its layers, leave --steps out")
     mapped = None if chip is None else load(chip)
     plan = run(
         mapped,
-        stages=times,
+        stages=None if times is None else Stages(times, steps=steps),
         votes=votes,
         inputs=inputs,
         voter=voter,
-        steps=steps,
         buffers=buffers,
         copies=copies,
         line_buffers=line_buffers,
