@@ -22,6 +22,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
+from .code import note
 from .units import brief
 
 T = TypeVar("T")
@@ -72,6 +73,7 @@ class Registry(Generic[T]):
             raise ValueError(
                 f"{self.what} {name!r} is {_code(before)} already; {_code(thing)} must have a name of its own"
             )
+        note(thing)
         self._things[name] = thing
 
     def _check_name(self, name: Any) -> None:

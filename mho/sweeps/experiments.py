@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 from abc import abstractmethod
 from collections.abc import Iterator
 from importlib import import_module
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 
 from ..devices.config import Config
+from ..devices.imports import importable
 from ..devices.registry import Registry
 from ..devices.units import brief
 from ..mapping.architecture.cost import layer_costs
@@ -100,8 +100,7 @@ def experiment_of(reference: str) -> type[Experiment]:
     module, colon, name = reference.partition(":")
     if not colon:
         return EXPERIMENTS[reference]
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    importable(Path.cwd())
     try:
         import_module(module)
     except Exception as error:  # a module may fail in any way
