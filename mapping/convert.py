@@ -14,6 +14,7 @@ from ..crossbar.backend import Backend
 from ..crossbar.backends import DEFAULT, backend_of
 from ..crossbar.hardware import Hardware
 from ..crossbar.wire_compensation import WireCompensation
+from ..devices.renamed import renamed
 from .batches import Batch, batches_of
 from .check import SAMPLES, Check, compare, reference
 from .chip import Chip, refuse_extrapolations
@@ -29,6 +30,7 @@ from .prepare import prepare, rehearse
 from .selection import Selection
 
 
+@renamed(compensate="wire_compensation")
 def map(
     model: nn.Module,
     hardware: Hardware,

@@ -232,7 +232,7 @@ def test_code_without_a_source_needs_a_version(fields: dict[str, Any]) -> None:
     def made(**more: Any) -> type[ProgrammingModel]:
         text = CELLS.replace("from of_user_help import shift", "").replace(" + shift(g)", "")
         scope: dict[str, Any] = {"__name__": "of_nowhere"}
-        exec(text, scope)
+        exec(compile(text, "nowhere", "exec", dont_inherit=True), scope)
         for name, value in more.items():
             setattr(scope["Shifted"], name, value)
         return scope["Shifted"]

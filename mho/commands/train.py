@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import typer
 
+from .options import IMPORTS, import_own
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -43,6 +45,7 @@ def train(
     device: str = typer.Option("cpu", help="cpu or cuda."),
     out: Path | None = typer.Option(None, help="Run folder; one that was interrupted goes on. Default: runs/train/..."),
     carry: Path | None = typer.Option(None, help="Write the run so far to this folder, small, and train no further."),
+    imports: list[str] = IMPORTS,
 ) -> None:
     """Train a network and write its weights; an interrupted run continues from its last checkpoint."""
     from .progress import loading
@@ -56,6 +59,7 @@ def train(
         from ..models.train import train as run
         from ..models.weights import record_of
 
+    import_own(imports, like)
     if network not in NETWORKS:
         raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
     _check_device(device)
