@@ -70,7 +70,7 @@ class SavedLayer(_Part):
     @model_validator(mode="after")
     def _consistent(self) -> SavedLayer:
         if self.kind not in LEAVES:
-            raise ValueError(f"kind must be one of {', '.join(LEAVES)}, got {brief(self.kind)}; {HINT}")
+            raise ValueError(f"kind of layer must be one of {', '.join(LEAVES)}, got {brief(self.kind)}; {HINT}")
         LEAVES[self.kind].build(self.spec)
         return self
 

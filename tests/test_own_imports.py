@@ -101,7 +101,9 @@ def test_a_chip_whose_layers_are_not_imported_says_what_is_missing(there: Path, 
     chip.save(tmp_path / "saved")
     assert torch.equal(mho.load(tmp_path / "saved").read(x, read=0), chip.read(x, read=0))
     forget()
-    with pytest.raises(CheckpointError, match=rf"kind must be one of linear, .* got 'imported_own'; {HINT}") as caught:
+    with pytest.raises(
+        CheckpointError, match=rf"kind of layer must be one of linear, .* got 'imported_own'; {HINT}"
+    ) as caught:
         mho.load(tmp_path / "saved")
     assert "\n" not in str(caught.value)
 

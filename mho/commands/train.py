@@ -51,8 +51,6 @@ def train(
     from .progress import loading
 
     with loading("PyTorch and the training"):
-        import torch
-
         from ..models.like import with_noise
         from ..models.networks import NETWORKS
         from ..models.train import carry_run, keep_freed_memory
@@ -62,9 +60,7 @@ def train(
     import_own(imports, like)
     if network not in NETWORKS:
         raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
-    _check_device(device)
-    if threads:
-        torch.set_num_threads(threads)
+    _prepare(device, threads)
     chosen = NETWORKS[network]
     recipe = _recipe(network, chosen, sigma_train, noise, epochs, batch_size, seed, protocol, adversarial, sizes)
     name = f"{'adv-' if adversarial else ''}{'add-' if noise == 'add' else ''}sigma-{sigma_train}"
@@ -139,13 +135,16 @@ def _noise_like(like: str, net: nn.Module, inputs: torch.Tensor, seed: int) -> t
     return hardware, shares
 
 
-def _check_device(device: str) -> None:
+def _prepare(device: str, threads: int | None) -> None:
+    """Check that the device is there, and set the threads."""
     import torch
 
     if device.partition(":")[0] not in ("cpu", "cuda"):
         raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}")
     if device != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"device {device!r}: torch {torch.__version__} finds no CUDA device here")
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def _store(net: nn.Module, empty: nn.Module, path: Path, made: dict[str, Any], test: Any) -> nn.Module:
