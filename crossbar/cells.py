@@ -46,6 +46,14 @@ class Cells(ABC):
             ValueError: a time that is negative or beyond the data of the cell, or cells that are known at one time.
         """
 
+    def copied(self, copy: int) -> Cells:
+        """The cells of another chip of the design.
+
+        Raises:
+            ValueError: cells that are known of one chip alone.
+        """
+        raise ValueError(f"its cells are known of one chip alone, as they were measured; there is no copy {copy}")
+
     def conductances(self, design: Design, group: int, row_tile: int, backend: Backend) -> Array:
         """(slices, polarities, rows, columns) float32 siemens of all cells of a row tile.
 
@@ -87,6 +95,9 @@ class Drawn(Cells):
             return found
 
         return hardware.cell.settle(targets, draw, hardware.conditions, np).astype(np.float32, copy=False)
+
+    def copied(self, copy: int) -> Drawn:
+        return replace(self, copy=copy)
 
     def aged(self, time_s: float) -> Drawn:
         return replace(self, hardware=self.hardware.replace({"time_s": time_s}))

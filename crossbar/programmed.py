@@ -11,7 +11,7 @@ import numpy as np
 
 from ..devices.data import warn
 from .backend import Backend
-from .cells import Cells, Drawn
+from .cells import Cells
 from .design import Design, Tell
 from .extrapolation import extrapolations
 from .hardware import Hardware
@@ -110,10 +110,39 @@ class Programmed:
         return self.assembled(self.design, self.cells, self.seeds, backend, self.ranges, self.packed)
 
     def copied(self, copy: int) -> Programmed:
-        """Another copy of the chip: the same design and ranges, programmed anew."""
-        seed = self.seeds.seed
-        cells = Drawn(self.cells.hardware, seed, copy)
-        return self.of(self.design, cells, Seeds(seed, copy), self.backend, replace(self.ranges, gains=()))
+        """Another copy of the chip: the same design and ranges, programmed anew.
+
+        Raises:
+            ValueError: cells that are known of one chip alone.
+        """
+        try:
+            cells = self.cells if copy == self.seeds.copy else self.cells.copied(copy)
+        except ValueError as error:
+            raise ValueError(f"layer {self.design.matrix.name!r}: {error}") from None
+        seeds = self.seeds._replace(copy=copy)
+        return self.of(self.design, cells, seeds, self.backend, replace(self.ranges, gains=()))
+
+    def with_cells(self, cells: Cells) -> Programmed:
+        """The same design, ranges and digital gains, for other cells.
+
+        Raises:
+            ValueError: cells that do not fit the design, or wires that cannot be solved.
+        """
+        now = self.of(self.design, cells, self.seeds, self.backend, self.ranges)
+        pairs = zip(now.packed, self.packed, strict=True)
+        packed = tuple(replace(new, planes=new.planes._replace(scale=old.planes.scale)) for new, old in pairs)
+        return self.assembled(self.design, cells, self.seeds, self.backend, now.ranges, packed)
+
+    def conductances(self) -> list[Array]:
+        """(slices, polarities, rows, columns) float32 siemens of the cells of each group: see `Cells.conductances`."""
+        placement = self.design.placement
+        self.design.encode(solver=self.backend)
+
+        def table(group: int) -> Array:
+            tiles = range(placement.row_tiles)
+            return np.concatenate([self.cells.conductances(self.design, group, t, self.backend) for t in tiles], axis=2)
+
+        return [table(group) for group in range(placement.groups)]
 
     def at(self, time_s: float, *, drift_compensation: bool) -> Programmed:
         """The same matrix so many seconds after programming: see `Chip.at`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,12 @@ from ..devices.config import Config
 from ..devices.units import Whole
 
 EncodingName = Literal["differential", "differential_two_sided", "offset", "single"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Plan":
+        raise ImportError("mho.crossbar.tile.Plan is mho.crossbar.placement.Placement since version 0.3")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class Tile(Config):

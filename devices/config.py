@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, model_validator
 
 from .units import brief
 
@@ -18,6 +19,8 @@ else:
 # what pydantic puts into the path of a field that takes several types
 TYPE_NAMES = ("literal[", "function-", "constrained-")
 MOST = 4  # faults that one message tells
+# what pydantic says of an attribute without a type, new or in the place of a field
+UNTYPED = re.compile(r"A non-annotated attribute was detected: `(\w+)|Field '(\w+)' .* non-annotated")
 
 
 def _printable(text: str) -> str:
@@ -31,7 +34,21 @@ Name = Annotated[str, Field(max_length=1000), AfterValidator(_printable)]
 
 
 class _OneLine(ModelMetaclass):
-    """Makes what a constructor refuses a ValueError of one line; `model_validate` raises pydantic's own."""
+    """Makes what a constructor refuses a ValueError of one line; `model_validate` raises pydantic's own.
+
+    A class that pydantic refuses is a TypeError of one line.
+    """
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
+        try:
+            return super().__new__(mcs, name, bases, namespace, **options)
+        except PydanticUserError as error:
+            bare = UNTYPED.match(error.message)
+            if bare is None:
+                raise TypeError(f"{name}: {' '.join(error.message.split())}") from error
+            field = bare[1] or bare[2]
+            ways = f"write `{field}: TYPE = ...`" + ("" if bare[2] else f", or `{field}: ClassVar[TYPE] = ...`")
+            raise TypeError(f"{name}: {field} = {brief(namespace.get(field))} needs a type: {ways}") from error
 
     def __call__(cls, *args: Any, **fields: Any) -> Any:
         try:

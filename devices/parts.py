@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 from pydantic import BeforeValidator
 
 from .config import Config
-from .registry import NONE, Registry
+from .registry import HINT, NONE, Registry
 from .units import brief
 
 P = TypeVar("P", bound="Part")
@@ -84,6 +84,7 @@ def kinds_of(base: type[P]) -> BeforeValidator:
             loaded = registry.loaded()
             known = [other for other in registry if issubclass(loaded.get(other, base), base)]
             got = f"got {brief(name)}" if "kind" in value else "and is missing"
+            got += f"; {HINT}" if isinstance(name, str) else ""
             raise ValueError(f"kind must be one of {', '.join(known) or NONE}, {got}")
         return model.model_validate(dict(value))
 

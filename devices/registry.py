@@ -22,11 +22,13 @@ from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
+from .code import note
 from .units import brief
 
 T = TypeVar("T")
 S = TypeVar("S")
 NONE = "none that is known here (import the module that adds it)"
+HINT = "one of your own is known once its module is imported (imports: in a sweep file, --import in commands)"
 
 
 class Registry(Generic[T]):
@@ -72,6 +74,7 @@ class Registry(Generic[T]):
             raise ValueError(
                 f"{self.what} {name!r} is {_code(before)} already; {_code(thing)} must have a name of its own"
             )
+        note(thing)
         self._things[name] = thing
 
     def _check_name(self, name: Any) -> None:
@@ -119,6 +122,15 @@ class Registry(Generic[T]):
             ) from error
         if point.name not in self._things:
             raise ValueError(f"{self.what} {point.name!r}: its entry point {point.value} does not add it")
+
+
+def check_class(what: str, name: str, thing: Any, base: type) -> None:
+    """Raises TypeError for what is no class derived from `base`, or lacks some of what that asks for."""
+    where = f"{base.__module__}.{base.__qualname__}"
+    if not (isinstance(thing, type) and issubclass(thing, base)):
+        raise TypeError(f"{what} {name!r} must be a class derived from {where}, got {brief(thing)}")
+    if missing := ", ".join(sorted(getattr(thing, "__abstractmethods__", ()))):
+        raise TypeError(f"{what} {name!r}: {thing.__name__} must define {missing}, see {where}")
 
 
 def _code(thing: Any) -> str:

@@ -6,7 +6,6 @@ import importlib
 import inspect
 import pickle
 import re
-import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from ..devices.imports import importable
 from .errors import CheckpointError
 from .folders import as_path
 
@@ -239,8 +239,7 @@ def build_model(reference: str) -> nn.Module:
     module_name, colon, name = reference.partition(":") if isinstance(reference, str) else ("", "", "")
     if not colon or not module_name or not name:
         raise CheckpointError(f"model must be given as package.module:factory, got {reference!r}")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    importable(Path.cwd())
     try:
         factory: Any = importlib.import_module(module_name)
         for part in name.split("."):

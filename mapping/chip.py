@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
@@ -17,6 +18,8 @@ from ..crossbar.backend import Backend
 from ..crossbar.extrapolation import extrapolations
 from ..crossbar.hardware import Hardware
 from ..crossbar.programmed import Programmed
+from ..devices.renamed import renamed
+from ..devices.units import brief
 from .arrays import EXCHANGES
 from .batches import Batch, batch_at, batch_by_output, samples_in
 from .counting import Counter
@@ -26,6 +29,7 @@ from .graph import asks_for_no_view
 from .inference import Inference, OneByOne, Read, Unrecorded
 from .layers import TileLayer
 from .mapped import Digital
+from .measured import measured
 from .passes import as_tree
 from .report import Report
 from .samples import locate
@@ -84,6 +88,11 @@ class Chip(nn.Module):
             layers[name].rows_are_samples = True
         self.channels_last = asks_for_no_view(model)
         self.eval()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "replica":
+            raise AttributeError("Chip.replica is Chip.copy since version 0.3")
+        return super().__getattr__(name)
 
     @property
     def calls(self) -> int:
@@ -162,11 +171,15 @@ class Chip(nn.Module):
         """Another chip with the same design and calibration, programmed anew: its frozen errors and its noise differ.
 
         `index` 0 is the chip as first mapped.
+
+        Raises:
+            ValueError: a layer whose cells were given (`with_cells`) has no other copy.
         """
         other = self.remade(self.hardware, lambda layer: layer.tiles.copied(index))
         other.copy_index = index
         return other
 
+    @renamed(compensate="drift_compensation")
     def at(self, time_s: float, *, drift_compensation: bool = False) -> Chip:
         """This chip `time_s` seconds after it was programmed: its cells have drifted and relaxed, its ranges have not.
 
@@ -179,7 +192,8 @@ class Chip(nn.Module):
                 11:2473), tile by tile.
 
         Raises:
-            ValueError: a time that is negative, or beyond the data of the cell.
+            ValueError: a time that is negative, or beyond the data of the cell; or another time than that at which
+                cells were given (`with_cells`).
             MappingError: a time outside the data behind a model, of a chip that was mapped with `strict`.
         """
         hardware = self.hardware.replace({"time_s": time_s})
@@ -188,6 +202,47 @@ class Chip(nn.Module):
                 {name: layer.hardware.replace({"time_s": time_s}) for name, layer in self.layers.items()}
             )
         return self.remade(hardware, lambda layer: layer.tiles.at(time_s, drift_compensation=drift_compensation))
+
+    def conductances(self, *layers: str) -> dict[str, list[np.ndarray[Any, Any]]]:
+        """The conductances of all cells, one by one, for each of these layers (by default of all).
+
+        Returns:
+            By layer, of each group of its matrix an array (slices, polarities, rows, columns), float32, siemens. The
+            second polarity is taken off the first. Rows are word lines, that of a bias on the array last; columns are
+            the outputs, then the reference columns. Each array is made when it is asked for: take layers one by one
+            where memory is short.
+
+        Raises:
+            MappingError: no such layer.
+        """
+        return {name: self._layer(name).tiles.conductances() for name in layers or self.layers}
+
+    def with_cells(self, conductances: Mapping[str, Sequence[Any]]) -> Chip:
+        """This chip with cells as they were measured: they are neither programmed nor do they drift.
+
+        Calibration, digital gains and seeds are those of this chip. So are the cells of layers that are not named. Read
+        noise is that of the hardware. The cells belong to one chip at one time: the other has no `copy` but its own,
+        and is `at` no other time.
+
+        Args:
+            conductances: by layer, as `conductances` gives them; they are copied.
+
+        Raises:
+            MappingError: no such layer, arrays of another shape, or what is no conductance in siemens.
+        """
+        if not isinstance(conductances, Mapping):
+            raise MappingError(f"conductances must be given by layer, got {type(conductances).__name__}")
+        given = {self._layer(name).name: groups for name, groups in conductances.items()}
+        return self.remade(
+            self.hardware,
+            lambda layer: measured(layer, given[layer.name]) if layer.name in given else layer.tiles,
+        )
+
+    def _layer(self, name: Any) -> TileLayer:
+        if not (isinstance(name, str) and name in self.layers):
+            known = ", ".join(self.layers)
+            raise MappingError(f"layer {brief(name)}: is not on tiles; layers on tiles are {known}")
+        return self.layers[name]
 
     def remade(self, hardware: Hardware, programmed: Callable[[TileLayer], Programmed]) -> Chip:
         """A chip of the same model and layers with other hardware and tiles; all its counts are at 0."""

@@ -14,6 +14,7 @@ from ..crossbar.backend import Backend
 from ..crossbar.backends import DEFAULT
 from ..crossbar.hardware import Hardware
 from ..crossbar.wire_compensation import WireCompensation
+from ..devices.renamed import renamed
 from .arrays import backend_with_arrays
 from .batches import Batch, batches_of
 from .check import SAMPLES, Check, compare, reference
@@ -30,6 +31,7 @@ from .prepare import prepare, rehearse
 from .selection import Selection
 
 
+@renamed(compensate="wire_compensation")
 def map(
     model: nn.Module,
     hardware: Hardware,

@@ -16,6 +16,8 @@ from ..crossbar.drive import Drive
 from ..crossbar.hardware import Hardware
 from ..crossbar.kept import MOST, Slot, arrays_of, check, kind_of, names_of, restored
 from ..crossbar.ranges import Ranges
+from ..devices.registry import HINT
+from ..devices.units import brief
 from .errors import CheckpointError, MappingError
 from .layers import TileLayer
 from .leaf import LEAVES, Matrices
@@ -67,6 +69,8 @@ class SavedLayer(_Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> SavedLayer:
+        if self.kind not in LEAVES:
+            raise ValueError(f"kind of layer must be one of {', '.join(LEAVES)}, got {brief(self.kind)}; {HINT}")
         LEAVES[self.kind].build(self.spec)
         return self
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
+from .moved import watch
+
 if TYPE_CHECKING:
     from . import crossbar, devices, mapping, models
     from .crossbar.hardware import Hardware
@@ -68,6 +70,8 @@ _HOMES = {
     "sweep": ".sweeps.run",
     "vote": ".mapping.voting.votes",
 }
+
+watch()
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,13 @@ from torch.nn import functional
 ROWS = 16  # batches are filled up to a multiple of this: a shorter one may be summed in another order
 
 Tell = Callable[[int, int], None]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "StraightThrough":
+        where = "mho.mapping.straight_through.StraightThrough"
+        raise ImportError(f"mho.models.attacks.StraightThrough is {where} since version 0.3")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from ...devices.registry import Registry
+from ...devices.registry import Registry, check_class
 from ...devices.units import brief
 from ..backend import Backend
 from .compiled import Compiled
@@ -16,13 +16,7 @@ DEFAULT = "numba"
 
 def check(name: str, thing: Any) -> None:
     """Raises TypeError for what is no backend, lacks some of it, or is not made without arguments."""
-    if not (isinstance(thing, type) and issubclass(thing, Backend)):
-        raise TypeError(
-            f"backend {name!r} must be a class derived from mho.crossbar.backend.Backend, got {brief(thing)}"
-        )
-    if inspect.isabstract(thing):
-        missing = ", ".join(sorted(thing.__abstractmethods__))
-        raise TypeError(f"backend {name!r}: {thing.__name__} must define {missing}, see mho.crossbar.backend.Backend")
+    check_class("backend", name, thing, Backend)
     needed = [p.name for p in inspect.signature(thing).parameters.values() if p.default is p.empty and p.kind < 2]
     if needed:
         raise TypeError(f"backend {name!r}: {thing.__name__} must be made without arguments, takes {', '.join(needed)}")

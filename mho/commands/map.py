@@ -7,6 +7,8 @@ from pathlib import Path
 
 import typer
 
+from .options import IMPORTS, import_own
+
 
 class WireCompensation(str, Enum):
     gain = "gain"
@@ -30,6 +32,7 @@ def map(
         None, help="What is done about the loss in wires: gains of columns, or cells programmed with it in mind."
     ),
     out: Path | None = typer.Option(None, help="Folder to save the mapped chip in."),
+    imports: list[str] = IMPORTS,
 ) -> None:
     """Map a trained checkpoint onto virtual tiles, print the report and, with --out, save the chip."""
     from ..inputs import find_hardware, find_inputs
@@ -38,6 +41,7 @@ def map(
     from ..mapping.store import check_target
     from .progress import shown
 
+    import_own(imports, hardware, checkpoint)
     if out is not None:
         check_target(out)
     network = build_model(model)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from .options import IMPORTS, import_own
+
 
 def schedule(
     chip: Path | None = typer.Argument(None, help="Folder of a saved chip, whose layers are the stages."),
@@ -19,6 +21,7 @@ def schedule(
     line_buffers: bool = typer.Option(False, help="Rows of a chip's pictures go on as they are ready."),
     gantt: Path | None = typer.Option(None, help="Picture of the schedule: .png, .pdf or .svg."),
     trace: Path | None = typer.Option(None, help="The schedule as JSON for chrome://tracing or Perfetto."),
+    imports: list[str] = IMPORTS,
 ) -> None:
     """Pipeline a stream of voted inferences through stages and print latency, throughput and utilisation.
 
@@ -37,6 +40,7 @@ def schedule(
         raise ValueError("give either the folder of a saved chip or --stages, not both and not neither")
     if chip is not None and steps != 1:
         raise ValueError("steps: a chip brings the steps of its layers, leave --steps out")
+    import_own(imports, chip)
     mapped = None if chip is None else load(chip)
     plan = run(
         mapped,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import typer
 
+from .options import IMPORTS, import_own
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -43,24 +45,22 @@ def train(
     device: str = typer.Option("cpu", help="cpu or cuda."),
     out: Path | None = typer.Option(None, help="Run folder; one that was interrupted goes on. Default: runs/train/..."),
     carry: Path | None = typer.Option(None, help="Write the run so far to this folder, small, and train no further."),
+    imports: list[str] = IMPORTS,
 ) -> None:
     """Train a network and write its weights; an interrupted run continues from its last checkpoint."""
     from .progress import loading
 
     with loading("PyTorch and the training"):
-        import torch
-
         from ..models.like import with_noise
         from ..models.networks import NETWORKS
         from ..models.train import carry_run, keep_freed_memory
         from ..models.train import train as run
         from ..models.weights import record_of
 
+    import_own(imports, like)
     if network not in NETWORKS:
         raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
-    _check_device(device)
-    if threads:
-        torch.set_num_threads(threads)
+    _prepare(device, threads)
     chosen = NETWORKS[network]
     recipe = _recipe(network, chosen, sigma_train, noise, epochs, batch_size, seed, protocol, adversarial, sizes)
     name = f"{'adv-' if adversarial else ''}{'add-' if noise == 'add' else ''}sigma-{sigma_train}"
@@ -135,13 +135,16 @@ def _noise_like(like: str, net: nn.Module, inputs: torch.Tensor, seed: int) -> t
     return hardware, shares
 
 
-def _check_device(device: str) -> None:
+def _prepare(device: str, threads: int | None) -> None:
+    """Check that the device is there, and set the threads."""
     import torch
 
     if device.partition(":")[0] not in ("cpu", "cuda"):
         raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}")
     if device != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"device {device!r}: torch {torch.__version__} finds no CUDA device here")
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def _store(net: nn.Module, empty: nn.Module, path: Path, made: dict[str, Any], test: Any) -> nn.Module:

@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from .options import IMPORTS, import_own
+
 
 def vote(
     chip: Path = typer.Argument(..., help="Folder of a chip, as `mho map` saves it."),
@@ -20,6 +22,7 @@ def vote(
     ),
     batch_size: int = typer.Option(250, min=1, help="Samples processed together; does not change the result."),
     model: str = typer.Option("", help="The network, as in mho map; only for chips that say they need it."),
+    imports: list[str] = IMPORTS,
 ) -> None:
     """Classify by repeated noisy inferences of a saved chip, and print the accuracy with its 95 % interval."""
     from ..inputs import find_inputs
@@ -29,6 +32,7 @@ def vote(
     from ..mapping.voting.votes import vote as cast_votes
     from .progress import shown
 
+    import_own(imports, chip)
     inputs, labels = find_inputs(data)
     if labels is None:
         raise ValueError(f"data {data}: has no labels to compare with")

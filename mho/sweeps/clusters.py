@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any
 
-from .tasks import Row, Task, run_group
+from .tasks import Parcel, Row, Task, run_parcel
 from .workers import deaf, lost
 
 
@@ -24,7 +24,7 @@ def on_dask(groups: list[list[Task]], jobs: int, cluster: str | None) -> Iterato
     except ImportError as error:
         raise ValueError("backend dask needs its packages: pip install 'mho[cluster]'") from error
     with _client(jobs, cluster) as client:
-        pending = client.map(run_group, groups, threads=1, pure=False)
+        pending = client.map(run_parcel, [Parcel.of(group) for group in groups], threads=1, pure=False)
         try:
             for future in as_completed(pending):
                 yield future.result()
@@ -67,8 +67,8 @@ def on_ray(groups: list[list[Task]], jobs: int, cluster: str | None) -> Iterator
     with deaf():
         ray.init(address=cluster, logging_level=logging.ERROR, log_to_driver=False, **local)
     try:
-        work = ray.remote(run_group)
-        pending = [work.remote(group, 1) for group in groups]
+        work = ray.remote(run_parcel)
+        pending = [work.remote(Parcel.of(group), 1) for group in groups]
         while pending:
             (ready, *_), pending = ray.wait(pending)
             yield ray.get(ready)

@@ -5,9 +5,7 @@ A further one is a class that derives from `Experiment`, here or in a package of
 
 from __future__ import annotations
 
-import inspect
 import math
-import sys
 from abc import abstractmethod
 from collections.abc import Iterator
 from importlib import import_module
@@ -18,7 +16,8 @@ import numpy as np
 import torch
 
 from ..devices.config import Config
-from ..devices.registry import Registry
+from ..devices.imports import importable
+from ..devices.registry import Registry, check_class
 from ..devices.units import brief
 from ..mapping.architecture.cost import layer_costs
 from ..mapping.architecture.decision import decision
@@ -63,13 +62,7 @@ class Experiment(Config):
 
 def check(name: str, thing: Any) -> None:
     """Raises TypeError for what is no experiment, or lacks some of it."""
-    if not (isinstance(thing, type) and issubclass(thing, Experiment)):
-        raise TypeError(
-            f"experiment {name!r} must be a class derived from mho.sweeps.experiments.Experiment, got {brief(thing)}"
-        )
-    if inspect.isabstract(thing):
-        missing = ", ".join(sorted(thing.__abstractmethods__))
-        raise TypeError(f"experiment {name!r}: {thing.__name__} must define {missing}")
+    check_class("experiment", name, thing, Experiment)
     version, columns = getattr(thing, "version", None), getattr(thing, "columns", None)
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise TypeError(f"experiment {name!r}: version must be a whole number from 1 on, got {brief(version)}")
@@ -100,8 +93,7 @@ def experiment_of(reference: str) -> type[Experiment]:
     module, colon, name = reference.partition(":")
     if not colon:
         return EXPERIMENTS[reference]
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    importable(Path.cwd())
     try:
         import_module(module)
     except Exception as error:  # a module may fail in any way

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ..crossbar.hardware import Hardware
 from ..crossbar.yaml_text import read_yaml
 from ..devices.config import Config, faults, one_line, plain
+from ..devices.imports import import_modules, importable
 from ..devices.units import Number, Whole
 
 Count = Annotated[Whole, Field(ge=1, le=10**9)]
@@ -70,6 +71,7 @@ class Settings(Shared):
 class Study(Shared):
     """What the files of sweeps and searches have in common.
 
+    imports: modules of own parts of cells, layers, experiments: see `mho.devices.imports`.
     grid: names and their values (one, or a list), in all combinations, the last name varying fastest.
     backend, cluster: what runs the tasks: processes of this machine (loky), or the Dask or Ray cluster at an address
         (null: one that is started here and ended with the study).
@@ -80,6 +82,7 @@ class Study(Shared):
     kind: ClassVar[str]
 
     experiment: str
+    imports: tuple[str, ...] = ()
     grid: dict[str, list[Any]] = Field(default_factory=dict)
     backend: Literal["loky", "dask", "ray"] = "loky"
     cluster: str | None = None
@@ -98,25 +101,36 @@ class Study(Shared):
 
     @classmethod
     def read(cls: type[S], source: str | Path | Mapping[str, Any]) -> S:
-        """A study from a YAML file, or from what such a file holds.
+        """A study from a YAML file, or from what such a file holds. Its `imports` are imported.
+
+        Modules beside the file can be imported from here on.
 
         Raises:
-            ValueError: not YAML, a field that does not exist, or an impossible value; the message names the file.
+            ValueError: not YAML, a field that does not exist, an impossible value, or a module that cannot be imported;
+                the message names the file.
         """
         where = cls.kind if isinstance(source, Mapping) else f"{cls.kind} file {source}"
         fields = source if isinstance(source, Mapping) else read_yaml(source, where)
         if not isinstance(fields, Mapping):
             raise ValueError(f"{where}: expected a mapping of fields, got {type(fields).__name__}")
         try:
-            return cls.model_validate(plain(fields))
+            study = cls.model_validate(plain(fields))
         except ValidationError as error:
             raise ValueError(f"{where}: {faults(error)}") from error
         except RecursionError:
             raise ValueError(f"{where}: nested too deep") from None
+        beside = [] if isinstance(source, Mapping) else [Path(source).parent]
+        for folder in beside:
+            importable(folder)
+        try:
+            import_modules(study.imports, *beside)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        return study
 
     def dump(self) -> str:
         """The study as YAML, all fields resolved; `read` takes it."""
-        empty = set() if self.options else {"options"}
+        empty = {name for name in ("options", "imports") if not getattr(self, name)}
         fields = self.model_dump(mode="json", exclude_none=True, exclude=empty)
         return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
 

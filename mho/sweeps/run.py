@@ -16,7 +16,7 @@ from ..mapping.voting.votes import whole_number
 from .clusters import on_dask, on_ray
 from .file import OPTION, Settings, Study, Sweep, field_of, is_hardware
 from .folder import MARK, TABLE, SweepFolder
-from .tasks import Row, Task, groups_of, run_group, tasks_of
+from .tasks import Parcel, Row, Task, groups_of, run_group, run_parcel, tasks_of
 from .workers import cores, spread
 
 SweepLike = str | Path | Mapping[str, Any]
@@ -127,4 +127,4 @@ def _results(groups: list[list[Task]], jobs: int, backend: str, cluster: str | N
             yield run_group(group)
     else:
         threads = max(1, cores() // jobs)
-        yield from spread(run_group, [(group, threads) for group in groups], min(jobs, len(groups)))
+        yield from spread(run_parcel, [(Parcel.of(group), threads) for group in groups], min(jobs, len(groups)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import platform
 import time
 from collections.abc import Iterable
@@ -13,20 +14,23 @@ from functools import lru_cache
 from hashlib import blake2b
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import joblib
 import torch
 from torch import nn
 
 from .. import models
 from ..crossbar.extrapolation import extrapolations
 from ..crossbar.hardware import Hardware
+from ..devices.imports import import_modules
 from ..inputs import find_inputs
 from ..mapping.checkpoint import build_model, load_weights
 from ..mapping.convert import map as map_model
 from .bench import Bench
-from .experiments import columns_of, experiment_of
+from .experiments import Experiment, columns_of, experiment_of
 from .file import Settings, Sweep, describe
+from .own_code import OwnCode, classes_of, fetch, handlers_of, own_code, own_modules_of, parts_of
 
 Row = dict[str, Any]
 
@@ -52,6 +56,7 @@ class Task:
     said: the point in words, for messages.
     chip: hash of all that tasks have in common that differ in `VOTING` alone.
     network, pictures: hashes of the contents of the model and of the data.
+    code: of users, that it rests on.
     """
 
     id: str
@@ -62,57 +67,112 @@ class Task:
     hardware: Hardware
     network: str
     pictures: str
+    code: tuple[OwnCode, ...] = ()
+
+
+class Parcel(NamedTuple):
+    """A group of tasks on its way to another process, where the code that they rest on is imported first.
+
+    `tasks` are pickled.
+    """
+
+    code: tuple[OwnCode, ...]
+    tasks: bytes
+
+    @classmethod
+    def of(cls, group: list[Task]) -> Parcel:
+        by_value = joblib.wrap_non_picklable_objects(group, keep_wrapper=False)  # what a script or notebook defines
+        return cls(group[0].code, pickle.dumps(by_value))
 
 
 def tasks_of(sweep: Sweep) -> list[Task]:
     """The tasks of a sweep in its order.
 
     Raises:
-        ValueError: an unknown experiment, a point that is impossible or stands there twice.
+        ValueError: an unknown experiment, a point that is impossible or stands there twice, or code of a user that
+            cannot be told from other code.
     """
-    experiment = experiment_of(sweep.experiment)
-    networks: dict[tuple[str, str | None], str] = {}
-    data: dict[str, tuple[str, int]] = {}
-    chips: dict[int, Any] = {}
+    import_modules(sweep.imports)
+    experiment, known = experiment_of(sweep.experiment), _Known(sweep)
     tasks: dict[str, Task] = {}
     for number, (values, (settings, hardware)) in enumerate(zip(sweep.values, sweep.resolve(), strict=True), start=1):
         said = f"point {number} ({describe(values)})"
         try:
-            options = experiment(**settings.options).model_dump(mode="json")
-            settings = settings.model_copy(update={"options": options})
-            key = settings.model, settings.weights
-            if key not in networks:
-                networks[key] = network_hash(settings.model, load_network(*key))
-            if settings.data not in data:
-                images, labels = load_data(settings.data)
-                data[settings.data] = data_hash(images, labels), len(images)
-            pictures, available = data[settings.data]
-            for name in ("images", "calibrate"):
-                if getattr(settings, name) > available:
-                    raise ValueError(
-                        f"{name} must be at most {available}, the pictures of {settings.data}, "
-                        f"got {getattr(settings, name)}"
-                    )
+            asked = experiment(**settings.options)
+            settings = settings.model_copy(update={"options": asked.model_dump(mode="json")})
+            network, pictures = known.network(settings), known.pictures(settings)
+            code = known.code(asked, settings, hardware)
         except ValueError as error:
             raise ValueError(f"{said}: {error}") from error
-        if id(hardware) not in chips:
-            fields = hardware.model_dump(mode="json", exclude=UNSEEN)
-            chips[id(hardware)] = _digest([fields, list(hardware.layers)])  # overrides count in their order
         common = [
             metadata.version("mho"),
             sweep.experiment,
             experiment.version,
-            chips[id(hardware)],
-            networks[key],
+            known.chip(hardware),
+            network,
             pictures,
+            *([name, made] for name, made, _ in code),
         ]
-        what = {name: getattr(settings, name) for name in IDENTIFYING} | ({"options": options} if options else {})
+        options = {"options": settings.options} if settings.options else {}
+        what = {name: getattr(settings, name) for name in IDENTIFYING} | options
         found = _digest([common, what])
         if found in tasks:
             raise ValueError(f"{said}: is the same task as {tasks[found].said}; leave one out")
         chip = _digest([common, settings.batch_size, {name: v for name, v in what.items() if name not in VOTING}])
-        tasks[found] = Task(found, said, chip, sweep.experiment, settings, hardware, networks[key], pictures)
+        tasks[found] = Task(found, said, chip, sweep.experiment, settings, hardware, network, pictures, code)
     return list(tasks.values())
+
+
+class _Known:
+    """What the tasks of a sweep have in common, each looked at once: hashes of contents, and code of users."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self._modules = [*sweep.imports, *own_modules_of(sweep.experiment)]
+        self._networks: dict[tuple[str, str | None], tuple[str, set[type]]] = {}
+        self._data: dict[str, tuple[str, int]] = {}
+        self._chips: dict[int, tuple[str, set[type]]] = {}
+        self._code: dict[Any, tuple[OwnCode, ...]] = {}
+
+    def network(self, settings: Settings) -> str:
+        return self._network(settings)[0]
+
+    def _network(self, settings: Settings) -> tuple[str, set[type]]:
+        key = settings.model, settings.weights
+        if key not in self._networks:
+            network = load_network(*key)
+            self._networks[key] = network_hash(settings.model, network), handlers_of(network)
+        return self._networks[key]
+
+    def pictures(self, settings: Settings) -> str:
+        """Raises ValueError where there are fewer than a task asks for."""
+        if settings.data not in self._data:
+            images, labels = load_data(settings.data)
+            self._data[settings.data] = data_hash(images, labels), len(images)
+        pictures, available = self._data[settings.data]
+        for name in ("images", "calibrate"):
+            if getattr(settings, name) > available:
+                raise ValueError(
+                    f"{name} must be at most {available}, the pictures of {settings.data}, "
+                    f"got {getattr(settings, name)}"
+                )
+        return pictures
+
+    def chip(self, hardware: Hardware) -> str:
+        return self._chip(hardware)[0]
+
+    def _chip(self, hardware: Hardware) -> tuple[str, set[type]]:
+        if id(hardware) not in self._chips:
+            fields = hardware.model_dump(mode="json", exclude=UNSEEN)
+            ordered = _digest([fields, list(hardware.layers)])  # overrides count in their order
+            self._chips[id(hardware)] = ordered, parts_of(hardware)
+        return self._chips[id(hardware)]
+
+    def code(self, experiment: Experiment, settings: Settings, hardware: Hardware) -> tuple[OwnCode, ...]:
+        things = frozenset(classes_of(experiment) | self._chip(hardware)[1] | self._network(settings)[1])
+        key = things, settings.model
+        if key not in self._code:
+            self._code[key] = own_code(things, [*self._modules, *own_modules_of(settings.model)])
+        return self._code[key]
 
 
 def groups_of(tasks: Iterable[Task]) -> list[list[Task]]:
@@ -121,6 +181,16 @@ def groups_of(tasks: Iterable[Task]) -> list[list[Task]]:
     for task in tasks:
         groups.setdefault(task.chip, []).append(task)
     return [sorted(group, key=lambda task: -task.settings.votes) for group in groups.values()]
+
+
+def run_parcel(parcel: Parcel, threads: int | None = None) -> list[Row]:
+    """As `run_group`, in another process than that which has made the tasks.
+
+    Raises:
+        ValueError: also where code of a user is not there, or is another.
+    """
+    fetch(parcel.code)
+    return run_group(pickle.loads(parcel.tasks), threads)
 
 
 def run_group(group: list[Task], threads: int | None = None) -> list[Row]:
@@ -140,7 +210,7 @@ def run_group(group: list[Task], threads: int | None = None) -> list[Row]:
     began = time.perf_counter()
     try:
         experiment = experiment_of(first.experiment)(**settings.options)
-        network = _known_network(settings.model, settings.weights, first.network)
+        network = _known_network(settings.model, settings.weights, first.network, first.code)
         images, labels = _known_data(settings.data, first.pictures)
         calibrate = images[: settings.calibrate]
         bench = Bench(map_model(network, first.hardware, calibrate=calibrate, seed=settings.seed), images, labels)
@@ -158,6 +228,11 @@ def run_group(group: list[Task], threads: int | None = None) -> list[Row]:
             began = now
     except ValueError as error:
         raise ValueError(f"{group[len(rows)].said}: {error}") from error
+    except Exception as error:
+        if not first.code:  # a mistake of Mho's
+            raise
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+        raise ValueError(f"{group[len(rows)].said}: {why}") from error
     return rows
 
 
@@ -215,7 +290,7 @@ def _bytes(tensor: torch.Tensor) -> bytes:
 
 
 @lru_cache(maxsize=4)
-def _known_network(model: str, weights: str | None, wanted: str) -> nn.Module:
+def _known_network(model: str, weights: str | None, wanted: str, code: tuple[OwnCode, ...]) -> nn.Module:
     network = load_network(model, weights)
     if network_hash(model, network) != wanted:
         raise ValueError(
