@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .backend import Backend
+from .converters import Adc
 from .design import Design
 from .kernels.philox import GROUP
 from .kernels.read import ALIKE
@@ -15,7 +16,7 @@ from .keys import stream_key
 from .ranges import Ranges
 
 Array = np.ndarray[Any, Any]
-TRIALS = 64  # ADCs that errors are averaged over
+TRIALS = 256  # ADCs that errors are averaged over
 
 
 def each_adc(design: Design, ranges: Ranges, group: int, seeds: tuple[int, int], backend: Backend) -> dict[str, Array]:
@@ -70,22 +71,37 @@ def drawn(
 
 
 class AdcErrors(NamedTuple):
-    """Mean squared errors to expect of ADCs: `offset` in LSB^2, that of nonlinearity included, and `gain`, relative."""
+    """What to expect of ADCs that differ, over all chips.
+
+    Attributes:
+        offset: mean square of what an offset makes of a reading, in LSB^2.
+        gain: likewise of a gain, relative.
+        shift, spread: (codes,) mean of what elements that err make of a reading near a code, in LSB, and its variance.
+    """
 
     offset: float
     gain: float
+    shift: Array
+    spread: Array
 
     @classmethod
-    def of(cls, design: Design) -> AdcErrors:
-        """Those of one ADC, over all chips and, for its nonlinearity, over all its codes."""
-        adc, kind, inl = design.hardware.adc, design.hardware.adc.kind, 0.0
-        if kind is not None and adc.bits is not None:
-            normals = np.random.default_rng(0).standard_normal((TRIALS, kind.draws(adc.bits)))
-            found = kind.transitions(adc.bits, normals)
-            inl = float(np.square(found - (np.arange(1, 2**adc.bits) - 0.5)).mean())
-        if adc.calibrated:
-            return cls(inl, 0.0)
-        return cls(adc.offset**2 + inl, adc.gain**2)
+    def of(cls, adc: Adc) -> AdcErrors:
+        """Those of ADCs with bits."""
+        assert adc.bits is not None
+        inl = np.zeros((1, 2**adc.bits - 1))
+        if adc.kind is not None:
+            draws = adc.kind.draws(adc.bits)
+            normals = np.random.default_rng(0).standard_normal((TRIALS if draws else 1, draws))
+            inl = adc.kind.transitions(adc.bits, normals) - (np.arange(1, 2**adc.bits) - 0.5)
+        ends = np.pad(np.stack([-inl.mean(axis=0), inl.var(axis=0)]), [(0, 0), (1, 1)], mode="edge")
+        near = (ends[:, 1:] + ends[:, :-1]) / 2  # of the two levels that a code lies between
+        known = adc.calibrated
+        return cls(0.0 if known else adc.offset**2, 0.0 if known else adc.gain**2, *near)
+
+    def near(self, level: Array) -> tuple[Array, Array]:
+        """`shift` and `spread` for readings at these levels, counted from the lowest code."""
+        codes = np.arange(len(self.shift))
+        return np.interp(level, codes, self.shift), np.interp(level, codes, self.spread)
 
 
 def adc_of_reading(design: Design, group: int) -> Array:

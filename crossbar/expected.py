@@ -126,11 +126,14 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
     encoding, cells, moments = design.encodings[group], ExpectedCells.of(hardware), design.moments_of(group)
     scale = programmed.packed[group].planes.scale.astype(np.float64)
     sensing, sources = _Sensing.of(design, hardware), hardware.sensing.sources()
-    step, adcs = np.zeros((placement.tile.slices, placement.row_tiles)), AdcErrors.of(design)
+    step, lowest = np.zeros((2, placement.tile.slices, placement.row_tiles))
     if hardware.adc.bits is not None:
-        relative = hardware.adc.codes(design.signed_codes).relative_step
-        full_scale = programmed.ranges.full_scale
-        step += full_scale.reshape(len(full_scale), -1) * relative
+        codes, ranges = hardware.adc.codes(design.signed_codes), programmed.ranges
+        step += codes.relative_step * ranges.full_scale.reshape(placement.tile.slices, -1)
+        lowest += codes.low + codes.centre
+        if ranges.middle.size:
+            lowest += ranges.middle.reshape(placement.tile.slices, -1) / step
+    adcs = AdcErrors.of(hardware.adc) if hardware.adc.differ else None
 
     product = driven.patches @ driven.weights
     mean, spread, slow, undithered, differ = (np.zeros_like(product) for _ in range(5))
@@ -164,9 +167,12 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
                         kept = undithered_share(np.sqrt(noise) / lsb)
                         fresh["ADC"] += w2 * part.variance((1 - kept) * lsb**2 / 12)
                         undithered += w2 * part.variance(kept * lsb**2 / 12)
-                        if hardware.adc.differ:
-                            current = np.sum([p.weight * (p.volts[:, a:b] @ part.signed) for p in conversion], axis=0)
-                            differ += part.variance(w2 * adcs.offset * lsb**2 + adcs.gain * current**2)
+                        if adcs is not None:
+                            w = np.sign(conversion[0].weight) * np.sqrt(w2)
+                            current = sum(p.weight * (p.volts[:, a:b] @ part.signed) for p in conversion) / w
+                            shift, own = adcs.near(current / lsb - lowest[s, t])
+                            mean += w * part.columns(shift * lsb)
+                            differ += w2 * part.variance((adcs.offset + own) * lsb**2 + adcs.gain * current**2)
     for source in sources:
         if source.shape is Shape.SUPPLY:
             fresh[source.group] += source.amount(hardware.conditions) * np.square(supplied).sum(axis=0)

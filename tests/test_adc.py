@@ -35,6 +35,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ramp": {"adc__kind": {"kind": "ramp", "bow": 1.5}, "tile__encoding": "offset"},
     "table": {"adc__kind": {"kind": "table", "inl": [0.0, 1.0, -1.0, 0.0]}},
 }
+ERRORS = {"adc__kind", "adc__offset", "adc__gain"}
+DIFFER = [name for name, fields in SETTINGS.items() if ERRORS & set(fields) and name != "known"]
 
 
 def setting(**fields: Any) -> mho.Hardware:
@@ -107,10 +109,12 @@ def test_expected_errors_are_those_of_chips(name):
     x = INPUTS[:60]
     exact = x.reshape(60, ROWS) @ WEIGHTS[0]
     chips = [on_tiles(WEIGHTS, hw, inputs=INPUTS, seed=seed) for seed in range(20)]
-    errors = np.stack([chip.reader.read(x)[0] - exact for chip in chips])
     predicted = expected_errors(chips[0], x, reads=2)
-    assert np.square(errors).mean() == pytest.approx(predicted.total("frozen").mean(), rel=0.35)
-    assert predicted.frozen["ADCs that differ"].mean() > 0.3 * predicted.total("frozen").mean()
+    errors = np.stack([chip.reader.read(x)[0] - predicted.gain * exact for chip in chips])
+    total = predicted.total("frozen").mean()
+    assert np.square(errors).mean() == pytest.approx(total, rel=0.3)
+    ideal_adcs = setting(**{key: value for key, value in SETTINGS[name].items() if key not in ERRORS})
+    assert total > 1.02 * expected_errors(on_tiles(WEIGHTS, ideal_adcs, inputs=INPUTS), x, 2).total("frozen").mean()
 
 
 def test_what_is_known_of_offsets_and_gains_is_taken_off():
@@ -129,9 +133,9 @@ def test_ranges_of_their_own_lose_less():
         return float((tiled.reader.read(x)[0] - x.reshape(len(x), ROWS) @ skewed[0]).std())
 
     single = {"tile__encoding": "offset"}
-    assert error(np.abs(INPUTS), **single, adc__span="fitted") < 0.8 * error(np.abs(INPUTS), **single)
+    assert error(np.abs(INPUTS), **single, adc__span="fitted") < 0.9 * error(np.abs(INPUTS), **single)
     columns = {"adc__polarity": "apart"}
-    assert error(np.abs(INPUTS), **columns, adc__per="tile") <= error(np.abs(INPUTS), **columns)
+    assert error(np.abs(INPUTS), **columns, adc__per="tile") < 0.9 * error(np.abs(INPUTS), **columns)
 
 
 def test_neighbours_share_an_adc():
@@ -152,11 +156,11 @@ def test_chips_are_saved_with_their_adcs(name, tmp_path):
     chip = mho.map(nn.Sequential(nn.Linear(ROWS, OUTPUTS)), setting(**SETTINGS[name]), calibrate=x)
     chip.save(tmp_path / "chip")
     again = mho.load(tmp_path / "chip")
-    assert torch.equal(chip(x), again(x))
-    assert torch.equal(chip.at(10.0)(x), again.at(10.0)(x))
-    other = chip.copy(1)(x)
-    same = {"adc__kind", "adc__offset", "adc__gain"}.isdisjoint(SETTINGS[name]) or name in ("ramp", "table")
-    assert torch.equal(other, chip(x)) is same
+    assert torch.equal(chip.read(x, read=0), again.read(x, read=0))
+    assert torch.equal(chip.at(10.0).read(x, read=0), again.at(10.0).read(x, read=0))
+    other = chip.copy(1).read(x, read=0)
+    if name in DIFFER:
+        assert not torch.equal(other, chip.read(x, read=0))
 
 
 @pytest.mark.parametrize(
