@@ -17,12 +17,13 @@ Array = np.ndarray[Any, Any]
 
 
 class Place(NamedTuple):
-    """Where cells are: group, slice and polarity (1: taken off), and the word line of the first of their rows."""
+    """Where cells are: group, slice, polarity (1: taken off), word line of the first row, and which device of a cell."""
 
     group: int
     slice: int
     polarity: int
     row: int
+    device: int = 0
 
 
 class Cells(ABC):
@@ -55,17 +56,18 @@ class Cells(ABC):
         raise ValueError(f"its cells are known of one chip alone, as they were measured; there is no copy {copy}")
 
     def conductances(self, design: Design, group: int, row_tile: int, backend: Backend) -> Array:
-        """(slices, polarities, rows, columns) float32 siemens of all cells of a row tile.
+        """(slices, polarities x devices, rows, columns) float32 siemens of all cells of a row tile.
 
-        Columns are the outputs, then the reference columns.
+        Columns are the outputs, then the reference columns; the devices of a cell are one after the other.
         """
         encoding = design.encodings[group]
         a, b = design.placement.edges[row_tile : row_tile + 2]
         targets = encoding.targets(design.rows_of(group)[a:b], row_tile)
-        found = np.empty(targets.shape, np.float32)
-        for s, polarity in np.ndindex(*targets.shape[:2]):
-            found[s, polarity] = self.settled(design, targets[s, polarity], Place(group, s, polarity, a), backend)
-        return found
+        slices, polarities, *shape = targets.shape
+        found = np.empty((slices, polarities, design.devices, *shape), np.float32)
+        for s, p, device in np.ndindex(*found.shape[:3]):
+            found[s, p, device] = self.settled(design, targets[s, p], Place(group, s, p, a, device), backend)
+        return found.reshape(slices, -1, *shape)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Drawn(Cells):
         """Programming error, then drift, then stuck cells: see `Cell.settle`."""
         hardware, name = self.hardware, design.matrix.name
         seed = self.seed if hardware.seeds.program is None else hardware.seeds.program
-        where = place.group, self.copy, place.slice, place.polarity
+        where = place.group, self.copy, place.slice, place.polarity, *([place.device] if place.device else [])
 
         def draw(purpose: Purpose, which: int) -> Array:
             found = backend.normals(targets.shape, (place.row, which), stream_key(seed, purpose, name, *where))
@@ -108,8 +110,8 @@ class Given(Cells):
     """Cells whose conductances are given, as measured on a chip.
 
     Attributes:
-        table: of each group, (slices, polarities, rows, columns) siemens, at least 0; columns are the outputs, then the
-            reference columns, and rows the word lines, that of a bias on the array last.
+        table: of each group, (slices, polarities x devices, rows, columns) siemens, at least 0; columns are the
+            outputs, then the reference columns, and rows the word lines, that of a bias on the array last.
     """
 
     hardware: Hardware
@@ -122,7 +124,7 @@ class Given(Cells):
             ValueError: a table of another shape than the design has, or conductances that are no numbers of at least 0.
         """
         placement, encoding = design.placement, design.encodings[place.group]
-        shape = placement.tile.slices, encoding.polarities, placement.rows, encoding.columns
+        shape = placement.tile.slices, encoding.polarities * design.devices, placement.rows, encoding.columns
         if len(self.table) != placement.groups or self.table[place.group].shape != shape:
             found = [table.shape for table in self.table]
             raise ValueError(
@@ -130,7 +132,7 @@ class Given(Cells):
                 f"group(s), got {found}"
             )
         rows = slice(place.row, place.row + len(targets))
-        g = self.table[place.group][place.slice, place.polarity, rows]
+        g = self.table[place.group][place.slice, place.polarity * design.devices + place.device, rows]
         if not ((g >= 0) & (g <= np.finfo(np.float32).max)).all():
             raise ValueError(f"layer {design.matrix.name!r}: conductances must be finite and at least 0")
         return g.astype(np.float32)

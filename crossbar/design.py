@@ -84,6 +84,11 @@ class Design:
         for g in range(self.placement.groups):
             rows = self.rows_of(g)
             encoding = Encoding.of(rows, self.placement, self.hardware.cell)
+            if self.wire_compensation == "program" and self.devices > 1:
+                raise ValueError(
+                    f"layer {self.matrix.name!r}: wire_compensation 'program' is for tile.devices = 1, got "
+                    f"{self.devices}; use 'gain'"
+                )
             if self.wire_compensation == "program":
                 encoding = compensated(encoding, rows, self.hardware.wires, self.moments_of(g), tell, solver)
             found.append(encoding)
@@ -98,6 +103,11 @@ class Design:
     def placement(self) -> Placement:
         """The tiles."""
         return self.matrix.placement
+
+    @property
+    def devices(self) -> int:
+        """In parallel in each cell."""
+        return self.placement.tile.devices
 
     @property
     def apart(self) -> bool:

@@ -51,9 +51,9 @@ class Encoding:
             placement,
             cell,
             maxima,
-            slice_weights(cell.levels, tile.slices)[:, None, None] * maxima[None] / span,
+            slice_weights(cell.levels, tile.slices)[:, None, None] * maxima[None] / (tile.devices * span),
             placement.references,
-            cell.g_min if tile.encoding == "single" else 0.0,
+            tile.devices * cell.g_min if tile.encoding == "single" else 0.0,
         )
 
     @property

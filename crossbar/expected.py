@@ -142,10 +142,10 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
     for t, (a, b) in enumerate(pairwise(placement.edges)):
         held = driven.weights[a:b].astype(np.float32)
         targets = encoding.targets(held, t)
-        g, plain = cells.at(cells.mean, targets), encoding.plain_targets(held, t)
+        g, plain = cells.at(cells.mean, targets) * design.devices, encoding.plain_targets(held, t)
         seen = reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b)))
         for s, pair in enumerate(targets):
-            tables = [g[s], *(cells.at(table, pair) for table in (cells.variance, *cells.read))]
+            tables = [g[s], *(design.devices * cells.at(table, pair) for table in (cells.variance, *cells.read))]
             volts = driven.volts[:, a:b]
             for part in _Reading.of_slice(design, seen, (s, t), tables, scale):
                 pedestal = volts.sum(axis=1, keepdims=True) * encoding.pedestal * part.unit

@@ -141,9 +141,10 @@ def check(name: str, array: Array, slot: Slot) -> None:
 
 
 def _table(design: Design) -> tuple[int, int, int, int]:
-    """The shape of all cells of a group: (slices, polarities, rows, columns)."""
+    """The shape of all cells of a group: (slices, polarities x devices, rows, columns)."""
     placement = design.placement
-    return placement.tile.slices, 2 if placement.tile.paired else 1, placement.rows, _columns(design)
+    polarities = 2 if placement.tile.paired else 1
+    return placement.tile.slices, polarities * design.devices, placement.rows, _columns(design)
 
 
 def _columns(design: Design) -> int:

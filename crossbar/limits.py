@@ -54,7 +54,7 @@ def check_numbers(cell: Cell, sensing: Sensing, tile: Tile, adc: Adc, wires: Wir
     with np.errstate(all="ignore"):
         _check_cell(cell, sensing, time_s)
         _check_sensing(sensing, cell.g_max, time_s)
-    _check_converters(adc, sensing.v_read, sensing.v_read * cell.g_max, tile.rows)
+    _check_converters(adc, sensing.v_read, sensing.v_read * cell.g_max, tile.rows * tile.devices)
     _check_wires(wires, cell.g_max)
 
 

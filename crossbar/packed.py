@@ -145,7 +145,9 @@ def pack(
         rows = slice(edges[t], edges[t + 1])
         if gains is None:
             targets = encoding.targets(weights[rows], t)
-            measured[:, t] = gains_of(targets, _subtracted(design, tile.signed) * unit, encoding, moments.take(rows))
+            measured[:, t] = gains_of(
+                design.devices * targets, _subtracted(design, tile.signed) * unit, encoding, moments.take(rows)
+            )
         slow_std[:, :, rows] = np.sqrt(tile.slow)
         row_conductance[:, rows] = tile.supplied
         white = design.amplifiers * sensing.column_variance + sensing.reading_variance + c0 * tile.thermal
@@ -214,7 +216,7 @@ class Building:
         design, unit = self.design, self.design.hardware.cell.g_max
         share = unit / tile.thermal
         self.total[:, t] = tile.spread.sum(axis=1, dtype=np.float64) * share**2
-        each = targets.sum(axis=2, dtype=np.float64)
+        each = design.devices * targets.sum(axis=2, dtype=np.float64)
         self.conductance[:, t] = each.reshape(-1, each.shape[-1]) if design.apart else each.sum(axis=1)
         tile.signed *= share[:, None].astype(np.float32)
         for variances in (tile.spread, tile.linear):
@@ -277,7 +279,7 @@ def packed_edges(design: Design) -> Array:
 def pedestal_of(design: Design) -> float:
     """Conductance, in units of g_max, that all cells have and no weight."""
     cell = design.hardware.cell
-    return cell.g_min / cell.g_max if design.placement.tile.encoding == "single" else 0.0
+    return design.devices * cell.g_min / cell.g_max if design.placement.tile.encoding == "single" else 0.0
 
 
 def slow_shares(hardware: Hardware) -> Array:

@@ -96,14 +96,14 @@ class Assembly:
         )
         if keep:
             shape = (slices, encoding.polarities, rows, columns)
-            of_noise = np.empty((1 + len(self.shares), *shape), np.float32)
-            tile.cells = np.empty(shape, np.float32), of_noise, np.empty(shape if timed else 0, np.float32)
+            of_noise = np.zeros((1 + len(self.shares), *shape), np.float32)
+            tile.cells = np.zeros(shape, np.float32), of_noise, np.zeros(shape if timed else 0, np.float32)
         at_once = max(1, BLOCK // columns)
         for a in range(0, rows, at_once):
             some = slice(a, min(rows, a + at_once))
             targets = encoding.targets(weights, t, some)
-            for s, polarity in product(range(slices), range(encoding.polarities)):
-                place, r = Place(self.group, s, polarity, first + a), each * s + polarity * (each - 1)
+            for s, polarity, device in product(range(slices), range(encoding.polarities), range(design.devices)):
+                place, r = Place(self.group, s, polarity, first + a, device), each * s + polarity * (each - 1)
                 taken_off = polarity == 1 and each == 1
                 g = self.cells.settled(design, targets[s, polarity], place, self.backend)
                 along = g.sum(axis=1)
@@ -125,11 +125,11 @@ class Assembly:
                 tile.slow[:, r, some] += slow
                 tile.supplied[s, some] += along
                 if tile.cells is not None:
-                    tile.cells[0][s, polarity, some] = g
-                    tile.cells[1][0, s, polarity, some] = (std / np.float32(unit)) ** 2 + units[1] * g
+                    tile.cells[0][s, polarity, some] += g
+                    tile.cells[1][0, s, polarity, some] += (std / np.float32(unit)) ** 2 + units[1] * g
                     if timed:
-                        tile.cells[2][s, polarity, some] = on_time * g
-                    tile.cells[1][1:, s, polarity, some] = slow
+                        tile.cells[2][s, polarity, some] += on_time * g
+                    tile.cells[1][1:, s, polarity, some] += slow
         return tile
 
     def noise(self, g: Array) -> tuple[Array, Array]:

@@ -38,6 +38,9 @@ class Tile(Config):
     slices: Annotated[Whole, Field(ge=1, le=16)] = Field(
         1, description="cells a weight's bits are spread over, base cell.levels"
     )
+    devices: Annotated[Whole, Field(ge=1, le=4)] = Field(
+        1, description="in parallel in each cell: of the same target, with errors of their own, read together"
+    )
     amplifiers: Literal["bit_line", "pair"] = Field(
         "bit_line",
         description="what has a sense amplifier of its own: each bit line, whose readings are subtracted, or the two "

@@ -28,7 +28,8 @@ def simulate(tiled: Programmed, x: Array, reads: int, rng: np.random.Generator) 
     for t in range(design.placement.row_tiles):
         rows = slice(edges[t], edges[t + 1])
         cells = tiled.cells.conductances(design, 0, t, tiled.backend).astype(np.float64)
-        targets = design.encodings[0].targets(design.rows_of(0)[rows], t).astype(np.float64)
+        cells = cells.reshape(len(cells), 2, design.devices, *cells.shape[2:])
+        targets = design.devices * design.encodings[0].targets(design.rows_of(0)[rows], t).astype(np.float64)
         scale = design.encodings[0].scale[:, t] * drive.limit
         for sign, part in phases:
             charge = _charge(tiled, cells, targets, part[rows], reads, rng)
@@ -42,7 +43,7 @@ def _charge(tiled: Programmed, cells: Array, targets: Array, code: Array, reads:
     """For each of a pair (slices, reads, outputs): currents averaged over t_read, weighted with their pulses."""
     hw, drive = tiled.hardware, tiled.design.drive
     pulses = _pulses(drive, code)
-    shape = cells.shape[0], reads, cells.shape[3]
+    shape = cells.shape[0], reads, cells.shape[4]
     found = [np.zeros(shape), np.zeros(shape)]
     for value, weight, repeats in pulses:
         for _ in range(repeats):
@@ -71,10 +72,14 @@ def _pulses(drive: Any, code: Array) -> list[tuple[Array, float, int]]:
 
 
 def _read_pair(hw: Any, cells: Array, targets: Array, value: Array, reads: int, rng: Any) -> list[Array]:
-    """Currents (reads, outputs) of the two bit lines of pairs (2, rows, outputs), or what their voltages stand for."""
+    """Currents (reads, outputs) of the two bit lines of pairs, or what their voltages stand for.
+
+    Cells are (2, devices, rows, outputs), targets (2, rows, outputs).
+    """
     sensing, conditions = hw.sensing, hw.conditions
     v_read = sensing.v_read
     g = cells + hw.cell.read_noise.std(cells, conditions, np) * rng.normal(size=(reads, *cells.shape))
+    g, cells = g.sum(axis=2), cells.sum(axis=1)
     on = np.abs(value) if hw.dac.coding == "time" else np.ones_like(value)
     volts = np.sign(value) * v_read if hw.dac.coding == "time" else value * v_read
     driven = volts

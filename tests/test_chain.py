@@ -42,6 +42,8 @@ PARTS: dict[str, dict[str, Any]] = {
         "dac__bits": 7,
         "dac__bits_per_pulse": 2,
     },
+    "devices": {"tile__devices": 3},
+    "devices, one line": {"tile__devices": 2, "sensing__mode": "voltage", "wires__pairs": "shared"},
     "slices apart": {"adc__polarity": "apart", "tile__slices": 2, "cell__levels": 8},
 }
 ROWS, OUTPUTS, READS = 24, 3, 6000

@@ -77,11 +77,12 @@ def test_conductance_is_that_at_v_read(law):
     assert law.slope(v, AT, np) == pytest.approx(rise, rel=1e-6)
 
 
-def test_from_yaml_and_not_on_tiles():
+def test_from_yaml_and_not_with_wires():
     cell = Cell.model_validate({"g_min": 0, "g_max": "1 uS", "nonlinearity": {"kind": "sinh", "v_0": "100 mV"}})
     assert cell.nonlinearity == Sinh(v_0=0.1)
-    with pytest.raises(MappingError, match=r"layer '0': cell\.nonlinearity is 'cubic'"):
-        mho.map(small_cnn(), hardware(cell__nonlinearity={"kind": "cubic", "c_3": 1.0}), calibrate=pictures(8))
+    curved = hardware(cell__nonlinearity={"kind": "cubic", "c_3": 1.0}, wires__r_word_line=1.0)
+    with pytest.raises(MappingError, match=r"layer '0': cell\.nonlinearity is 'cubic', and wires"):
+        mho.map(small_cnn(), curved, calibrate=pictures(8))
     g, v = array()
     with pytest.raises(ValueError, match="r_word_line and r_bit_line above 0"):
         read(g, v, r_word_line=0.0, r_bit_line=1.0, law=LAWS[0])
