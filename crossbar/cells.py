@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Place(NamedTuple):
-    """Where cells are: group, slice, polarity (1: taken off), word line of the first row, and which device of a cell."""
+    """Where cells are: group, slice, polarity (1: taken off), word line of the first row, which device of a cell."""
 
     group: int
     slice: int

@@ -282,14 +282,14 @@ class _Reading:
         which = [slice(p, p + 1) for p in range(2)] if design.apart else [slice(None)]
         for r, some in enumerate(which):
             g, drawn, *read = (table[some] for table in tables)
-            through = [part[s][some] for part in (seen.conductance, seen.noise, seen.rest)]
-            total = through[0].sum(axis=(0, 1)) if design.floats else None
+            conductance, carried, rest = (part[s][some] for part in (seen.conductance, seen.noise, seen.rest))
+            total = conductance.sum(axis=(0, 1)) if design.floats else None
             one = design.hardware.cell.g_max if total is None else total
             unit = scale[len(which) * s + r, t, :outputs] / (one if total is None else total[:outputs])
             thermal = seen.thermal_each[s, r] if design.apart else seen.thermal[s]
             signs = np.array([1.0, -1.0])[: len(g), None, None]
             reference = design.placement.references
-            found.append(cls(signs, g, drawn, read, *through, thermal, unit, reference, total, one))
+            found.append(cls(signs, g, drawn, read, conductance, carried, rest, thermal, unit, reference, total, one))
         return found
 
     @cached_property

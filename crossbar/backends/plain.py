@@ -217,7 +217,9 @@ def _conversions(circuit: Circuit) -> list[list[tuple[int, int]]]:
 
 def _added_up(driven: list[Driven], g: Array, cells: Cells, *, joined: bool) -> tuple[Array, Array, Array]:
     """Currents, variances and sums of voltages (rows, 1) of the pulses of a conversion, for conductances g."""
-    current, variance, volts = 0.0, 0.0, 0.0
+    current: Any = 0.0
+    variance: Any = 0.0
+    volts: Any = 0.0
     for pulse in driven:
         own, weight = pulse.volts @ g, pulse.weight if joined else 1.0
         current = current + weight * own
