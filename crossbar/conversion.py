@@ -47,7 +47,7 @@ def adc_area(rate: float, energy: float, node: float = NODE) -> float:
     exp(1.34619) (node / nm)^0.99328 (rate / Hz)^0.18072 (energy / pJ)^0.29912 um2: the smallest tenth of Murmann's
     survey (Andrulis et al. 2024, arXiv 2404.06553; coefficients of the Accelergy ADC plug-in, release of 2024); bits
     come in through the energy. The survey's converters are whole ones, with references and buffers. Kull's of 2013 (8
-    bits, 1.2 GS/s, 2.6 pJ, 32 nm), which ISAAC takes, has 1500 um2 where this law has 6900.
+    bits, 1.2 GS/s, 2.6 pJ, 32 nm), which ISAAC takes, has 1500 um2 where this law has 7000.
     """
     law = exp(1.34619) * (node * 1e9) ** AREA_EXPONENT * rate**0.18072 * (energy * 1e12) ** 0.29912
     return law * 1e-12

@@ -87,8 +87,11 @@ class Demand:
             "interconnect": bits * (self.values + outputs) * cost.interconnect_energy,
         }
 
-    def area(self, replicas: int = 1) -> dict[str, float]:
-        """Square metres by component, for a number of replicas of its tiles; digital unit and buffer are there once."""
+    def area(self, replicas: float = 1) -> dict[str, float]:
+        """Square metres by component, for a number of replicas of its tiles; digital unit and buffer are there once.
+
+        A part of a replica is that of its tiles which there is room for.
+        """
         cost, tile, ends, chain = self.hardware.cost, self.placement.tile, self._periphery(), self.chain
         tiles = replicas * self.placement.tiles
         adcs = tiles * chain.converters(self.placement, cost)
@@ -108,7 +111,7 @@ class Demand:
             "overhead": cost.overhead * sum(analog.values()),
         }
 
-    def leakage(self, replicas: int = 1) -> float:
+    def leakage(self, replicas: float = 1) -> float:
         """Watts that it takes whether it works or not."""
         cost, tiles, ends = self.hardware.cost, replicas * self.placement.tiles, self._periphery()
         adcs = self.chain.converters(self.placement, cost)
