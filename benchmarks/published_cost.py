@@ -19,15 +19,12 @@ import pandas as pd
 import yaml
 
 import mho
-from mho.crossbar.components import Cost
 from mho.devices.units import Unit
 from mho.mapping.architecture.chain import Chain
 from mho.mapping.architecture.cost import peak
 
 SOURCE = Path(__file__).with_name("published_cost.yaml")
-METRES, VOLTS, SECONDS, JOULES = (
-    Unit(name, (symbol,), 0.0, 1e9) for name, symbol in (("m", "m"), ("volts", "V"), ("s", "s"), ("joules", "J"))
-)
+SECONDS, JOULES = Unit("seconds", ("s",), 0.0, 1.0), Unit("joules", ("J",), 0.0, 1.0)
 # mean share of the full conductance and of the full pulse
 WORK = {
     "uniform weights and inputs": (0.5, 0.5),
@@ -46,19 +43,11 @@ class Row(NamedTuple):
     modelled: float
 
 
-def settings(chip: dict[str, Any], fields: dict[str, Any], cost: dict[str, Any]) -> mho.Hardware:
-    """The hardware of a chip of the file, with fields of a row: all of its cost given or scaled."""
-    scaled = Cost.at(METRES(chip["node"]), VOLTS(chip["supply"]), **chip["cost"], **cost)
-    hardware = mho.Hardware.model_validate({**chip["hardware"], "dac": {"bits": 8, "range": "calibrated"}})
-    return hardware.replace({"cost": scaled.model_dump(), **fields})
-
-
 def hermes(chip: dict[str, Any]) -> Iterator[Row]:
     """TOPS, TOPS/W and TOPS/mm2 of the core, for each kind of work."""
-    stated = chip["published"]
+    stated, hardware = chip["published"], mho.Hardware.model_validate(chip["hardware"])
+    tile, v_read = hardware.tile, hardware.sensing.v_read
     for work, (weight, pulse) in WORK.items():
-        hardware = settings(chip, {}, {"array_power": 0})
-        tile, v_read = hardware.tile, hardware.sensing.v_read
         array = tile.rows * tile.outputs * weight * hardware.cell.g_max * pulse * v_read**2
         table = peak(hardware.replace({"cost.array_power": array}), chain=Chain(**chip["chain"]))
         found = _rates(table, 1)
@@ -78,13 +67,10 @@ def neurram(chip: dict[str, Any]) -> Iterator[Row]:
             "adc.bits": outputs,
             "dac.bits": max(pulses, 1),
             "dac.bits_per_pulse": 1,
+            "cost.sense_energy": JOULES(chip["sampling"]) + samples * JOULES(chip["integrating"]),
+            "cost.drive_time": len(parts) * SECONDS(chip["settle"]) / pulses,
         }
-        cost = {
-            "sense_energy": JOULES(chip["sampling"]) + samples * JOULES(chip["integrating"]),
-            "drive_time": len(parts) * SECONDS(chip["settle"]) / pulses,
-            "array_power": 0,
-        }
-        hardware = settings(chip, fields, cost)
+        hardware = mho.Hardware.model_validate(chip["hardware"]).replace(fields)
         cell, tile = hardware.cell, hardware.tile
         mean = cell.g_min + 0.25 * (cell.g_max - cell.g_min)  # uniform weights: one cell of a pair at half, one at none
         share = 0.5 * SECONDS(chip["pulse"]) / per_pulse  # half of the bits are set

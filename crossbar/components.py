@@ -6,7 +6,7 @@ from importlib import resources
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, TypeAdapter, model_validator
 
 from ..devices.config import Config
 from ..devices.units import Farad, Hertz, Joule, Metre, Number, Second, SquareMetre, Volt, Watt, Whole
@@ -48,8 +48,56 @@ Power = Annotated[Watt, Field(ge=0)]
 Area = Annotated[SquareMetre, Field(ge=0)]
 
 
+_DIGITAL_ENERGIES = (
+    "dac_energy",
+    "toggle_energy",
+    "shift_add_energy",
+    "scale_energy",
+    "digital_energy",
+    "buffer_energy",
+    "register_energy",
+    "interconnect_energy",
+)
+_ANALOG_ENERGIES = ("sense_power", "sense_energy", "comparison_energy")
+_DIGITAL_AREAS = (
+    "dac_area",
+    "latch_area",
+    "shift_add_area",
+    "scale_area",
+    "digital_area",
+    "buffer_area",
+    "interconnect_area",
+)
+_ANALOG_AREAS = ("level_area", "driver_area", "sense_area", "comparator_area")
+_CAPACITANCES = ("line_capacitance", "driver_capacitance")
+
+
+_METRES: TypeAdapter[float] = TypeAdapter(Metre)
+_VOLTS: TypeAdapter[float] = TypeAdapter(Volt)
+
+
+def _factors(node: float, supply: float) -> dict[str, float]:
+    """What the constants of 32 nm and 0.9 V are multiplied by, the others left out."""
+    if (node, supply) == (nodes.NODE, nodes.SUPPLY):
+        return {}
+    return (
+        dict.fromkeys(_DIGITAL_ENERGIES, nodes.digital_energy(node, supply))
+        | dict.fromkeys(_ANALOG_ENERGIES, nodes.analog_energy(supply))
+        | dict.fromkeys(_DIGITAL_AREAS, nodes.digital_area(node))
+        | dict.fromkeys(_ANALOG_AREAS, nodes.analog_area(node))
+        | dict.fromkeys(_CAPACITANCES, node / nodes.NODE)
+    )
+
+
 class Cost(Config):
-    """Costs of a tile's periphery and of what stands between tiles. Defaults, nodes and sources: `costs.yaml`."""
+    """Costs of a tile's periphery and of what stands between tiles. Defaults and sources: `costs.yaml`.
+
+    The defaults are those of 32 nm and 0.9 V. At another `node` or `supply` those that are left at their default are
+    scaled: digital energies and areas by Stillmaker and Baas 2017, analog areas with node^0.993, analog energies with
+    the square of the supply, capacitances with the node. Times, leakage and programming stay, and so does what is
+    given. Laws of scaling are rough: a factor of two is nothing unusual. A hardware that is scaled already is not
+    scaled again: start from one of 32 nm.
+    """
 
     overlap: bool = _constant("overlap", "whether the next pulse is integrated while the last one is converted")
     drive_time: Time = _constant("drive_time", "of a DAC and its word line to settle, before t_read")
@@ -75,7 +123,7 @@ class Cost(Config):
         "buffer_bits", "of buffer for each tile; null: as many as a layer's inputs take"
     )
     node: Annotated[Metre, Field(ge=7e-9, le=130e-9)] = _constant(
-        "node", "technology of cells and converters whose area is null; `Cost.at` scales the other constants too"
+        "node", "technology, which cells, converters and constants that are not given follow"
     )
     supply: Annotated[Volt, Field(gt=0)] = _constant("supply", "that lines and circuits switch to")
     array_supply: Annotated[Volt, Field(gt=0)] | None = _constant(
@@ -137,28 +185,22 @@ class Cost(Config):
         "overhead", "area of control, clock, wiring and write circuits of a tile, relative to its array and converters"
     )
 
+    @model_validator(mode="before")
     @classmethod
-    def at(cls, node: float, supply: float, **fields: Any) -> Cost:
-        """The defaults at another technology: `node` in metres, `supply` in volts; `fields` are taken as they are.
-
-        Digital energies and areas follow Stillmaker and Baas 2017; analog areas go with node^0.993, analog energies
-        with the square of the supply, capacitances with the node. Times and leakage stay. Laws of scaling are rough: a
-        factor of two is nothing unusual.
-
-        Raises:
-            ValueError: a node outside 7 to 130 nm, a supply that is not positive, or a field that is none.
-        """
-        energy, area = nodes.digital_energy(node, supply), nodes.digital_area(node)
-        factors = (
-            dict.fromkeys(_DIGITAL_ENERGIES, energy)
-            | dict.fromkeys(_DIGITAL_AREAS, area)
-            | dict.fromkeys(("sense_power", "sense_energy", "comparison_energy"), nodes.analog_energy(supply))
-            | dict.fromkeys(("level_area", "driver_area", "sense_area", "comparator_area"), nodes.analog_area(node))
-            | dict.fromkeys(("line_capacitance", "driver_capacitance"), node / nodes.NODE)
-        )
+    def _at_its_node(cls, data: Any) -> Any:
+        """Constants that are left out, or numbers equal to their defaults, are those of `node` and `supply`."""
+        if not isinstance(data, dict):
+            return data
+        try:
+            node = _METRES.validate_python(data.get("node", nodes.NODE))
+            factors = _factors(node, _VOLTS.validate_python(data.get("supply", nodes.SUPPLY)))
+        except ValueError:
+            return data  # the fields say what is wrong with it
+        if not factors:
+            return data
         plain = cls()
-        scaled = {name: factor * getattr(plain, name) for name, factor in factors.items()}
-        return cls(**(scaled | {"node": node, "supply": supply} | fields))
+        left = [name for name in factors if data.get(name, getattr(plain, name)) == getattr(plain, name)]
+        return data | {name: factors[name] * getattr(plain, name) for name in left}
 
     def conversion_time(self, kind: Kind, bits: int) -> float:
         """Of one conversion of an ADC of `bits` bits, in seconds."""
@@ -223,23 +265,3 @@ CELLS = {"crosspoint": 4, "1T1R": 126, "2T1R": 252, "NAND": 4}
 """Area of a memory device in squares of the node. 1T1R: NeuRRAM (Wan et al. 2022: arrays are 12 % of a core whose 256
 neurons of 1270 um2 are 28 %, 2.13 um2 at 130 nm); Intel's at 22 nm has 100 (0.0486 um2, Golonzka et al., VLSI 2019).
 2T1R: two such transistors, an assumption. crosspoint, NAND: 4, the least that lines at the finest pitch allow."""
-
-_DIGITAL_ENERGIES = (
-    "dac_energy",
-    "toggle_energy",
-    "shift_add_energy",
-    "scale_energy",
-    "digital_energy",
-    "buffer_energy",
-    "register_energy",
-    "interconnect_energy",
-)
-_DIGITAL_AREAS = (
-    "dac_area",
-    "latch_area",
-    "shift_add_area",
-    "scale_area",
-    "digital_area",
-    "buffer_area",
-    "interconnect_area",
-)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+import mho
 from mho.crossbar import nodes
 from mho.crossbar.components import ADC_FLOOR, Cost, adc_energy
 from mho.crossbar.conversion import (
@@ -81,28 +82,39 @@ def test_nodes_outside_the_tables_are_refused(node: float) -> None:
     with pytest.raises(ValueError, match="node"):
         nodes.digital_area(node)
     with pytest.raises(ValueError, match="node"):
-        Cost.at(node, 0.9)
+        Cost(node=node)
 
 
 def test_a_supply_must_be_positive() -> None:
     with pytest.raises(ValueError, match="supply"):
-        Cost.at(14e-9, 0.0)
+        nodes.digital_energy(14e-9, 0.0)
 
 
 def test_costs_at_their_own_node_are_the_defaults() -> None:
-    assert Cost.at(32e-9, 0.9) == Cost()
+    assert Cost(node="32 nm", supply="0.9 V") == Cost()
 
 
 def test_costs_at_another_node() -> None:
     """Digital, analog and wires each by their own law, and what is given as it is."""
-    plain, scaled = Cost(), Cost.at(14e-9, 0.8, driver_area="5 um2")
-    assert scaled.shift_add_area == pytest.approx(0.38 * plain.shift_add_area)
-    assert scaled.buffer_energy == pytest.approx(plain.buffer_energy * nodes.digital_energy(14e-9, 0.8))
-    assert scaled.sense_area == pytest.approx(plain.sense_area * (14 / 32) ** 0.99328)
-    assert scaled.comparison_energy == pytest.approx(plain.comparison_energy * (8 / 9) ** 2)
-    assert scaled.line_capacitance == pytest.approx(plain.line_capacitance * 14 / 32)
+    plain, scaled = Cost(), Cost(node="14 nm", supply="0.8 V", driver_area="5 um2")
+    assert scaled.shift_add_area == pytest.approx(0.38 * plain.shift_add_area, rel=1e-12, abs=0)
+    assert scaled.buffer_energy == pytest.approx(plain.buffer_energy * nodes.digital_energy(14e-9, 0.8), rel=1e-12, abs=0)
+    assert scaled.sense_area == pytest.approx(plain.sense_area * (14 / 32) ** 0.99328, rel=1e-12, abs=0)
+    assert scaled.comparison_energy == pytest.approx(plain.comparison_energy * (8 / 9) ** 2, rel=1e-12, abs=0)
+    assert scaled.line_capacitance == pytest.approx(plain.line_capacitance * 14 / 32, rel=1e-12, abs=0)
     assert (scaled.driver_area, scaled.adc_rate, scaled.node, scaled.supply) == (5e-12, plain.adc_rate, 14e-9, 0.8)
-    assert scaled.device_area() == pytest.approx(126 * (14e-9) ** 2)
+    assert scaled.device_area() == pytest.approx(126 * (14e-9) ** 2, rel=1e-12, abs=0)
+
+
+def test_costs_are_scaled_once() -> None:
+    """Written and read again they stay, and a hardware of defaults that gets another node is scaled as well."""
+    preset, fields = mho.Hardware.preset("reram"), {"cost.node": "14 nm", "cost.supply": 0.8}
+    scaled = preset.replace(fields)
+    assert scaled.cost == Cost(node=14e-9, supply=0.8)
+    assert mho.Hardware.parse(scaled.dump(), "dump") == scaled
+    assert scaled.replace({"adc.bits": 6}).cost == scaled.cost
+    given = preset.replace(fields | {"cost.shift_add_area": "1 um2"})
+    assert given.cost.shift_add_area == 1e-12
 
 
 def test_inputs_by_their_coding() -> None:
