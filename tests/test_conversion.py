@@ -98,7 +98,9 @@ def test_costs_at_another_node() -> None:
     """Digital, analog and wires each by their own law, and what is given as it is."""
     plain, scaled = Cost(), Cost(node="14 nm", supply="0.8 V", driver_area="5 um2")
     assert scaled.shift_add_area == pytest.approx(0.38 * plain.shift_add_area, rel=1e-12, abs=0)
-    assert scaled.buffer_energy == pytest.approx(plain.buffer_energy * nodes.digital_energy(14e-9, 0.8), rel=1e-12, abs=0)
+    assert scaled.buffer_energy == pytest.approx(
+        plain.buffer_energy * nodes.digital_energy(14e-9, 0.8), rel=1e-12, abs=0
+    )
     assert scaled.sense_area == pytest.approx(plain.sense_area * (14 / 32) ** 0.99328, rel=1e-12, abs=0)
     assert scaled.comparison_energy == pytest.approx(plain.comparison_energy * (8 / 9) ** 2, rel=1e-12, abs=0)
     assert scaled.line_capacitance == pytest.approx(plain.line_capacitance * 14 / 32, rel=1e-12, abs=0)
