@@ -37,14 +37,12 @@ class AdcKind(Part):
         """
 
 
-class Ramp(AdcKind):
-    """One ramp for all columns, and a counter: its bow is common to all of them.
+class Bowed(AdcKind):
+    """A counter and something that goes evenly but for a bow: INL(x) = 4 bow x (1 - x) LSB at the share x of the range.
 
-    INL(x) = 4 bow x (1 - x) LSB at the share x of the range: the first term of a ramp whose current source has a finite
-    resistance. The offsets of the comparators are `adc.offset`.
+    The bow is common to all ADCs; their offsets and gains are `adc.offset` and `adc.gain`.
     """
 
-    kind: Literal["ramp"] = "ramp"
     bow: Annotated[Number, Field(ge=-1e3, le=1e3)] = 0.0
 
     def draws(self, bits: int) -> int:
@@ -55,6 +53,21 @@ class Ramp(AdcKind):
         """Levels in LSB."""
         x = np.linspace(0, 1, 2**bits + 1)[1:-1]
         return np.tile(np.maximum.accumulate(_ideal(bits) + 4 * self.bow * x * (1 - x)), (len(normals), 1))
+
+
+class Ramp(Bowed):
+    """One ramp for all columns. A bow is the first term of what its current source's finite resistance makes."""
+
+    kind: Literal["ramp"] = "ramp"
+
+
+class Oscillator(Bowed):
+    """A current-controlled oscillator for each column, whose cycles are counted while the current flows.
+
+    Khaddam-Aljameh et al. 2022 (IEEE J. Solid-State Circuits 57:1027): HERMES.
+    """
+
+    kind: Literal["cco"] = "cco"
 
 
 class Sar(AdcKind):

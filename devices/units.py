@@ -103,6 +103,7 @@ Watt = Annotated[float, BeforeValidator(Unit("watts", ("W",), 1e-21, 1e6))]
 Farad = Annotated[float, BeforeValidator(Unit("farads", ("F",), 1e-21, 1.0))]
 ElectronVolt = Annotated[float, BeforeValidator(Unit("electronvolts", ("eV",), 1e-6, 1e2))]
 Hertz = Annotated[float, BeforeValidator(Unit("hertz", ("Hz",), 1e-12, 1e15))]
+Metre = Annotated[float, BeforeValidator(Unit("metres", ("m",), 1e-10, 1e2))]
 SquareMetre = Annotated[float, BeforeValidator(Unit("square metres", ("m2", "m^2", "m²"), 1e-21, 1e2, power=2))]
 VoltPerRootHertz = Annotated[
     float, BeforeValidator(Unit("volts per root hertz", ("V/rtHz", "V/sqrt(Hz)", "V/√Hz"), 1e-21, 1.0))

@@ -138,7 +138,14 @@ class TileLayer(nn.Module):
 
     @property
     def pulses(self) -> int:
-        return self.programmed.design.drive.pulses if self.programmed else 1
+        """Times that the array is read for an input, in each phase."""
+        drive = self.programmed and self.programmed.design.drive
+        return drive.reads // drive.phases if drive else 1
+
+    @property
+    def phases(self) -> int:
+        """Of the reads of an input, by its signs."""
+        return self.programmed.design.drive.phases if self.programmed else 1
 
     @property
     def array_energy_j(self) -> float | None:

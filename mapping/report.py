@@ -11,6 +11,8 @@ import pandas as pd
 
 from ..crossbar.extrapolation import extrapolations
 from ..crossbar.row_tile import BINS, HISTOGRAM_TOP
+from .architecture.loading import Loading
+from .architecture.uncounted import uncounted
 from .check import Check
 from .cover import Cover
 from .layers import TileLayer
@@ -39,6 +41,8 @@ class Report:
         title: the hardware and the seed.
         cover: how much of the model is on tiles, and whether the mapping was checked.
         extrapolated: settings of the hardware outside the data behind its models, with the layers that have them.
+        loading: the tiles that it needs and has, and what writing them again costs where it does not fit.
+        uncounted: what energy, time and area leave out.
     """
 
     table: pd.DataFrame
@@ -46,6 +50,8 @@ class Report:
     title: str
     cover: Cover
     extrapolated: dict[str, list[str]]
+    loading: Loading
+    uncounted: list[str]
 
     @classmethod
     def of(cls, chip: Covered) -> Report:
@@ -58,7 +64,8 @@ class Report:
             for said in extrapolations(layer.hardware):
                 extrapolated.setdefault(said, []).append(name)
         table = pd.DataFrame([_row(layer) for layer in chip.layers.values()])
-        return cls(table, digital, title, cover, extrapolated)
+        left_out = uncounted(layer.hardware for layer in chip.layers.values())
+        return cls(table, digital, title, cover, extrapolated, Loading.of(chip), left_out)
 
     def __str__(self) -> str:
         shown = pd.DataFrame(
@@ -79,6 +86,8 @@ class Report:
         cells = int(self.table["cells"].sum())
         lines = [f"chip: {self.title}", shown.to_string(index=False)]
         lines.append(f"total: {int(self.table['tiles'].sum())} tiles, {cells:,} cells in use")
+        if self.loading.available is not None:
+            lines.append(str(self.loading))
         if len(self.digital):
             lines.append("not on tiles:")
             for (kind, reason), rows in self.digital.groupby(["type", "reason"], sort=False):
@@ -91,6 +100,7 @@ class Report:
             where = "all layers" if len(layers) == len(self.table) else ", ".join(map(repr, layers[:NAMED]))
             more = f" and {len(layers) - NAMED} more" if NAMED < len(layers) < len(self.table) else ""
             lines.append(f"outside the data ({where}{more}): {said}")
+        lines.append(f"cost leaves out: {', '.join(self.uncounted)}")
         return "\n".join([*lines, *_checked(self.cover.check), _shares(self.cover)])
 
 

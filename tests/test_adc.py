@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import nn
 
 import mho
-from mho.crossbar.adc_kinds import Cyclic, Flash, Measured, Ramp, Sar
+from mho.crossbar.adc_kinds import Cyclic, Flash, Measured, Oscillator, Ramp, Sar
 from mho.crossbar.backends.plain import Plain
 from mho.crossbar.converters import Adc, quantise
 from mho.crossbar.each_adc import adc_of_reading
@@ -44,7 +44,7 @@ def setting(**fields: Any) -> mho.Hardware:
     return hardware(**(quiet | {"tile__rows": 16, "tile__columns": 16, "sensing__thermal": False} | fields))
 
 
-@pytest.mark.parametrize("kind", [Ramp(), Sar(), Cyclic(), Flash(), Measured(inl=(0.0, 0.0))])
+@pytest.mark.parametrize("kind", [Ramp(), Oscillator(), Sar(), Cyclic(), Flash(), Measured(inl=(0.0, 0.0))])
 @pytest.mark.parametrize("bits", [2, 5, 8])
 def test_kinds_without_errors_have_equal_steps(kind, bits):
     levels = kind.transitions(bits, np.zeros((3, kind.draws(bits))))
@@ -171,7 +171,7 @@ def test_chips_are_saved_with_their_adcs(name, tmp_path):
         ({"adc__kind": {"kind": "sar"}, "adc__bits": 14}, "adc.bits must be at most 12"),
         ({"adc__calibrated": True}, "adc.calibrated must be false"),
         ({"adc__kind": {"kind": "sar", "mismatch": 5}}, "mismatch"),
-        ({"adc__kind": {"kind": "pipeline"}}, "kind must be one of ramp, sar, cyclic, flash, table"),
+        ({"adc__kind": {"kind": "pipeline"}}, "kind must be one of ramp, cco, sar, cyclic, flash, table"),
         ({"adc__kind": {"kind": "table", "inl": [0.0, float("nan")]}}, "inl"),
         ({"adc__polarity": "apart", "tile__encoding": "offset"}, "adc.polarity must be 'together'"),
     ],

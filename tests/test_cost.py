@@ -11,6 +11,7 @@ from torch import nn
 
 import mho
 from mho.crossbar.components import ADC_FLOOR, CONSTANTS, Cost, adc_energy
+from mho.crossbar.converters import Adc, Dac
 from mho.crossbar.lines import Wires
 from mho.crossbar.placement import Placement
 from mho.crossbar.tile import Tile
@@ -31,18 +32,20 @@ def fake_layer(**changes: object) -> SimpleNamespace:
         "cost": Cost(),
         "placement": Placement.of(TILE, 200, 40),
         "pulses": 1,
+        "phases": 1,
         "positions": 10,
         "array_energy_j": 5e-12,
         "wires": Wires(),
     } | changes
     hardware = SimpleNamespace(
         sensing=SimpleNamespace(t_read=fields["t_read"], v_read=0.2),
-        dac=SimpleNamespace(bits=fields["dac_bits"], bits_per_pulse=fields["bits_per_pulse"]),
-        adc=SimpleNamespace(bits=fields["adc_bits"]),
+        dac=Dac(bits=fields["dac_bits"], range="calibrated", bits_per_pulse=fields["bits_per_pulse"]),
+        adc=Adc(bits=fields["adc_bits"], full_scale="calibrated" if fields["adc_bits"] else None),
+        tile=fields["placement"].tile,
         cost=fields["cost"],
         wires=fields["wires"],
     )
-    own = {name: fields[name] for name in ("placement", "pulses", "positions", "array_energy_j")}
+    own = {name: fields[name] for name in ("placement", "pulses", "phases", "positions", "array_energy_j")}
     return SimpleNamespace(hardware=hardware, **own)
 
 
@@ -107,9 +110,11 @@ def test_layer_counted_by_hand() -> None:
     assert row["stage_time_s"] == pytest.approx(10 * 100e-9 + convert + 0.833e-9 + 100e-9)  # 2 row tiles: one addition
     assert row["energy_dac_j"] == pytest.approx(10 * 200 * 2 * 8 * 0.39e-12)
     assert row["energy_array_j"] == pytest.approx(10 * 5e-12)
-    assert row["energy_sense_j"] == pytest.approx(10 * 80 * 2 * 9.7e-9 * 100e-9)  # two amplifiers a pair
+    line = (64 * 0.517e-15 + 11.8e-15) * 0.9**2
+    assert row["energy_driver_j"] == pytest.approx(10 * 200 * 2 * line)
+    assert row["energy_sense_j"] == pytest.approx(10 * 80 * 2 * (9.7e-9 * 100e-9 + 0.3625e-12))  # 2 amplifiers a pair
     assert row["energy_adc_j"] == pytest.approx(10 * 80 * adc_energy(8, 1.28e9))
-    assert row["energy_digital_j"] == pytest.approx(10 * 80 * 0.021e-12 + 30 * 0.383e-12)
+    assert row["energy_digital_j"] == pytest.approx(10 * 80 * (0.021e-12 + 0.128e-12) + 30 * 0.383e-12)
     buffered, registered = 200 + 10 * (200 + 2 * 40), 10 * (200 * 2 + 40 * 2)
     assert row["energy_buffer_j"] == pytest.approx(8 * (buffered * 0.0799e-12 + registered * 0.14e-12))
     assert row["energy_interconnect_j"] == pytest.approx(8 * (200 + 10 * 40) * 0.127e-12)
@@ -205,15 +210,19 @@ def test_areas_counted_by_hand() -> None:
     tiles, um2 = 4, 1e-12
     assert row["tiles"] == tiles
     assert row["operations"] == 2 * 10 * 200 * 40
-    assert row["area_array_m2"] == pytest.approx(tiles * 128 * 64 * 0.00153 * um2)
-    assert row["area_dac_m2"] == pytest.approx(tiles * 128 * 8 * 0.166 * um2)
-    assert row["area_sense_m2"] == pytest.approx(tiles * 64 * 0.039 * um2)
-    assert row["area_adc_m2"] == pytest.approx(tiles * 1200 * um2)
-    assert row["area_digital_m2"] == pytest.approx((tiles * 30 + 840) * um2)
-    assert row["area_buffer_m2"] == pytest.approx((tiles * 392 + 200 * 8 * 0.158) * um2)
+    adc = np.exp(1.34619) * 32**0.99328 * 1.28e9**0.18072 * (1e12 * adc_energy(8, 1.28e9)) ** 0.29912
+    assert row["area_array_m2"] == pytest.approx(tiles * 128 * 64 * 126 * 0.032**2 * um2)
+    assert row["area_dac_m2"] == pytest.approx(tiles * 128 * (8 * 0.166 + 256 * 2.13) * um2)
+    assert row["area_driver_m2"] == pytest.approx(tiles * (2 * 128 + 64) * 79 * um2)
+    assert row["area_sense_m2"] == pytest.approx(tiles * 64 * 174 * um2)
+    assert row["area_adc_m2"] == pytest.approx(tiles * adc * um2)
+    assert row["area_digital_m2"] == pytest.approx((tiles * (30 + 128) + 840) * um2)
+    assert row["area_buffer_m2"] == pytest.approx((tiles * (128 + 32) * 8 * 1.52 + 200 * 8 * 0.158) * um2)
+    analog = sum(row[f"area_{part}_m2"] for part in ("array", "dac", "driver", "sense", "adc"))
+    assert row["area_overhead_m2"] == pytest.approx(0.64 * analog)
     assert row["area_interconnect_m2"] == pytest.approx(tiles * 1331 * um2)
     assert row["area_m2"] == pytest.approx(sum(row[f"area_{part}_m2"] for part in AREAS))
-    of_tile = 0.2e-3 + 128 * 0.39e-6 + 64 * 0.97e-9 + 5.2e-6
+    of_tile = 0.1 * adc_energy(8, 1.28e9) * 1.28e9 + 128 * 0.39e-6 + 64 * 0.97e-9 + 5.2e-6
     assert row["leakage_w"] == pytest.approx(tiles * of_tile + 92e-6 + 200 * 8 * 0.88e-9)
 
 
@@ -221,11 +230,13 @@ def test_adc_area_follows_the_scaled_table() -> None:
     """Accelergy's component library: ISAAC's ADC scaled after Saberi et al. 2011, um2."""
     table = {4: 361.04, 5: 476.91, 6: 626.91, 7: 845.18, 8: 1200, 9: 1827.91, 10: 3002.01}
     for bits, area in table.items():
-        assert Cost().converter_area(bits) == pytest.approx(area * 1e-12, rel=2e-3)
+        assert Cost(adc_area=1200e-12).converter_area(bits) == pytest.approx(area * 1e-12, rel=2e-3)
 
 
 def test_given_powers_and_sizes_replace_what_is_computed() -> None:
-    cost = Cost(array_power=0.3e-3, buffer_bits=1000)
+    cost = Cost(array_power=0.3e-3, buffer_bits=1000, register_area=392e-12, adc_leakage=1e-3, adc_area=1200e-12)
     row = layer_costs(fake_chip(fc=fake_layer(cost=cost, pulses=8, bits_per_pulse=1))).iloc[0]
     assert row["energy_array_j"] == pytest.approx(10 * 4 * 8 * 30e-12)
     assert row["area_buffer_m2"] == pytest.approx(4 * (392 + 1000 * 0.158) * 1e-12)
+    assert row["area_adc_m2"] == pytest.approx(4 * 1200e-12)
+    assert row["leakage_w"] > 4e-3

@@ -8,6 +8,7 @@ from helpers import ideal
 from test_cost import fake_chip, fake_layer
 from test_matrix import inputs, matrix
 
+from mho.crossbar.components import adc_energy
 from mho.crossbar.expected import expected_errors
 from mho.crossbar.lines import Wires
 from mho.crossbar.periphery import Periphery
@@ -73,11 +74,16 @@ def test_energy_and_area_are_those_of_the_amplifiers_and_drivers_counted(case):
     placement = Placement.of(tile, 20, 6)
     row = layer_costs(fake_chip(fc=fake_layer(placement=placement, wires=wires))).iloc[0]
     readings = placement.row_tiles * (6 + placement.column_tiles * (case[0] == "offset"))
-    assert row["energy_sense_j"] == pytest.approx(10 * readings * case[5] * 9.7e-9 * row["read_interval_s"])
+    each = 9.7e-9 * row["read_interval_s"] + 0.3625e-12
+    assert row["energy_sense_j"] == pytest.approx(10 * readings * case[5] * each, rel=1e-9, abs=0)
     assert row["energy_dac_j"] == pytest.approx(10 * 20 * placement.column_tiles * case[6] * 8 * 0.39e-12)
+    lines = 8 if tile.paired and wires.pairs == "shared" else 16
+    driven = (lines * 0.517e-15 + 11.8e-15) * 0.9**2
+    assert row["energy_driver_j"] == pytest.approx(10 * 20 * placement.column_tiles * case[6] * driven, abs=0)
     pairs = 2 if tile.paired else 1  # columns of cells to a reading
-    assert row["area_sense_m2"] == pytest.approx(placement.tiles * 16 // pairs * case[5] * 0.039e-12)
-    assert row["area_dac_m2"] == pytest.approx(placement.tiles * 16 * case[6] * 8 * 0.166e-12)
+    assert row["area_sense_m2"] == pytest.approx(placement.tiles * 16 // pairs * case[5] * 174e-12)
+    assert row["area_dac_m2"] == pytest.approx(placement.tiles * 16 * case[6] * (8 * 0.166 + 256 * 2.13) * 1e-12)
+    assert row["area_driver_m2"] == pytest.approx(placement.tiles * (2 * 16 * case[6] + lines) * 79e-12)
     of_ends = 16 * case[6] * 0.39e-6 + 16 // pairs * case[5] * 0.97e-9
-    rest = 0.2e-3 + 5.2e-6
+    rest = 0.1 * adc_energy(8, 1.28e9) * 1.28e9 + 5.2e-6
     assert row["leakage_w"] == pytest.approx(placement.tiles * (of_ends + rest) + 92e-6 + 20 * 8 * 0.88e-9)

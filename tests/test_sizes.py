@@ -22,6 +22,7 @@ VARIANTS = {  # scripts that vary another one, or do a part of its work
     ("densenet", "paper"),
     ("paper", "attacks"),
     ("peers", "kernels"),
+    ("published_cost", "isaac"),
     ("speed_between", "digests"),
 }
 USERS = 2  # of a helper of scripts, such as one that draws; what serves more belongs into the package

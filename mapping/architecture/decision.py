@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .cost import SCALES_WITH_V, demands
+from .loading import Loading
 from .schedule import schedule
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Decision:
         leakage_w: of all copies and replicas, always.
         area_m2: of all copies and replicas.
         operations: multiplications and additions of all the votes.
+        write_j: share of the joules that write tiles again, where the network does not fit: those of a batch on all
+            copies, by the decisions of the batch.
     """
 
     votes: int
@@ -37,11 +40,12 @@ class Decision:
     leakage_w: float
     area_m2: float
     operations: int
+    write_j: float = 0.0
 
     @property
     def work_j(self) -> float:
-        """Energy without leakage: K times that of one inference."""
-        return sum(self.energy.values())
+        """Energy without leakage: K times that of one inference, and that of writing tiles again."""
+        return sum(self.energy.values()) + self.write_j
 
     @property
     def energy_j(self) -> float:
@@ -86,12 +90,19 @@ def decision(
     copies: int = 1,
     replicas: Mapping[str, int] | None = None,
     line_buffers: bool = False,
+    batch: int = 1,
 ) -> Decision:
     """Cost of a decision of `votes` votes of a mapped network; the voter is a stage of `cost.digital_time`.
 
     Args and errors are those of `mho.schedule`; energy and area are those of `layer_costs`. The voter's own energy and
-    area are left out.
+    area are left out. `batch` decisions share the writes of a network that does not fit `cost.tiles`, in energy and in
+    the interval; each of them waits for all writes. Tiles that the network does not use have no area.
+
+    Raises:
+        ValueError: as `mho.schedule`, and a batch of less than one.
     """
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise ValueError(f"batch: a whole number of at least 1, got {batch!r}")
     run = schedule(
         chip,
         votes=votes,
@@ -102,13 +113,16 @@ def decision(
     )
     asked, count = demands(chip), dict(replicas or {})
     energies = [demand.energy() for demand in asked.values()]
+    loading = Loading.of(chip, count)
+    sets = {name: count.get(name, 1) * loading.share for name in asked}
     return Decision(
         votes=votes,
         copies=copies,
         latency_s=run.makespan_s,
-        interval_s=run.decision_interval_s,
+        interval_s=run.decision_interval_s - (1 - 1 / batch) * loading.time_s,
         energy={part: votes * sum(energy[part] for energy in energies) for part in energies[0]},
-        leakage_w=copies * sum(demand.leakage(count.get(name, 1)) for name, demand in asked.items()),
-        area_m2=copies * sum(sum(demand.area(count.get(name, 1)).values()) for name, demand in asked.items()),
+        leakage_w=copies * sum(demand.leakage(sets[name]) for name, demand in asked.items()),
+        area_m2=copies * sum(sum(demand.area(sets[name]).values()) for name, demand in asked.items()),
         operations=votes * sum(demand.operations for demand in asked.values()),
+        write_j=copies * loading.energy_j / batch,
     )

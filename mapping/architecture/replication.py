@@ -14,6 +14,7 @@ from ..errors import MappingError
 from .closed_forms import sequential
 from .cost import Demand, demands
 from .decision import Decision, decision
+from .loading import Loading
 from .stages import chip_plan, reading
 
 if TYPE_CHECKING:
@@ -75,13 +76,16 @@ def replicate(
         goal: what is to be best.
 
     Raises:
-        MappingError: no budget or two, one that does not hold a set of tiles for each layer, or no such goal.
+        MappingError: no budget or two, one that does not hold a set of tiles for each layer, a network that does not
+            fit its chip, or no such goal.
     """
     if goal not in ("throughput", "latency"):
         raise MappingError(f"goal: throughput or latency, got {goal!r}")
     if votes < 1:
         raise MappingError(f"votes: a whole number of at least 1, got {votes!r}")
     field, budget = _budget(tiles, area)
+    if not (loading := Loading.of(chip)).fits:
+        raise MappingError(f"replicate: the network {loading}; set cost.tiles to at least {loading.needed}, or to null")
     asked = demands(chip)
     least = sum(_size(demand, 1, field) for demand in asked.values())
     if budget < least:
@@ -240,9 +244,14 @@ def ways(chip: Chip, votes: int) -> pd.DataFrame:
     are ready), `replicated` (pipelined, slow layers replicated for latency in the area of K chips) and `copies` (a chip
     for each vote). The paper's two ways are `copies` and `pipelined` (Qin and Vucinic, section 3.3).
 
+    Raises:
+        MappingError: a chip with a number of tiles, as the ways are chips of different size.
+
     Columns: `latency_s`, `overhead` over one inference without a voter, `interval_s` of a stream, `energy_j` of a
     decision without leakage and `energy_full_j` with that of its interval, `area_m2`, `power_full_w`.
     """
+    if (tiles := Loading.of(chip).available) is not None:
+        raise MappingError(f"ways: compares chips of different size, set cost.tiles to null, got {tiles}")
     one = decision(chip, votes)
     voter = chip.hardware.cost.digital_time
     alone = decision(chip, 1).latency_s - voter

@@ -7,7 +7,7 @@ so (L + K) T comes out to the last bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from os import PathLike
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ import pandas as pd
 
 from .chain import Stages, count_of, seconds_of
 from .gantt import chrome_trace, gantt
+from .loading import Loading
 from .pipeline import Operation, Times, simulate
 from .stages import StagePlan, chip_plan
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Schedule", "schedule"]
 
 VOTER = "voter"
+WRITING = "writing of tiles"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,9 @@ class Schedule:
     events: one row per (call of a stage, job): stage, job, input, vote (the first of a job that stands for several
     copies), step (number of the call or row on this stage), start_s, end_s, left_s (the result is delivered, after
     waiting for room in a buffer), ordered by start and stage.
+    loading: of a chip, the tiles that it needs and has. Where the network does not fit, the inputs are one batch, and
+    the time of its writes is part of makespan, latencies and interval, and no part of the events; the bottleneck may be
+    the "writing of tiles".
     """
 
     names: tuple[str, ...]
@@ -64,6 +69,7 @@ class Schedule:
     utilisation: dict[str, float]
     bottleneck: str
     events: pd.DataFrame
+    loading: Loading | None = None
 
     def gantt(self, path: str | PathLike[str] | None = None) -> Figure:
         """The chart of the events: a row per stage, a bar and a colour per job. Written to `path` too, if given."""
@@ -126,7 +132,33 @@ def schedule(
     if voter is not None:
         plan = plan.with_voter(VOTER, seconds_of("voter", voter))
     depth = None if buffers is None else count_of("buffers", buffers)
-    return _run(plan, count_of("votes", votes), count_of("inputs", inputs), count_of("copies", copies), depth)
+    run = _run(plan, count_of("votes", votes), count_of("inputs", inputs), count_of("copies", copies), depth)
+    return run if chip is None else _loaded(run, Loading.of(chip, counts))
+
+
+def _loaded(run: Schedule, loading: Loading) -> Schedule:
+    """The run with the writes of its batch, during which nothing is read."""
+    if loading.fits:
+        return replace(run, loading=loading)
+    time, interval = loading.time_s, run.decision_interval_s + loading.time_s / run.inputs
+    busiest = max(run.utilisation.values()) * run.makespan_s
+    return replace(
+        run,
+        loading=loading,
+        makespan_s=run.makespan_s + time,
+        first_latency_s=run.first_latency_s + time,
+        steady_latency_s=run.steady_latency_s + time,
+        decision_interval_s=interval,
+        throughput=1 / interval,
+        utilisation={n: share * run.makespan_s / (run.makespan_s + time) for n, share in run.utilisation.items()},
+        bottleneck=WRITING if time > busiest else run.bottleneck,
+    )
+
+
+def _check_left_out(**given: object) -> None:
+    for field, value in given.items():
+        if value is not None:
+            raise ValueError(f"{field}: a chip brings the names, links and steps of its layers, leave {field} out")
 
 
 def _check_names(plan: StagePlan) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import MappingError
 from .pipeline import Operation, loops_of
+from .read_chain import Chain
 
 if TYPE_CHECKING:
     from ...crossbar.hardware import Hardware
@@ -46,22 +47,24 @@ class Readable(Protocol):
     def placement(self) -> Placement: ...
     @property
     def pulses(self) -> int: ...
+    @property
+    def phases(self) -> int: ...
 
 
-def reading(layer: Readable) -> Reading:
+def reading(layer: Readable, chain: Chain | None = None) -> Reading:
     """How the reads of a layer follow one another on its hardware.
 
     A pulse is driven and integrated, then the ADCs of each tile share the conversions of its bit lines; the fullest
     tile takes longest. With `cost.overlap` the next pulse is integrated meanwhile, and the longer of the two sets the
-    pace. The partial sums of the row tiles are added in a tree.
+    pace. The partial sums of the row tiles are added in a tree. `chain` says more of the read than its hardware does.
     """
     hardware, placement, cost = layer.hardware, layer.placement, layer.hardware.cost
     integrate = cost.drive_time + hardware.sensing.t_read
-    convert = placement.most_conversions / (cost.adcs_per_tile * cost.adc_rate)
+    chain = chain or Chain.of(hardware, layer.phases)
+    convert = chain.conversion_time(placement, cost, hardware.adc.bits or 1)
     tail = ceil(log2(placement.row_tiles)) * cost.add_time + cost.digital_time
-    if cost.overlap:
-        return Reading(min(integrate, convert), layer.pulses * max(integrate, convert), tail)
-    return Reading(0.0, layer.pulses * (integrate + convert), tail)
+    fill, interval = chain.interval(layer.pulses, integrate, convert, cost.overlap)
+    return Reading(fill, interval, tail)
 
 
 def check_converters(hardware: Hardware, where: str = "") -> None:

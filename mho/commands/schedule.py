@@ -30,6 +30,7 @@ def schedule(
     from ..mapping.architecture.chain import Stages
     from ..mapping.architecture.decision import decision
     from ..mapping.architecture.schedule import schedule as run
+    from ..mapping.architecture.uncounted import uncounted
     from ..mapping.load import load
 
     try:
@@ -59,12 +60,17 @@ def schedule(
     for name, share in plan.utilisation.items():
         print(f"  {name:12s} busy {share:.1%}")
     if mapped is not None:
-        cost = decision(mapped, votes, copies=copies, line_buffers=line_buffers)
+        cost = decision(mapped, votes, copies=copies, line_buffers=line_buffers, batch=inputs)
         parts = ", ".join(f"{part} {joules:.3g}" for part, joules in cost.energy.items())
         print(f"energy            {cost.work_j:.4g} J a decision ({parts})")
+        if cost.write_j:
+            print(f"writing of tiles  {cost.write_j:.4g} J a decision, in a batch of {inputs}")
         print(f"leakage           {cost.leakage_w:.4g} W")
         print(f"power             {cost.power_full_w:.4g} W when full")
         print(f"area              {1e6 * cost.area_m2:.4g} mm2")
+        print(f"tiles             {plan.loading}")
+        left_out = uncounted(layer.hardware for layer in mapped.layers.values())
+        print(f"cost leaves out   {', '.join(left_out)}")
     if gantt is not None:
         plan.gantt(gantt)
     if trace is not None:

@@ -21,6 +21,7 @@ from ..devices.registry import Registry, check_class
 from ..devices.units import brief
 from ..mapping.architecture.cost import layer_costs
 from ..mapping.architecture.decision import decision
+from ..mapping.architecture.loading import Loading
 from ..mapping.chip import Chip
 from ..mapping.reduce import reduce
 from ..mapping.voting.adaptive import Tally
@@ -343,18 +344,24 @@ def _costs(chip: Chip, settings: Settings, energy: float, mean_reads: float, mea
     `decision_energy_j` of all its inferences, and `total_energy_j` with the leakage of its share of the time of a full
     pipeline; `latency_s` from the input to the decision in an empty pipeline; `area_m2` of all copies. Adaptive votes
     start a round when the one before is decided, which takes longer than rounds that follow one another through the
-    pipeline; meanwhile other inputs fill it.
+    pipeline; meanwhile other inputs fill it. A network that does not fit its chip is written for each decision, with
+    adaptive votes for each round.
     """
     if np.isnan(energy):
         return dict.fromkeys(COSTS, np.nan)
     copies = settings.copies
     a_round = decision(chip, copies, copies=copies)
     latency = mean_rounds * a_round.latency_s
+    written = mean_rounds if settings.vote_error is not None else 1.0
+    spared = (mean_rounds - written) * a_round.leakage_w * Loading.of(chip).time_s
     if settings.vote_error is None:
         latency = decision(chip, settings.votes, copies=copies).latency_s
     return {
-        "decision_energy_j": mean_reads * energy,
-        "total_energy_j": mean_reads * energy + mean_rounds * a_round.leakage_w * a_round.interval_s,
+        "decision_energy_j": mean_reads * energy + written * a_round.write_j,
+        "total_energy_j": mean_reads * energy
+        + written * a_round.write_j
+        + mean_rounds * a_round.leakage_w * a_round.interval_s
+        - spared,
         "latency_s": latency,
         "area_m2": a_round.area_m2,
     }
