@@ -65,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         row = measured(file, images, labels, train[:CALIBRATION], options.chips)
         rows.append(row)
         print(
-            f"{row['arrangement']:8} {100 * row['accuracy']:6.2f} % (digital {100 * digital:.2f}), {row['tiles']} tiles, "
-            f"{row['latency_us']:.3g} us, {row['energy_uj']:.3g} uJ, {row['area_mm2']:.3g} mm2"
+            f"{row['arrangement']:8} {100 * row['accuracy']:6.2f} % (digital {100 * digital:.2f}), "
+            f"{row['tiles']} tiles, {row['latency_us']:.3g} us, {row['energy_uj']:.3g} uJ, {row['area_mm2']:.3g} mm2"
         )
     command = f"benchmarks/arrangements.py --images {options.images} --chips {options.chips}"
     found = {**record(("mho", "torch", "numba", "numpy"), command), "digital": digital, "rows": rows}
