@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -12,7 +12,9 @@ import numpy as np
 
 from ..devices.parts import Conditions
 from ..devices.sources import NoiseSource, Shape, white_fit
+from ..devices.stuck import WORKS
 from .converters import digits, input_codes
+from .faults import LineErrors, at_ends, map_of
 from .hardware import Hardware
 from .packed import read_shares
 from .patches import gather
@@ -52,16 +54,28 @@ class ExpectedCells:
 
         low, high = cell.stuck.at_g_min, cell.stuck.at_g_max
         for written, weight in cell.programming.outcomes(target, conditions, np):
-            aged = cell.drift.outcomes(written, conditions, np) if conditions.time_s > 0 else [(written, 1.0)]
+            active = cell.drift.active(conditions)
+            aged = cell.drift.outcomes(written, conditions, np) if active else [(written, 1.0)]
             for g, part in aged:
                 add(g, (1 - low - high) * weight * part)
         add(np.full(GRID, cell.g_min), low)
         add(np.full(GRID, cell.g_max), high)
-        return cls(target, moments[0], np.maximum(moments[1] - moments[0] ** 2, 0), moments[2:])
+        mean, alive = moments[0], cell.stuck.alive
+        variance = np.maximum(moments[1] - mean**2, 0)
+        return cls(target, alive * mean, alive * variance, alive * moments[2:])  # the rest: `faults.LineErrors`
 
     def at(self, values: Array, target: Array) -> Array:
         """One of the tables at target conductances of any shape."""
         return np.interp(target, self.target, values)
+
+    def but(self, known: Array, targets: Array, hardware: Hardware) -> tuple[Array, Array, list[Array]]:
+        """Mean, variance and read noise at these targets, but for the cells that a map `known` has as stuck."""
+        works, alive = known == WORKS, hardware.cell.stuck.alive
+        ends = at_ends(np.zeros(known.shape), known, hardware)
+        noise = [alive * part.std(ends, hardware.conditions, np) ** 2 for part in hardware.cell.read_noise.parts]
+        mean = np.where(works, self.at(self.mean, targets), alive * ends)
+        reads = [np.where(works, self.at(r, targets), n) for r, n in zip(self.read, noise, strict=True)]
+        return mean, np.where(works, self.at(self.variance, targets), 0), reads
 
 
 @dataclass
@@ -112,7 +126,11 @@ def expected_errors(programmed: Programmed, x: Array, reads: int) -> Errors:
         getattr(joined, part).update(
             {s: np.concatenate([getattr(g, part)[s] for g in groups], axis=1) for s in sources}
         )
-    joined.frozen["shift and DAC"] = np.square(joined.mean - joined.gain * joined.product)
+    off = joined.mean - joined.gain * joined.product
+    joined.frozen["shift and DAC"] = np.square(off)
+    if (without := joined.frozen.get("stuck map")) is not None:  # what outputs would be without it, less what they are
+        joined.frozen["shift and DAC"] = np.square(off + without)
+        joined.frozen["stuck map"] = np.square(off) - np.square(off + without)
     noise = programmed.hardware.output_noise
     joined.frozen["output"] = noise.frozen_add**2 + (noise.frozen_mult * joined.y) ** 2
     joined.fresh["output"] = noise.sigma_add**2 + (noise.sigma_mult * joined.y) ** 2
@@ -131,7 +149,8 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
         step = programmed.ranges.full_scale * relative * hardware.cell.g_max
 
     product = driven.patches @ driven.weights
-    mean, spread, slow, undithered = (np.zeros_like(product) for _ in range(4))
+    mean, spread, slow, undithered, without = (np.zeros_like(product) for _ in range(5))
+    known, lines = map_of(design, hardware.cell.stuck), LineErrors(hardware, np.zeros_like(product))
     fresh = {name: np.zeros_like(product) for name in dict.fromkeys([*FRESH, *(source.group for source in sources)])}
     supplied = np.zeros((design.drive.pulses, *product.shape))
     for t, (a, b) in enumerate(pairwise(placement.edges)):
@@ -139,12 +158,23 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
         targets = encoding.targets(held, t)
         g, plain = cells.at(cells.mean, targets), encoding.plain_targets(held, t)
         seen = reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b)))
+        if known is not None:
+            unfaulted = seen
+            g, variance, reads_of = cells.but(known[group][:, :, a:b], targets, hardware)
+            seen = reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b)))
+        else:
+            variance, reads_of = cells.at(cells.variance, targets), [cells.at(read, targets) for read in cells.read]
         for s, pair in enumerate(targets):
             unit = scale[s, t, : placement.outputs] / hardware.cell.g_max
-            part = _Slice(seen, s, g[s], [cells.at(read, pair) for read in cells.read], unit, encoding.reference)
+            part = _Slice(seen, s, g[s], [read[s] for read in reads_of], unit, encoding.reference)
             volts = driven.volts[:, a:b]
             mean += part.columns(volts @ part.signed) - volts.sum(axis=1, keepdims=True) * encoding.pedestal * unit
-            spread += part.variance(part.makes(cells.at(cells.variance, pair), volts))
+            if known is not None:
+                fine = replace(part, seen=unfaulted)
+                without += fine.columns(volts @ fine.signed) - part.columns(volts @ part.signed)
+            if hardware.cell.stuck.alive < 1:
+                lines.slice(seen.conductance[s], volts, unit, encoding.reference)
+            spread += part.variance(part.makes(variance[s], volts))
             slow += part.variance(part.makes(part.noise(parts.lasting), volts))
             fresh["cells"] += part.variance(part.makes(part.noise(parts.passing), volts))
             for q, weight in enumerate(driven.pulse_weights):
@@ -157,10 +187,16 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
                     kept = undithered_share(np.sqrt(np.sum([variance for _, variance in noise], axis=0)) / step[s])
                     fresh["ADC"] += w2 * part.variance((1 - kept) * step[s] ** 2 / 12)
                     undithered += w2 * part.variance(kept * step[s] ** 2 / 12)
+        if lines.lines:
+            lines.row_tile(driven.volts[:, a:b])
     for source in sources:
         if source.shape is Shape.SUPPLY:
             fresh[source.group] += source.amount(hardware.conditions) * np.square(supplied).sum(axis=0)
     frozen = {"programming": spread, "ADC": undithered}
+    if hardware.cell.stuck.alive < 1:
+        frozen["open lines"] = lines.found
+    if known is not None:
+        frozen["stuck map"] = without
     return Errors(product, product + driven.bias, mean, frozen, {"cells": slow}, fresh)
 
 
