@@ -160,13 +160,14 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
         seen = reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b)))
         if known is not None:
             unfaulted = seen
-            g, variance, reads_of = cells.but(known[group][:, :, a:b], targets, hardware)
+            g, varied, noised = cells.but(known[group][:, :, a:b], targets, hardware)
             seen = reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b)))
-        else:
-            variance, reads_of = cells.at(cells.variance, targets), [cells.at(read, targets) for read in cells.read]
         for s, pair in enumerate(targets):
             unit = scale[s, t, : placement.outputs] / hardware.cell.g_max
-            part = _Slice(seen, s, g[s], [read[s] for read in reads_of], unit, encoding.reference)
+            variance, noise_of = cells.at(cells.variance, pair), [cells.at(read, pair) for read in cells.read]
+            if known is not None:
+                variance, noise_of = varied[s], [read[s] for read in noised]
+            part = _Slice(seen, s, g[s], noise_of, unit, encoding.reference)
             volts = driven.volts[:, a:b]
             mean += part.columns(volts @ part.signed) - volts.sum(axis=1, keepdims=True) * encoding.pedestal * unit
             if known is not None:
@@ -174,7 +175,7 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
                 without += fine.columns(volts @ fine.signed) - part.columns(volts @ part.signed)
             if hardware.cell.stuck.alive < 1:
                 lines.slice(seen.conductance[s], volts, unit, encoding.reference)
-            spread += part.variance(part.makes(variance[s], volts))
+            spread += part.variance(part.makes(variance, volts))
             slow += part.variance(part.makes(part.noise(parts.lasting), volts))
             fresh["cells"] += part.variance(part.makes(part.noise(parts.passing), volts))
             for q, weight in enumerate(driven.pulse_weights):
@@ -189,6 +190,7 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
                     undithered += w2 * part.variance(kept * step[s] ** 2 / 12)
         if lines.lines:
             lines.row_tile(driven.volts[:, a:b])
+    mean += programmed.packed[group].planes.bias - design.bias_of(group)  # what was measured on the chip
     for source in sources:
         if source.shape is Shape.SUPPLY:
             fresh[source.group] += source.amount(hardware.conditions) * np.square(supplied).sum(axis=0)

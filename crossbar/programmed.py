@@ -66,6 +66,8 @@ class Programmed:
         ]
         gains = tuple(gains for _, gains in found) if compensates else ()
         packed = tuple(packed for packed, _ in found)
+        if ranges.outputs is not None:
+            packed = tuple(p.corrected(ranges.outputs[0, g], ranges.bias(design, g)) for g, p in enumerate(packed))
         return cls.assembled(design, cells, seeds, backend, replace(ranges, gains=gains), packed)
 
     @classmethod
@@ -104,6 +106,18 @@ class Programmed:
         """The same cells with other ranges of the ADCs."""
         return self.assembled(self.design, self.cells, self.seeds, self.backend, ranges, self.packed)
 
+    def corrected(self, gain: Array, offset: Array) -> Programmed:
+        """The same cells with outputs that are multiplied by a gain and shifted, both (groups, outputs), digitally.
+
+        What it has of these already comes first.
+        """
+        gain, offset = gain.astype(np.float32), offset.astype(np.float32)
+        old = self.ranges.outputs
+        both = np.stack([gain, offset] if old is None else [gain * old[0], gain * old[1] + offset])
+        ranges = replace(self.ranges, outputs=both)
+        packed = tuple(p.corrected(gain[g], ranges.bias(self.design, g)) for g, p in enumerate(self.packed))
+        return self.assembled(self.design, self.cells, self.seeds, self.backend, ranges, packed)
+
     def on(self, backend: Backend) -> Programmed:
         """The same cells and ranges, read, copied and aged by another backend from here on."""
         return self.assembled(self.design, self.cells, self.seeds, backend, self.ranges, self.packed)
@@ -112,14 +126,16 @@ class Programmed:
         """Another copy of the chip: the same design and ranges, programmed anew."""
         seed = self.seeds.seed
         cells = Drawn(self.cells.hardware, seed, copy)
-        return self.of(self.design, cells, Seeds(seed, copy), self.backend, replace(self.ranges, gains=()))
+        ranges = replace(self.ranges, gains=(), outputs=None)
+        return self.of(self.design, cells, Seeds(seed, copy), self.backend, ranges)
 
-    def at(self, time_s: float, *, drift_compensation: bool) -> Programmed:
-        """The same matrix so many seconds after programming: see `Chip.at`."""
-        now = self.of(self.design, self.cells.aged(time_s), self.seeds, self.backend, self.ranges)
+    def at(self, time_s: float, *, reads: int | None = None, drift_compensation: bool) -> Programmed:
+        """The same matrix so many seconds after programming, and after so many reads: see `Chip.at`."""
+        now = self.of(self.design, self.cells.aged(time_s, reads), self.seeds, self.backend, self.ranges)
         if not drift_compensation:
             return now
-        start = self if self.hardware.time_s == 0 else self.at(0.0, drift_compensation=False)
+        fresh = self.hardware.time_s == 0 and self.hardware.reads == 0
+        start = self if fresh else self.at(0.0, reads=0, drift_compensation=False)
         packed = tuple(late.compensated(early) for late, early in zip(now.packed, start.packed, strict=True))
         return self.assembled(self.design, now.cells, self.seeds, self.backend, self.ranges, packed)
 

@@ -17,7 +17,7 @@ from ..crossbar.backend import Backend
 from ..crossbar.extrapolation import extrapolations
 from ..crossbar.hardware import Hardware
 from ..crossbar.programmed import Programmed
-from .batches import Batch, batch_at, batch_by_output, samples_in
+from .batches import Batch, batch_at, batch_by_output, batches_of, samples_in
 from .counting import Counter
 from .cover import Cover
 from .errors import MappingError
@@ -26,6 +26,7 @@ from .inference import Inference, OneByOne, Read, Unrecorded
 from .layers import TileLayer
 from .mapped import Digital
 from .passes import as_tree
+from .recalibration import recalibrate
 from .report import Report
 from .samples import locate
 from .session import Session
@@ -166,13 +167,14 @@ class Chip(nn.Module):
         other.copy_index = index
         return other
 
-    def at(self, time_s: float, *, drift_compensation: bool = False) -> Chip:
+    def at(self, time_s: float, *, reads: int | None = None, drift_compensation: bool = False) -> Chip:
         """This chip `time_s` seconds after it was programmed: its cells have drifted and relaxed, its ranges have not.
 
         The cells are the same at all times, and so are the random numbers of the reads.
 
         Args:
             time_s: seconds since programming ended.
+            reads: pulses that each cell was read with since then; None: as many as `hardware.reads` says.
             drift_compensation: multiply the outputs of each tile by what its total conductance has lost, as a read of
                 all its word lines at once tells: the global drift compensation of Joshi et al. 2020 (Nat. Commun.
                 11:2473), tile by tile.
@@ -181,12 +183,29 @@ class Chip(nn.Module):
             ValueError: a time that is negative, or beyond the data of the cell.
             MappingError: a time outside the data behind a model, of a chip that was mapped with `strict`.
         """
-        hardware = self.hardware.replace({"time_s": time_s})
+        changed = {"time_s": time_s} | ({} if reads is None else {"reads": reads})
+        hardware = self.hardware.replace(changed)
         if self.strict:
-            refuse_extrapolations(
-                {name: layer.hardware.replace({"time_s": time_s}) for name, layer in self.layers.items()}
-            )
-        return self.remade(hardware, lambda layer: layer.tiles.at(time_s, drift_compensation=drift_compensation))
+            refuse_extrapolations({name: layer.hardware.replace(changed) for name, layer in self.layers.items()})
+        how = {"reads": reads, "drift_compensation": drift_compensation}
+        return self.remade(hardware, lambda layer: layer.tiles.at(time_s, **how))
+
+    def recalibrate(self, inputs: Any) -> Chip:
+        """This chip with what depends on its cells measured again, on the cells as they are now: see `recalibration`.
+
+        These are the ranges of the ADCs that were set by calibration, and the statistics of batch norms: those that
+        stayed digital, and those that were folded into layers, whose outputs get a gain and an offset for each channel.
+        Cells, the ranges of inputs and the seeds stay.
+
+        Args:
+            inputs: as `mho.map(calibrate=)` takes them; a few hundred samples make good statistics.
+
+        Raises:
+            MappingError: inputs that do not fit the model.
+        """
+        other = self.remade(self.hardware, lambda layer: layer.tiles)
+        recalibrate(other, batches_of(inputs, self.model, "inputs"))
+        return other
 
     def remade(self, hardware: Hardware, programmed: Callable[[TileLayer], Programmed]) -> Chip:
         """A chip of the same model and layers with other hardware and tiles; all its counts are at 0."""

@@ -152,6 +152,7 @@ def layer_arrays(layer: TileLayer) -> dict[str, Array]:
         "bias": layer.matrix.bias,
         "full_scale": programmed.ranges.full_scale,
         "moments": programmed.design.moments,
+        "outputs": programmed.ranges.outputs,
     }
     arrays = {key: array for key, array in found.items() if array is not None}
     kept = enumerate(arrays_of(programmed))
@@ -194,8 +195,9 @@ def _build(
         "bias": Slot((shape[0], shape[2]), np.float32, -MOST),
         "full_scale": Slot((slices,), np.float64, float(np.finfo(np.float32).tiny)),
         "moments": Slot((2, shape[0], layer.placement.rows), np.float64, -MOST),
+        "outputs": Slot((2, shape[0], shape[2]), np.float32, -MOST),
     }
-    for key in ("weights", "full_scale", *(key for key in ("bias", "moments") if key in arrays)):
+    for key in ("weights", "full_scale", *(key for key in ("bias", "moments", "outputs") if key in arrays)):
         check(key, arrays[key], slots[key])
     kind = saved.cells.kind
     design = Design(layer.matrix, _drive(saved.drive, hardware), arrays.get("moments"), saved.wire_compensation)
@@ -203,7 +205,8 @@ def _build(
     surplus = set(arrays) - set(slots) - {f"{g}.{key}" for g in range(shape[0]) for key in names_of(design, kind)}
     if surplus:
         raise ValueError(f"it has no {', '.join(sorted(surplus))}")
-    ranges = Ranges(arrays["full_scale"], array_energy_j=saved.ranges.array_energy_j)
+    energy, outputs = saved.ranges.array_energy_j, arrays.get("outputs")
+    ranges = Ranges(arrays["full_scale"], array_energy_j=energy, outputs=outputs)
     layer.programmed = restored(design, kind, layer.seeds, layer.backend, ranges, groups)
     return layer
 

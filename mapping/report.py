@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..crossbar.extrapolation import extrapolations
 from ..crossbar.row_tile import BINS, HISTOGRAM_TOP
+from .architecture.writing import write_costs
 from .check import Check
 from .cover import Cover
 from .layers import TileLayer
@@ -39,6 +40,7 @@ class Report:
         title: the hardware and the seed.
         cover: how much of the model is on tiles, and whether the mapping was checked.
         extrapolated: settings of the hardware outside the data behind its models, with the layers that have them.
+        writing: what programming takes, see `mho.mapping.architecture.writing.write_costs`.
     """
 
     table: pd.DataFrame
@@ -46,6 +48,7 @@ class Report:
     title: str
     cover: Cover
     extrapolated: dict[str, list[str]]
+    writing: pd.DataFrame
 
     @classmethod
     def of(cls, chip: Covered) -> Report:
@@ -58,7 +61,7 @@ class Report:
             for said in extrapolations(layer.hardware):
                 extrapolated.setdefault(said, []).append(name)
         table = pd.DataFrame([_row(layer) for layer in chip.layers.values()])
-        return cls(table, digital, title, cover, extrapolated)
+        return cls(table, digital, title, cover, extrapolated, write_costs(chip))
 
     def __str__(self) -> str:
         shown = pd.DataFrame(
@@ -79,6 +82,13 @@ class Report:
         cells = int(self.table["cells"].sum())
         lines = [f"chip: {self.title}", shown.to_string(index=False)]
         lines.append(f"total: {int(self.table['tiles'].sum())} tiles, {cells:,} cells in use")
+        if len(self.writing):
+            written = self.writing
+            pulses, failed = (np.average(written[key], weights=written["cells"]) for key in ("pulses", "failed"))
+            lines.append(
+                f"programming: {pulses:.3g} pulses a cell, {failed:.2%} not verified, {written['energy_j'].sum():.3g} J, "
+                f"{written['time_s'].max():.3g} s"
+            )
         if len(self.digital):
             lines.append("not on tiles:")
             for (kind, reason), rows in self.digital.groupby(["type", "reason"], sort=False):
