@@ -30,7 +30,12 @@ def columns_of(placement: Placement) -> int:
 
 
 def open_lines(
-    design: Design, hardware: Hardware, where: tuple[int, int, int, int], rows: int, seed: tuple[int, int], backend: Backend
+    design: Design,
+    hardware: Hardware,
+    where: tuple[int, int, int, int],
+    rows: int,
+    seed: tuple[int, int],
+    backend: Backend,
 ) -> Array:
     """(rows, columns): which cells are on an open line.
 
@@ -68,7 +73,7 @@ def map_of(design: Design, stuck: Stuck) -> Array | None:
     """
     if stuck.map is None:
         return None
-    maps = _maps(stuck.map, stuck.map_sha256) if isinstance(stuck.map, str) else stuck.maps()
+    maps = _maps(*stuck.file) if stuck.file else stuck.maps()
     name, placement = design.matrix.name, design.placement
     found = maps.get(name, maps.get(""))
     if found is None:
@@ -85,7 +90,7 @@ def map_of(design: Design, stuck: Stuck) -> Array | None:
 
 @lru_cache(maxsize=4)
 def _maps(path: str, digest: str) -> dict[str, Array]:
-    return Stuck(map=path, map_sha256=digest).maps()
+    return Stuck(map={"file": path, "sha256": digest}).maps()
 
 
 def at_ends(g: Array, known: Array, hardware: Hardware) -> Array:
@@ -122,9 +127,13 @@ class LineErrors:
         q_b, q_w = 1 - stuck.bit_lines, 1 - stuck.word_lines
         m = g / stuck.alive * np.array([1.0, -1.0])[: len(g), None, None]
         merged = m.sum(axis=0, keepdims=True) if shares_bit_line(self.hardware) else m
-        alone = q_b * (1 - q_b) * (
-            q_w**2 * sum(np.square(volts @ column) for column in merged)
-            + q_w * (1 - q_w) * (power @ np.square(m).sum(axis=0))
+        alone = (
+            q_b
+            * (1 - q_b)
+            * (
+                q_w**2 * sum(np.square(volts @ column) for column in merged)
+                + q_w * (1 - q_w) * (power @ np.square(m).sum(axis=0))
+            )
         )
         outputs = len(unit)
         self.found += (alone[:, :outputs] + (alone[:, reference] if reference.size else 0)) * unit**2

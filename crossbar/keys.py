@@ -10,9 +10,7 @@ import numpy as np
 from .kernels.philox import round_keys
 
 Key = np.ndarray[Any, Any]  # the keys of Philox's rounds
-Purpose = Literal[
-    "program", "device", "stuck", "word_line", "bit_line", "drift", "read", "slow", "output", "frozen"
-]
+Purpose = Literal["program", "device", "stuck", "word_line", "bit_line", "drift", "read", "slow", "output", "frozen"]
 
 
 def stream_key(seed: int, purpose: Purpose, layer: str, *place: int) -> Key:

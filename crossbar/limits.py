@@ -122,7 +122,7 @@ def _settled(part: Settling, g: Array, n: float, conditions: Conditions) -> Arra
 
 
 def _numbers(draws: int, n: float) -> list[float]:
-    """All n; of many independent ones, as a process takes, never all are that far out: then n of the first, else any."""
+    """All n; of the many independent ones of a process never all are that far out: n of the first, then any."""
     if draws <= MANY:
         return [n] * draws
     return [n, *np.random.Generator(np.random.Philox(key=0)).standard_normal(draws - 1).tolist()]

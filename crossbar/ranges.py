@@ -21,8 +21,8 @@ class Ranges:
             is known.
         gains: of each group, (slices, row tiles, outputs) that its readings are multiplied by; empty where they are 1,
             or before they are measured on a chip.
-        outputs: (2, groups, outputs) float32 gain and offset of the outputs, digital, that were measured on this chip; None
-            where there are none.
+        outputs: (2, groups, outputs) float32 gain and offset of the outputs, digital, that were measured on this chip;
+            None where there are none.
         array_energy_j: mean energy of the array for one read of the matrix, over the calibration batch, in joules.
     """
 

@@ -41,7 +41,7 @@ def interp_table(
 ) -> Array:
     """Values of a table (len(axes[0]), len(axes[1])) at x and y, both of one shape, in it and in the dtype of `x`.
 
-    Linear along both increasing axes. Along the first it is constant outside, along the second it goes on as at its end.
+    Linear along both increasing axes. Outside it is constant along the first, and goes on along the second.
     """
     tensor: Any = x
     kind = {"dtype": x.dtype} if xp is np else {"dtype": x.dtype, "device": tensor.device}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,7 @@ from .parts import Conditions
 from .programming import NoProgrammingError, Programming
 from .programming_errors import DeviceToDevice, QuantileProgrammingError, SkewedProgrammingError
 from .read_noise import NoReadNoise, ReadNoise
+from .settling import Numbers
 from .stuck import Stuck
 from .units import Siemens, Volt, Whole
 from .verify import VerifiedProgramming
@@ -72,10 +73,10 @@ class Cell(Config):
                 that a cell keeps when it is programmed again, see `Settling.lasting`.
         """
         lasting = self.programming.lasting
-        errors = _Drawn(lambda i: draw("device" if i < lasting else "program", i), self.programming.draws)
+        errors = Numbers(lambda i: draw("device" if i < lasting else "program", i), self.programming.draws)
         g = at_least(self.programming.apply(targets, errors, conditions, xp), 0, xp)
         if self.drift.active(conditions):
-            changes = _Drawn(lambda i: draw("drift", i), self.drift.draws)
+            changes = Numbers(lambda i: draw("drift", i), self.drift.draws)
             g = at_least(self.drift.apply(g, changes, conditions, xp), 0, xp)
         if self.stuck.any:
             g = self.stuck.apply(g, draw("stuck", 0), (self.g_min, self.g_max), xp)
@@ -104,20 +105,3 @@ class Cell(Config):
             if isinstance(model, Fitted):
                 found += outside(where, model.measured, used)
         return found
-
-
-class _Drawn(Sequence[Array]):
-    """Normal numbers that are drawn when they are asked for: a process may need fewer than it can."""
-
-    def __init__(self, draw: Callable[[int], Array], count: int) -> None:
-        self.draw, self.count = draw, count
-
-    def __getitem__(self, i: Any) -> Any:
-        if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(self.count))]
-        if not -self.count <= i < self.count:
-            raise IndexError(f"number {i} of {self.count}")
-        return self.draw(i % self.count)
-
-    def __len__(self) -> int:
-        return self.count

@@ -22,10 +22,10 @@ Cycles = Annotated[Number, Field(gt=0)]
 class ReadDisturb(DriftModel, Fitted):
     """Reads pull conductances toward one end: g + (toward - g) (1 - exp(-d^shape)), d = f reads t_read a / tau.
 
-    A read of t_read seconds at the voltage V ages a cell a = exp((V - v_ref) / v_0) times as fast as one at v_ref, where
-    it takes `tau` seconds of reading in all until 1 - 1/e of the way is gone; f = exp(spread n) is each cell's own. A
-    stretched exponential with voltage acceleration, as is used for disturbed and stressed memory cells: nearly a power
-    of the number of reads at first (NAND: Cai et al. 2015, DSN, 438; ReRAM: Shim et al. 2020, IRPS). Reads count with
+    A read of t_read seconds at the voltage V ages a cell a = exp((V - v_ref) / v_0) times as fast as one at v_ref,
+    where it takes `tau` seconds of reading in all until 1 - 1/e of the way is gone; f = exp(spread n) is each cell's
+    own. A stretched exponential with voltage acceleration, as is used for disturbed and stressed memory cells: nearly a
+    power of the number of reads at first (NAND: Cai et al. 2015, DSN, 438; ReRAM: Shim et al. 2020, IRPS). Reads count with
     the full v_read of `sensing`: a bound, where inputs are mostly smaller.
 
     Attributes:
@@ -57,7 +57,7 @@ class Wear(DriftModel, Fitted):
     """Program cycles narrow the range: g + (toward - g) min(f loss (cycles / n_ref)^exponent, 1).
 
     f = exp(spread n) is each cell's own. A power of the cycles, as charge trapping narrows the window of flash cells
-    (Mielke et al. 2004, IEEE Trans. Device Mater. Reliab. 4, 335) and as is seen of ReRAM (Chen et al. 2011, IEDM, 12.3).
+    (Mielke et al. 2004, IEEE Trans. Device Mater. Reliab. 4, 335).
 
     Attributes:
         loss: of the distance to `toward` (siemens), after `n_ref` cycles.
@@ -83,8 +83,8 @@ class Wear(DriftModel, Fitted):
 class Failure(DriftModel):
     """Cells fail after a number of program cycles with a Weibull distribution, and are then at one end for good.
 
-    The probability to have failed after N cycles is 1 - exp(-(N / life)^shape) (Weibull 1951, J. Appl. Mech. 18, 293). A
-    cell that has failed has failed at all later counts.
+    The probability to have failed after N cycles is 1 - exp(-(N / life)^shape) (Weibull 1951, J. Appl. Mech. 18, 293).
+    A cell that has failed has failed at all later counts.
 
     Attributes:
         life: cycles after which 1 - 1/e of the cells have failed.

@@ -118,8 +118,8 @@ class TabulatedRelaxation(DriftModel, Fitted):
     outside the table); between times, from nothing at time 0, they are linear in ln(1 + t / t_0), since charge loss and
     filament relaxation go with the logarithm of time. Beyond the last time there are no data, and an error.
 
-    With an `activation` energy E_a and the temperature `t_data` of the data, a second of storage at temperature T counts
-    as exp(E_a / k (1 / t_data - 1 / T)) seconds (Arrhenius). Both None: temperature changes nothing.
+    With an `activation` energy E_a and the temperature `t_data` of the data, a second of storage at temperature T
+    counts as exp(E_a / k (1 / t_data - 1 / T)) seconds (Arrhenius). Both None: temperature changes nothing.
     """
 
     kind: Literal["relaxation"] = "relaxation"

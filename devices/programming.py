@@ -50,7 +50,7 @@ class ProgrammingModel(Settling):
         return sqrt(self.moments(g, conditions, xp)[1], xp)
 
     def programming_cost(self, g: Array, conditions: Conditions) -> ProgrammingCost | None:
-        """What programming cells of targets `g` (siemens, NumPy) takes; None: an error alone, which tells nothing of it."""
+        """What programming cells of targets `g` (siemens, NumPy) takes; None: an error alone, which tells nothing."""
         return None
 
 

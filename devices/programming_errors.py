@@ -1,4 +1,4 @@
-"""Programming errors that are no unbiased Gaussians: with bias and skew, from a table of quantiles, device to device."""
+"""Programming errors that are no unbiased Gaussians: biased and skewed, of measured quantiles, device to device."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class SkewedProgrammingError(Kinked, ProgrammingModel, Fitted):
 
 
 class QuantileProgrammingError(Kinked, ProgrammingModel, Fitted):
-    """Measured quantiles: a cell of target g has an error of at most `errors[i][j]` with probability `probabilities[j]`.
+    """Measured quantiles: of cells of target g, `probabilities[j]` have an error of at most `errors[i][j]`.
 
     `conductances`, the targets that were measured, and `errors` (final conductance less target) are in units of g_ref.
     A cell takes the quantile of its normal number n, that of the probability ndtr(n). Between the quantiles errors are

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -58,6 +58,28 @@ class Settling(Part):
         none: Array = xp.zeros_like(g)
         mean = sum((weight * settled for settled, weight in found), none)
         return mean, sum((weight * xp.square(settled - mean) for settled, weight in found), none)
+
+
+class Numbers(Sequence[Array]):
+    """Normal numbers that are made when they are asked for: a process may need fewer than it can.
+
+    Args:
+        made: gives those of an index from 0 on.
+        size: how many there are.
+    """
+
+    def __init__(self, made: Callable[[int], Array], size: int) -> None:
+        self.made, self.size = made, size
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(self.size))]
+        if not -self.size <= i < self.size:
+            raise IndexError(f"number {i} of {self.size}")
+        return self.made(i % self.size)
+
+    def __len__(self) -> int:
+        return self.size
 
 
 class Kinked(Settling):

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
+from zipfile import BadZipFile
 
 import numpy as np
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from .arrays import Array, Namespace, ndtr
-from .config import Config, Name, without_defaults
+from .config import Config, Name, one_line, without_defaults
 from .units import Number, brief
 
 Fraction = Annotated[Number, Field(ge=0, le=1)]
 WORKS, AT_G_MIN, AT_G_MAX = 0, 1, 2  # entries of a map
 ENDS = (".npz", ".npy")
+
+
+def _with_digest(given: Any) -> Any:
+    """A map in a file with the digest of the file."""
+    held = {"file": given} if isinstance(given, str | Path) else given
+    if not isinstance(held, dict) or not isinstance(held.get("file"), str | Path):
+        return held
+    path, known = str(held["file"]), held.get("sha256")
+    if held.keys() - {"file", "sha256"} or not path.endswith(ENDS):
+        raise ValueError(f"expected a file {' or '.join(ENDS)}, or lists by layer, got {brief(given)}")
+    if known is not None and not (isinstance(known, str) and re.fullmatch("[0-9a-f]{64}", known)):
+        raise ValueError(f"sha256 must be 64 hexadecimal digits or left out, got {brief(known)}")
+    return {"file": path, "sha256": known or digest_of(path)}
 
 
 class Stuck(Config):
@@ -24,52 +39,41 @@ class Stuck(Config):
     Attributes:
         at_g_min, at_g_max: fractions of the cells that sit at one end of the conductance range, whatever their target.
         word_lines, bit_lines: fractions of the lines of a tile that are open: their cells carry no current (0 S).
-        map: which cells are stuck, by layer: a file (`.npz` with an array for each layer by its name, or `.npy`, one
-            array for every layer), or nested lists by the name of the layer. Entries are 0 (works), 1 (at g_min) and 2
-            (at g_max), in the shape (groups, slices, polarities, rows, columns) of the cells, or without axes of length
-            1; columns are the outputs, then the reference columns. All copies of a chip have the map.
-        map_sha256: of the file; filled in when it is first seen, and a file that changed is an error from then on.
+        map: which cells are stuck, by layer: the path of a file (`.npz` with an array for each layer by its name, or
+            `.npy`, one array for every layer), or nested lists by the name of the layer. Entries are 0 (works), 1 (at
+            g_min) and 2 (at g_max), in the shape (groups, slices, polarities, rows, columns) of the cells, or without
+            axes of length 1; columns are the outputs, then the reference columns. All copies of a chip have the map. A
+            file is kept as `{file: path, sha256: digest}`: one that changes later is an error.
     """
 
     at_g_min: Fraction = 0.0
     at_g_max: Fraction = 0.0
     word_lines: Fraction = 0.0
     bit_lines: Fraction = 0.0
-    map: Name | Annotated[dict[Name, list[Any]], Field(max_length=1000)] | None = None
-    map_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _digest(cls, fields: Any) -> Any:
-        """A map in a file is known by its digest."""
-        if not isinstance(fields, dict) or not isinstance(fields.get("map"), str | Path):
-            return fields
-        path, known = str(fields["map"]), fields.get("map_sha256")
-        if not path.endswith(ENDS):
-            raise ValueError(f"map must be a file {' or '.join(ENDS)}, or lists by layer, got {brief(path)}")
-        if known is None:
-            known = digest_of(path)
-        return {**fields, "map": path, "map_sha256": known}
+    map: Annotated[dict[Name, Any], BeforeValidator(_with_digest), Field(max_length=1000)] | None = None
 
     @model_validator(mode="after")
     def _at_most_all(self) -> Stuck:
         if self.at_g_min + self.at_g_max > 1:
             raise ValueError(f"at_g_min + at_g_max must be at most 1, got {self.at_g_min} + {self.at_g_max}")
-        if self.map_sha256 is not None and not isinstance(self.map, str):
-            raise ValueError("map_sha256 must be null where map is no file")
-        if isinstance(self.map, dict):
-            for name, entries in self.map.items():
-                checked(f"map of layer {name!r}", entries)
+        for name, entries in ({} if self.file else self.map or {}).items():
+            checked(f"map of layer {name!r}", entries)
         return self
 
     @model_serializer(mode="wrap")
     def _as_before(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_defaults(self, fields(self), "word_lines", "bit_lines", "map", "map_sha256")
+        return without_defaults(self, fields(self), "word_lines", "bit_lines", "map")
 
     @property
     def any(self) -> bool:
         """Whether there are stuck cells by rate."""
         return self.at_g_min + self.at_g_max > 0
+
+    @property
+    def file(self) -> tuple[str, str] | None:
+        """Path and SHA-256 of the file of the map, if it is in one."""
+        held = self.map or {}
+        return (held["file"], held["sha256"]) if isinstance(held.get("file"), str) else None
 
     @property
     def alive(self) -> float:
@@ -92,19 +96,17 @@ class Stuck(Config):
         Raises:
             ValueError: a file that is not there, that has changed, or that holds anything else.
         """
-        if self.map is None or isinstance(self.map, dict):
+        if self.file is None:
             return {name: checked(f"map of layer {name!r}", entries) for name, entries in (self.map or {}).items()}
-        if (found := digest_of(self.map)) != self.map_sha256:
-            raise ValueError(f"cell.stuck.map: file {self.map} has changed: its SHA-256 is {found}, was {self.map_sha256}")
+        path, known = self.file
+        if (found := digest_of(path)) != known:
+            raise ValueError(f"cell.stuck.map: file {path} has changed: its SHA-256 is {found}, was {known}")
         try:
-            with np.load(self.map, allow_pickle=False) as held:
-                arrays = {name: held[name] for name in held.files} if hasattr(held, "files") else None
-        except AttributeError:  # one array
-            arrays = None
-        except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f"cell.stuck.map: file {self.map} holds no arrays ({error})") from error
-        arrays = {"": np.load(self.map, allow_pickle=False)} if arrays is None else arrays
-        return {name: checked(f"cell.stuck.map: file {self.map}: {name!r}", array) for name, array in arrays.items()}
+            held = np.load(path, allow_pickle=False)
+            arrays = {"": held} if isinstance(held, np.ndarray) else {name: held[name] for name in held.files}
+        except (ValueError, OSError, EOFError, BadZipFile) as error:
+            raise ValueError(f"cell.stuck.map: file {path} holds no arrays ({one_line(str(error))})") from error
+        return {name: checked(f"cell.stuck.map: file {path}: {name!r}", array) for name, array in arrays.items()}
 
 
 def digest_of(path: str) -> str:

@@ -14,6 +14,7 @@ from .data import Fitted
 from .drift import arrhenius
 from .parts import Conditions
 from .programming import ProgrammingCost, ProgrammingModel
+from .settling import Numbers
 from .units import ElectronVolt, Joule, Kelvin, Number, Second, Siemens, Whole
 
 SIMULATED = 1024  # cells of one target that say what to expect
@@ -31,12 +32,12 @@ class Outcome(NamedTuple):
 class VerifiedProgramming(ProgrammingModel, Fitted):
     """Each cell is read and given one more pulse, up or down, until a read is within `tolerance` of its target.
 
-    A pulse is made for gain times the error that the read shows, at least `step` and at most `step_max`, and changes the
-    conductance by that times a factor of the device (lognormal of mean 1 and spread `device_spread`, which lasts) times
-    1 + step_spread n, never the other way and never below 0; a read errs by read_std n; each n is a new standard normal
-    number. gain 0: all pulses alike. After `pulses` of them a cell stays as it is. Alibart et al. 2012 (Nanotechnology
-    23:075201), steps in proportion to the error: Papandreou et al. 2011 (ISCAS, 329). Whether a cell was close enough is
-    said by a noisy read, so that errors reach beyond the tolerance.
+    A pulse is made for gain times the error that the read shows, at least `step` and at most `step_max`. It changes
+    the conductance by that, times a factor of the device (lognormal of mean 1 and spread `device_spread`, which lasts),
+    times 1 + step_spread n, never the other way and never below 0. A read errs by read_std n; each n is a new standard
+    normal number. gain 0: all pulses are alike. After `pulses` of them a cell stays as it is. Alibart et al. 2012
+    (Nanotechnology 23:075201); steps in proportion to the error: Papandreou et al. 2011 (ISCAS, 329). A noisy read says
+    whether a cell is close enough, so that errors reach beyond the tolerance.
 
     What to expect is found by `SIMULATED` cells of each target, with random numbers that are always the same.
 
@@ -80,17 +81,15 @@ class VerifiedProgramming(ProgrammingModel, Fitted):
 
     @property
     def draws(self) -> int:  # type: ignore[override]
-        """One of the device, one of the start, the first read, and two for each pulse: its change, the read after it."""
+        """One of the device, of the start, of the first read, and two for each pulse: its change, the read after it."""
         return 3 + 2 * self.pulses
 
     def apply(self, g: Array, normals: Sequence[Array], conditions: Conditions, xp: Namespace) -> Array:
         """Where cells end up, in siemens. The gradient to the target is 1, as if the error did not depend on it."""
         if xp is np:
             return self.program(g, normals, conditions).g
-        tensor: Any = g
-        held = tensor.detach()
-        final = self.program(held.numpy(), _Numpy(normals), conditions).g
-        return tensor + (xp.from_numpy(final) - held)
+        plain = Numbers(lambda i: _numpy(normals[i]), len(normals))
+        return _through(g, self.program(_numpy(g), plain, conditions).g, xp)
 
     def program(self, g: Array, normals: Sequence[Array], conditions: Conditions) -> Outcome:
         """What becomes of cells of targets `g` (siemens, NumPy), in their shape, with pulses counted.
@@ -132,12 +131,12 @@ class VerifiedProgramming(ProgrammingModel, Fitted):
 
     def outcomes(self, g: Array, conditions: Conditions, xp: Namespace) -> Iterator[tuple[Array, float]]:
         """As `Settling.outcomes`: simulated cells of each target in order of conductance, means of `GROUPS` of them."""
-        targets = g if xp is np else g.detach().numpy()  # type: ignore[attr-defined]
+        targets = _numpy(g)
         cells = _simulated(self, conditions, targets.dtype.str, targets.tobytes()).g
         means = np.sort(cells, axis=0).reshape(GROUPS, -1, cells.shape[1]).mean(axis=1).reshape(GROUPS, *targets.shape)
         for mean in means:
             final = mean.astype(targets.dtype)
-            yield final if xp is np else g + (xp.from_numpy(final) - g.detach()), 1 / GROUPS  # type: ignore[attr-defined]
+            yield final if xp is np else _through(g, final, xp), 1 / GROUPS
 
     def programming_cost(self, g: Array, conditions: Conditions) -> ProgrammingCost:
         """Mean pulses, energy and time of a cell of each target `g` (siemens, NumPy); one read more than pulses."""
@@ -148,30 +147,16 @@ class VerifiedProgramming(ProgrammingModel, Fitted):
         return ProgrammingCost(pulses, failed, energy, time, self.at_once)
 
 
-class _Numpy(Sequence[Array]):
-    """Tensors as arrays, one after another."""
-
-    def __init__(self, normals: Sequence[Any]) -> None:
-        self.normals = normals
-
-    def __getitem__(self, i: Any) -> Any:
-        return self.normals[i].detach().numpy()
-
-    def __len__(self) -> int:
-        return len(self.normals)
+def _through(g: Any, final: Array, xp: Namespace) -> Array:
+    """The tensor of `final`, with a gradient of 1 to the tensor g."""
+    found: Array = g + (xp.from_numpy(final) - g.detach())
+    return found
 
 
-class _Generated(Sequence[Array]):
-    """Normal numbers of a fixed stream, new ones each time that they are asked for."""
-
-    def __init__(self, shape: tuple[int, ...], count: int) -> None:
-        self.shape, self.count = shape, count
-
-    def __getitem__(self, i: Any) -> Any:
-        return np.random.Generator(np.random.Philox(key=int(i))).standard_normal(self.shape, dtype=np.float32)
-
-    def __len__(self) -> int:
-        return self.count
+def _numpy(x: Any) -> Array:
+    """A tensor, or an array, as an array."""
+    found: Array = x.detach().numpy() if hasattr(x, "detach") else x
+    return found
 
 
 @lru_cache(maxsize=4)
@@ -179,4 +164,8 @@ def _simulated(model: VerifiedProgramming, conditions: Conditions, dtype: str, t
     """`SIMULATED` cells of each target: arrays (SIMULATED, targets)."""
     g = np.frombuffer(targets, dtype)
     cells = np.broadcast_to(g, (SIMULATED, g.size))
-    return model.program(np.ascontiguousarray(cells), _Generated(cells.shape, model.draws), conditions)
+
+    def made(i: int) -> Array:
+        return np.random.Generator(np.random.Philox(key=i)).standard_normal(cells.shape, dtype=np.float32)
+
+    return model.program(np.ascontiguousarray(cells), Numbers(made, model.draws), conditions)

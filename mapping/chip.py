@@ -187,8 +187,9 @@ class Chip(nn.Module):
         hardware = self.hardware.replace(changed)
         if self.strict:
             refuse_extrapolations({name: layer.hardware.replace(changed) for name, layer in self.layers.items()})
-        how = {"reads": reads, "drift_compensation": drift_compensation}
-        return self.remade(hardware, lambda layer: layer.tiles.at(time_s, **how))
+        return self.remade(
+            hardware, lambda layer: layer.tiles.at(time_s, reads=reads, drift_compensation=drift_compensation)
+        )
 
     def recalibrate(self, inputs: Any) -> Chip:
         """This chip with what depends on its cells measured again, on the cells as they are now: see `recalibration`.

@@ -86,8 +86,8 @@ class Report:
             written = self.writing
             pulses, failed = (np.average(written[key], weights=written["cells"]) for key in ("pulses", "failed"))
             lines.append(
-                f"programming: {pulses:.3g} pulses a cell, {failed:.2%} not verified, {written['energy_j'].sum():.3g} J, "
-                f"{written['time_s'].max():.3g} s"
+                f"programming: {pulses:.3g} pulses a cell, {failed:.2%} not verified, "
+                f"{written['energy_j'].sum():.3g} J, {written['time_s'].max():.3g} s"
             )
         if len(self.digital):
             lines.append("not on tiles:")

@@ -19,9 +19,9 @@ def write_costs(chip: MappedNetwork) -> pd.DataFrame:
     """What programming takes on average, a row per layer on tiles whose programming is a process (kind `verify`).
 
     Columns: `layer`; `cells`; `pulses`, of a cell on average; `failed`, the share of cells whose last read is not close
-    enough to the target; `energy_j` of all cells; `time_s`, of the tile that takes longest: its cells one after another,
-    or `at_once` at a time, all tiles at the same time. Drivers and selection of cells are not counted. Other kinds of
-    programming say nothing of it, and have no row.
+    enough to the target; `energy_j` of all cells; `time_s`, of the tile that takes longest: its cells one after
+    another, or `at_once` at a time, all tiles at the same time. Drivers and selection of cells are not counted. Other
+    kinds of programming say nothing of it, and have no row.
     """
     rows = [row for layer in chip.layers.values() if (row := _row(layer)) is not None]
     return pd.DataFrame(rows, columns=["layer", "cells", "pulses", "failed", "energy_j", "time_s"])
