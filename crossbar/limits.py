@@ -29,7 +29,7 @@ Array = np.ndarray[Any, Any]
 CELL = 1e4  # errors and noise of a cell, and what it drifts to, in units of g_max
 CURRENT = 1e6  # white noise of a reading, in units of v_read g_max
 CONTRAST = 1e-3  # least (g_max - g_min) / g_max
-KEPT = 1e-6  # least part of the conductance range that drift leaves
+KEPT = 1e-6  # least part of the conductance range that programming and drift leave
 DIGITS = 2**53  # most values of a sliced weight
 SIGMAS = 6.0
 MANY = 8  # random numbers of a cell
@@ -68,6 +68,12 @@ def _check_cell(cell: Cell, sensing: Sensing, conditions: Conditions) -> None:
         reached = [_settled(cell.programming, targets, n, conditions) for n in (0.0, -SIGMAS, SIGMAS)]
         error = cell.programming.std(targets, conditions, np)
         _within("its standard deviation must be", error, bound, ends)
+        left = float(np.ptp(np.maximum(reached[0], 0))) / cell.g_max
+        if left < KEPT:
+            raise ValueError(
+                f"at least {KEPT:g} of g_max must be left between the lowest and the highest conductance that cells "
+                f"end up at without chance, got {left:g}"
+            )
         held = np.maximum(np.concatenate([targets, *reached]), 0)
         _within("its conductances must be", held, (1 + SIGMAS) * bound, ends)
     if cell.drift.active(conditions):

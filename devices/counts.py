@@ -14,7 +14,7 @@ from .drift import DriftModel
 from .parts import Conditions
 from .units import Number, Second, Siemens, Volt
 
-Spread = Annotated[Number, Field(ge=0, le=10)]
+Spread = Annotated[Number, Field(ge=0, le=3)]
 Power = Annotated[Number, Field(gt=0, le=10)]
 Cycles = Annotated[Number, Field(gt=0)]
 
@@ -25,8 +25,8 @@ class ReadDisturb(DriftModel, Fitted):
     A read of t_read seconds at the voltage V ages a cell a = exp((V - v_ref) / v_0) times as fast as one at v_ref,
     where it takes `tau` seconds of reading in all until 1 - 1/e of the way is gone; f = exp(spread n) is each cell's
     own. A stretched exponential with voltage acceleration, as is used for disturbed and stressed memory cells: nearly a
-    power of the number of reads at first (NAND: Cai et al. 2015, DSN, 438; ReRAM: Shim et al. 2020, IRPS). Reads count with
-    the full v_read of `sensing`: a bound, where inputs are mostly smaller.
+    power of the number of reads at first (NAND: Cai et al. 2015, DSN, 438; ReRAM, with saturation: Shim et al. 2020,
+    IRPS). Reads count with the full v_read of `sensing`: a bound, where inputs are mostly smaller.
 
     Attributes:
         toward: siemens that disturbed cells end at.
@@ -54,13 +54,13 @@ class ReadDisturb(DriftModel, Fitted):
 
 
 class Wear(DriftModel, Fitted):
-    """Program cycles narrow the range: g + (toward - g) min(f loss (cycles / n_ref)^exponent, 1).
+    """Program cycles narrow the range: g + (toward - g) (1 - exp(-f loss (cycles / n_ref)^exponent)).
 
     f = exp(spread n) is each cell's own. A power of the cycles, as charge trapping narrows the window of flash cells
     (Mielke et al. 2004, IEEE Trans. Device Mater. Reliab. 4, 335).
 
     Attributes:
-        loss: of the distance to `toward` (siemens), after `n_ref` cycles.
+        loss: of the distance to `toward` (siemens), after `n_ref` cycles, where it is small.
     """
 
     kind: Literal["wear"] = "wear"
@@ -77,7 +77,7 @@ class Wear(DriftModel, Fitted):
     def apply(self, g: Array, normals: Sequence[Array], conditions: Conditions, xp: Namespace) -> Array:
         """Conductances of cells that were programmed `conditions.cycles` times before."""
         mean = min(self.loss * min(conditions.cycles / self.n_ref, 1e30) ** self.exponent, 1e30)
-        return g + (self.toward - g) * xp.clip(mean * xp.exp(self.spread * normals[0]), None, 1)
+        return g - (self.toward - g) * xp.expm1(-mean * xp.exp(self.spread * normals[0]))
 
 
 class Failure(DriftModel):

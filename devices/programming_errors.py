@@ -20,7 +20,7 @@ from .settling import Kinked, normal_nodes
 from .units import Kelvin, Number, Siemens
 
 Coefficients = Annotated[tuple[Siemens, ...], Field(min_length=1, max_length=20)]
-Relative = Annotated[Number, Field(ge=0, le=10)]
+Spread = Annotated[Number, Field(ge=0, le=1)]
 Rows = Field(min_length=1, max_length=1000)
 NO_SKEW = 1e-6
 
@@ -117,11 +117,11 @@ class DeviceToDevice(ProgrammingModel):
     """
 
     kind: Literal["device_to_device"] = "device_to_device"
-    range_spread: Relative = 0.0
-    error_spread: Relative = 0.0
+    range_spread: Spread = 0.0
+    error_spread: Spread = 0.0
     error: Programming
     lasting: ClassVar[int] = 2
-    nodes: ClassVar[int] = 7
+    nodes: ClassVar[int] = 5
 
     @model_validator(mode="after")
     def _of_an_open_loop(self) -> DeviceToDevice:
@@ -143,10 +143,12 @@ class DeviceToDevice(ProgrammingModel):
         return self._with_factors(g, settled, normals[0], normals[1], xp)
 
     def outcomes(self, g: Array, conditions: Conditions, xp: Namespace) -> Iterator[tuple[Array, float]]:
-        """As `Settling.outcomes`: those of the error, which is cut off at 0, with seven factors of each."""
+        """As `Settling.outcomes`: those of the error, which is cut off at 0, with five of each factor."""
+        spreads = [spread > 0 for spread in (self.range_spread, self.error_spread)]
         for settled, weight in self.error.outcomes(g, conditions, xp):
-            for normals, part in normal_nodes(self.nodes, self.lasting):
-                range_n, error_n = (xp.full_like(g, n) for n in normals)
+            for normals, part in normal_nodes(self.nodes, sum(spreads)):
+                numbers = iter(normals)
+                range_n, error_n = (xp.full_like(g, next(numbers) if there else 0) for there in spreads)
                 yield at_least(self._with_factors(g, settled, range_n, error_n, xp), 0, xp), weight * part
 
     def _with_factors(self, g: Array, settled: Array, range_n: Array, error_n: Array, xp: Namespace) -> Array:

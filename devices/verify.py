@@ -55,7 +55,7 @@ class VerifiedProgramming(ProgrammingModel, Fitted):
     gain: Annotated[Number, Field(ge=0, le=2)] = 0.0
     step_max: Annotated[Siemens, Field(gt=0)] | None = None
     step_spread: Annotated[Number, Field(ge=0, le=10)] = 0.0
-    device_spread: Annotated[Number, Field(ge=0, le=10)] = 0.0
+    device_spread: Annotated[Number, Field(ge=0, le=1)] = 0.0
     read_std: Annotated[Siemens, Field(ge=0)] = 0.0
     pulses: Annotated[Whole, Field(ge=1, le=1000)] = 30
     start: Annotated[Siemens, Field(ge=0)] = 0.0
