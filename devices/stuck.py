@@ -56,6 +56,11 @@ class Stuck(Config):
     def _at_most_all(self) -> Stuck:
         if self.at_g_min + self.at_g_max > 1:
             raise ValueError(f"at_g_min + at_g_max must be at most 1, got {self.at_g_min} + {self.at_g_max}")
+        if self.alive == 0:
+            raise ValueError(
+                f"word_lines and bit_lines must be below 1, or no cell works, got {self.word_lines} and "
+                f"{self.bit_lines}"
+            )
         for name, entries in ({} if self.file else self.map or {}).items():
             checked(f"map of layer {name!r}", entries)
         return self
@@ -102,8 +107,9 @@ class Stuck(Config):
         if (found := digest_of(path)) != known:
             raise ValueError(f"cell.stuck.map: file {path} has changed: its SHA-256 is {found}, was {known}")
         try:
-            held = np.load(path, allow_pickle=False)
-            arrays = {"": held} if isinstance(held, np.ndarray) else {name: held[name] for name in held.files}
+            with open(path, "rb") as file:
+                held = np.load(file, allow_pickle=False)
+                arrays = {"": held} if isinstance(held, np.ndarray) else {name: held[name] for name in held.files}
         except (ValueError, OSError, EOFError, BadZipFile) as error:
             raise ValueError(f"cell.stuck.map: file {path} holds no arrays ({one_line(str(error))})") from error
         return {name: checked(f"cell.stuck.map: file {path}: {name!r}", array) for name, array in arrays.items()}
