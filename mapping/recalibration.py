@@ -10,6 +10,7 @@ the same inputs.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -63,8 +64,9 @@ class Measurement(Calibration):
         exact: whether it computes digitally.
         correct: what the outputs of these layers are to have, by name; None: nothing is corrected, ranges neither.
         several: names of layers and batch norms that are called several times, which this leaves as they are.
-        stats: of the outputs of these layers and of the inputs of batch norms.
+        stats: of the outputs of these layers.
         seen: inputs of the layers, one array for each call.
+        norms: of the inputs of batch norms, by name, and how often each was called.
     """
 
     folded: frozenset[str] = frozenset()
@@ -73,7 +75,8 @@ class Measurement(Calibration):
     several: frozenset[str] = frozenset()
     stats: dict[str, Sums] = field(default_factory=dict)
     seen: dict[str, list[Array]] = field(default_factory=dict)
-    norms: dict[str, int] = field(default_factory=dict)
+    norms: dict[str, Sums] = field(default_factory=dict)
+    called: dict[str, int] = field(default_factory=dict)
 
     def _output(self, layer: Any, x: torch.Tensor, call: int) -> torch.Tensor:
         if self.exact:
@@ -98,11 +101,10 @@ class Measurement(Calibration):
 
     def normalises(self, name: str, norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         """Told of the input of a batch norm before it normalises."""
-        self.norms[name] = self.norms.get(name, 0) + 1
-        sums = self.stats.setdefault(name, Sums())
-        sums.add(inputs[0], 1)
+        self.called[name] = self.called.get(name, 0) + 1
+        self.norms.setdefault(name, Sums()).add(inputs[0], 1)
         if (self.exact or self.correct is not None) and name not in self.several:
-            set_statistics(norm, sums)
+            set_statistics(norm, self.norms[name])
 
 
 def corrected(layer: TileLayer, before: Sums, now: Sums) -> Any:
@@ -127,7 +129,12 @@ def set_statistics(norm: Any, sums: Sums) -> None:
 def recalibrate(chip: MappedNetwork, batches: list[Batch]) -> None:
     """Measure again what depends on the cells of a chip, on some inputs: see `Chip.recalibrate`.
 
-    What is called several times in an inference is measured over all its calls, before anything else is corrected.
+    The ranges of layers that are called several times in an inference are measured over all their calls, before
+    anything else is corrected.
+
+    Warns:
+        UserWarning: a digital batch norm that is called several times, which keeps its statistics: what training
+            averaged them over is not what an inference shows.
 
     Raises:
         MappingError: inputs that do not fit the model, or that are several batches.
@@ -140,20 +147,16 @@ def recalibrate(chip: MappedNetwork, batches: list[Batch]) -> None:
     folded = frozenset(d.reason.removeprefix(FOLDED) for d in chip.digital if d.reason.startswith(FOLDED))
     try:
         seen = _pass(chip, batch, Measurement(folded=folded))
-        often = {name for calls in (seen.calls, seen.norms) for name, count in calls.items() if count > 1}
-        several = frozenset(often)
+        several = frozenset(name for calls in (seen.calls, seen.called) for name, count in calls.items() if count > 1)
+        for name in sorted(several & seen.called.keys()):
+            warnings.warn(f"batch norm {name!r} is called several times: its statistics stay as they are", stacklevel=3)
         exact = _pass(chip, batch, Measurement(folded=folded, exact=True, several=several))
-        for name in several & chip.layers.keys():
-            layer = chip.layers[name]
-            layer.programmed = recalibrated(layer.tiles, tuple(seen.seen[name]))
-            if name in folded:
-                layer.programmed = corrected(layer, exact.stats[name], seen.stats[name])
         norms = dict(chip.model.named_modules())
-        for name in several & seen.norms.keys():
-            set_statistics(norms[name], seen.stats[name])
+        for name in several & chip.layers.keys():
+            chip.layers[name].programmed = recalibrated(chip.layers[name].tiles, tuple(seen.seen[name]))
         last = _pass(chip, batch, Measurement(folded=folded, correct=exact.stats, several=several))
         for name in last.norms.keys() - several:
-            set_statistics(norms[name], last.stats[name])
+            set_statistics(norms[name], last.norms[name])
     except MappingError:
         raise
     except Exception as error:  # a model may fail in any way on inputs that are not its own
