@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,14 +68,30 @@ class ExpectedCells:
         """One of the tables at target conductances of any shape."""
         return np.interp(target, self.target, values)
 
-    def but(self, known: Array, targets: Array, hardware: Hardware) -> tuple[Array, Array, list[Array]]:
-        """Mean, variance and read noise at these targets, but for the cells that a map `known` has as stuck."""
+    def spread(self, targets: Array) -> tuple[Array, list[Array]]:
+        """Variance, and that of each part of the read noise, at these targets."""
+        return self.at(self.variance, targets), [self.at(read, targets) for read in self.read]
+
+    def but(self, known: Array, targets: Array, hardware: Hardware) -> KnownCells:
+        """What is to be expected at these targets, but for the cells that a map `known` has as stuck."""
         works, alive = known == WORKS, hardware.cell.stuck.alive
         ends = at_ends(np.zeros(known.shape), known, hardware)
         noise = [alive * part.std(ends, hardware.conditions, np) ** 2 for part in hardware.cell.read_noise.parts]
-        mean = np.where(works, self.at(self.mean, targets), alive * ends)
-        reads = [np.where(works, self.at(r, targets), n) for r, n in zip(self.read, noise, strict=True)]
-        return mean, np.where(works, self.at(self.variance, targets), 0), reads
+        (variance, read), mean = self.spread(targets), np.where(works, self.at(self.mean, targets), alive * ends)
+        reads = [np.where(works, r, n) for r, n in zip(read, noise, strict=True)]
+        return KnownCells(mean, np.where(works, variance, 0), reads)
+
+
+class KnownCells(NamedTuple):
+    """Mean (siemens), variance and parts of the read noise (S^2) of cells (slices, polarities, rows, columns)."""
+
+    mean: Array
+    variance: Array
+    read: list[Array]
+
+    def of(self, s: int) -> tuple[Array, list[Array]]:
+        """Variance and read noise of a slice."""
+        return self.variance[s], [read[s] for read in self.read]
 
 
 @dataclass
@@ -149,32 +165,22 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
         step = programmed.ranges.full_scale * relative * hardware.cell.g_max
 
     product = driven.patches @ driven.weights
-    mean, spread, slow, undithered, without = (np.zeros_like(product) for _ in range(5))
-    known, lines = map_of(design, hardware.cell.stuck), LineErrors(hardware, np.zeros_like(product))
+    mean, spread, slow, undithered = (np.zeros_like(product) for _ in range(4))
+    known = map_of(design, hardware.cell.stuck)
     fresh = {name: np.zeros_like(product) for name in dict.fromkeys([*FRESH, *(source.group for source in sources)])}
     supplied = np.zeros((design.drive.pulses, *product.shape))
     for t, (a, b) in enumerate(pairwise(placement.edges)):
         held = driven.weights[a:b].astype(np.float32)
         targets = encoding.targets(held, t)
-        g, plain = cells.at(cells.mean, targets), encoding.plain_targets(held, t)
+        stuck = None if known is None else cells.but(known[group][:, :, a:b], targets, hardware)
+        g, plain = cells.at(cells.mean, targets) if stuck is None else stuck.mean, encoding.plain_targets(held, t)
         seen = reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b)))
-        if known is not None:
-            unfaulted = seen
-            g, varied, noised = cells.but(known[group][:, :, a:b], targets, hardware)
-            seen = reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b)))
         for s, pair in enumerate(targets):
             unit = scale[s, t, : placement.outputs] / hardware.cell.g_max
-            variance, noise_of = cells.at(cells.variance, pair), [cells.at(read, pair) for read in cells.read]
-            if known is not None:
-                variance, noise_of = varied[s], [read[s] for read in noised]
-            part = _Slice(seen, s, g[s], noise_of, unit, encoding.reference)
+            variance, read = cells.spread(pair) if stuck is None else stuck.of(s)
+            part = _Slice(seen, s, g[s], read, unit, encoding.reference)
             volts = driven.volts[:, a:b]
             mean += part.columns(volts @ part.signed) - volts.sum(axis=1, keepdims=True) * encoding.pedestal * unit
-            if known is not None:
-                fine = replace(part, seen=unfaulted)
-                without += fine.columns(volts @ fine.signed) - part.columns(volts @ part.signed)
-            if hardware.cell.stuck.alive < 1:
-                lines.slice(seen.conductance[s], volts, unit, encoding.reference)
             spread += part.variance(part.makes(variance, volts))
             slow += part.variance(part.makes(part.noise(parts.lasting), volts))
             fresh["cells"] += part.variance(part.makes(part.noise(parts.passing), volts))
@@ -188,18 +194,40 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
                     kept = undithered_share(np.sqrt(np.sum([variance for _, variance in noise], axis=0)) / step[s])
                     fresh["ADC"] += w2 * part.variance((1 - kept) * step[s] ** 2 / 12)
                     undithered += w2 * part.variance(kept * step[s] ** 2 / 12)
-        if lines.lines:
-            lines.row_tile(driven.volts[:, a:b])
     mean += programmed.packed[group].planes.bias - design.bias_of(group)  # what was measured on the chip
     for source in sources:
         if source.shape is Shape.SUPPLY:
             fresh[source.group] += source.amount(hardware.conditions) * np.square(supplied).sum(axis=0)
     frozen = {"programming": spread, "ADC": undithered}
-    if hardware.cell.stuck.alive < 1:
-        frozen["open lines"] = lines.found
-    if known is not None:
-        frozen["stuck map"] = without
+    if known is not None or hardware.cell.stuck.alive < 1:
+        frozen |= _faults(programmed, driven, group, cells)
     return Errors(product, product + driven.bias, mean, frozen, {"cells": slow}, fresh)
+
+
+def _faults(programmed: Programmed, driven: _Driven, group: int, cells: ExpectedCells) -> dict[str, Array]:
+    """Of a group, (rows, outputs): the variance by open lines, and what a map of stuck cells takes off the outputs."""
+    design, hardware = programmed.design, programmed.hardware
+    encoding, moments, known = design.encodings[group], design.moments_of(group), map_of(design, hardware.cell.stuck)
+    scale = programmed.packed[group].planes.scale[..., : design.placement.outputs] / hardware.cell.g_max
+    none = np.zeros((len(driven.patches), design.placement.outputs))
+    lines, off = LineErrors(hardware, none.copy()), none.copy()
+    for t, (a, b) in enumerate(pairwise(design.placement.edges)):
+        held, volts = driven.weights[a:b].astype(np.float32), driven.volts[:, a:b]
+        targets, plain = encoding.targets(held, t), encoding.plain_targets(held, t)
+        means = [cells.at(cells.mean, targets)]
+        if known is not None:
+            means.append(cells.but(known[group][:, :, a:b], targets, hardware).mean)
+        seen = [reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b))) for g in means]
+        for s in range(len(targets)):
+            lines.slice(seen[-1].conductance[s], volts, scale[s, t], encoding.reference)
+            parts = [
+                _Slice(reach, s, g[s], [], scale[s, t], encoding.reference)
+                for reach, g in zip(seen, means, strict=True)
+            ]
+            off += parts[0].columns(volts @ parts[0].signed) - parts[-1].columns(volts @ parts[-1].signed)
+        lines.row_tile(volts)
+    found = {"open lines": lines.found} if hardware.cell.stuck.alive < 1 else {}
+    return found if known is None else found | {"stuck map": off}
 
 
 @dataclass(frozen=True)
