@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from helpers import hardware, on_tiles
 from numpy.testing import assert_allclose
 from scipy import stats
@@ -201,3 +203,31 @@ def test_without_bias_skew_and_factors_they_are_the_gaussian() -> None:
         g_ref=1e-6, conductances=(1,), probabilities=tuple(stats.norm.cdf(scores)), errors=(tuple(scores.tolist()),)
     )
     assert_allclose(table.apply(TARGETS, [normal], READ, np), TARGETS + 1e-6 * normal, rtol=1e-9)
+
+
+def blocks(section: str) -> list[Any]:
+    """The YAML of a section of docs/devices.md."""
+    text = (Path(__file__).parents[1] / "docs" / "devices.md").read_text(encoding="utf-8")
+    text = text.split(f"# {section}\n")[1].split("\n## ")[0].split("\n### ")[0]
+    return [yaml.safe_load(part.split("```")[0]) for part in text.split("```yaml\n")[1:]]
+
+
+def test_published_fits_of_the_documentation_can_be_used() -> None:
+    (fits,) = blocks("Published fits")
+    stds = [hardware(cell__programming=fit).cell.programming.std(np.array([2e-5]), READ, np)[0] for fit in fits]
+    assert_allclose(stds[0], (0.166 + (4.718 + (-8.481 + 4.690 * 20 / 20.7) * 20 / 20.7) * 20 / 20.7) * 1e-6, rtol=1e-6)
+    assert_allclose(stds[2], stds[3], rtol=0.1)  # two fits to the same cells
+    assert fits[4]["coefficients"] == ["0.26348 uS", "1.9650 uS", "-1.1731 uS"]
+
+
+def test_the_example_of_counts_is_hardware() -> None:
+    (fields,) = blocks("Reads and cycles")
+    changes = fields.pop("cell")["drift"]
+    hw = hardware(cell__drift=changes, **fields)
+    assert [change.kind for change in hw.cell.drift.parts] == [
+        "wear",
+        "failure",
+        "read_disturb",
+        "temperature_coefficient",
+    ]
+    assert hw.cell.drift.active(hw.conditions)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from helpers import hardware, pictures, relative_error, small_cnn
@@ -160,6 +162,18 @@ def test_inputs_that_do_not_fit_are_named() -> None:
         chip.recalibrate("pictures")
     with pytest.raises(MappingError, match="inputs: must be one batch, or batches of one tensor each"):
         chip.recalibrate([pictures(2), torch.rand(2, 3, 14, 14)])
+
+
+def test_the_benchmark_writes_a_row_for_each_time_and_chip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    script = importlib.import_module("recalibration")
+    monkeypatch.setattr(script, "mnist", lambda split: mnist("test"))
+    monkeypatch.setattr(script, "TIMES", (0.0, LATE))
+    assert script.main(["--out", str(tmp_path), "--images", "12", "--chips", "1", "--inputs", "16"]) == 0
+    table = pd.read_csv(tmp_path / "recalibration.csv")
+    assert list(table) == ["time_s", "seed", "as it is", "compensated", "recalibrated", "both"]
+    assert list(table["time_s"]) == [0, LATE]
+    assert table.iloc[:, 2:].to_numpy().min() >= 0
 
 
 def test_pcm_after_a_million_seconds_reads_digits_again() -> None:
