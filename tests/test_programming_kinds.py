@@ -216,7 +216,7 @@ def test_published_fits_of_the_documentation_can_be_used() -> None:
     (fits,) = blocks("Published fits")
     stds = [hardware(cell__programming=fit).cell.programming.std(np.array([2e-5]), READ, np)[0] for fit in fits]
     assert_allclose(stds[0], (0.166 + (4.718 + (-8.481 + 4.690 * 20 / 20.7) * 20 / 20.7) * 20 / 20.7) * 1e-6, rtol=1e-6)
-    assert_allclose(stds[2], stds[3], rtol=0.1)  # two fits to the same cells
+    assert_allclose(stds[2], stds[3], rtol=0.2)  # two fits to the same cells
     assert fits[4]["coefficients"] == ["0.26348 uS", "1.9650 uS", "-1.1731 uS"]
 
 
