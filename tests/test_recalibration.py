@@ -6,11 +6,12 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from helpers import hardware, pictures, relative_error, small_cnn
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 
 import mho
@@ -122,6 +123,13 @@ def test_expected_errors_know_the_gains_and_offsets() -> None:
     expected = expected_errors(layer.tiles, inputs, 2)
     got = layer.tiles.reader.read(inputs, noisy=False)[0] - layer.tiles.design.bias_of(0)
     assert relative_error(torch.from_numpy(got), torch.from_numpy(expected.mean)) < 0.03
+    bias = layer.tiles.design.bias_of(0)
+    moved = layer.tiles.corrected(np.full((1, 12), 1.5), np.full((1, 12), 2.0))
+    assert_allclose(
+        expected_errors(moved, inputs, 2).mean + bias, 1.5 * (expected.mean + bias) + 2, rtol=1e-4, atol=1e-4
+    )
+    read = moved.reader.read(inputs, noisy=False)[0]
+    assert_allclose(read, 1.5 * (got + bias) + 2, rtol=1e-4, atol=1e-4)
 
 
 class Twice(nn.Module):
