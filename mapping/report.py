@@ -11,11 +11,11 @@ import pandas as pd
 
 from ..crossbar.extrapolation import extrapolations
 from ..crossbar.row_tile import BINS, HISTOGRAM_TOP
-from .architecture.writing import write_costs
 from .check import Check
 from .cover import Cover
 from .layers import TileLayer
 from .mapped import MappedNetwork
+from .writing import write_costs
 
 LOADED = "the chip was loaded"
 NAMED = 3  # modules of one type and reason that the text names
@@ -40,7 +40,7 @@ class Report:
         title: the hardware and the seed.
         cover: how much of the model is on tiles, and whether the mapping was checked.
         extrapolated: settings of the hardware outside the data behind its models, with the layers that have them.
-        writing: what programming takes, see `mho.mapping.architecture.writing.write_costs`.
+        writing: what programming takes, see `mho.mapping.writing.write_costs`.
     """
 
     table: pd.DataFrame

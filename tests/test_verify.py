@@ -17,7 +17,7 @@ import mho
 from mho import Hardware
 from mho.crossbar.expected import ExpectedCells
 from mho.devices.verify import VerifiedProgramming
-from mho.mapping.architecture.writing import write_costs
+from mho.mapping.writing import write_costs
 
 FIELDS: dict[str, Any] = {
     "kind": "verify",

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..layers import TileLayer
-from ..mapped import MappedNetwork
+from .layers import TileLayer
+from .mapped import MappedNetwork
 
 __all__ = ["write_costs"]
 
