@@ -2,8 +2,8 @@
 
     python benchmarks/chain_speed.py [--out runs/chain_speed] [--only PATTERN]
 
-A noisy read of a linear layer of 512 x 512, 256 samples, on `reram` with tiles of 512 word lines; one thread, CPU times,
-medians of runs in turn. Parts that are pulses of bits are compared with bits that are converted one by one.
+A noisy read of a linear layer of 512 x 512, 256 samples, on `reram` with tiles of 512 word lines; one thread, CPU
+times, medians of runs in turn. Parts that are pulses of bits are compared with bits that are converted one by one.
 """
 
 from __future__ import annotations

@@ -63,11 +63,39 @@ ODD: list[Any] = [
 ADDED: dict[str, list[Any]] = {
     "time_s": [0, 1, 3600.0, 86400.0, 1e5, 1e9],
     "cell.levels": [2, 3, 16, 256, 65536],
-    "cell.drift": [{"kind": "none"}, {"kind": "power_law", "t_0": 1, "g_ref": 1e-5, "mean": None, "spread": None}],
+    "reads": [1, 1000, 10**9, 10**15],
+    "cycles": [1, 10**6, 10**12],
+    "program_temperature": [1.0, 280.0, 350.0],
+    "storage_temperature": [1.0, 280.0, 350.0],
+    "cell.stuck": [{"word_lines": 0.1}, {"bit_lines": 0.1}, {"map": {"0": [[0, 1], [2, 0]]}}, {"map": "none.npz"}],
+    "cell.drift": [
+        {"kind": "none"},
+        {"kind": "power_law", "t_0": 1, "g_ref": 1e-5, "mean": None, "spread": None},
+        {"kind": "read_disturb", "tau": 1e-3, "v_ref": 0.2, "v_0": 0.03, "toward": 1e-5},
+        {"kind": "wear", "loss": 0.1, "exponent": 0.5, "n_ref": 1e6, "toward": 1e-6},
+        {"kind": "failure", "life": 1e7, "shape": 1.5, "low": 1e-6, "high": 1e-5},
+        {"kind": "temperature_coefficient", "g_ref": 1e-5, "per_kelvin": [0.003]},
+        {"kind": "thermally_activated", "g_ref": 1e-5, "energies": [0.1]},
+        {"kind": "sequence", "changes": [{"kind": "none"}]},
+    ],
     "cell.programming": [
         {"kind": "none"},
         {"kind": "saturating", "s_max": 1e-6, "g_0": 1e-6},
         {"kind": "incremental", "v_step": 0.1, "string": {"g_ref": 1e-6, "v_overdrive": 0.5}},
+        {"kind": "skewed", "g_ref": 1e-5, "bias": [1e-7], "coefficients": [1e-6], "skewness": 2},
+        {
+            "kind": "quantiles",
+            "g_ref": 1e-5,
+            "conductances": [0, 1],
+            "probabilities": [0.1, 0.9],
+            "errors": [[-1, 1]] * 2,
+        },
+        {
+            "kind": "device_to_device",
+            "range_spread": 0.1,
+            "error": {"kind": "polynomial", "coefficients": [0], "g_ref": 1},
+        },
+        {"kind": "verify", "tolerance": 1e-6, "step": 1e-6, "gain": 0.5, "step_spread": 0.5, "read_std": 1e-7},
     ],
     "cell.read_noise": [
         {"kind": "none"},
@@ -259,7 +287,8 @@ class Judge:
         """Where hardware says so: stuck cells, few levels, clipping that is counted, lines that lose everything."""
         for layer in chip.layers.values():
             hardware = layer.hardware
-            stuck = hardware.cell.stuck.at_g_min + hardware.cell.stuck.at_g_max
+            rates = hardware.cell.stuck
+            stuck = max(rates.at_g_min + rates.at_g_max, 5 * (1 - rates.alive), hardware.cycles > 0)
             few = [bits for bits in (hardware.dac.bits, hardware.adc.bits, hardware.cell.levels) if bits is not None]
             counts = layer.counts
             clipped = counts.inputs_clipped > 0.1 * counts.inputs or counts.readings_clipped > 0.1 * counts.readings
@@ -272,8 +301,9 @@ class Judge:
         for layer in chip.layers.values():
             hardware, cell = layer.hardware, layer.hardware.cell
             noise = hardware.output_noise.frozen_add + hardware.output_noise.frozen_mult
-            errs = cell.programming.kind != "none" or cell.levels or cell.stuck.at_g_min + cell.stuck.at_g_max
-            aged = hardware.time_s and cell.drift.kind != "none"
+            faults = cell.stuck.any or cell.stuck.alive < 1 or cell.stuck.map
+            errs = cell.programming.kind != "none" or cell.levels or faults
+            aged = cell.drift.kind != "none" and cell.drift.active(hardware.conditions)
             converts = hardware.adc.bits or hardware.dac.bits or hardware.dac.range not in (None, "calibrated")
             if noise or errs or aged or converts or not hardware.wires.ideal or hardware.sensing.read_interval:
                 return False

@@ -52,7 +52,16 @@ def calibrate(
     if wire_compensation is not None or not matrix.hardware.wires.ideal:
         moments = _moments(matrix, drive, inputs)
     design = Design.of(matrix, drive, moments, wire_compensation, tell, backend)
-    programmed = Programmed.of(design, cells, seeds, backend, tell=tell)
+    return recalibrated(Programmed.of(design, cells, seeds, backend, tell=tell), inputs)
+
+
+def recalibrated(programmed: Programmed, inputs: tuple[Array, ...]) -> Programmed:
+    """A matrix with the ranges of the ADCs that the currents of its cells ask for, as they are now, for these inputs.
+
+    The drive of its word lines stays. `inputs` and errors as in `calibrate`.
+    """
+    design, backend = programmed.design, programmed.backend
+    matrix = design.matrix
     adc, sensing, positions = matrix.hardware.adc, matrix.hardware.sensing, matrix.patches.positions
     batches = [packed_codes(design, x, backend)[0] for x in _joined(inputs)]
     surveys = [_survey(programmed, codes, keep=adc.full_scale is not None) for codes in batches]

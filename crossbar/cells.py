@@ -10,6 +10,7 @@ import numpy as np
 
 from .backend import Backend
 from .design import Design
+from .faults import at_ends, map_of, open_lines
 from .hardware import Hardware
 from .keys import Purpose, stream_key
 
@@ -40,8 +41,8 @@ class Cells(ABC):
         """Conductances of cells whose `targets` (rows, columns) are the design's: siemens, float32, at least 0."""
 
     @abstractmethod
-    def aged(self, time_s: float) -> Cells:
-        """The same cells so many seconds after programming ended.
+    def aged(self, time_s: float, reads: int | None = None) -> Cells:
+        """The same cells so many seconds after programming ended, and after so many reads (None: as many as now).
 
         Raises:
             ValueError: a time that is negative or beyond the data of the cell, or cells that are known at one time.
@@ -84,25 +85,39 @@ class Drawn(Cells):
     copy: int = 0
 
     def settled(self, design: Design, targets: Array, place: Place, backend: Backend) -> Array:
-        """Programming error, then drift, then stuck cells: see `Cell.settle`."""
+        """Programming error, then drift, then stuck cells: see `Cell.settle`; then those of a map, and open lines.
+
+        Random numbers of programming belong to the cycle, those that last and those of drift to the cell.
+        """
         hardware, name = self.hardware, design.matrix.name
         seed = self.seed if hardware.seeds.program is None else hardware.seeds.program
         where = place.group, self.copy, place.slice, place.polarity, *([place.device] if place.device else [])
 
+        again = (hardware.cycles,) if hardware.cycles else ()
+
         def draw(purpose: Purpose, which: int) -> Array:
-            found = backend.normals(targets.shape, (place.row, which), stream_key(seed, purpose, name, *where))
+            stream = (*where, *again) if purpose == "program" else where
+            found = backend.normals(targets.shape, (place.row, which), stream_key(seed, purpose, name, *stream))
             if found.shape != targets.shape:
                 kind = type(backend).__name__
                 raise ValueError(f"{kind}.normals must give the shape {targets.shape}, gave {found.shape}")
             return found
 
-        return hardware.cell.settle(targets, draw, hardware.conditions, np).astype(np.float32, copy=False)
+        g = hardware.cell.settle(targets, draw, hardware.conditions, np).astype(np.float32, copy=False)
+        stuck, rows = hardware.cell.stuck, len(targets)
+        if (known := map_of(design, stuck)) is not None:
+            g = at_ends(g, known[place.group, place.slice, place.polarity, place.row : place.row + rows], hardware)
+        if stuck.alive < 1:
+            on = place.group, place.slice, place.polarity, place.row
+            g = np.where(open_lines(design, hardware, on, rows, (seed, self.copy), backend), np.float32(0), g)
+        return g
 
     def copied(self, copy: int) -> Drawn:
         return replace(self, copy=copy)
 
-    def aged(self, time_s: float) -> Drawn:
-        return replace(self, hardware=self.hardware.replace({"time_s": time_s}))
+    def aged(self, time_s: float, reads: int | None = None) -> Drawn:
+        changed = {"time_s": time_s} | ({} if reads is None else {"reads": reads})
+        return replace(self, hardware=self.hardware.replace(changed))
 
 
 @dataclass(frozen=True)
@@ -137,7 +152,9 @@ class Given(Cells):
             raise ValueError(f"layer {design.matrix.name!r}: conductances must be finite and at least 0")
         return g.astype(np.float32)
 
-    def aged(self, time_s: float) -> Given:
+    def aged(self, time_s: float, reads: int | None = None) -> Given:
+        if reads not in (None, self.hardware.reads):
+            raise ValueError(f"reads must be {self.hardware.reads}, when the cells were measured, got {reads}")
         if time_s == self.hardware.time_s:
             return self
         raise ValueError(f"time_s must be {self.hardware.time_s:g}, when the cells were measured, got {time_s:g}")

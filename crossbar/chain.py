@@ -19,7 +19,7 @@ def check_chain(cell: Cell, sensing: Sensing, tile: Tile, dac: Dac, adc: Adc, wi
         if tile.amplifiers == "pair":
             raise ValueError("adc.polarity must be 'together' when tile.amplifiers is 'pair': a pair has one reading")
     if sensing.mode == "voltage":
-        _check_voltage(tile, adc, wires)
+        _check_voltage(cell, tile, adc, wires)
         if dac.coding == "time":
             raise ValueError(
                 "dac.coding must be 'amplitude' when sensing.mode is 'voltage': a bit line that floats has a voltage "
@@ -29,7 +29,7 @@ def check_chain(cell: Cell, sensing: Sensing, tile: Tile, dac: Dac, adc: Adc, wi
         _check_curved(cell, sensing, dac)
 
 
-def _check_voltage(tile: Tile, adc: Adc, wires: Wires) -> None:
+def _check_voltage(cell: Cell, tile: Tile, adc: Adc, wires: Wires) -> None:
     if not wires.ideal:
         raise ValueError(
             "wires must have no resistance when sensing.mode is 'voltage': they are solved for bit lines that are held "
@@ -44,6 +44,11 @@ def _check_voltage(tile: Tile, adc: Adc, wires: Wires) -> None:
         raise ValueError(
             "sensing.mode 'voltage' needs wires.pairs 'shared' (a pair on one bit line) or adc.polarity 'apart': the "
             "voltages of two bit lines with different sums of conductances cannot be subtracted before conversion"
+        )
+    if cell.stuck.alive < 1:
+        raise ValueError(
+            "cell.stuck.word_lines and bit_lines must be 0 when sensing.mode is 'voltage': a bit line without cells "
+            "has no voltage"
         )
     if isinstance(adc.full_scale, float):
         raise ValueError(

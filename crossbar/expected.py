@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..devices.parts import Conditions
-from ..devices.sources import NoiseSource, Shape, white_fit
-from .design import Design
+from ..devices.sources import Shape
+from ..devices.stuck import WORKS
 from .drive import input_codes, pulses_of
 from .each_adc import AdcErrors
+from .expected_reading import Pulse, Reading, SensingErrors, undithered_share
+from .faults import LineErrors, at_ends, map_of
 from .hardware import Hardware
 from .packed import read_shares
 from .patches import gather
 from .programmed import Programmed
 from .slow_noise import shared_on_average
-from .wiring import Reach, reach_row_tile
+from .wiring import reach_row_tile
 
 Array = np.ndarray[Any, Any]
 FRESH = ("cells", "thermal and shot", "amplifier", "gain", "supply", "ADC")  # sources of a read that all matrices have
@@ -53,16 +52,44 @@ class ExpectedCells:
 
         low, high = cell.stuck.at_g_min, cell.stuck.at_g_max
         for written, weight in cell.programming.outcomes(target, conditions, np):
-            aged = cell.drift.outcomes(written, conditions, np) if conditions.time_s > 0 else [(written, 1.0)]
+            active = cell.drift.active(conditions)
+            aged = cell.drift.outcomes(written, conditions, np) if active else [(written, 1.0)]
             for g, part in aged:
                 add(g, (1 - low - high) * weight * part)
         add(np.full(GRID, cell.g_min), low)
         add(np.full(GRID, cell.g_max), high)
-        return cls(target, moments[0], np.maximum(moments[1] - moments[0] ** 2, 0), moments[2:])
+        mean, alive = moments[0], cell.stuck.alive
+        variance = np.maximum(moments[1] - mean**2, 0)
+        return cls(target, alive * mean, alive * variance, alive * moments[2:])  # the rest: `faults.LineErrors`
 
     def at(self, values: Array, target: Array) -> Array:
         """One of the tables at target conductances of any shape."""
         return np.interp(target, self.target, values)
+
+    def spread(self, targets: Array) -> tuple[Array, list[Array]]:
+        """Variance, and that of each part of the read noise, at these targets."""
+        return self.at(self.variance, targets), [self.at(read, targets) for read in self.read]
+
+    def but(self, known: Array, targets: Array, hardware: Hardware) -> KnownCells:
+        """What is to be expected at these targets, but for the cells that a map `known` has as stuck."""
+        works, alive = known == WORKS, hardware.cell.stuck.alive
+        ends = at_ends(np.zeros(known.shape), known, hardware)
+        noise = [alive * part.std(ends, hardware.conditions, np) ** 2 for part in hardware.cell.read_noise.parts]
+        (variance, read), mean = self.spread(targets), np.where(works, self.at(self.mean, targets), alive * ends)
+        reads = [np.where(works, r, n) for r, n in zip(read, noise, strict=True)]
+        return KnownCells(mean, np.where(works, variance, 0), reads)
+
+
+class KnownCells(NamedTuple):
+    """Mean (siemens), variance and parts of the read noise (S^2) of cells (slices, polarities, rows, columns)."""
+
+    mean: Array
+    variance: Array
+    read: list[Array]
+
+    def of(self, s: int) -> tuple[Array, list[Array]]:
+        """Variance and read noise of a slice."""
+        return self.variance[s], [read[s] for read in self.read]
 
 
 @dataclass
@@ -113,7 +140,11 @@ def expected_errors(programmed: Programmed, x: Array, reads: int) -> Errors:
         getattr(joined, part).update(
             {s: np.concatenate([getattr(g, part)[s] for g in groups], axis=1) for s in sources}
         )
-    joined.frozen["shift and DAC"] = np.square(joined.mean - joined.gain * joined.product)
+    off = joined.mean - joined.gain * joined.product
+    joined.frozen["shift and DAC"] = np.square(off)
+    if (without := joined.frozen.get("stuck map")) is not None:  # what outputs would be without it, less what they are
+        joined.frozen["shift and DAC"] = np.square(off + without)
+        joined.frozen["stuck map"] = np.square(off) - np.square(off + without)
     noise = programmed.hardware.output_noise
     joined.frozen["output"] = noise.frozen_add**2 + (noise.frozen_mult * joined.y) ** 2
     joined.fresh["output"] = noise.sigma_add**2 + (noise.sigma_mult * joined.y) ** 2
@@ -125,7 +156,7 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
     driven, parts = _Driven.of(programmed, x, group), _Parts.of(hardware, reads)
     encoding, cells, moments = design.encodings[group], ExpectedCells.of(hardware), design.moments_of(group)
     scale = programmed.packed[group].planes.scale.astype(np.float64)
-    sensing, sources = _Sensing.of(design, hardware), hardware.sensing.sources()
+    sensing, sources = SensingErrors.of(design, hardware), hardware.sensing.sources()
     step, lowest = np.zeros((2, placement.tile.slices, placement.row_tiles))
     if hardware.adc.bits is not None:
         codes, ranges = hardware.adc.codes(design.signed_codes), programmed.ranges
@@ -137,17 +168,21 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
 
     product = driven.patches @ driven.weights
     mean, spread, slow, undithered, differ = (np.zeros_like(product) for _ in range(5))
+    known = map_of(design, hardware.cell.stuck)
     fresh = {name: np.zeros_like(product) for name in dict.fromkeys([*FRESH, *(source.group for source in sources)])}
     supplied = np.zeros((design.drive.conversions, *product.shape))
     for t, (a, b) in enumerate(pairwise(placement.edges)):
         held = driven.weights[a:b].astype(np.float32)
         targets = encoding.targets(held, t)
-        g, plain = cells.at(cells.mean, targets) * design.devices, encoding.plain_targets(held, t)
+        stuck = None if known is None else cells.but(known[group][:, :, a:b], targets, hardware)
+        g = design.devices * (cells.at(cells.mean, targets) if stuck is None else stuck.mean)
+        plain = encoding.plain_targets(held, t)
         seen = reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b)))
         for s, pair in enumerate(targets):
-            tables = [g[s], *(design.devices * cells.at(table, pair) for table in (cells.variance, *cells.read))]
+            variance, read = cells.spread(pair) if stuck is None else stuck.of(s)
+            tables = [g[s], *(design.devices * table for table in (variance, *read))]
             volts = driven.volts[:, a:b]
-            for part in _Reading.of_slice(design, seen, (s, t), tables, scale):
+            for part in Reading.of_slice(design, seen, (s, t), tables, scale):
                 pedestal = volts.sum(axis=1, keepdims=True) * encoding.pedestal * part.unit
                 mean += part.columns(volts @ part.signed) - pedestal
                 spread += part.variance(part.makes(part.drawn, volts))
@@ -173,11 +208,39 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
                             shift, own = adcs.near(current / lsb - lowest[s, t])
                             mean += w * part.columns(shift * lsb)
                             differ += w2 * part.variance((adcs.offset + own) * lsb**2 + adcs.gain * current**2)
+    mean += programmed.packed[group].planes.bias - design.bias_of(group)  # what was measured on the chip
     for source in sources:
         if source.shape is Shape.SUPPLY:
             fresh[source.group] += source.amount(hardware.conditions) * np.square(supplied).sum(axis=0)
     frozen = {"programming": spread, "ADC": undithered} | ({"ADCs that differ": differ} if hardware.adc.differ else {})
+    if known is not None or hardware.cell.stuck.alive < 1:
+        frozen |= _faults(programmed, driven, group, cells)
     return Errors(product, product + driven.bias, mean, frozen, {"cells": slow}, fresh)
+
+
+def _faults(programmed: Programmed, driven: _Driven, group: int, cells: ExpectedCells) -> dict[str, Array]:
+    """Of a group, (rows, outputs): the variance by open lines, and what a map of stuck cells takes off the outputs."""
+    design, hardware = programmed.design, programmed.hardware
+    encoding, moments, known = design.encodings[group], design.moments_of(group), map_of(design, hardware.cell.stuck)
+    scale, each = programmed.packed[group].planes.scale.astype(np.float64), 2 if design.apart else 1
+    none = np.zeros((len(driven.patches), design.placement.outputs))
+    lines, off = LineErrors(hardware, none.copy()), none.copy()
+    for t, (a, b) in enumerate(pairwise(design.placement.edges)):
+        held, volts = driven.weights[a:b].astype(np.float32), driven.volts[:, a:b]
+        targets, plain = encoding.targets(held, t), encoding.plain_targets(held, t)
+        means = [design.devices * cells.at(cells.mean, targets)]
+        if known is not None:
+            means.append(design.devices * cells.but(known[group][:, :, a:b], targets, hardware).mean)
+        seen = [reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b))) for g in means]
+        for s in range(len(targets)):
+            unit = scale[each * s, t, : none.shape[1]] / hardware.cell.g_max
+            lines.slice(seen[-1].conductance[s], volts, unit, encoding.reference)
+            for sign, reach, g in zip((1, -1), (seen[0], seen[-1]), (means[0], means[-1]), strict=True):
+                for part in Reading.of_slice(design, reach, (s, t), [g[s], g[s]], scale):
+                    off += sign * part.columns(volts @ part.signed)
+        lines.row_tile(volts)
+    found = {"open lines": lines.found} if hardware.cell.stuck.alive < 1 else {}
+    return found if known is None else found | {"stuck map": off}
 
 
 @dataclass(frozen=True)
@@ -192,7 +255,7 @@ class _Driven:
     patches: Array
     bias: Array
     volts: Array
-    conversions: list[list[_Pulse]]
+    conversions: list[list[Pulse]]
 
     @classmethod
     def of(cls, programmed: Programmed, x: Array, group: int) -> _Driven:
@@ -211,21 +274,12 @@ class _Driven:
         conversions = []
         for phase, sign in zip(pulses, (1, -1), strict=False):
             counts = zip(phase, drive.weights, drive.shares, strict=True)
-            own = [_Pulse(v, sign * w, s if drive.joined else w**2, s) for v, w, s in counts]
+            own = [Pulse(v, sign * w, s if drive.joined else w**2, s) for v, w, s in counts]
             conversions += [own] if drive.joined else [[pulse] for pulse in own]
         volts = codes / drive.full_code
         if design.curved:
             volts = np.sum([p.weight * p.volts for conversion in conversions for p in conversion], axis=0)
         return cls(weights, patches, bias, volts, conversions)
-
-
-class _Pulse(NamedTuple):
-    """`volts` (n, rows), or on-times; what it counts, and by what its variance does in outputs and in a reading."""
-
-    volts: Array
-    weight: float
-    share: float
-    in_reading: float
 
 
 @dataclass(frozen=True)
@@ -242,138 +296,3 @@ class _Parts:
         lasting = [shared_on_average(share, reads) for share in shares]
         alone = [float(share[0]) for share in shares]
         return cls(alone, lasting, [1 - a - b for a, b in zip(alone, lasting, strict=True)])
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """The cells behind a reading of a row tile, and how their currents become outputs.
-
-    Attributes:
-        signs: (polarities, 1, 1) of the cells; several where a pair is subtracted before it is read.
-        g, drawn: (polarities, rows, columns) their mean conductances, and the variances of these.
-        read: variances of each part of their read noise.
-        conductance, carried, rest: what wires make of them, see `Reach`.
-        thermal: (columns,) siemens.
-        unit: (outputs,) output per siemens at full voltage.
-        reference: see `Encoding`.
-        total: (columns,) siemens of all cells of a bit line that floats; None of one that is held at 0 V.
-        one: what a reading of 1 stands for, in siemens at full voltage.
-    """
-
-    signs: Array
-    g: Array
-    drawn: Array
-    read: list[Array]
-    conductance: Array
-    carried: Array
-    rest: Array
-    thermal: Array
-    unit: Array
-    reference: Array
-    total: Array | None
-    one: Any
-
-    @classmethod
-    def of_slice(
-        cls, design: Design, seen: Reach, place: tuple[int, int], tables: list[Array], scale: Array
-    ) -> list[_Reading]:
-        """The readings of a slice, at place = (slice, row tile); `tables` are `g`, `drawn` and `read` of its cells."""
-        (s, t), outputs, found = place, design.placement.outputs, []
-        which = [slice(p, p + 1) for p in range(2)] if design.apart else [slice(None)]
-        for r, some in enumerate(which):
-            g, drawn, *read = (table[some] for table in tables)
-            conductance, carried, rest = (part[s][some] for part in (seen.conductance, seen.noise, seen.rest))
-            total = conductance.sum(axis=(0, 1)) if design.floats else None
-            one = design.hardware.cell.g_max if total is None else total
-            unit = scale[len(which) * s + r, t, :outputs] / (one if total is None else total[:outputs])
-            thermal = seen.thermal_each[s, r] if design.apart else seen.thermal[s]
-            signs = np.array([1.0, -1.0])[: len(g), None, None]
-            reference = design.placement.references
-            found.append(cls(signs, g, drawn, read, conductance, carried, rest, thermal, unit, reference, total, one))
-        return found
-
-    @cached_property
-    def signed(self) -> Array:
-        """(rows, columns) siemens, those of a pair subtracted."""
-        return (self.signs * self.conductance).sum(axis=0)
-
-    def noise(self, shares: list[float]) -> Array:
-        """Variance of the cells' conductances by these shares of the parts of their read noise."""
-        return np.sum([np.zeros_like(self.g), *(p * n for p, n in zip(shares, self.read, strict=True))], axis=0)
-
-    def makes(self, variance: Array, v: Array) -> Array:
-        """(rows, columns): variance of the current that one of the cells' conductances makes at voltages v."""
-        cells = variance * self.carried
-        found = v**2 @ cells.sum(axis=0) + (variance * self.rest).sum(axis=(0, 1))
-        if self.total is None:
-            return found
-        volts = v @ self.signed / self.total  # of the bit line, which the voltage of each cell is counted from
-        first = v @ (self.signs * cells).sum(axis=0)
-        return found + volts * (volts * cells.sum(axis=(0, 1)) - 2 * first)
-
-    def columns(self, currents: Array) -> Array:
-        """Outputs: the reference column is taken off."""
-        out = currents[..., : len(self.unit)]
-        return (out - currents[..., self.reference] if self.reference.size else out) * self.unit
-
-    def variance(self, variances: Array) -> Array:
-        """Variances of outputs: that of the reference column is added."""
-        out = variances[..., : len(self.unit)]
-        return (out + variances[..., self.reference] if self.reference.size else out) * self.unit**2
-
-
-@dataclass(frozen=True)
-class _Sensing:
-    """What the sources of noise of sensing add to readings; currents in units of v_read.
-
-    `fits` are (c0, c2) of `white_fit`, or (c0, c1) of on-times, for each source.
-    """
-
-    sources: list[NoiseSource]
-    fits: list[tuple[float, float]]
-    conditions: Conditions
-    amplifiers: int
-    timed: bool
-
-    @classmethod
-    def of(cls, design: Design, hardware: Hardware) -> _Sensing:
-        sources, conditions, timed = hardware.sensing.sources(), hardware.conditions, design.drive.timed
-        fits = [timed_fit(source, conditions) if timed else white_fit([source], conditions) for source in sources]
-        return cls(sources, fits, conditions, design.amplifiers, timed)
-
-    def noise(self, part: _Reading, v: Array) -> Iterator[tuple[str, Array]]:
-        """Variances (rows, columns) of the readings of a pulse, with the group of each source."""
-        current, unit = v @ part.signed, self.conditions.v_read**2
-        for source, (c0, c) in zip(self.sources, self.fits, strict=True):
-            if source.shape is Shape.CELL and self.timed:
-                driven = np.abs(v) @ (part.g * part.carried).sum(axis=0) + (part.g * part.rest).sum(axis=(0, 1))
-                yield source.group, (c0 * part.thermal + c * driven) / unit
-            elif source.shape is Shape.CELL:
-                yield source.group, c0 * part.thermal / unit + c * part.makes(part.g, v)
-            elif source.shape is Shape.GAIN:
-                yield source.group, source.amount(self.conditions) * current**2
-            elif source.shape in (Shape.COLUMN, Shape.READING):
-                many = self.amplifiers if source.shape is Shape.COLUMN else 1
-                yield source.group, np.full_like(current, many * source.amount(self.conditions) / unit)
-            elif source.shape is Shape.VOLTAGE and part.total is not None:
-                yield source.group, np.full_like(current, source.amount(self.conditions) / unit) * part.total**2
-
-
-def timed_fit(source: NoiseSource, conditions: Conditions) -> tuple[float, float]:
-    """(c0, c1): what a source of shape `CELL` adds for each siemens at 0 V, and what it adds to that at v_read."""
-    if source.shape is not Shape.CELL:
-        return 0.0, 0.0
-    idle, driven = source.per_siemens(np.array([0.0, conditions.v_read]), conditions)
-    return float(idle), float(driven - idle)
-
-
-def undithered_share(noise: Array) -> Array:
-    """Share of the variance LSB^2 / 12 of a quantiser's error that is the same in all reads, for noise in LSB.
-
-    Gaussian noise ahead of it leaves a mean error sum_m (LSB / pi m) exp(-2 (pi m noise)^2) sin(2 pi m I / LSB), up to
-    signs (Gray and Stockham 1993, IEEE Trans. Inf. Theory 39:805), whose mean square is this share for currents spread
-    over many levels.
-    """
-    m = np.arange(1, 9)
-    terms = np.exp(-4 * np.square(np.pi * m * noise[..., None])) / m**2
-    return np.where(noise == 0, 1.0, terms.sum(axis=-1) * 6 / np.pi**2)

@@ -21,4 +21,4 @@ def extrapolations(hardware: Hardware) -> list[str]:
         "temperature": [Setting("sensing.temperature", sensing.temperature)],
         "voltage": [Setting("sensing.v_read", sensing.v_read)],
     }
-    return cell.extrapolations(settings, time_s=hardware.time_s)
+    return cell.extrapolations(settings, hardware.conditions)

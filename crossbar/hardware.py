@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from ..devices.cell import Cell
-from ..devices.config import Config, Name, faults, one_line, plain
+from ..devices.config import Config, Name, faults, one_line, plain, without_defaults
 from ..devices.parts import Conditions
 from ..devices.sensing import Sensing
-from ..devices.units import Number, Second, Whole, brief
+from ..devices.units import Kelvin, Number, Second, Whole, brief
 from .chain import check_chain
 from .components import Cost
 from .converters import Adc, Dac
@@ -30,6 +38,8 @@ PRESETS = tuple(sorted(file.name.removesuffix(".yaml") for file in PRESET_FOLDER
 
 Additive = Annotated[Number, Field(ge=0, le=1e9)]
 Relative = Annotated[Number, Field(ge=0, le=1000)]
+Count = Annotated[Whole, Field(ge=0, le=10**15)]
+NEWER = ("reads", "cycles", "program_temperature", "storage_temperature")  # left out of texts at their defaults
 Seed = Annotated[Whole, Field(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -81,6 +91,14 @@ class Hardware(Config):
     wires: Wires = Wires()
     cost: Cost = Cost()
     time_s: Annotated[Second, Field(ge=0)] = Field(0.0, description="time from programming to reading")
+    reads: Count = Field(0, description="pulses that each cell was read with since it was programmed")
+    cycles: Count = Field(0, description="times that each cell was programmed before")
+    program_temperature: Annotated[Kelvin, Field(gt=0)] | None = Field(
+        None, description="of the array while it is programmed; null: sensing.temperature"
+    )
+    storage_temperature: Annotated[Kelvin, Field(gt=0)] | None = Field(
+        None, description="of the array from programming to reading; null: sensing.temperature"
+    )
     seeds: Seeds = Seeds()
     layers: Annotated[dict[Name, dict[Name, Any]], Field(max_length=1000)] = Field(default_factory=dict)
     sources: Annotated[dict[Name, Text], Field(max_length=10_000)] = Field(default_factory=dict)
@@ -93,7 +111,7 @@ class Hardware(Config):
         if v_max is not None and v_read > v_max:
             raise ValueError(f"sensing.v_read must be at most cell.v_max = {v_max:g} V, got {v_read:g} V")
         check_chain(self.cell, self.sensing, self.tile, self.dac, self.adc, self.wires)
-        check_numbers(self.cell, self.sensing, self.tile, self.adc, self.wires, self.time_s)
+        check_numbers(self.cell, self.sensing, self.tile, self.adc, self.wires, self.conditions)
         for pattern in self.layers:
             self._check_overrides(pattern)
         return self
@@ -111,7 +129,17 @@ class Hardware(Config):
     @property
     def conditions(self) -> Conditions:
         """What its cells are read at."""
-        return self.sensing.conditions(self.time_s)
+        return replace(
+            self.sensing.conditions(self.time_s),
+            reads=self.reads,
+            cycles=self.cycles,
+            program_temperature=self.program_temperature,
+            storage_temperature=self.storage_temperature,
+        )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, fields(self), *NEWER)
 
     @classmethod
     def preset(cls, name: str) -> Hardware:

@@ -98,7 +98,11 @@ def restored(
         for key, slot in _slots(design, arrays).items():
             check(f"{g}.{key}", arrays[key], slot)
         edges = packed_edges(design)
-        for key, exact in (("edges", edges), ("reference", design.placement.references), ("bias", design.bias_of(g))):
+        for key, exact in (
+            ("edges", edges),
+            ("reference", design.placement.references),
+            ("bias", ranges.bias(design, g)),
+        ):
             if arrays[key].dtype != exact.dtype or not np.array_equal(arrays[key], exact):
                 raise ValueError(f"{g}.{key} does not fit its layer and the tiles of its hardware")
         _check_counts(design, arrays["histogram"])

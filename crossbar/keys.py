@@ -10,7 +10,9 @@ import numpy as np
 from .kernels.philox import round_keys
 
 Key = np.ndarray[Any, Any]  # the keys of Philox's rounds
-Purpose = Literal["program", "stuck", "drift", "read", "slow", "output", "frozen", "adc"]
+Purpose = Literal[
+    "program", "device", "stuck", "word_line", "bit_line", "drift", "read", "slow", "output", "frozen", "adc"
+]
 
 
 def stream_key(seed: int, purpose: Purpose, layer: str, *place: int) -> Key:

@@ -29,15 +29,16 @@ Array = np.ndarray[Any, Any]
 CELL = 1e4  # errors and noise of a cell, and what it drifts to, in units of g_max
 CURRENT = 1e6  # white noise of a reading, in units of v_read g_max
 CONTRAST = 1e-3  # least (g_max - g_min) / g_max
-KEPT = 1e-6  # least part of the conductance range that drift leaves
+KEPT = 1e-6  # least part of the conductance range that programming and drift leave
 DIGITS = 2**53  # most values of a sliced weight
 SIGMAS = 6.0
+MANY = 8  # random numbers of a cell
 CLOSE = 1e-6  # of correlations, which are sums of special functions
 WIRE = 100.0  # largest resistance of a piece of wire, in units of 1 / g_max
 FINEST = 1e-6  # least full scale of an ADC, in units of v_read g_max
 
 
-def check_numbers(cell: Cell, sensing: Sensing, tile: Tile, adc: Adc, wires: Wires, time_s: float) -> None:
+def check_numbers(cell: Cell, sensing: Sensing, tile: Tile, adc: Adc, wires: Wires, conditions: Conditions) -> None:
     """Check the parts of a hardware against each other.
 
     Raises:
@@ -52,14 +53,14 @@ def check_numbers(cell: Cell, sensing: Sensing, tile: Tile, adc: Adc, wires: Wir
             f"tile.slices must keep cell.levels to the power of them below 2^53, got {cell.levels} ^ {tile.slices}"
         )
     with np.errstate(all="ignore"):
-        _check_cell(cell, sensing, time_s)
-        _check_sensing(sensing, cell.g_max, time_s)
+        _check_cell(cell, sensing, conditions)
+        _check_sensing(sensing, cell.g_max, conditions.time_s)
     _check_converters(adc, sensing.v_read, sensing.v_read * cell.g_max, tile.rows * tile.devices)
     _check_wires(wires, cell.g_max)
 
 
-def _check_cell(cell: Cell, sensing: Sensing, time_s: float) -> None:
-    conditions = sensing.conditions(time_s)
+def _check_cell(cell: Cell, sensing: Sensing, conditions: Conditions) -> None:
+    time_s = conditions.time_s
     bound = CELL * cell.g_max
     ends = f"S at most ({CELL:g} g_max)"
     targets = np.linspace(cell.g_min, cell.g_max, 9, dtype=np.float32)
@@ -67,9 +68,15 @@ def _check_cell(cell: Cell, sensing: Sensing, time_s: float) -> None:
         reached = [_settled(cell.programming, targets, n, conditions) for n in (0.0, -SIGMAS, SIGMAS)]
         error = cell.programming.std(targets, conditions, np)
         _within("its standard deviation must be", error, bound, ends)
+        left = float(np.ptp(np.maximum(reached[0], 0))) / cell.g_max
+        if left < KEPT:
+            raise ValueError(
+                f"at least {KEPT:g} of g_max must be left between the lowest and the highest conductance that cells "
+                f"end up at without chance, got {left:g}"
+            )
         held = np.maximum(np.concatenate([targets, *reached]), 0)
         _within("its conductances must be", held, (1 + SIGMAS) * bound, ends)
-    if time_s > 0:
+    if cell.drift.active(conditions):
 
         def later(g: Array, n: float) -> Array:
             with _names("cell.drift"):
@@ -109,15 +116,22 @@ def _check_memory(part: Correlated, interval: float | None, conditions: Conditio
 
 
 def _settled(part: Settling, g: Array, n: float, conditions: Conditions) -> Array:
-    """What a programming error or a drift makes of cells whose random numbers are all n."""
+    """What a programming error or a drift makes of cells whose random numbers are all n, or as in `_numbers`."""
     draws = part.draws
     if type(draws) is not int or draws < 0:
         raise ValueError(f"its draws must be a whole number of at least 0, got {draws!r}")
-    normals = [np.full_like(g, n) for _ in range(draws)]
+    normals = [np.full_like(g, number) for number in _numbers(draws, n)]
     try:
         return _alike("apply", part.apply, g, normals, conditions, np)
     except IndexError as error:
         raise ValueError(f"`apply` gets {draws} normal numbers a cell, its draws ({error})") from error
+
+
+def _numbers(draws: int, n: float) -> list[float]:
+    """All n; of the many independent ones of a process never all are that far out: n of the first, then any."""
+    if draws <= MANY:
+        return [n] * draws
+    return [n, *np.random.Generator(np.random.Philox(key=0)).standard_normal(draws - 1).tolist()]
 
 
 def _alike(name: str, method: Callable[..., Any], g: Array, *others: Any) -> Array:

@@ -90,6 +90,12 @@ class Packed:
         scale = self.planes.scale * gain[:, :, None].astype(np.float32)
         return replace(self, planes=self.planes._replace(scale=scale))
 
+    def corrected(self, gain: Array, bias: Array) -> Packed:
+        """With outputs that are multiplied by a gain, and this bias, both (outputs,) float32."""
+        scale = self.planes.scale.copy()
+        scale[..., : len(gain)] *= gain
+        return replace(self, planes=self.planes._replace(scale=scale, bias=bias))
+
     def at_read(self, read: int, largest: int | None, key: Key, backend: Backend) -> Planes:
         """The planes as the read of this number meets them: with the noise that it shares with other reads.
 

@@ -67,6 +67,8 @@ class Programmed:
         ]
         gains = tuple(gains for _, gains in found) if compensates else ()
         packed = tuple(packed for packed, _ in found)
+        if ranges.outputs is not None:
+            packed = tuple(p.corrected(ranges.outputs[0, g], ranges.bias(design, g)) for g, p in enumerate(packed))
         return cls.assembled(design, cells, seeds, backend, replace(ranges, gains=gains), packed)
 
     @classmethod
@@ -105,6 +107,18 @@ class Programmed:
         """The same cells with other ranges of the ADCs."""
         return self.assembled(self.design, self.cells, self.seeds, self.backend, ranges, self.packed)
 
+    def corrected(self, gain: Array, offset: Array) -> Programmed:
+        """The same cells with outputs that are multiplied by a gain and shifted, both (groups, outputs), digitally.
+
+        What it has of these already comes first.
+        """
+        gain, offset = gain.astype(np.float32), offset.astype(np.float32)
+        old = self.ranges.outputs
+        both = np.stack([gain, offset] if old is None else [gain * old[0], gain * old[1] + offset])
+        ranges = replace(self.ranges, outputs=both)
+        packed = tuple(p.corrected(gain[g], ranges.bias(self.design, g)) for g, p in enumerate(self.packed))
+        return self.assembled(self.design, self.cells, self.seeds, self.backend, ranges, packed)
+
     def on(self, backend: Backend) -> Programmed:
         """The same cells and ranges, read, copied and aged by another backend from here on."""
         return self.assembled(self.design, self.cells, self.seeds, backend, self.ranges, self.packed)
@@ -120,7 +134,7 @@ class Programmed:
         except ValueError as error:
             raise ValueError(f"layer {self.design.matrix.name!r}: {error}") from None
         seeds = self.seeds._replace(copy=copy)
-        return self.of(self.design, cells, seeds, self.backend, replace(self.ranges, gains=()))
+        return self.of(self.design, cells, seeds, self.backend, replace(self.ranges, gains=(), outputs=None))
 
     def with_cells(self, cells: Cells) -> Programmed:
         """The same design, ranges and digital gains, for other cells.
@@ -144,12 +158,13 @@ class Programmed:
 
         return [table(group) for group in range(placement.groups)]
 
-    def at(self, time_s: float, *, drift_compensation: bool) -> Programmed:
-        """The same matrix so many seconds after programming: see `Chip.at`."""
-        now = self.of(self.design, self.cells.aged(time_s), self.seeds, self.backend, self.ranges)
+    def at(self, time_s: float, *, reads: int | None = None, drift_compensation: bool) -> Programmed:
+        """The same matrix so many seconds after programming, and after so many reads: see `Chip.at`."""
+        now = self.of(self.design, self.cells.aged(time_s, reads), self.seeds, self.backend, self.ranges)
         if not drift_compensation or self.design.floats:  # what is the same for all cells moves no floating bit line
             return now
-        start = self if self.hardware.time_s == 0 else self.at(0.0, drift_compensation=False)
+        fresh = self.hardware.time_s == 0 and self.hardware.reads == 0
+        start = self if fresh else self.at(0.0, reads=0, drift_compensation=False)
         packed = tuple(late.compensated(early) for late, early in zip(now.packed, start.packed, strict=True))
         return self.assembled(self.design, now.cells, self.seeds, self.backend, self.ranges, packed)
 

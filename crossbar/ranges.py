@@ -22,6 +22,8 @@ class Ranges:
         middle: the same shape: of a range that is not symmetric about 0; empty where it is.
         gains: of each group, (slices, row tiles, outputs) that its readings are multiplied by; empty where they are 1,
             or before they are measured on a chip.
+        outputs: (2, groups, outputs) float32 gain and offset of the outputs, digital, that were measured on this chip;
+            None where there are none.
         array_energy_j: mean energy of the array for one read of the matrix, over the calibration batch, in joules.
     """
 
@@ -29,6 +31,12 @@ class Ranges:
     middle: Array = field(default_factory=lambda: np.empty(0))
     gains: tuple[Array, ...] = ()
     array_energy_j: float | None = None
+    outputs: Array | None = None
+
+    def bias(self, design: Design, group: int) -> Array:
+        """(outputs,) float32 that are added digitally to the outputs of a group."""
+        bias = design.bias_of(group)
+        return bias if self.outputs is None else bias * self.outputs[0, group] + self.outputs[1, group]
 
     @property
     def each(self) -> bool:

@@ -36,6 +36,31 @@ def interp(x: Array, at: Sequence[float], values: Sequence[float], xp: Namespace
     return heights[after - 1] + share * (heights[after] - heights[after - 1])
 
 
+def interp_table(
+    x: Array, y: Array, axes: tuple[Sequence[float], Sequence[float]], table: Sequence[Sequence[float]], xp: Namespace
+) -> Array:
+    """Values of a table (len(axes[0]), len(axes[1])) at x and y, both of one shape, in it and in the dtype of `x`.
+
+    Linear along both increasing axes. Outside it is constant along the first, and goes on along the second.
+    """
+    tensor: Any = x
+    kind = {"dtype": x.dtype} if xp is np else {"dtype": x.dtype, "device": tensor.device}
+    rows, columns, values = (xp.asarray(np.asarray(part, dtype=float), **kind) for part in (*axes, table))
+    found: list[tuple[Array, Array, Array]] = []
+    for at, axis, ends in ((x, rows, True), (y, columns, False)):
+        held: Any = at if xp is np else at.detach().contiguous()  # type: ignore[attr-defined]
+        if len(axis) == 1:
+            first = xp.zeros_like(held, dtype=xp.int64)
+            found.append((first, first, 0 * at))
+            continue
+        after = xp.clip(xp.searchsorted(axis, held), 1, len(axis) - 1)
+        share = (at - axis[after - 1]) / (axis[after] - axis[after - 1])
+        found.append((after - 1, after, xp.clip(share, 0, 1) if ends else share))
+    (a, b, u), (c, d, v) = found
+    low, high = (values[row, c] + v * (values[row, d] - values[row, c]) for row in (a, b))
+    return low + u * (high - low)
+
+
 def sqrt(x: Array, xp: Namespace) -> Array:
     """The square root of `x` >= 0, with a gradient of 0 at 0."""
     return np.sqrt(x) if xp is np else xp.where(x > 0, xp.sqrt(xp.where(x > 0, x, 1)), 0)

@@ -73,6 +73,16 @@ class Config(BaseModel, metaclass=_OneLine):
         return data
 
 
+def without_defaults(model: BaseModel, found: dict[str, Any], *names: str) -> dict[str, Any]:
+    """What a model is written as, without these fields where they have their defaults.
+
+    So hardware that does without them is written as it was before there were any.
+    """
+    fields = type(model).model_fields
+    same = {name for name in names if getattr(model, name) == fields[name].get_default(call_default_factory=True)}
+    return {name: value for name, value in found.items() if name not in same}
+
+
 def faults(error: ValidationError) -> str:
     """A validation error in one line: for each fault the dotted path, the value and what is wrong with it."""
     found = []

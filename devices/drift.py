@@ -6,17 +6,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, SerializerFunctionWrapHandler, model_serializer, model_validator
 from scipy.constants import elementary_charge
 from scipy.constants import k as boltzmann
 
 from .arrays import Array, Namespace, at_least, interp, sqrt
-from .config import Config
+from .config import Config, without_defaults
 from .data import DataRange, Fitted
 from .parts import Conditions, check_part, kinds_of
 from .registry import Registry
@@ -29,10 +29,19 @@ Rows = Field(max_length=1000)
 
 
 class DriftModel(Settling):
-    """What becomes of programmed conductances in `conditions.time_s` seconds: `apply` gives `g` itself at time 0."""
+    """What becomes of programmed conductances until they are read: `apply` gives `g` itself where nothing happened."""
 
     registry: ClassVar[Registry[Any]] = Registry("drift", "mho.drift", check_part)
     nodes: ClassVar[int] = 9
+
+    def active(self, conditions: Conditions) -> bool:
+        """Whether anything changes under these conditions; by default once some time has gone by."""
+        return conditions.time_s > 0
+
+    @property
+    def parts(self) -> tuple[DriftModel, ...]:
+        """The changes that it is made of, one after another."""
+        return (self,)
 
 
 class NoDrift(DriftModel):
@@ -71,9 +80,12 @@ class PowerLawDrift(DriftModel, Fitted):
 
     G_0 is the conductance at the verifying read, t_0 seconds after the last programming pulse; t counts from that read.
     Each cell has its own exponent nu = max(mean(x) + spread(x) n, 0) with n standard normal and x = g / g_ref. Joshi et
-    al. 2020 (Nat. Commun. 11:2473) and Nandakumar et al. 2019 (ICECS), in the fit that IBM's aihwkit publishes. No
-    activation energy: at one temperature throughout, relaxation speeds up alike before and after the verifying read,
-    which leaves t / t_0 as it is.
+    al. 2020 (Nat. Commun. 11:2473) and Nandakumar et al. 2019 (ICECS), in the fit that IBM's aihwkit publishes.
+
+    At one temperature throughout, relaxation speeds up alike before and after the verifying read, which leaves t / t_0
+    as it is. With an `activation` energy E_a, a second of storage at T counts exp(E_a / k (1 / T_p - 1 / T)) seconds,
+    T_p being the temperature of programming, at which t_0 went by: relaxation is thermally activated (Ielmini et al.
+    2008, Appl. Phys. Lett. 92:193511). None: temperatures change nothing.
     """
 
     kind: Literal["power_law"] = "power_law"
@@ -81,10 +93,18 @@ class PowerLawDrift(DriftModel, Fitted):
     g_ref: Annotated[Siemens, Field(gt=0)]
     mean: LogLinear
     spread: LogLinear
+    activation: Annotated[ElectronVolt, Field(ge=0)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, fields(self), "activation")
 
     def apply(self, g: Array, normals: Sequence[Array], conditions: Conditions, xp: Namespace) -> Array:
         """Conductances after `conditions.time_s` seconds."""
-        growth = 1 + conditions.time_s / self.t_0
+        pace = 1.0
+        if self.activation is not None:
+            pace = arrhenius(self.activation, conditions.programmed_at, conditions.stored_at)
+        growth = 1 + conditions.time_s * pace / self.t_0
         x = g / self.g_ref
         nu = at_least(self.mean(x, xp) + self.spread(x, xp) * normals[0], 0, xp)
         return g * growth**-nu
@@ -98,8 +118,8 @@ class TabulatedRelaxation(DriftModel, Fitted):
     outside the table); between times, from nothing at time 0, they are linear in ln(1 + t / t_0), since charge loss and
     filament relaxation go with the logarithm of time. Beyond the last time there are no data, and an error.
 
-    With an `activation` energy E_a and the temperature `t_data` of the data, a second at temperature T counts as
-    exp(E_a / k (1 / t_data - 1 / T)) seconds (Arrhenius). Both None: temperature changes nothing.
+    With an `activation` energy E_a and the temperature `t_data` of the data, a second of storage at temperature T
+    counts as exp(E_a / k (1 / t_data - 1 / T)) seconds (Arrhenius). Both None: temperature changes nothing.
     """
 
     kind: Literal["relaxation"] = "relaxation"
@@ -134,9 +154,9 @@ class TabulatedRelaxation(DriftModel, Fitted):
         Raises:
             ValueError: a time beyond the table.
         """
-        time_s, pace = conditions.time_s, self.pace(conditions.temperature)
+        time_s, pace = conditions.time_s, self.pace(conditions.stored_at)
         if time_s * pace > self.times[-1]:
-            last = f"{self.times[-1] / pace:g} s at {conditions.temperature:g} K"
+            last = f"{self.times[-1] / pace:g} s at {conditions.stored_at:g} K"
             raise ValueError(f"time_s must be at most {last}, where the drift data end, got {time_s:g}")
         time_s *= pace
         x = g / self.g_ref
@@ -158,8 +178,7 @@ class TabulatedRelaxation(DriftModel, Fitted):
         """Seconds of the data in one second at `temperature` kelvins."""
         if self.activation is None or self.t_data is None:
             return 1.0
-        exponent = self.activation * elementary_charge / boltzmann * (1 / self.t_data - 1 / temperature)
-        return math.exp(min(exponent, 700.0))  # beyond, any time is too long
+        return arrhenius(self.activation, self.t_data, temperature)
 
     def _at(self, table: Any, time_s: float, x: Array, xp: Namespace) -> Array:
         """A table interpolated at one time and at relative conductances `x`."""
@@ -170,4 +189,57 @@ class TabulatedRelaxation(DriftModel, Fitted):
         return interp(x, self.conductances, row, xp)
 
 
+def arrhenius(activation: float, cold: float, hot: float) -> float:
+    """exp(E / k (1 / cold - 1 / hot)), for an energy in electronvolts and temperatures in kelvins; at most exp(700)."""
+    exponent = activation * elementary_charge / boltzmann * (1 / cold - 1 / hot)
+    return math.exp(min(exponent, 700.0))  # beyond, any time is too long
+
+
 Drift = Annotated[DriftModel, kinds_of(DriftModel), SerializeAsAny()]
+
+
+class Changes(DriftModel):
+    """Several changes, one after another, each with random numbers of its own: in the order that they happen in.
+
+    Wear of earlier cycles first, then what time does, then reads, and the temperature of reading last.
+    """
+
+    kind: Literal["sequence"] = "sequence"
+    changes: Annotated[tuple[Drift, ...], Field(min_length=1, max_length=20)]
+
+    @property
+    def draws(self) -> int:  # type: ignore[override]
+        """Of all changes."""
+        return sum(change.draws for change in self.changes)
+
+    @property
+    def parts(self) -> tuple[DriftModel, ...]:
+        """The changes, and those that they are made of."""
+        return tuple(part for change in self.changes for part in change.parts)
+
+    def active(self, conditions: Conditions) -> bool:
+        """Whether one of them changes anything."""
+        return any(change.active(conditions) for change in self.changes)
+
+    def apply(self, g: Array, normals: Sequence[Array], conditions: Conditions, xp: Namespace) -> Array:
+        """Conductances in siemens, never negative."""
+        first = 0
+        for change in self.changes:
+            if change.active(conditions):
+                own = [normals[first + i] for i in range(change.draws)]
+                g = at_least(change.apply(g, own, conditions, xp), 0, xp)
+            first += change.draws
+        return g
+
+    def outcomes(self, g: Array, conditions: Conditions, xp: Namespace) -> Iterator[tuple[Array, float]]:
+        """As `Settling.outcomes`: those of the changes, one after another."""
+        active = [change for change in self.changes if change.active(conditions)]
+
+        def after(settled: Array, weight: float, left: list[DriftModel]) -> Iterator[tuple[Array, float]]:
+            if not left:
+                yield settled, weight
+                return
+            for found, part in left[0].outcomes(settled, conditions, xp):
+                yield from after(found, weight * part, left[1:])
+
+        yield from after(g, 1.0, active)

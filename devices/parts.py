@@ -28,18 +28,35 @@ class Conditions:
     Attributes:
         v_read: largest voltage of a read, in volts; conductances are those at it.
         t_read: time that a read averages over, in seconds.
-        temperature: of the array, in kelvins.
+        temperature: of the array while it is read, in kelvins.
         time_s: seconds since programming ended.
+        reads: pulses that the cell was read with since then.
+        cycles: how often the cell was programmed before.
+        program_temperature, storage_temperature: while it was programmed, and since then; None: `temperature`.
     """
 
     v_read: float
     t_read: float
     temperature: float = 300.0
     time_s: float = 0.0
+    reads: int = 0
+    cycles: int = 0
+    program_temperature: float | None = None
+    storage_temperature: float | None = None
 
     def __post_init__(self) -> None:
         if not self.time_s >= 0:
             raise ValueError(f"time_s must be at least 0 seconds after programming, got {self.time_s}")
+
+    @property
+    def programmed_at(self) -> float:
+        """Kelvins while it was programmed."""
+        return self.temperature if self.program_temperature is None else self.program_temperature
+
+    @property
+    def stored_at(self) -> float:
+        """Kelvins since then."""
+        return self.temperature if self.storage_temperature is None else self.storage_temperature
 
 
 class Part(Config):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, SerializeAsAny
 from scipy.constants import elementary_charge
@@ -22,6 +22,24 @@ from .string import NandString
 from .units import Farad, Siemens, Volt
 
 
+class ProgrammingCost(NamedTuple):
+    """What it takes to program a cell of each target: means, in the shape of the targets.
+
+    Attributes:
+        pulses: that change the conductance.
+        failed: probability that the last read of the cell was not close enough to its target.
+        energy_j: joules; 0 where no energies are given.
+        time_s: seconds, of the cell alone.
+        at_once: cells of a tile that are programmed at the same time.
+    """
+
+    pulses: Array
+    failed: Array
+    energy_j: Array
+    time_s: Array
+    at_once: int
+
+
 class ProgrammingModel(Settling):
     """What programming makes of target conductances: `apply` is called with them, and with `conditions` at time 0."""
 
@@ -30,6 +48,10 @@ class ProgrammingModel(Settling):
     def std(self, g: Array, conditions: Conditions, xp: Namespace) -> Array:
         """Standard deviation in siemens for target conductances `g` (siemens), in their shape and dtype."""
         return sqrt(self.moments(g, conditions, xp)[1], xp)
+
+    def programming_cost(self, g: Array, conditions: Conditions) -> ProgrammingCost | None:
+        """What programming cells of targets `g` (siemens, NumPy) takes; None: an error alone, which tells nothing."""
+        return None
 
 
 class NoProgrammingError(ProgrammingModel):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,10 +21,12 @@ class Settling(Part):
 
     Attributes:
         draws: normal numbers that one cell takes.
+        lasting: how many of them, the first ones, belong to the cell itself: they stay when it is programmed again.
         nodes: for each of them, of the Gauss-Hermite rule that `outcomes` are averaged by.
     """
 
     draws: ClassVar[int] = 1
+    lasting: ClassVar[int] = 0
     nodes: ClassVar[int] = 31
 
     @abstractmethod
@@ -56,6 +58,43 @@ class Settling(Part):
         none: Array = xp.zeros_like(g)
         mean = sum((weight * settled for settled, weight in found), none)
         return mean, sum((weight * xp.square(settled - mean) for settled, weight in found), none)
+
+
+class Numbers(Sequence[Array]):
+    """Normal numbers that are made when they are asked for: a process may need fewer than it can.
+
+    Args:
+        made: gives those of an index from 0 on.
+        size: how many there are.
+    """
+
+    def __init__(self, made: Callable[[int], Array], size: int) -> None:
+        self.made, self.size = made, size
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(self.size))]
+        if not -self.size <= i < self.size:
+            raise IndexError(f"number {i} of {self.size}")
+        return self.made(i % self.size)
+
+    def __len__(self) -> int:
+        return self.size
+
+
+class Kinked(Settling):
+    """With one normal number, and kinks in what it makes of it: `outcomes` at 97 numbers that are evenly spaced.
+
+    The trapezoidal rule is exact to rounding where a function of a normal number is smooth, and within 0.2 % of its
+    standard deviation where it has a kink, as what is cut off at 0 has.
+    """
+
+    def outcomes(self, g: Array, conditions: Conditions, xp: Namespace) -> Iterator[tuple[Array, float]]:
+        """As `Settling.outcomes`."""
+        places = np.linspace(-6, 6, 97)
+        weights = np.exp(-np.square(places) / 2)
+        for n, weight in zip(places.tolist(), (weights / weights.sum()).tolist(), strict=True):
+            yield at_least(self.apply(g, [xp.full_like(g, n)], conditions, xp), 0, xp), weight
 
 
 def normal_nodes(count: int, draws: int) -> Iterator[tuple[tuple[float, ...], float]]:

@@ -21,7 +21,7 @@ from ..crossbar.programmed import Programmed
 from ..devices.renamed import renamed
 from ..devices.units import brief
 from .arrays import EXCHANGES
-from .batches import Batch, batch_at, batch_by_output, samples_in
+from .batches import Batch, batch_at, batch_by_output, batches_of, samples_in
 from .counting import Counter
 from .cover import Cover
 from .errors import MappingError
@@ -31,6 +31,7 @@ from .layers import TileLayer
 from .mapped import Digital
 from .measured import measured
 from .passes import as_tree
+from .recalibration import recalibrate
 from .report import Report
 from .samples import locate
 from .session import Session
@@ -180,13 +181,14 @@ class Chip(nn.Module):
         return other
 
     @renamed(compensate="drift_compensation")
-    def at(self, time_s: float, *, drift_compensation: bool = False) -> Chip:
+    def at(self, time_s: float, *, reads: int | None = None, drift_compensation: bool = False) -> Chip:
         """This chip `time_s` seconds after it was programmed: its cells have drifted and relaxed, its ranges have not.
 
         The cells are the same at all times, and so are the random numbers of the reads.
 
         Args:
             time_s: seconds since programming ended.
+            reads: pulses that each cell was read with since then; None: as many as `hardware.reads` says.
             drift_compensation: multiply the outputs of each tile by what its total conductance has lost, as a read of
                 all its word lines at once tells: the global drift compensation of Joshi et al. 2020 (Nat. Commun.
                 11:2473), tile by tile.
@@ -196,12 +198,30 @@ class Chip(nn.Module):
                 cells were given (`with_cells`).
             MappingError: a time outside the data behind a model, of a chip that was mapped with `strict`.
         """
-        hardware = self.hardware.replace({"time_s": time_s})
+        changed = {"time_s": time_s} | ({} if reads is None else {"reads": reads})
+        hardware = self.hardware.replace(changed)
         if self.strict:
-            refuse_extrapolations(
-                {name: layer.hardware.replace({"time_s": time_s}) for name, layer in self.layers.items()}
-            )
-        return self.remade(hardware, lambda layer: layer.tiles.at(time_s, drift_compensation=drift_compensation))
+            refuse_extrapolations({name: layer.hardware.replace(changed) for name, layer in self.layers.items()})
+        return self.remade(
+            hardware, lambda layer: layer.tiles.at(time_s, reads=reads, drift_compensation=drift_compensation)
+        )
+
+    def recalibrate(self, inputs: Any) -> Chip:
+        """This chip with what depends on its cells measured again, on the cells as they are now: see `recalibration`.
+
+        These are the ranges of the ADCs that were set by calibration, and the statistics of batch norms: those that
+        stayed digital, and those that were folded into layers, whose outputs get a gain and an offset for each channel.
+        Cells, the ranges of inputs and the seeds stay.
+
+        Args:
+            inputs: as `mho.map(calibrate=)` takes them; a few hundred samples make good statistics.
+
+        Raises:
+            MappingError: inputs that do not fit the model.
+        """
+        other = self.remade(self.hardware, lambda layer: layer.tiles)
+        recalibrate(other, batches_of(inputs, self.model, "inputs"))
+        return other
 
     def conductances(self, *layers: str) -> dict[str, list[np.ndarray[Any, Any]]]:
         """The conductances of all cells, one by one, for each of these layers (by default of all).

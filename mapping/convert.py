@@ -175,10 +175,23 @@ def _build(selection: Selection, caller: nn.Module) -> Chip:
     """The chip of the layers that were placed, not yet programmed."""
     if selection.strict:
         refuse_extrapolations({name: layer.hardware for name, layer in selection.mapped.items()})
+    _check_maps(selection)
     chip = Chip(selection.model, selection.hardware, selection.mapped, (), selection.seed)
     chip.strict = selection.strict
     chip.session.replaced.update(selection.replaced(caller))
     return chip
+
+
+def _check_maps(selection: Selection) -> None:
+    """Raises MappingError for a map of stuck cells that cannot be read, or that has layers which are not on tiles."""
+    for name, layer in selection.mapped.items():
+        try:
+            odd = layer.hardware.cell.stuck.maps().keys() - selection.mapped.keys() - {""}
+        except ValueError as error:
+            raise MappingError(f"layer {name!r}: {error}") from error
+        if odd:
+            known = ", ".join(selection.mapped)
+            raise MappingError(f"cell.stuck.map: {', '.join(sorted(odd))} is no layer on tiles; they are {known}")
 
 
 @contextlib.contextmanager

@@ -157,6 +157,7 @@ def layer_arrays(layer: TileLayer) -> dict[str, Array]:
         "full_scale": programmed.ranges.full_scale,
         "middle": programmed.ranges.middle if programmed.ranges.middle.size else None,
         "moments": programmed.design.moments,
+        "outputs": programmed.ranges.outputs,
     }
     arrays = {key: array for key, array in found.items() if array is not None}
     kept = enumerate(arrays_of(programmed))
@@ -202,8 +203,9 @@ def _build(
         "full_scale": Slot(ranged, np.float64, float(np.finfo(np.float32).tiny)),
         "middle": Slot(ranged, np.float64, -MOST),
         "moments": Slot((2, shape[0], layer.placement.rows), np.float64, -MOST),
+        "outputs": Slot((2, shape[0], shape[2]), np.float32, -MOST),
     }
-    for key in ("weights", "full_scale", *(key for key in ("bias", "moments", "middle") if key in arrays)):
+    for key in ("weights", "full_scale", *(key for key in ("bias", "moments", "middle", "outputs") if key in arrays)):
         check(key, arrays[key], slots[key])
     kind = saved.cells.kind
     design = Design(layer.matrix, _drive(saved.drive, hardware), arrays.get("moments"), saved.wire_compensation)
@@ -213,7 +215,12 @@ def _build(
         raise ValueError(f"it has no {', '.join(sorted(surplus))}")
     if ("middle" in arrays) != (adc.bits is not None and adc.span == "fitted"):
         raise ValueError(f"middle of its ADCs' ranges does not fit adc.span = {adc.span!r}")
-    ranges = Ranges(arrays["full_scale"], arrays.get("middle", np.empty(0)), array_energy_j=saved.ranges.array_energy_j)
+    ranges = Ranges(
+        arrays["full_scale"],
+        arrays.get("middle", np.empty(0)),
+        array_energy_j=saved.ranges.array_energy_j,
+        outputs=arrays.get("outputs"),
+    )
     layer.programmed = restored(design, kind, layer.seeds, layer.backend, ranges, groups)
     return layer
 

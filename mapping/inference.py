@@ -199,6 +199,10 @@ class Calibration(Inference):
             return layer.digital(x)  # no range comes from zeros, as a state starts with; later calls may have others
         if not call:
             layer.calibrate(known or [as_numpy(given.values)])
+        return self._on_tiles(layer, given, x, call)
+
+    def _on_tiles(self, layer: OnTiles, given: Arranged, x: torch.Tensor, call: int) -> torch.Tensor:
+        """What its tiles give, without noise."""
         order = _order(layer, given, self.samples) or order_of(given.leading, FIRST, 0)
         run = Read(noisy=False, samples=self.samples, channels_last=self.channels_last)
         return layer.read(given, order, x, run, call)

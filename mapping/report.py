@@ -17,6 +17,7 @@ from .check import Check
 from .cover import Cover
 from .layers import TileLayer
 from .mapped import MappedNetwork
+from .writing import write_costs
 
 LOADED = "the chip was loaded"
 NAMED = 3  # modules of one type and reason that the text names
@@ -43,6 +44,7 @@ class Report:
         extrapolated: settings of the hardware outside the data behind its models, with the layers that have them.
         loading: the tiles that it needs and has, and what writing them again costs where it does not fit.
         uncounted: what energy, time and area leave out.
+        writing: what programming takes, see `mho.mapping.writing.write_costs`.
     """
 
     table: pd.DataFrame
@@ -52,6 +54,7 @@ class Report:
     extrapolated: dict[str, list[str]]
     loading: Loading
     uncounted: list[str]
+    writing: pd.DataFrame
 
     @classmethod
     def of(cls, chip: Covered) -> Report:
@@ -64,8 +67,8 @@ class Report:
             for said in extrapolations(layer.hardware):
                 extrapolated.setdefault(said, []).append(name)
         table = pd.DataFrame([_row(layer) for layer in chip.layers.values()])
-        left_out = uncounted(layer.hardware for layer in chip.layers.values())
-        return cls(table, digital, title, cover, extrapolated, Loading.of(chip), left_out)
+        left_out, written = uncounted(layer.hardware for layer in chip.layers.values()), write_costs(chip)
+        return cls(table, digital, title, cover, extrapolated, Loading.of(chip), left_out, written)
 
     def __str__(self) -> str:
         shown = pd.DataFrame(
@@ -88,6 +91,13 @@ class Report:
         lines.append(f"total: {int(self.table['tiles'].sum())} tiles, {cells:,} cells in use")
         if self.loading.available is not None:
             lines.append(str(self.loading))
+        if len(self.writing):
+            written = self.writing
+            pulses, failed = (np.average(written[key], weights=written["cells"]) for key in ("pulses", "failed"))
+            lines.append(
+                f"programming: {pulses:.3g} pulses a cell, {failed:.2%} not verified, "
+                f"{written['energy_j'].sum():.3g} J, {written['time_s'].max():.3g} s"
+            )
         if len(self.digital):
             lines.append("not on tiles:")
             for (kind, reason), rows in self.digital.groupby(["type", "reason"], sort=False):
