@@ -16,6 +16,7 @@ from mho.crossbar.cells import Given
 from mho.crossbar.drive import Drive
 from mho.crossbar.programmed import Programmed
 from mho.mapping import store
+from mho.mapping.migration import DRIVE
 
 Text = dict[str, Any]
 Tensors = dict[str, torch.Tensor]
@@ -55,7 +56,8 @@ def make_older(folder: Path, number: int) -> None:
         layer["array_energy_j"] = layer.pop("ranges")["array_energy_j"]
         if number == 2:
             dac, drive = hardware.for_layer(*layer["aliases"]).dac, layer["drive"]
-            layer["drive"] = vars(Drive.of(dac, None if dac.range is None else drive["limit"], drive["signed"]))
+            found = Drive.of(dac, None if dac.range is None else drive["limit"], drive["signed"])
+            layer["drive"] = {key: getattr(found, key) for key in DRIVE}
             del layer["samples_along"], layer["spec"]["dtype"]
             layer["positions"] = 1
     if number == 2:

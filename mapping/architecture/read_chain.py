@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ...crossbar.placement import Placement
 
 __all__ = ["Chain"]
+CONVERTERS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ class Chain:
         """
         dac, adc = hardware.dac, hardware.adc
         serial: Inputs = "amplitude" if dac.bits_per_pulse is None else "bit-serial"
-        named = get_args(Kind)
+        named: dict[str, Kind] = {name: name for name in CONVERTERS}
         return cls(
             inputs="time" if dac.coding == "time" else serial,
             phases=dac.phases if phases is None else phases,
-            converter=adc.kind.kind if adc.kind is not None and adc.kind.kind in named else "sar",
+            converter="sar" if adc.kind is None else named.get(adc.kind.kind, "sar"),
             accumulates=dac.accumulate != "digital",
             polarities=2 if adc.polarity == "apart" else 1,
             devices=hardware.tile.devices,
