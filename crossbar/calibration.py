@@ -39,7 +39,8 @@ def calibrate(
 ) -> Programmed:
     """A matrix with the ranges that inputs (as in `Reader.read`) ask for: of the DACs, then of the cells' currents.
 
-    `inputs` are those of all calls of one inference; the ranges cover them all.
+    `inputs` are those of all calls of one inference; the ranges cover them all. Where reads have scales, they are those
+    that were divided by them.
 
     Raises:
         ValueError: inputs that are not finite, or all zero where a range is to be set; a range that makes the same of
@@ -78,6 +79,8 @@ def _drive(matrix: Matrix, inputs: tuple[Array, ...]) -> Drive:
     if not all(np.isfinite(x).all() for x in inputs):
         raise ValueError(f"layer {name!r}: calibration inputs must be finite, got NaN or infinity")
     limit = dac.range if dac.range != "calibrated" else percentile_of(dac.percentile, *inputs)
+    if dac.scaling != "layer":  # which inputs were divided by
+        limit = float(any(x.any() for x in inputs))
     largest = max((float(np.abs(x).max()) for x in inputs if x.size), default=0.0)
     if limit == 0:
         why = f"are 0 up to dac.percentile = {dac.percentile:g}" if largest else "are all zero"

@@ -138,6 +138,8 @@ class Programmed:
         name, (seed, copy) = self.design.matrix.name, self.seeds
         found = blake2b(repr((name, seed, copy, self.design.drive, self.hardware.seeds)).encode(), digest_size=16)
         arrays = [self.ranges.full_scale]
+        if self.design.scaled and self.design.matrix.bias is not None:  # which is not in the planes
+            arrays.append(self.design.matrix.bias)
         for packed in self.packed:
             arrays += [*packed.planes, packed.slow_std, packed.slow_shares]
         for array in arrays:

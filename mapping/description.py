@@ -6,9 +6,11 @@ Texts of older formats are first made such ones (`mapping.migration`).
 
 from __future__ import annotations
 
+from math import prod
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..crossbar.converters import Drive
@@ -16,6 +18,8 @@ from ..crossbar.design import Design
 from ..crossbar.hardware import Hardware
 from ..crossbar.kept import MOST, Slot, arrays_of, check, kind_of, names_of, restored
 from ..crossbar.ranges import Ranges
+from .equalise import LEAST
+from .equalise import MOST as MOST_FACTOR
 from .errors import CheckpointError, MappingError
 from .layers import TileLayer
 from .leaf import LEAVES, Matrices
@@ -152,6 +156,7 @@ def layer_arrays(layer: TileLayer) -> dict[str, Array]:
         "bias": layer.matrix.bias,
         "full_scale": programmed.ranges.full_scale,
         "moments": programmed.design.moments,
+        "equaliser": None if layer.equaliser is None else layer.equaliser.numpy(),
     }
     arrays = {key: array for key, array in found.items() if array is not None}
     kept = enumerate(arrays_of(programmed))
@@ -194,9 +199,12 @@ def _build(
         "bias": Slot((shape[0], shape[2]), np.float32, -MOST),
         "full_scale": Slot((slices,), np.float64, float(np.finfo(np.float32).tiny)),
         "moments": Slot((2, shape[0], layer.placement.rows), np.float64, -MOST),
+        "equaliser": Slot((shape[0] * shape[1] // prod(spec.patches.kernel),), np.float32, LEAST, MOST_FACTOR),
     }
-    for key in ("weights", "full_scale", *(key for key in ("bias", "moments") if key in arrays)):
+    for key in ("weights", "full_scale", *(key for key in ("bias", "moments", "equaliser") if key in arrays)):
         check(key, arrays[key], slots[key])
+    if "equaliser" in arrays:
+        layer.equaliser = torch.from_numpy(arrays["equaliser"])
     kind = saved.cells.kind
     design = Design(layer.matrix, _drive(saved.drive, hardware), arrays.get("moments"), saved.wire_compensation)
     groups: list[Any] = [{key: arrays[f"{g}.{key}"] for key in names_of(design, kind)} for g in range(shape[0])]
@@ -216,7 +224,8 @@ def _drive(saved: SavedDrive, hardware: Hardware) -> Drive:
     """
     dac, limit = hardware.dac, saved.limit
     drive = Drive.of(dac, None if dac.range is None else limit, saved.signed)
-    exact = limit if dac.range == "calibrated" else 1.0 if dac.range is None else float(dac.range)
+    fixed = 1.0 if dac.scaling != "layer" else limit
+    exact = fixed if dac.range == "calibrated" else 1.0 if dac.range is None else float(dac.range)
     if limit != exact or saved.signed != drive.signed:
         raise ValueError(f"drive = {saved.limit:g}, signed {saved.signed}: its hardware has {exact:g}, {drive.signed}")
     factor = np.float64(drive.full_code) / limit

@@ -33,7 +33,8 @@ class Report:
     Attributes:
         table: one row a layer. `weight_rmse` is the error of the programmed weights as a share of the RMS weight;
             clipping is counted over all reads of the chip since it was calibrated (NaN where nothing was converted);
-            conductances are in siemens, over all cells in use; `array_energy_j` is the array's energy for one sample.
+            conductances are in siemens, over all cells in use; `array_energy_j` is the array's energy for one sample;
+            `scaling` is `dac.scaling`; channels of inputs are divided by `equaliser_min` to `equaliser_max` (NaN: not).
         digital: name, type, reason and number of parameters of what is not on tiles; a parameter that several parts
             share, or that tiles hold too, counts once.
         title: the hardware and the seed.
@@ -87,11 +88,25 @@ class Report:
                 count = int(rows["parameters"].sum())
                 held = f"; {count:,} parameter{'s' * (count != 1)}" if count else ""
                 lines.append(f"  {names}{more} ({kind}): {reason}{held}")
+        lines += _inputs(self.table)
         for said, layers in self.extrapolated.items():
             where = "all layers" if len(layers) == len(self.table) else ", ".join(map(repr, layers[:NAMED]))
             more = f" and {len(layers) - NAMED} more" if NAMED < len(layers) < len(self.table) else ""
             lines.append(f"outside the data ({where}{more}): {said}")
         return "\n".join([*lines, *_checked(self.cover.check), _shares(self.cover)])
+
+
+def _inputs(table: pd.DataFrame) -> list[str]:
+    """What is done digitally with the inputs of layers, a line for each that has its channels equalised."""
+    lines = []
+    for scaling in ("sample", "token"):
+        layers = [str(name) for name in table["layer"][table["scaling"] == scaling]]
+        if layers:
+            more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
+            lines.append(f"inputs scaled in each read, by {scaling}: {', '.join(layers[:NAMED])}{more}")
+    for name, low, high in table[["layer", "equaliser_min", "equaliser_max"]].dropna().itertuples(index=False):
+        lines.append(f"equalised: {name}: input channels divided by {low:.3g} to {high:.3g}, weights multiplied")
+    return lines
 
 
 def _checked(check: Check | str) -> list[str]:
@@ -155,6 +170,9 @@ def _row(layer: TileLayer) -> dict[str, Any]:
         "weight_rmse": float(np.sqrt(np.mean((stored - matrix.weights) ** 2) / np.mean(np.square(matrix.weights)))),
         "dac_clipped": counts.inputs_clipped / counts.inputs if counts.inputs and clips else np.nan,
         "adc_clipped": counts.readings_clipped / counts.readings if counts.readings else np.nan,
+        "scaling": layer.hardware.dac.scaling,
+        "equaliser_min": np.nan if layer.equaliser is None else float(layer.equaliser.min()),
+        "equaliser_max": np.nan if layer.equaliser is None else float(layer.equaliser.max()),
         "g_mean": g_mean,
         "g_std": float(np.sqrt(np.average((g - g_mean) ** 2, weights=histogram))),
         "positions": layer.positions,

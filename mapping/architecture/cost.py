@@ -30,7 +30,8 @@ class Demand:
     """What one inference of one sample asks of a layer.
 
     positions: reads of its matrix. array_energy_j: of the array for one of them. values: that it takes, each counted
-    once. work: operations of its digital unit.
+    once. work: operations of its digital unit. scaling: those by which its inputs are scaled or equalised, and its
+    readings scaled back.
     """
 
     hardware: Hardware
@@ -40,6 +41,7 @@ class Demand:
     array_energy_j: float
     values: int
     work: int
+    scaling: int = 0
 
     def energy(self) -> dict[str, float]:
         """Joules by component."""
@@ -59,7 +61,7 @@ class Demand:
             "array": self.positions * array,
             "sense": self.positions * placement.conversions * ends.amplifiers * cost.sense_power * times.interval_s,
             "adc": conversions * cost.conversion_energy(adc_bits),
-            "digital": conversions * cost.shift_add_energy + self.work * cost.digital_energy,
+            "digital": conversions * cost.shift_add_energy + (self.work + self.scaling) * cost.digital_energy,
             "buffer": bits * (buffered * cost.buffer_energy + registered * cost.register_energy),
             "interconnect": bits * (self.values + outputs) * cost.interconnect_energy,
         }
@@ -129,8 +131,9 @@ def demands(chip: Chip) -> dict[str, Demand]:
         check_converters(hardware, f"layer {name!r}: ")
         mine = [call for call in chip.trace if call.layer == name]
         values, work = sum(call.values for call in mine), sum(call.work for call in mine)
+        scaling = layer.scaling_operations(values, layer.positions)
         found[name] = Demand(
-            hardware, layer.placement, layer.pulses, layer.positions, layer.array_energy_j, values, work
+            hardware, layer.placement, layer.pulses, layer.positions, layer.array_energy_j, values, work, scaling
         )
     return found
 
@@ -141,7 +144,8 @@ def layer_costs(chip: Chip) -> pd.DataFrame:
     Columns: `layer`; `positions`, reads of the matrix; `read_time_s` of one of them and `read_interval_s` to the next,
     over all its pulses; `stage_time_s`, all reads and the way into the buffer; `energy_<component>_j` for dac, array,
     sense, adc, digital, buffer and interconnect, and `energy_j`, their sum; `tiles`; `operations`, multiplications and
-    additions; `area_<component>_m2` and `area_m2`; `leakage_w`, beside the energies.
+    additions; `scaling_operations`, digital ones by which its inputs are scaled or equalised, which count in the
+    energy; `area_<component>_m2` and `area_m2`; `leakage_w`, beside the energies.
 
     All tiles of a layer work in parallel: see `mho.mapping.architecture.stages.reading`. Digital work between two
     layers on tiles counts for the one before it.
@@ -164,6 +168,7 @@ def _row(name: str, demand: Demand) -> dict[str, Any]:
         "energy_j": sum(energy.values()),
         "tiles": demand.placement.tiles,
         "operations": demand.operations,
+        "scaling_operations": demand.scaling,
         **{f"area_{part}_m2": size for part, size in area.items()},
         "area_m2": sum(area.values()),
         "leakage_w": demand.leakage(),
