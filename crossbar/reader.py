@@ -226,8 +226,8 @@ class Reader:
                 `dac.scaling` asks for it, and only there.
 
         Raises:
-            ValueError: scales that are missing or not asked for, inputs or outputs that are not finite, or reads, samples or positions beyond those that have
-                random numbers.
+            ValueError: scales that are missing or not asked for, inputs or outputs that are not finite, or reads,
+                samples or positions beyond those that have random numbers.
         """
         plan, threads = self._plan(x.shape, shape), available(threads)
         count = x.shape[0] * plan.patches // (1 if shared else reads)

@@ -18,12 +18,11 @@ from ..crossbar.design import Design
 from ..crossbar.hardware import Hardware
 from ..crossbar.kept import MOST, Slot, arrays_of, check, kind_of, names_of, restored
 from ..crossbar.ranges import Ranges
-from .equalise import LEAST
-from .equalise import MOST as MOST_FACTOR
 from .errors import CheckpointError, MappingError
 from .layers import TileLayer
 from .leaf import LEAVES, Matrices
 from .order import SampleAxis
+from .scaling import LARGEST, LEAST
 
 FORMAT = 4
 Array = np.ndarray[Any, Any]
@@ -199,7 +198,7 @@ def _build(
         "bias": Slot((shape[0], shape[2]), np.float32, -MOST),
         "full_scale": Slot((slices,), np.float64, float(np.finfo(np.float32).tiny)),
         "moments": Slot((2, shape[0], layer.placement.rows), np.float64, -MOST),
-        "equaliser": Slot((shape[0] * shape[1] // prod(spec.patches.kernel),), np.float32, LEAST, MOST_FACTOR),
+        "equaliser": Slot((shape[0] * shape[1] // prod(spec.patches.kernel),), np.float32, LEAST, LARGEST),
     }
     for key in ("weights", "full_scale", *(key for key in ("bias", "moments", "equaliser") if key in arrays)):
         check(key, arrays[key], slots[key])

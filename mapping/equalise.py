@@ -19,10 +19,9 @@ from .errors import MappingError
 from .inference import Inference, OnTiles
 from .mapped import MappedNetwork
 from .prepare import goes_through
-from .scaling import by_row
+from .scaling import LARGEST, LEAST, by_row
 
 Array = np.ndarray[Any, Any]
-LEAST, MOST = 1e-30, 1e30  # factor
 
 
 @dataclass
@@ -90,4 +89,4 @@ def factors_of(inputs: Array, weights: Array, alpha: float) -> Array:
     x, w = inputs.astype(np.float64), weights.astype(np.float64)
     there = np.isfinite(x) & np.isfinite(w) & (x > 0) & (w > 0)
     x, w = np.where(there, x, 1.0), np.where(there, w, 1.0)
-    return np.clip(x**alpha / w ** (1 - alpha), LEAST, MOST).astype(np.float32)
+    return np.clip(x**alpha / w ** (1 - alpha), LEAST, LARGEST).astype(np.float32)

@@ -12,6 +12,7 @@ from .errors import MappingError
 from .inference import Calibration, Inference, Survey
 from .mapped import MappedNetwork
 from .order import Order
+from .samples import locate
 from .steps import equalize, stepped
 
 
@@ -67,6 +68,9 @@ def _calibrate(chip: MappedNetwork, batches: Sequence[Batch]) -> dict[str, str]:
 
     So does each layer where there are several batches.
     """
+    by_sample = any(layer.hardware.dac.scaling == "sample" for layer in chip.layers.values())
+    if by_sample and not chip.session.located:  # else ranges would be those of other samples' scales
+        locate(chip, batches[0].args, batches[0].kwargs)
     several = stepped(chip.model) if len(batches) == 1 else set(chip.layers)
     while True:
         survey: dict[str, list[Any]] = {name: [] for name in several}

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ..crossbar.extrapolation import extrapolations
 from ..crossbar.row_tile import BINS, HISTOGRAM_TOP
@@ -33,13 +34,14 @@ class Report:
     Attributes:
         table: one row a layer. `weight_rmse` is the error of the programmed weights as a share of the RMS weight;
             clipping is counted over all reads of the chip since it was calibrated (NaN where nothing was converted);
-            conductances are in siemens, over all cells in use; `array_energy_j` is the array's energy for one sample;
-            `scaling` is `dac.scaling`; channels of inputs are divided by `equaliser_min` to `equaliser_max` (NaN: not).
+            conductances are in siemens, over all cells in use; `array_energy_j` is the array's energy for one sample.
         digital: name, type, reason and number of parameters of what is not on tiles; a parameter that several parts
             share, or that tiles hold too, counts once.
         title: the hardware and the seed.
         cover: how much of the model is on tiles, and whether the mapping was checked.
         extrapolated: settings of the hardware outside the data behind its models, with the layers that have them.
+        inputs: what is done digitally with the inputs of layers, for those that have it: `scaling` (see `dac.scaling`),
+            and the least and the largest factor that channels are divided by (NaN: none).
     """
 
     table: pd.DataFrame
@@ -47,6 +49,7 @@ class Report:
     title: str
     cover: Cover
     extrapolated: dict[str, list[str]]
+    inputs: pd.DataFrame
 
     @classmethod
     def of(cls, chip: Covered) -> Report:
@@ -59,7 +62,9 @@ class Report:
             for said in extrapolations(layer.hardware):
                 extrapolated.setdefault(said, []).append(name)
         table = pd.DataFrame([_row(layer) for layer in chip.layers.values()])
-        return cls(table, digital, title, cover, extrapolated)
+        inputs = pd.DataFrame([_inputs_of(layer) for layer in chip.layers.values()])
+        inputs = inputs[(inputs["scaling"] != "layer") | inputs["equaliser_max"].notna()]
+        return cls(table, digital, title, cover, extrapolated, inputs)
 
     def __str__(self) -> str:
         shown = pd.DataFrame(
@@ -88,7 +93,7 @@ class Report:
                 count = int(rows["parameters"].sum())
                 held = f"; {count:,} parameter{'s' * (count != 1)}" if count else ""
                 lines.append(f"  {names}{more} ({kind}): {reason}{held}")
-        lines += _inputs(self.table)
+        lines += _inputs(self.inputs)
         for said, layers in self.extrapolated.items():
             where = "all layers" if len(layers) == len(self.table) else ", ".join(map(repr, layers[:NAMED]))
             more = f" and {len(layers) - NAMED} more" if NAMED < len(layers) < len(self.table) else ""
@@ -146,6 +151,12 @@ def _share(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.3%}"
 
 
+def _inputs_of(layer: TileLayer) -> dict[str, Any]:
+    factors = torch.full((1,), torch.nan) if layer.equaliser is None else layer.equaliser
+    ends = {"equaliser_min": float(factors.min()), "equaliser_max": float(factors.max())}
+    return {"layer": layer.name, "scaling": layer.hardware.dac.scaling, **ends}
+
+
 def _row(layer: TileLayer) -> dict[str, Any]:
     placement, matrix = layer.placement, layer.matrix
     programmed = layer.tiles
@@ -170,9 +181,6 @@ def _row(layer: TileLayer) -> dict[str, Any]:
         "weight_rmse": float(np.sqrt(np.mean((stored - matrix.weights) ** 2) / np.mean(np.square(matrix.weights)))),
         "dac_clipped": counts.inputs_clipped / counts.inputs if counts.inputs and clips else np.nan,
         "adc_clipped": counts.readings_clipped / counts.readings if counts.readings else np.nan,
-        "scaling": layer.hardware.dac.scaling,
-        "equaliser_min": np.nan if layer.equaliser is None else float(layer.equaliser.min()),
-        "equaliser_max": np.nan if layer.equaliser is None else float(layer.equaliser.max()),
         "g_mean": g_mean,
         "g_std": float(np.sqrt(np.average((g - g_mean) ** 2, weights=histogram))),
         "positions": layer.positions,

@@ -15,6 +15,7 @@ from ..crossbar.converters import Dac
 from .order import Order
 
 Array = np.ndarray[Any, Any]
+LEAST, LARGEST = 1e-30, 1e30  # factor of an equalisation
 
 
 class Scaled(NamedTuple):
