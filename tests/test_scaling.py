@@ -258,19 +258,21 @@ def test_values_that_are_not_finite_are_counted() -> None:
 
 def test_operations_are_counted() -> None:
     """A comparison and a multiplication for each input, and a multiplication for each output."""
-    x, cost = tokens(), {}
+    x, cost, heads = tokens(), {}, {}
     for kind in ("layer", *KINDS):
         chip = mho.map(net(), hardware(dac__scaling=kind), calibrate=x)
-        cost[kind] = layer_costs(chip).set_index("layer")
-        assert chip_plan(chip).work[0].head_s > 0
+        cost[kind] = layer_costs(chip)
+        heads[kind] = next(work.head_s for work in chip_plan(chip).work)
         if kind != "layer":
             assert f"inputs scaled in each read, by {kind}: inner, head" in str(chip.report())
-    assert cost["layer"]["scaling_operations"].tolist() == [0, 0]
+    operations = {kind: np.array(list(c.attrs["scaling_operations"].values())) for kind, c in cost.items()}
+    assert list(operations["layer"]) == [0, 0]
     for kind in KINDS:
-        assert cost[kind]["scaling_operations"].tolist() == [3 * (2 * 12 + 10), 3 * (2 * 10 + 4)]
+        assert list(operations[kind]) == [3 * (2 * 12 + 10), 3 * (2 * 10 + 4)]
         more = cost[kind]["energy_digital_j"] - cost["layer"]["energy_digital_j"]
         each = hardware().cost.digital_energy
-        assert np.allclose(more, cost[kind]["scaling_operations"] * each)
+        assert np.allclose(more, operations[kind] * each)
+        assert heads[kind] - heads["layer"] == pytest.approx(102 / hardware().cost.digital_rate)
 
 
 @pytest.mark.parametrize(

@@ -144,16 +144,19 @@ def layer_costs(chip: Chip) -> pd.DataFrame:
     Columns: `layer`; `positions`, reads of the matrix; `read_time_s` of one of them and `read_interval_s` to the next,
     over all its pulses; `stage_time_s`, all reads and the way into the buffer; `energy_<component>_j` for dac, array,
     sense, adc, digital, buffer and interconnect, and `energy_j`, their sum; `tiles`; `operations`, multiplications and
-    additions; `scaling_operations`, digital ones by which its inputs are scaled or equalised, which count in the
-    energy; `area_<component>_m2` and `area_m2`; `leakage_w`, beside the energies.
+    additions; `area_<component>_m2` and `area_m2`; `leakage_w`, beside the energies.
 
     All tiles of a layer work in parallel: see `mho.mapping.architecture.stages.reading`. Digital work between two
-    layers on tiles counts for the one before it.
+    layers on tiles counts for the one before it. `attrs["scaling_operations"]` are, by layer, the digital operations
+    by which inputs are scaled or equalised and readings scaled back; they count in `energy_digital_j`.
 
     Raises:
         MappingError: no layer on tiles, a converter without a number of bits, or a layer that has seen no input yet.
     """
-    return pd.DataFrame([_row(name, demand) for name, demand in demands(chip).items()])
+    asked = demands(chip)
+    table = pd.DataFrame([_row(name, demand) for name, demand in asked.items()])
+    table.attrs = {"scaling_operations": {name: demand.scaling for name, demand in asked.items()}}
+    return table
 
 
 def _row(name: str, demand: Demand) -> dict[str, Any]:
@@ -168,7 +171,6 @@ def _row(name: str, demand: Demand) -> dict[str, Any]:
         "energy_j": sum(energy.values()),
         "tiles": demand.placement.tiles,
         "operations": demand.operations,
-        "scaling_operations": demand.scaling,
         **{f"area_{part}_m2": size for part, size in area.items()},
         "area_m2": sum(area.values()),
         "leakage_w": demand.leakage(),
