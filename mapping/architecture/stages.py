@@ -193,19 +193,21 @@ def chip_plan(chip: Chip, replicas: Mapping[str, int] | None = None, line_buffer
         [Operation(place[unit], 0, call.after) for unit, call in zip(units, calls, strict=True)], len(names)
     )
     readings = {name: reading(layer) for name, layer in chip.layers.items()}
-    servers, rate = [1] * len(names), chip.hardware.cost.digital_rate
+    servers = [1] * len(names)
     work = []
     for unit, call in zip(units, calls, strict=True):
         stage = place[unit]
         by_rows = line_buffers and len(call.needs) > 1 and loop[stage] < 0 and units.count(unit) == 1
         needs, rows_in = (call.needs, call.rows_in) if by_rows else ((0,), 1)
         if call.digital:
+            rate = chip.hardware.cost.digital_rate
             work.append(Work(stage, 0.0, call.work / rate / len(needs), call.after, needs, rows_in))
             continue
         times, count = readings[call.layer], counts.get(call.layer, 1)
         share = min(count, call.positions)
         servers[stage] = max(servers[stage], count // share)
         rows = ceil(call.positions / len(needs) / share) * times.interval_s
-        scaling = chip.layers[call.layer].scaling_operations(call.values, call.positions) / rate
+        layer = chip.layers[call.layer]
+        scaling = layer.scaling_operations(call.values, call.positions) / layer.hardware.cost.digital_rate
         work.append(Work(stage, times.fill_s + times.tail_s + scaling, rows, call.after, needs, rows_in))
     return StagePlan(tuple(names), tuple(servers), tuple(work))
