@@ -1,9 +1,10 @@
 """A transformer with outlier channels on 8-bit converters: what scales in each read and equalisation win back.
 
-    python benchmarks/input_scaling.py [--layers 12] [--outliers 40] [--cells reram] [--out FILE]
+    python benchmarks/input_scaling.py [--layers 2] [--outliers 40] [--cells reram] [--out FILE]
 
-The encoder has the size of BERT-base and OPT-125m (12 layers, 768 features, 12 heads, 3072 hidden units), pre-norm,
-with the weights of its initialisation: nothing is downloaded. The outliers are synthetic, after what is known of OPT
+Layers have the size of those of BERT-base and OPT-125m (768 features, 12 heads, 3072 hidden units; both have 12 of
+them, which take some minutes a way on two cores), pre-norm, with the weights of their initialisation: nothing is
+downloaded. The outliers are synthetic, after what is known of OPT
 (Dettmers et al. 2022, LLM.int8(), NeurIPS; Xiao et al. 2023, SmoothQuant, ICML): a few channels of the LayerNorms'
 outputs are some tens of times as large as the others, the same ones in all tokens and layers. Their weights in the
 layers behind are as much smaller, so that the network computes what it did; the errors are of its outputs, over all
@@ -108,11 +109,11 @@ def run(options: argparse.Namespace) -> Mapping[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--outliers", type=float, nargs="+", default=[40.0])
-    parser.add_argument("--cells", nargs="+", choices=CELLS, default=["reram"])
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
     parser.add_argument("--out", type=Path, default=Path("docs/results/input_scaling.json"))
     options = parser.parse_args()
     return write_measured(options.out, lambda: run(options))

@@ -37,6 +37,20 @@ class Mixed(nn.Module):
         return self.head(self.inner(x).transpose(0, 1)).transpose(0, 1)
 
 
+class Chosen(nn.Module):
+    """Tokens that a layer takes where their sum is positive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(12, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.clone()
+        y[x.sum(-1) > 0] = self.layer(x[x.sum(-1) > 0])
+        return y
+
+
 def net(bias: bool = True) -> nn.Module:
     torch.manual_seed(0)
     return Mixed(bias).eval().requires_grad_(False)
@@ -305,5 +319,12 @@ def test_what_has_no_token_or_no_sample_is_refused() -> None:
         tiles.reader.read(x)
     with pytest.raises(ValueError, match=r"dac.scaling is 'layer': scales must have the shape None, got \(5,\)"):
         on_tiles(np.ones((1, 12, 2), np.float32), hardware(), limit=1.0).reader.read(x, scales=x[:, 0, 0, 0, 0])
+    with pytest.raises(
+        MappingError, match=r"layer 'layer': dac.scaling is 'sample', and its rows, of shape \(\d+,\), bel"
+    ):
+        mho.map(Chosen().eval(), hardware(dac__scaling="sample"), calibrate=tokens())
+    chip = mho.map(Chosen().eval(), ideal(**CALIBRATED, dac__scaling="token"), calibrate=tokens())
+    with pytest.warns(UserWarning, match="chooses its rows by their values"):
+        assert torch.allclose(chip(tokens()), Chosen()(tokens()), atol=1e-4)
     with pytest.raises(MappingError, match="its calibration inputs are all zero"):
         mho.map(nn.Sequential(net().inner), hardware(dac__scaling="token"), calibrate=torch.zeros(4, 12))
