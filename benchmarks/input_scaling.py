@@ -113,7 +113,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--outliers", type=float, nargs="+", default=[40.0])
-    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=["reram"])
     parser.add_argument("--out", type=Path, default=Path("docs/results/input_scaling.json"))
     options = parser.parse_args()
     return write_measured(options.out, lambda: run(options))

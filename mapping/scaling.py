@@ -55,7 +55,7 @@ def scaled(values: torch.Tensor, dac: Dac, order: Order, size: tuple[int, int, i
 def range_of(vectors: torch.Tensor, percentile: float) -> torch.Tensor:
     """(rows,): the percentile of the magnitudes of each row (rows, values), by linear interpolation.
 
-    It is the largest where the percentile is 0, and 1 where the values are not finite.
+    It is the largest where the percentile is 0.
     """
     sizes = vectors.abs()
     found = sizes.amax(1)
@@ -64,7 +64,7 @@ def range_of(vectors: torch.Tensor, percentile: float) -> torch.Tensor:
         low, high = ordered[:, int(place)], ordered[:, min(int(place) + 1, vectors.shape[1] - 1)]
         between = low + (high - low) * (place - int(place))
         found = torch.where(between > 0, between, found)
-    return torch.where(found.isfinite(), found, 1)
+    return found
 
 
 def by_row(channels: Array, shape: tuple[int, ...]) -> Array:
