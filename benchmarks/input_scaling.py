@@ -14,6 +14,7 @@ tokens, relative to what it gives digitally.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -103,7 +104,7 @@ def run(options: argparse.Namespace) -> Mapping[str, Any]:
     found = [measured(*size, outlier, options.cells) for outlier in options.outliers]
     model = {"layers": options.layers, "features": FEATURES, "heads": HEADS, "hidden": HIDDEN, "channels": OUTLIERS}
     sizes = {"samples": options.samples, "tokens": options.tokens, "alpha": ALPHA, "seed": SEED}
-    command = " ".join(["python", "benchmarks/input_scaling.py", *sys.argv[1:]])
+    command = shlex.join(["python", "benchmarks/input_scaling.py", *sys.argv[1:]])
     return {**record(["mho", "torch", "numpy", "numba"], command), **model, **sizes, "measured": found}
 
 
