@@ -41,6 +41,12 @@ class Arrays:
         many, reads, rows, outputs = groups.shape
         return groups[0] if many == 1 else groups.transpose(1, 2, 0, 3).reshape(reads, rows, many * outputs)
 
+    def rescaled(self, y: Any, scales: Any, bias: np.ndarray[Any, Any]) -> Any:
+        """y (reads, rows, outputs) times scales (1 or reads, rows), plus bias (outputs,); y may be overwritten."""
+        y *= scales[:, :, None]
+        y += bias
+        return y
+
     def all_finite(self, x: Any) -> bool:
         """Whether no value is NaN or infinite."""
         return isfinite(np.vdot(x, x)) or bool(np.isfinite(x).all())

@@ -41,7 +41,8 @@ def calibrate(
 ) -> Programmed:
     """A matrix with the ranges that inputs (as in `Reader.read`) ask for: of the DACs, then of the cells' currents.
 
-    `inputs` are those of all calls of one inference; the ranges cover them all.
+    `inputs` are those of all calls of one inference; the ranges cover them all. Where reads have scales, they are those
+    that were divided by them.
 
     Raises:
         ValueError: inputs that are not finite, or all zero where a range is to be set; a range that makes the same of
@@ -93,9 +94,8 @@ def _fitted(adc: Adc, places: list[list[tuple[Array, ...]]], ranges: Ranges, fac
         scale, middle = (ends[..., 1] - ends[..., 0]) / 2, ends.mean(axis=-1)
     shape = scale.shape if adc.per == "tile" else (len(scale),)
     full_scale = np.where(scale == 0, 1.0, scale) * factor
-    return replace(
-        ranges, full_scale=full_scale.reshape(shape), middle=middle.reshape(shape) if middle.size else middle
-    )
+    middle = factor * middle.reshape(shape) if middle.size else middle
+    return replace(ranges, full_scale=full_scale.reshape(shape), middle=middle)
 
 
 def _ends(percentile: float, *values: Array) -> tuple[float, float]:
@@ -115,6 +115,8 @@ def _drive(matrix: Matrix, inputs: tuple[Array, ...]) -> Drive:
     if not all(np.isfinite(x).all() for x in inputs):
         raise ValueError(f"layer {name!r}: calibration inputs must be finite, got NaN or infinity")
     limit = dac.range if dac.range != "calibrated" else percentile_of(dac.percentile, *inputs)
+    if dac.scaling != "layer":  # which inputs were divided by
+        limit = float(any(x.any() for x in inputs))
     largest = max((float(np.abs(x).max()) for x in inputs if x.size), default=0.0)
     if limit == 0:
         why = f"are 0 up to dac.percentile = {dac.percentile:g}" if largest else "are all zero"

@@ -30,7 +30,14 @@ class Dac(Config):
         None,
         description="largest input, in the layer's own units; null: inputs are voltages in units of v_read, unclipped",
     )
-    percentile: Percentile = Field(100.0, description="of |input| over the calibration batch, taken as the range")
+    percentile: Percentile = Field(
+        100.0, description="of |input|, taken as the range: over the calibration batch, or what `scaling` says"
+    )
+    scaling: Literal["layer", "sample", "token"] = Field(
+        "layer",
+        description="what has one range: all inputs of a layer, as calibrated; or, found digitally in each read, those "
+        "of a sample, or each vector of features (a row of the matrix)",
+    )
     bits_per_pulse: Annotated[Whole, Field(ge=1, le=15)] | None = Field(
         None,
         description="bit-serial streaming: bits of each pulse, least significant first; null: one pulse per input",
@@ -55,6 +62,9 @@ class Dac(Config):
     def _consistent(self) -> Dac:
         if self.bits is not None and self.range is None:
             raise ValueError("dac.range must be 'calibrated' or a number when dac.bits is set, got null")
+        if self.scaling != "layer" and self.range != "calibrated":
+            shown = "null" if self.range is None else f"{self.range:g}"
+            raise ValueError(f"dac.range must be 'calibrated' when dac.scaling is {self.scaling!r}, got {shown}")
         if self.bits_per_pulse is not None and (self.bits is None or self.bits_per_pulse > self.bits):
             raise ValueError(f"dac.bits_per_pulse must be at most dac.bits = {self.bits}, got {self.bits_per_pulse}")
         if self.accumulate != "digital" and self.bits_per_pulse is None:

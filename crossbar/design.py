@@ -167,6 +167,11 @@ class Design:
             return np.empty(0, np.float32)
         return (largest * self.bent(np.arange(largest + 1) / largest)).astype(np.float32)
 
+    @property
+    def scaled(self) -> bool:
+        """Whether each read has scales of its own: its inputs are divided by them, its readings multiplied."""
+        return self.hardware.dac.scaling != "layer"
+
     def rows_of(self, group: int) -> Array:
         """(rows, outputs) float32 weights of a group's word lines, those of a bias on the array included."""
         weights, bias = self.matrix.weights, self.matrix.bias
@@ -175,9 +180,9 @@ class Design:
         return np.concatenate([weights[group], bias[group : group + 1] / np.float32(self.drive.limit)])
 
     def bias_of(self, group: int) -> Array:
-        """(outputs,) float32 that are added digitally."""
+        """(outputs,) float32 that are added to readings digitally; 0 where they are scaled first (`Reader.read`)."""
         bias = self.matrix.bias
-        if bias is None or self.matrix.bias_on_array:
+        if bias is None or self.matrix.bias_on_array or self.scaled:
             return np.zeros(self.placement.outputs, dtype=np.float32)
         return bias[group].astype(np.float32)
 

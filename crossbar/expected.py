@@ -128,9 +128,10 @@ def gain_of(product: Array, mean: Array) -> float:
     return float((product * mean).sum()) / power if power else 1.0
 
 
-def expected_errors(programmed: Programmed, x: Array, reads: int) -> Errors:
+def expected_errors(programmed: Programmed, x: Array, reads: int, scales: Array | None = None) -> Errors:
     """The errors to expect of a series of reads of x (samples, depth, height, width, channels): see `Reader.read`.
 
+    `scales` are those of the rows, where reads have them: errors of readings grow with them.
     Clipping is left out. Cells are taken as independent of each other, and currents as spread over many levels.
     """
     groups = [_group_errors(programmed, x, g, reads) for g in range(programmed.design.placement.groups)]
@@ -141,6 +142,13 @@ def expected_errors(programmed: Programmed, x: Array, reads: int) -> Errors:
         getattr(joined, part).update(
             {s: np.concatenate([getattr(g, part)[s] for g in groups], axis=1) for s in sources}
         )
+    stuck = joined.frozen.pop("stuck map", None)
+    if scales is not None:
+        _rescale(joined, scales.astype(np.float64)[:, None])
+        if programmed.design.matrix.bias is not None:
+            joined.y += programmed.design.matrix.bias.reshape(-1)
+    if stuck is not None:
+        joined.frozen["stuck map"] = stuck if scales is None else stuck * scales.astype(np.float64)[:, None]
     off = joined.mean - joined.gain * joined.product
     joined.frozen["shift and DAC"] = np.square(off)
     if (without := joined.frozen.get("stuck map")) is not None:  # what outputs would be without it, less what they are
@@ -150,6 +158,14 @@ def expected_errors(programmed: Programmed, x: Array, reads: int) -> Errors:
     joined.frozen["output"] = noise.frozen_add**2 + (noise.frozen_mult * joined.y) ** 2
     joined.fresh["output"] = noise.sigma_add**2 + (noise.sigma_mult * joined.y) ** 2
     return joined
+
+
+def _rescale(errors: Errors, scales: Array) -> None:
+    """Outputs and squared errors, of readings, in the units of rows of these scales (rows, 1); without the bias."""
+    errors.product, errors.mean = errors.product * scales, errors.mean * scales
+    errors.y = errors.product.copy()
+    for part in (errors.frozen, errors.slow, errors.fresh):
+        part.update({source: variance * scales**2 for source, variance in part.items()})
 
 
 def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> Errors:

@@ -107,6 +107,11 @@ class Hardware(Config):
     def _consistent(self) -> Hardware:
         if self.tile.slices > 1 and self.cell.levels is None:
             raise ValueError("cell.levels must be set when tile.slices > 1: slices are digits in base cell.levels")
+        if self.dac.scaling != "layer" and self.tile.bias == "array":
+            raise ValueError(
+                f"tile.bias must be 'digital' when dac.scaling is {self.dac.scaling!r}, got 'array': a bias has a word "
+                "line of its own, which inputs of any scale would have to drive by its inverse"
+            )
         v_max, v_read = self.cell.v_max, self.sensing.v_read
         if v_max is not None and v_read > v_max:
             raise ValueError(f"sensing.v_read must be at most cell.v_max = {v_max:g} V, got {v_read:g} V")

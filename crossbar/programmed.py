@@ -184,6 +184,8 @@ class Programmed:
         said = repr((name, seed, copy, drive, self.hardware.seeds, *drive.chain))
         found = blake2b(said.encode(), digest_size=16)
         arrays = [self.ranges.full_scale, *([self.ranges.middle] if self.ranges.middle.size else [])]
+        if self.design.scaled and self.design.matrix.bias is not None:  # which is not in the planes
+            arrays.append(self.design.matrix.bias)
         for packed in self.packed:
             planes = packed.planes._asdict()
             beside = {key: planes.pop(key) for key in (*BESIDE, *ALIKE)}

@@ -108,6 +108,9 @@ class Reader:
         ]
         self._coding, self._largest = Coding.of(design), largest_factors(design)[0]
         self._conversions = design.placement.conversions * design.drive.conversions * (2 if design.apart else 1)
+        bias = design.matrix.bias
+        outputs = design.placement.groups * design.placement.outputs
+        self._bias = np.zeros(outputs, np.float32) if bias is None else bias.reshape(-1).astype(np.float32)
         noise = hardware.output_noise
         self._frozen, self._output = (noise.frozen_add, noise.frozen_mult), (noise.sigma_add, noise.sigma_mult)
         self._lock = threading.Lock()  # held while what several threads share is changed
@@ -211,6 +214,7 @@ class Reader:
         call: int = 0,
         noisy: bool = True,
         threads: int = 1,
+        scales: Any = None,
     ) -> tuple[Any, Counts]:
         """Read every patch of x: (reads * samples * positions, groups * outputs) float32, in weight units, with bias.
 
@@ -227,14 +231,18 @@ class Reader:
             call: number of this call within one inference, for a layer that is used several times.
             noisy: False leaves out the noise of the read; converters and frozen errors stay.
             threads: threads to use at most; the result does not depend on it.
+            scales: what x was divided by, for each row that is read, of one read where they are `shared`; (rows,)
+                float32 of the kind of x. Readings are multiplied by it, then the bias is added. Given where
+                `dac.scaling` asks for it, and only there.
 
         Raises:
-            ValueError: inputs or outputs that are not finite, or reads, samples or positions beyond those that have
-                random numbers.
+            ValueError: scales that are missing or not asked for, inputs or outputs that are not finite, or reads,
+                samples or positions beyond those that have random numbers.
         """
         plan, threads = self._plan(x.shape, shape), available(threads)
         count = x.shape[0] * plan.patches // (1 if shared else reads)
         self._check_numbers(read, reads, first_sample, count // max(1, len(plan.positions)))
+        self._check_scales(scales, count * (1 if shared else reads))
         rows = Rows(np.uint64(first_sample), plan.positions)
         codes, counts = self.input_codes(x, threads)
         circuit, clipped = self.circuit(noisy=noisy), 0
@@ -249,6 +257,10 @@ class Reader:
         out = self.backend.joined(groups)
         if circuit.step.size:
             counts = Counts(counts.inputs, counts.inputs_clipped, reads * count * self._conversions, clipped)
+        if scales is not None:
+            out = self.backend.rescaled(
+                out, self.backend.array(scales).reshape(1 if shared else reads, count), self._bias
+            )
         for v in range(reads) if any(self._frozen) or any(self._output) else ():
             self._add_output_noise(out[v], "frozen", self._frozen, rows, 0, call, threads)
             if noisy:
@@ -282,6 +294,16 @@ class Reader:
             if not 0 <= first <= LARGEST - many:
                 name = self.design.matrix.name
                 raise ValueError(f"layer {name!r}: {what} must be 0 to {LARGEST - many}, got {first}")
+
+    def _check_scales(self, scales: Any, rows: int) -> None:
+        """Raises ValueError where scales are missing, or not asked for, or not those of so many rows."""
+        found, wanted = None if scales is None else tuple(scales.shape), (rows,) if self.design.scaled else None
+        if found != wanted:
+            scaling = self.hardware.dac.scaling
+            raise ValueError(
+                f"layer {self.design.matrix.name!r}: dac.scaling is {scaling!r}: scales must have the shape {wanted}, "
+                f"got {found}"
+            )
 
     def _planes(self, group: int, read: int, reads: int, noisy: bool) -> list[tuple[int, int, Any]]:
         """Consecutive reads that have the same planes: the first, counted from `read`, how many, and the planes.

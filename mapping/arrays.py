@@ -87,6 +87,10 @@ class TensorArrays(Arrays):
     def joined(self, groups: Any) -> torch.Tensor:
         return groups.permute(1, 2, 0, 3).flatten(2)
 
+    def rescaled(self, y: Any, scales: Any, bias: np.ndarray[Any, Any]) -> torch.Tensor:
+        found: torch.Tensor = y * scales[:, :, None] + torch.from_numpy(bias).to(y.device)
+        return found
+
     def all_finite(self, x: Any) -> bool:
         return bool(x.isfinite().all())
 

@@ -260,7 +260,9 @@ def _same_layer(name: str, before: Pass, after: Pass, chip: MappedNetwork, toler
 
 def _rounding(layer: TileLayer, x: torch.Tensor) -> float:
     """A difference of the outputs for x that counts as none, in epsilons."""
-    return ROUNDING * rms([x]) * float((layer.matrix.weights.astype(float) ** 2).sum(1).mean()) ** 0.5
+    return (
+        ROUNDING * rms([x]) * float((layer.unequalised(layer.matrix.weights).astype(float) ** 2).sum(1).mean()) ** 0.5
+    )
 
 
 def _same_on_tiles(layer: TileLayer, calls: list[Seen], tolerance: float) -> None:

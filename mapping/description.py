@@ -6,9 +6,11 @@ Texts of older formats are first made such ones (`mapping.migration`).
 
 from __future__ import annotations
 
+from math import prod
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..crossbar.design import Design
@@ -22,6 +24,7 @@ from .errors import CheckpointError, MappingError
 from .layers import TileLayer
 from .leaf import LEAVES, Matrices
 from .order import SampleAxis
+from .scaling import LARGEST, LEAST
 
 FORMAT = 4
 Array = np.ndarray[Any, Any]
@@ -158,6 +161,7 @@ def layer_arrays(layer: TileLayer) -> dict[str, Array]:
         "middle": programmed.ranges.middle if programmed.ranges.middle.size else None,
         "moments": programmed.design.moments,
         "outputs": programmed.ranges.outputs,
+        "equaliser": None if layer.equaliser is None else layer.equaliser.numpy(),
     }
     arrays = {key: array for key, array in found.items() if array is not None}
     kept = enumerate(arrays_of(programmed))
@@ -204,9 +208,13 @@ def _build(
         "middle": Slot(ranged, np.float64, -MOST),
         "moments": Slot((2, shape[0], layer.placement.rows), np.float64, -MOST),
         "outputs": Slot((2, shape[0], shape[2]), np.float32, -MOST),
+        "equaliser": Slot((shape[0] * shape[1] // prod(spec.patches.kernel),), np.float32, LEAST, LARGEST),
     }
-    for key in ("weights", "full_scale", *(key for key in ("bias", "moments", "middle", "outputs") if key in arrays)):
+    maybe = ("bias", "moments", "middle", "outputs", "equaliser")
+    for key in ("weights", "full_scale", *(key for key in maybe if key in arrays)):
         check(key, arrays[key], slots[key])
+    if "equaliser" in arrays:
+        layer.equaliser = torch.from_numpy(arrays["equaliser"])
     kind = saved.cells.kind
     design = Design(layer.matrix, _drive(saved.drive, hardware), arrays.get("moments"), saved.wire_compensation)
     groups: list[Any] = [{key: arrays[f"{g}.{key}"] for key in names_of(design, kind)} for g in range(shape[0])]
@@ -233,7 +241,8 @@ def _drive(saved: SavedDrive, hardware: Hardware) -> Drive:
     """
     dac, limit = hardware.dac, saved.limit
     drive = Drive.of(dac, None if dac.range is None else limit, saved.signed)
-    exact = limit if dac.range == "calibrated" else 1.0 if dac.range is None else float(dac.range)
+    fixed = 1.0 if dac.scaling != "layer" else limit
+    exact = fixed if dac.range == "calibrated" else 1.0 if dac.range is None else float(dac.range)
     if limit != exact or saved.signed != drive.signed:
         raise ValueError(f"drive = {saved.limit:g}, signed {saved.signed}: its hardware has {exact:g}, {drive.signed}")
     factor = np.float64(drive.full_code) / limit

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
+from ..crossbar.hardware import Hardware
 from .arrays import as_numpy
 from .leaf import Leaf
 from .order import FIRST, Order, SampleAxis, order_of
@@ -54,9 +55,12 @@ class OnTiles(Protocol):
     rows_are_samples: bool
     programmed: Any
 
+    @property
+    def hardware(self) -> Hardware: ...
+
     def arranged(self, x: torch.Tensor) -> Arranged: ...
     def digital(self, x: torch.Tensor) -> torch.Tensor: ...
-    def calibrate(self, inputs: list[Array]) -> None: ...
+    def calibrate(self, inputs: list[Array], orders: list[Order]) -> None: ...
     def read(self, given: Arranged, order: Order, like: torch.Tensor, run: Read, call: int) -> torch.Tensor: ...
 
 
@@ -106,15 +110,18 @@ class Inference(ABC):
 class Survey(Inference):
     """Computes digitally, and keeps in `inputs` what goes into the layers named there, over all their calls.
 
-    What it keeps is as in `mho.crossbar.reader.Reader.read`, one array for each call.
+    What it keeps is as in `mho.crossbar.reader.Reader.read`, but for the scales of reads, one array for each call; and
+    in `orders` how the rows of each lie.
     """
 
     inputs: dict[str, list[Array]] = field(default_factory=dict)
+    orders: dict[str, list[Order]] = field(default_factory=dict)
 
     def _output(self, layer: OnTiles, x: torch.Tensor, call: int) -> torch.Tensor:
         given = layer.arranged(x)
         if layer.name in self.inputs:
             self.inputs[layer.name].append(as_numpy(given.values).copy())
+            self.orders.setdefault(layer.name, []).append(_order_or_none(layer, given, self.samples))
         return layer.digital(x)
 
 
@@ -188,24 +195,32 @@ class Read(Inference):
 class Calibration(Inference):
     """Sets the ranges of each layer at its first call, and reads it without noise.
 
-    `inputs` are those of layers that were surveyed, over all their calls; of others those of the first call count.
+    `inputs` are those of layers that were surveyed, over all their calls, with their `orders`; of others those of the
+    first call count.
     """
 
     inputs: Mapping[str, list[Array]] = field(default_factory=dict)
+    orders: Mapping[str, list[Order]] = field(default_factory=dict)
 
     def _output(self, layer: OnTiles, x: torch.Tensor, call: int) -> torch.Tensor:
         given, known = layer.arranged(x), self.inputs.get(layer.name)
         if known is None and not (layer.programmed if call else given.values.any()):
             return layer.digital(x)  # no range comes from zeros, as a state starts with; later calls may have others
+        order = _order_or_none(layer, given, self.samples)
         if not call:
-            layer.calibrate(known or [as_numpy(given.values)])
+            layer.calibrate(known or [as_numpy(given.values)], self.orders[layer.name] if known else [order])
         return self._on_tiles(layer, given, x, call)
 
     def _on_tiles(self, layer: OnTiles, given: Arranged, x: torch.Tensor, call: int) -> torch.Tensor:
         """What its tiles give, without noise."""
-        order = _order(layer, given, self.samples) or order_of(given.leading, FIRST, 0)
+        order = _order_or_none(layer, given, self.samples)
         run = Read(noisy=False, samples=self.samples, channels_last=self.channels_last)
         return layer.read(given, order, x, run, call)
+
+
+def _order_or_none(layer: OnTiles, given: Arranged, samples: int) -> Order:
+    """How the rows of a layer's inputs belong to so many samples, or that they belong to none."""
+    return _order(layer, given, samples) or order_of(given.leading, FIRST, 0)
 
 
 def _order(layer: OnTiles, given: Arranged, samples: int, *, chosen_too: bool = False) -> Order | None:

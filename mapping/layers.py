@@ -17,17 +17,19 @@ from ..crossbar.design import Design, Tell
 from ..crossbar.drive import Drive
 from ..crossbar.hardware import Hardware
 from ..crossbar.matrix import Matrix
+from ..crossbar.patches import PLAIN
 from ..crossbar.placement import Placement
 from ..crossbar.programmed import Programmed
 from ..crossbar.reader import Counts, Seeds
 from ..crossbar.wire_compensation import WireCompensation
-from .arrays import EXCHANGES
+from .arrays import EXCHANGES, as_numpy
 from .counting import Counter
 from .errors import MappingError
 from .inference import Arranged, Read
 from .leaf import Leaf, Matrices
 from .order import FIRST, Order, SampleAxis
 from .parameters import TileParameter
+from .scaling import Scaled, by_row, operations, scaled
 from .session import Session
 
 CELLS = "cells"  # key of a layer's cells in a state dict: their digest
@@ -43,6 +45,7 @@ class TileLayer(nn.Module):
         seeds: of programming errors and of the noise of reads.
         counter: of the conversions.
         wire_compensation, tell: see `Design`.
+        equaliser: (channels,) float32 that arranged inputs are divided by; the matrix has been multiplied by it.
         session: shared with the chip.
         samples_along: where the samples lie in its inputs; None where its rows belong to no sample.
         rows_are_samples: whether each row is a sample, however many the chip has: in the steps of recurrent layers.
@@ -62,6 +65,11 @@ class TileLayer(nn.Module):
         self.backend: Backend = backend_of(DEFAULT)
         self.programmed: Programmed | None = None
         self.counter = Counter()
+        if spec.patches != PLAIN and hardware.dac.scaling == "token":
+            raise ValueError(
+                "dac.scaling must be 'layer' or 'sample' for a kernel of several places, which is no token, got 'token'"
+            )
+        self.equaliser: torch.Tensor | None = None
         self.wire_compensation: WireCompensation | None = None
         self.tell: Tell | None = None
         self.add_parameters()
@@ -112,16 +120,18 @@ class TileLayer(nn.Module):
         """Conversions so far."""
         return self.counter.counts
 
-    def calibrate(self, inputs: list[np.ndarray[Any, Any]]) -> None:
-        """Set the ranges from inputs (as in `Reader.read`), those of all calls of one inference, and program.
+    def calibrate(self, inputs: list[np.ndarray[Any, Any]], orders: list[Order]) -> None:
+        """Set the ranges from inputs (as a `Survey` keeps them), those of all calls of one inference, and program.
 
         Raises:
             MappingError: see `crossbar.calibration.calibrate`.
         """
         cells = Drawn(self.matrix.hardware, *self.seeds)
         options = self.seeds, self.backend, self.wire_compensation, self.tell
+        pairs = zip(inputs, orders, strict=True)
+        driven = tuple(as_numpy(self.scaled(torch.from_numpy(x), order).values) for x, order in pairs)
         try:
-            self.programmed = calibrate(self.matrix, tuple(inputs), cells, *options)
+            self.programmed = calibrate(self.matrix, driven, cells, *options)
         except ValueError as error:
             raise MappingError(str(error)) from error
         self.counter.counts = Counts()
@@ -192,7 +202,7 @@ class TileLayer(nn.Module):
                 f"layer {self.name!r} takes {spec.in_features} {'channels' if dims else 'features'} "
                 f"in dimension {-1 - dims}, got an input of shape {shape}"
             )
-        values = spec.arrange(x if x.dtype == torch.float32 else x.to(torch.float32))
+        values = self._equalised(spec.arrange(x if x.dtype == torch.float32 else x.to(torch.float32)))
         size = self.matrix.patches.positions(values.shape[1:4])
         if dims and min(size) < 1:
             raise MappingError(
@@ -200,6 +210,26 @@ class TileLayer(nn.Module):
                 f"{spec.patches.kernel}"
             )
         return Arranged(values, shape[: -1 - dims], size)
+
+    def _equalised(self, values: torch.Tensor) -> torch.Tensor:
+        return values if self.equaliser is None else values / self.equaliser.to(values.device)
+
+    def scaled(self, values: torch.Tensor, order: Order) -> Scaled:
+        """Arranged inputs as the DACs take them; by sample where a sample has a scale, or rows are read.
+
+        Raises:
+            MappingError: a scale for each sample, and rows that belong to none.
+        """
+        dac = self.hardware.dac
+        if dac.scaling == "layer":
+            return Scaled(values)
+        mixed = self.name in self.session.chosen or (self.samples_along is not None and order.leading[:1] != (1,))
+        if dac.scaling == "sample" and not order.samples and order.leading and mixed:
+            raise MappingError(
+                f"layer {self.name!r}: dac.scaling is 'sample', and its rows, of shape {order.leading}, belong to no "
+                "single sample; set 'token' or 'layer'"
+            )
+        return scaled(order.arranged(values), dac, order, self.matrix.patches.positions(values.shape[1:4]))
 
     def read(self, given: Arranged, order: Order, like: torch.Tensor, run: Read, call: int) -> torch.Tensor:
         """The layer's output from its tiles, in a read and in a call of this number within it.
@@ -211,8 +241,9 @@ class TileLayer(nn.Module):
         """
         spec, tiles = self.spec, self.tiles
         size, exchange = given.size[3 - spec.dims :], EXCHANGES[tiles.backend.kind]
+        values, scales = self.scaled(given.values, order)
         y, counts = tiles.reader.read(
-            exchange.given(order.arranged(given.values)),
+            exchange.given(order.arranged(values) if scales is None else values),
             read=run.number,
             reads=run.reads,
             shared=given.shared,
@@ -221,6 +252,7 @@ class TileLayer(nn.Module):
             call=call,
             noisy=run.noisy,
             threads=torch.get_num_threads(),
+            scales=None if scales is None else exchange.given(scales),
         )
         self.counter.add(counts)
         out = exchange.returned(y.reshape(-1, *size, y.shape[1]), like)
@@ -238,8 +270,12 @@ class TileLayer(nn.Module):
         """
         weights, bias = torch.from_numpy(self.matrix.weights), self.matrix.bias
         flat = None if bias is None else torch.from_numpy(bias).reshape(-1)
-        compute = Leaf.digital if as_tiles else type(self.spec).digital
-        return compute(self.spec, x.to("cpu", torch.float32), weights, flat).to(x)
+        given, spec = x.to("cpu", torch.float32), self.spec
+        if self.equaliser is not None:
+            y = spec.of_arranged(self._equalised(spec.arrange(given)), weights, flat)
+            return y.reshape(*x.shape[: x.ndim - 1 - spec.dims], *y.shape[1:]).to(x)
+        compute = Leaf.digital if as_tiles else type(spec).digital
+        return compute(spec, given, weights, flat).to(x)
 
     def stored(self, kind: str) -> torch.Tensor:
         """Weight or bias, as `kind` says, in torch's layout: what the cells stand for, or before they do the exact."""
@@ -250,10 +286,22 @@ class TileLayer(nn.Module):
                 return torch.from_numpy(matrix.bias).reshape(-1)
             return torch.from_numpy(programmed.weights[:, -1] * programmed.design.drive.limit).reshape(-1)
         found = matrix.weights if programmed is None else programmed.weights[:, : matrix.weights.shape[1]]
-        return self.spec.weight_of(torch.from_numpy(found)).contiguous()
+        return self.spec.weight_of(torch.from_numpy(self.unequalised(found))).contiguous()
+
+    def unequalised(self, weights: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Weights (groups, rows, outputs) of the matrix as those of inputs that are not divided."""
+        if self.equaliser is None:
+            return weights
+        found: np.ndarray[Any, Any] = weights / by_row(self.equaliser.numpy(), weights.shape)
+        return found
 
     def _apply(self, fn: Any, recurse: bool = True) -> TileLayer:
         return self  # there is nothing to move or convert
+
+    def scaling_operations(self, values: int, positions: int) -> int:
+        """Digital operations that scale or equalise so many inputs, and scale the readings of so many positions."""
+        equalised = self.equaliser is not None
+        return operations(self.hardware.dac, values, positions * self.spec.out_features, equalised=equalised)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         destination[f"{prefix}{CELLS}"] = torch.frombuffer(bytearray(self.tiles.digest()), dtype=torch.uint8)

@@ -113,12 +113,15 @@ class Leaf(Config, Handler):
 
         By default it is computed as tiles do: from the arranged inputs. A faster function of torch may take its place.
         """
-        arranged, groups = self.arrange(x), len(matrices)
-        parts = arranged.chunk(groups, dim=-1)
+        y = self.of_arranged(self.arrange(x), matrices, bias)
+        return y.reshape(*x.shape[: x.ndim - 1 - self.dims], *y.shape[1:])
+
+    def of_arranged(self, values: torch.Tensor, matrices: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """As `digital`, for inputs that are arranged already; their samples come first."""
+        parts = values.chunk(len(matrices), dim=-1)
         y = torch.cat([_patches(p, self.patches) @ m for p, m in zip(parts, matrices, strict=True)], dim=-1)
         y = y.reshape(len(y), *y.shape[4 - self.dims :])
-        y = self.assemble(y if bias is None else y + bias)
-        return y.reshape(*x.shape[: x.ndim - 1 - self.dims], *y.shape[1:])
+        return self.assemble(y if bias is None else y + bias)
 
     def rows_needed(self, rows: int, rows_in: int) -> tuple[int, ...] | None:
         """For each of the rows of a picture (samples, channels, rows, columns) that the layer gives, the last of the

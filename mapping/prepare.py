@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ..crossbar.drive import Drive
@@ -10,6 +11,8 @@ from .batches import Batch
 from .errors import MappingError
 from .inference import Calibration, Inference, Survey
 from .mapped import MappedNetwork
+from .order import Order
+from .samples import locate
 from .steps import equalize, stepped
 
 
@@ -25,15 +28,25 @@ def prepare(chip: MappedNetwork, batches: Sequence[Batch]) -> dict[str, str]:
     if not batches:
         _program(chip)
         return {}
-    try:
+    with goes_through(batches[0]):
         return _calibrate(chip, batches)
+
+
+@contextmanager
+def goes_through(batch: Batch) -> Iterator[None]:
+    """A failure of the model on calibration inputs is an error that names them.
+
+    Raises:
+        MappingError: it failed.
+    """
+    try:
+        yield
     except MappingError:
         raise
     except Exception as error:  # a model may fail in any way on inputs that are not its own
         reason = " ".join(str(error).split())[:300]
         raise MappingError(
-            f"calibrate: inputs of shape {batches[0].shape} do not go through the model "
-            f"({type(error).__name__}: {reason})"
+            f"calibrate: inputs of shape {batch.shape} do not go through the model ({type(error).__name__}: {reason})"
         ) from error
 
 
@@ -55,17 +68,21 @@ def _calibrate(chip: MappedNetwork, batches: Sequence[Batch]) -> dict[str, str]:
 
     So does each layer where there are several batches.
     """
+    by_sample = any(layer.hardware.dac.scaling == "sample" for layer in chip.layers.values())
+    if by_sample and not chip.session.located:  # else ranges would be those of other samples' scales
+        locate(chip, batches[0].args, batches[0].kwargs)
     several = stepped(chip.model) if len(batches) == 1 else set(chip.layers)
     while True:
         survey: dict[str, list[Any]] = {name: [] for name in several}
+        orders: dict[str, list[Order]] = {}
         for batch in batches if several else ():
-            rehearse(chip, batch, Survey(survey))
+            rehearse(chip, batch, Survey(survey, orders))
         inputs = {name: arrays for name, arrays in survey.items() if any(x.any() for x in arrays)}
         equalize(chip.model, inputs)
-        run = Calibration(inputs)
+        run = Calibration(inputs, orders)
         rehearse(chip, batches[0], run)
         for name in inputs.keys() - run.calls.keys():  # only later batches reach it
-            chip.layers[name].calibrate(inputs[name])
+            chip.layers[name].calibrate(inputs[name], orders[name])
         idle = {name for name, layer in chip.layers.items() if layer.programmed is None}
         reached = run.calls.keys() | {name for name, arrays in survey.items() if arrays}
         more = ((idle & reached) | {name for name, calls in run.calls.items() if calls > 1}) - several

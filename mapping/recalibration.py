@@ -138,11 +138,18 @@ def recalibrate(chip: MappedNetwork, batches: list[Batch]) -> None:
             averaged them over is not what an inference shows.
 
     Raises:
-        MappingError: inputs that do not fit the model, or that are several batches.
+        MappingError: inputs that do not fit the model, or that are several batches; layers whose inputs have a scale
+            for each sample or token.
     """
     if len(batches) > 1:
         raise MappingError(
             f"inputs: must be one batch, or batches of one tensor each and of one shape, got {len(batches)} others"
+        )
+    scaled = [name for name, layer in chip.layers.items() if layer.hardware.dac.scaling != "layer"]
+    if scaled:
+        raise MappingError(
+            f"layer {scaled[0]!r}: a chip is recalibrated where dac.scaling is 'layer', got "
+            f"{chip.layers[scaled[0]].hardware.dac.scaling!r}"
         )
     batch = batches[0]
     folded = frozenset(d.reason.removeprefix(FOLDED) for d in chip.digital if d.reason.startswith(FOLDED))

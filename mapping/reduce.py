@@ -23,6 +23,7 @@ from .errors import MappingError
 from .estimates import ERRORS, FIGURES, LEAST, fit, gain_with_error, is_shared, mean_with_error, of_pairs
 from .inference import Survey
 from .layers import TileLayer
+from .order import Order
 
 __all__ = ["PARTS", "Reduction", "reduce"]
 
@@ -146,9 +147,10 @@ def reduce(chip: Chip, images: torch.Tensor, *, reads: int = 8) -> Reduction:
     for name, layer in chip.layers.items():
         if not survey.inputs[name]:
             raise MappingError(f"reduce: the images never reach layer {name!r}")
-        matrix, x, samples = _few_rows(layer.tiles, survey.inputs[name])
-        expected = expected_errors(matrix, x, reads)
-        measured, noise, gain = _measure(matrix, x, samples, expected, reads)
+        matrix = layer.tiles.plain()
+        x, samples, scales = _few_rows(layer, survey.inputs[name], survey.orders[name])
+        expected = expected_errors(matrix, x, reads, scales)
+        measured, noise, gain = _measure(matrix, x, samples, expected, reads, scales)
         predicted = {part: expected.total(part) for part in PARTS}
         noises = dict.fromkeys(("frozen", "slow"), (noise, predicted["fresh"] / reads))
         predicted["total"] = sum(predicted.values()) + np.square((expected.gain - 1) * expected.product)
@@ -172,16 +174,18 @@ def reduce(chip: Chip, images: torch.Tensor, *, reads: int = 8) -> Reduction:
     return Reduction(pd.DataFrame(rows), pd.DataFrame(sources), chip)
 
 
-def _few_rows(programmed: Programmed, calls: list[Array]) -> tuple[Programmed, Array, Array]:
-    """Some of the rows that a layer reads, with a matrix that reads them as they are, and the sample of each.
+def _few_rows(layer: TileLayer, calls: list[Array], orders: list[Order]) -> tuple[Array, Array, Array | None]:
+    """Some of the rows that a layer reads, the sample of each, and what they were divided by if reads are scaled.
 
     They come from calls of the layer that are spread over the inference, and from as many samples as there are, with as
     many positions of each as make about `ROWS` rows.
     """
-    matrix = programmed.design.matrix
-    rng, patches, samples = np.random.default_rng(0), [], []
+    programmed, matrix = layer.tiles, layer.tiles.design.matrix
+    rng, patches, samples, scales = np.random.default_rng(0), [], [], []
     chosen = np.unique(np.linspace(0, len(calls) - 1, min(len(calls), STEPS)).astype(int))
-    for x in (calls[int(call)] for call in chosen):
+    for call in chosen:
+        divided = layer.scaled(torch.from_numpy(calls[call]), orders[call])
+        x = divided.values.numpy()
         few = np.unique(np.linspace(0, len(x) - 1, min(len(x), ROWS // len(chosen))).astype(int))
         positions = prod(matrix.patches.positions(x.shape[1:4]))
         many = min(positions, max(1, ROWS // (len(chosen) * len(few))))
@@ -191,10 +195,12 @@ def _few_rows(programmed: Programmed, calls: list[Array]) -> tuple[Programmed, A
             one = x[sample : sample + 1]
             patches.append(np.concatenate([gather(one, geometry)[taken] for geometry in geometries], axis=1))
             samples += [sample] * many
+            if divided.scales is not None:
+                scales.append(divided.scales.numpy()[sample * positions + taken])
     numbers = np.unique(samples, return_inverse=True)[1]
     if numbers.max() + 1 < SAMPLES:
         numbers = np.arange(len(samples))
-    return programmed.plain(), np.concatenate(patches)[:, None, None, None], numbers
+    return np.concatenate(patches)[:, None, None, None], numbers, np.concatenate(scales) if scales else None
 
 
 @dataclass(frozen=True)
@@ -206,13 +212,13 @@ class _Part:
 
 
 def _measure(
-    programmed: Programmed, x: Array, samples: Array, expected: Errors, reads: int
+    programmed: Programmed, x: Array, samples: Array, expected: Errors, reads: int, scales: Array | None
 ) -> tuple[dict[str, _Part], Array, tuple[float, float]]:
     """The parts of the errors of reads of x, the squared read noise of their mean, and the gain with its error."""
 
     def read(programmed: Programmed) -> Array:
         """Errors (reads, rows, outputs)."""
-        readings, _ = programmed.reader.read(x, reads=reads, shared=True)
+        readings, _ = programmed.reader.read(x, reads=reads, shared=True, scales=scales)
         found = programmed.backend.to_numpy(readings)
         return found.reshape(reads, *expected.y.shape) - expected.y
 

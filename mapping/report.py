@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ..crossbar.extrapolation import extrapolations
 from ..crossbar.row_tile import BINS, HISTOGRAM_TOP
@@ -45,6 +46,8 @@ class Report:
         loading: the tiles that it needs and has, and what writing them again costs where it does not fit.
         uncounted: what energy, time and area leave out.
         writing: what programming takes, see `mho.mapping.writing.write_costs`.
+        inputs: what is done digitally with the inputs of layers, for those that have it: `scaling` (see `dac.scaling`),
+            and the least and the largest factor that channels are divided by (NaN: none).
     """
 
     table: pd.DataFrame
@@ -55,6 +58,7 @@ class Report:
     loading: Loading
     uncounted: list[str]
     writing: pd.DataFrame
+    inputs: pd.DataFrame
 
     @classmethod
     def of(cls, chip: Covered) -> Report:
@@ -68,7 +72,9 @@ class Report:
                 extrapolated.setdefault(said, []).append(name)
         table = pd.DataFrame([_row(layer) for layer in chip.layers.values()])
         left_out, written = uncounted(layer.hardware for layer in chip.layers.values()), write_costs(chip)
-        return cls(table, digital, title, cover, extrapolated, Loading.of(chip), left_out, written)
+        inputs = pd.DataFrame([_inputs_of(layer) for layer in chip.layers.values()])
+        inputs = inputs[(inputs["scaling"] != "layer") | inputs["equaliser_max"].notna()]
+        return cls(table, digital, title, cover, extrapolated, Loading.of(chip), left_out, written, inputs)
 
     def __str__(self) -> str:
         shown = pd.DataFrame(
@@ -106,12 +112,26 @@ class Report:
                 count = int(rows["parameters"].sum())
                 held = f"; {count:,} parameter{'s' * (count != 1)}" if count else ""
                 lines.append(f"  {names}{more} ({kind}): {reason}{held}")
+        lines += _inputs(self.inputs)
         for said, layers in self.extrapolated.items():
             where = "all layers" if len(layers) == len(self.table) else ", ".join(map(repr, layers[:NAMED]))
             more = f" and {len(layers) - NAMED} more" if NAMED < len(layers) < len(self.table) else ""
             lines.append(f"outside the data ({where}{more}): {said}")
         lines.append(f"cost leaves out: {', '.join(self.uncounted)}")
         return "\n".join([*lines, *_checked(self.cover.check), _shares(self.cover)])
+
+
+def _inputs(table: pd.DataFrame) -> list[str]:
+    """What is done digitally with the inputs of layers, a line for each that has its channels equalised."""
+    lines = []
+    for scaling in ("sample", "token"):
+        layers = [str(name) for name in table["layer"][table["scaling"] == scaling]]
+        if layers:
+            more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
+            lines.append(f"inputs scaled in each read, by {scaling}: {', '.join(layers[:NAMED])}{more}")
+    for name, low, high in table[["layer", "equaliser_min", "equaliser_max"]].dropna().itertuples(index=False):
+        lines.append(f"equalised: {name}: input channels divided by {low:.3g} to {high:.3g}, weights multiplied")
+    return lines
 
 
 def _checked(check: Check | str) -> list[str]:
@@ -149,6 +169,12 @@ def _number(value: float) -> str:
 
 def _share(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.3%}"
+
+
+def _inputs_of(layer: TileLayer) -> dict[str, Any]:
+    factors = torch.full((1,), torch.nan) if layer.equaliser is None else layer.equaliser
+    ends = {"equaliser_min": float(factors.min()), "equaliser_max": float(factors.max())}
+    return {"layer": layer.name, "scaling": layer.hardware.dac.scaling, **ends}
 
 
 def _row(layer: TileLayer) -> dict[str, Any]:

@@ -198,3 +198,12 @@ def test_pcm_after_a_million_seconds_reads_digits_again() -> None:
     assert accuracy(chip) > 0.98
     assert accuracy(late) < 0.7
     assert accuracy(late.recalibrate(images[5000:5128])) > 0.98
+
+
+def test_layers_with_scales_of_their_own_are_refused():
+    torch.manual_seed(0)
+    x = torch.randn(50, 20)
+    hw = mho.Hardware.preset("pcm").replace({"dac.scaling": "token"})
+    chip = mho.map(nn.Sequential(nn.Linear(20, 5)), hw, calibrate=x)
+    with pytest.raises(MappingError, match=r"layer '0': a chip is recalibrated where dac\.scaling is 'layer'"):
+        chip.recalibrate(x)

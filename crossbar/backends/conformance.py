@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,13 @@ SIGMAS = 6.0
 Fields = dict[str, Any]
 ONE_PULSE: Fields = {"dac.bits_per_pulse": None}
 SLICES: Fields = {"tile.slices": 2, "cell.levels": 16, "tile.encoding": "offset"}
+SCALED: Fields = {"dac.scaling": "sample"}
 NO_CONVERTERS: Fields = {"dac.bits": None, "dac.range": None, "adc.bits": None, "adc.full_scale": None}
 TELEGRAPH = {"kind": "telegraph", "amplitude": 0.2, "capture": "1 us", "emission": "1 us"}
 WIRES: Fields = {"wires.r_word_line": 15.0, "wires.r_bit_line": 15.0, "wires.r_driver": 30.0, "wires.r_sense": 20.0}
 
 MATRICES: dict[str, tuple[bool, list[Fields]]] = {  # whether reads are noisy, and what is special about the hardware
-    "reads": (False, [{}, SLICES, NO_CONVERTERS, {"tile.bias": "array"}, {"adc.percentile": 90.0}]),
+    "reads": (False, [{}, SLICES, NO_CONVERTERS, {"tile.bias": "array"}, {"adc.percentile": 90.0}, SCALED]),
     "pulses": (False, [{"dac.bits_per_pulse": 1}, {"dac.bits": 10, "dac.bits_per_pulse": 5, **SLICES}]),
     "read noise": (True, [{}, SLICES, {"cell.read_noise": {"kind": "constant", "std_g": "0.5 uS"}}]),
     "gain and supply noise": (True, [{"sensing.gain_noise": 0.02, "sensing.supply_noise": 0.02}]),
@@ -90,8 +92,10 @@ def compared(a: Programmed, b: Programmed, x: Array, *, noisy: bool = True) -> l
         found += _unlike("row conductance", p.row_conductance, q.row_conductance)
         found += _unlike("slow noise of the cells", p.slow_std, q.slow_std)
     ways: list[dict[str, Any]] = [{"read": 3}, {"reads": 3, "shared": True}, {"read": 8, "first_sample": 5, "call": 2}]
+    rows = len(x) * prod(a.design.matrix.patches.positions(x.shape[1:4]))
+    scales = np.linspace(0, 50, rows, dtype=np.float32) if a.design.scaled else None
     for options in ways:
-        (y, counts), (z, others) = (one.reader.read(x, noisy=noisy, **options) for one in (a, b))
+        (y, counts), (z, others) = (one.reader.read(x, noisy=noisy, scales=scales, **options) for one in (a, b))
         said = ", ".join(f"{name}={value}" for name, value in options.items())
         found += _unlike(f"readings ({said})", a.backend.to_numpy(y), b.backend.to_numpy(z), edges=STEPS)
         if counts != others:

@@ -33,6 +33,7 @@ class Demand:
 
     positions: reads of its matrix. array_energy_j: of the array for one of them. values: that it takes, each counted
     once. work: operations of its digital unit. composed: the parts of its read, where its hardware does not say.
+    scaling: operations by which its inputs are scaled or equalised, and its readings scaled back.
     """
 
     hardware: Hardware
@@ -43,6 +44,7 @@ class Demand:
     values: int
     work: int
     composed: Chain | None = None
+    scaling: int = 0
 
     @property
     def chain(self) -> Chain:
@@ -87,7 +89,7 @@ class Demand:
             "adc": conversions * cost.conversion_energy(adc_bits, chain.converter),
             "digital": conversions * cost.shift_add_energy
             + outputs * placement.row_tiles * cost.scale_energy
-            + self.work * cost.digital_energy,
+            + (self.work + self.scaling) * cost.digital_energy,
             "buffer": bits * (buffered * cost.buffer_energy + registered * cost.register_energy),
             "interconnect": bits * (self.values + outputs) * cost.interconnect_energy,
         }
@@ -182,7 +184,8 @@ def demands(chip: Chip) -> dict[str, Demand]:
         values, work = sum(call.values for call in mine), sum(call.work for call in mine)
         chain = Chain.of(hardware, layer.phases)
         array = layer.array_energy_j
-        found[name] = Demand(hardware, layer.placement, layer.pulses, layer.positions, array, values, work, chain)
+        scaling, positions = layer.scaling_operations(values, layer.positions), layer.positions
+        found[name] = Demand(hardware, layer.placement, layer.pulses, positions, array, values, work, chain, scaling)
     return found
 
 
@@ -196,12 +199,16 @@ def layer_costs(chip: Chip) -> pd.DataFrame:
     energies.
 
     All tiles of a layer work in parallel: see `mho.mapping.architecture.stages.reading`. Digital work between two
-    layers on tiles counts for the one before it.
+    layers on tiles counts for the one before it. `attrs["scaling_operations"]` are, by layer, the digital operations
+    by which inputs are scaled or equalised and readings scaled back; they count in `energy_digital_j`.
 
     Raises:
         MappingError: no layer on tiles, a converter without a number of bits, or a layer that has seen no input yet.
     """
-    return pd.DataFrame([_row(name, demand) for name, demand in demands(chip).items()])
+    asked = demands(chip)
+    table = pd.DataFrame([_row(name, demand) for name, demand in asked.items()])
+    table.attrs = {"scaling_operations": {name: demand.scaling for name, demand in asked.items()}}
+    return table
 
 
 def _row(name: str, demand: Demand) -> dict[str, Any]:

@@ -210,5 +210,7 @@ def chip_plan(chip: Chip, replicas: Mapping[str, int] | None = None, line_buffer
         share = min(count, call.positions)
         servers[stage] = max(servers[stage], count // share)
         rows = ceil(call.positions / len(needs) / share) * times.interval_s
-        work.append(Work(stage, times.fill_s + times.tail_s, rows, call.after, needs, rows_in))
+        layer = chip.layers[call.layer]
+        scaling = layer.scaling_operations(call.values, call.positions) / layer.hardware.cost.digital_rate
+        work.append(Work(stage, times.fill_s + times.tail_s + scaling, rows, call.after, needs, rows_in))
     return StagePlan(tuple(names), tuple(servers), tuple(work))

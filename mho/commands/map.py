@@ -31,6 +31,9 @@ def map(
     wire_compensation: WireCompensation | None = typer.Option(
         None, help="What is done about the loss in wires: gains of columns, or cells programmed with it in mind."
     ),
+    equalise: float | None = typer.Option(
+        None, help="Alpha, 0 to 1: outliers among the channels of inputs go into the weights (SmoothQuant)."
+    ),
     out: Path | None = typer.Option(None, help="Folder to save the mapped chip in."),
     imports: list[str] = IMPORTS,
 ) -> None:
@@ -55,6 +58,7 @@ def map(
             seed=seed,
             exclude=exclude,
             wire_compensation=None if wire_compensation is None else wire_compensation.value,
+            equalise=equalise,
             progress=tell,
         )
     if out is not None:
