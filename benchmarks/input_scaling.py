@@ -80,8 +80,10 @@ def measured(layers: int, samples: int, tokens: int, outlier: float, kinds: list
     for cells in kinds:
         for name, (scaling, alpha) in WAYS.items():
             start = time.perf_counter()
-            hardware = mho.Hardware.preset("reram").replace({**CELLS[cells], "dac.scaling": scaling})
-            chip = mho.map(net, hardware, calibrate=calibration, seed=SEED, check=calibration[:3], equalise=alpha)
+            hardware = mho.Hardware.preset("reram").replace(
+                {**CELLS[cells], "dac.scaling": scaling, "dac.equalise": alpha}
+            )
+            chip = mho.map(net, hardware, calibrate=calibration, seed=SEED, check=calibration[:3])
             found = chip.read(x, read=0)
             cost = layer_costs(chip)
             rows.append(

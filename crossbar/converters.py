@@ -33,6 +33,11 @@ class Dac(Config):
     percentile: Percentile = Field(
         100.0, description="of |input|, taken as the range: over the calibration batch, or what `scaling` says"
     )
+    equalise: Annotated[Number, Field(ge=0, le=1)] | None = Field(
+        None,
+        description="alpha: inputs of each channel are divided, and weights multiplied, by max|x|^alpha / "
+        "max|w|^(1 - alpha), from the calibration batch; null: not",
+    )
     scaling: Literal["layer", "sample", "token"] = Field(
         "layer",
         description="what has one range: all inputs of a layer, as calibrated; or, found digitally in each read, those "
@@ -62,6 +67,9 @@ class Dac(Config):
     def _consistent(self) -> Dac:
         if self.bits is not None and self.range is None:
             raise ValueError("dac.range must be 'calibrated' or a number when dac.bits is set, got null")
+        if self.equalise is not None and self.range != "calibrated":
+            shown = "null" if self.range is None else f"{self.range:g}"
+            raise ValueError(f"dac.range must be 'calibrated' when dac.equalise is set, got {shown}")
         if self.scaling != "layer" and self.range != "calibrated":
             shown = "null" if self.range is None else f"{self.range:g}"
             raise ValueError(f"dac.range must be 'calibrated' when dac.scaling is {self.scaling!r}, got {shown}")

@@ -20,8 +20,7 @@ from .batches import Batch, batches_of
 from .check import SAMPLES, Check, compare, reference
 from .chip import Chip, refuse_extrapolations
 from .cover import OFF, UNCHECKED, Cover
-from .equalise import check_alpha
-from .equalise import equalise as equalise_channels
+from .equalise import equalise
 from .errors import MappingError
 from .faithful import check_model
 from .fold import BATCH_NORMS
@@ -44,7 +43,6 @@ def map(
     exclude: Iterable[str] = (),
     wire_compensation: WireCompensation | None = None,
     strict: bool = False,
-    equalise: float | None = None,
     progress: Callable[[int, int], None] | None = None,
     backend: str | Backend = DEFAULT,
 ) -> Chip:
@@ -71,10 +69,6 @@ def map(
         strict: layers whose weights are all zero, and layers that the calibration inputs never reach or reach with
             zeros alone, are errors, and otherwise they stay digital. So are settings of the hardware outside the data
             behind its models, which otherwise get an `ExtrapolationWarning` and a line in the report.
-        equalise: alpha, from 0 to 1 (0.5 for most transformers): inputs of each channel are divided by
-            max|x|^alpha / max|w|^(1 - alpha), digitally, and its weights multiplied by it before they are programmed,
-            so that outliers leave other channels their part of the DAC's range (SmoothQuant, Xiao et al. 2023).
-            The maxima are those of the calibration inputs and of the channel's weights.
         progress: told how many of the tiles with resistive wires are solved, and how many there are.
         backend: what computes the tiles, by name (`numba`, `numpy`, or one that was added) or itself: see
             docs/kernels.md. Copies of the chip and the chip at other times keep it.
@@ -86,7 +80,6 @@ def map(
     """
     check_model(model)
     _check_options(hardware, wire_compensation)
-    check_alpha(equalise)
     computes = backend_with_arrays(backend)
     load_handlers()
     batches = [] if calibrate is None else batches_of(calibrate, model, "calibrate")
@@ -99,8 +92,7 @@ def map(
     for layer in selection.mapped.values():
         layer.backend = computes
     chip = _build(selection, caller)
-    if equalise is not None:
-        equalise_channels(chip, batches, float(equalise))
+    equalise(chip, batches)
     with _wires(selection, wire_compensation, progress):
         outcome = trial.compare(chip, selection.watched())
         idle = prepare(chip, batches)

@@ -39,35 +39,30 @@ class ChannelMaxima(Inference):
         return layer.digital(x)
 
 
-def check_alpha(alpha: Any) -> None:
-    """Raises MappingError for what is no strength of an equalisation."""
-    if alpha is None or (isinstance(alpha, int | float) and not isinstance(alpha, bool) and 0 <= alpha <= 1):
-        return
-    raise MappingError(f"equalise must be a number from 0 (weights) to 1 (inputs) or None, got {alpha!r}")
+def equalise(chip: MappedNetwork, batches: Sequence[Batch]) -> None:
+    """Equalise the channels of layers whose `dac.equalise` is an alpha, and that inputs reach.
 
-
-def equalise(chip: MappedNetwork, batches: Sequence[Batch], alpha: float) -> None:
-    """Equalise the channels of all layers that inputs reach, with factors s_j = max|x_j|^alpha / max|w_j|^(1 - alpha).
+    The factors are s_j = max|x_j|^alpha / max|w_j|^(1 - alpha).
 
     Raises:
-        MappingError: without inputs; inputs that do not fit the model; or a layer whose DAC has a range of its own.
+        MappingError: without inputs, or with such as do not fit the model.
     """
+    alphas = {name: layer.hardware.dac.equalise for name, layer in chip.layers.items()}
+    wanted = {name: alpha for name, alpha in alphas.items() if alpha is not None}
+    if not wanted:
+        return
     if not batches:
-        raise MappingError("equalise: pass calibrate=, a batch of real inputs, from which the factors are found")
-    for name, layer in chip.layers.items():
-        if layer.hardware.dac.range != "calibrated":
-            raise MappingError(
-                f"layer {name!r}: equalise divides its inputs: dac.range must be 'calibrated', got "
-                f"{layer.hardware.dac.range}"
-            )
+        raise MappingError("dac.equalise: pass calibrate=, a batch of real inputs, from which the factors are found")
     run = ChannelMaxima()
     for batch in batches:
         trial, mine = chip.trial(), batch.apart()
         run.calls.clear()
         with goes_through(batch):
             trial.run(mine.args, run, mine.kwargs)
-    for name, most in run.found.items():
-        layer = chip.layers[name]
+    for name, alpha in wanted.items():
+        if name not in run.found:
+            continue
+        layer, most = chip.layers[name], run.found[name]
         weights, kernel = layer.matrix.weights, prod(layer.spec.patches.kernel)
         factors = factors_of(most.cpu().numpy(), channel_maxima(weights, kernel), alpha)
         layer.equaliser = torch.from_numpy(factors)

@@ -200,7 +200,7 @@ def test_expected_errors_are_those_of_reads() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_reduction_copies_and_ages_take_scales(kind: str) -> None:
     x = tokens(24)
-    chip = mho.map(net(), hardware(dac__scaling=kind), calibrate=x, equalise=0.5)
+    chip = mho.map(net(), hardware(dac__scaling=kind, dac__equalise=0.5), calibrate=x)
     reduction = mho.reduce(chip, x, reads=4)
     table = reduction.table.query("part == 'total'")
     assert relative_error(reduction.model().read(x, read=0), net()(x)) < 0.3

@@ -47,18 +47,20 @@ def map(
     import_own(imports, hardware, checkpoint)
     if out is not None:
         check_target(out)
+    settings = find_hardware(hardware)
+    if equalise is not None:
+        settings = settings.replace({"dac.equalise": equalise})
     network = build_model(model)
     weights = find_weights(network, checkpoint, key)
     network.load_state_dict(weights.state, strict=False)
     with shown("wires of tiles", every=10.0) as tell:
         chip = map_model(
             network,
-            find_hardware(hardware),
+            settings,
             calibrate=find_inputs(calibrate)[0][:images],
             seed=seed,
             exclude=exclude,
             wire_compensation=None if wire_compensation is None else wire_compensation.value,
-            equalise=equalise,
             progress=tell,
         )
     if out is not None:
