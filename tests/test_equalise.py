@@ -100,6 +100,51 @@ def test_outliers_leave_other_channels_their_codes(scaling: str) -> None:
     errors = [
         relative_error(mho.map(net, hw.replace({"dac.equalise": alpha}), calibrate=x).read(x, read=0), net(x))
         for alpha in (None, 0.5)
+    ]
+    assert errors[1] < 0.1 < errors[0]
+
+
+def test_saved_chips_read_the_same_and_reports_tell(tmp_path: Path) -> None:
+    net, x = linear(), outliers()
+    chip = mho.map(net, hardware(dac__scaling="token", dac__equalise=0.5), calibrate=x)
+    chip.save(tmp_path / "chip")
+    loaded = mho.load(tmp_path / "chip")
+    assert torch.equal(loaded.read(x, read=1), chip.read(x, read=1))
+    assert torch.equal(chip.copy(1).layers["0"].equaliser, chip.layers["0"].equaliser)
+    factors = chip.layers["0"].equaliser
+    said = f"equalised: 0: input channels divided by {factors.min():.3g} to {factors.max():.3g}, weights multiplied"
+    assert said in str(chip.report())
+    assert said in str(loaded.report())
+    assert "equalised" not in str(mho.map(net, hardware(), calibrate=x).report())
+    assert layer_costs(chip).attrs["scaling_operations"] == {"0": 40 + 2 * 40 + 16}
+    loaded.layers["0"].equaliser = torch.ones(39)
+    with pytest.raises(CheckpointError, match=r"layer '0': equaliser of shape \(39,\)"):
+        saved_and_loaded(loaded, tmp_path)
+    loaded.layers["0"].equaliser = torch.zeros(40)
+    with pytest.raises(CheckpointError, match=r"layer '0': equaliser must be from 1e-30 to 1e\+30, got 0"):
+        saved_and_loaded(loaded, tmp_path)
+
+
+def saved_and_loaded(chip: mho.Chip, folder: Path) -> mho.Chip:
+    chip.save(folder / "other")
+    return mho.load(folder / "other")
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan"), True, "half", float("inf")])
+def test_alpha_is_from_0_to_1(alpha: Any) -> None:
+    with pytest.raises(ValueError, match=r"^dac\.equalise") as error:
+        hardware(dac__equalise=alpha)
+    assert "\n" not in str(error.value)
+
+
+def test_what_cannot_be_equalised_is_refused() -> None:
+    with pytest.raises(MappingError, match=r"^dac\.equalise: pass calibrate=, a batch of real inputs"):
+        mho.map(linear(), ideal(**CALIBRATED, dac__equalise=0.5))
+    with pytest.raises(ValueError, match=r"dac\.range must be 'calibrated' when dac\.equalise is set, got 100"):
+        hardware(dac__range=100.0, dac__equalise=0.5)
+    hw = hardware(dac__equalise=0.5)
+    with pytest.raises(
+        MappingError, match=r"^layer '0' takes 40 features in dimension -1, got an input of shape \(8, 39\)"
     ):
         mho.map(linear(), hw, calibrate=torch.rand(8, 39), check=False)
     bad = outliers()
