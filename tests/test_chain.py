@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from cell_by_cell import simulate
 from helpers import hardware, ideal, on_tiles
 from scipy import stats
 
+import mho
 from mho import Hardware
 from mho.crossbar.backends.plain import Plain
 from mho.crossbar.expected import expected_errors
 from mho.crossbar.programmed import Programmed
+from mho.mapping.architecture.cost import layer_costs
 
 PLAIN: dict[str, Any] = {"adc__bits": None, "adc__full_scale": None, "tile__rows": 16, "sensing__gain_noise": 0.0}
 SERIAL = {"dac__bits": 6, "dac__bits_per_pulse": 1}
@@ -153,3 +157,28 @@ def test_an_ideal_chip_is_exact_whatever_its_chain(part):
     tiled, x = programmed(hw), one_input()
     codes = np.rint(x * tiled.design.drive.full_code) / tiled.design.drive.full_code
     assert reads_of(tiled, x, 1)[0] == pytest.approx(codes @ tiled.design.matrix.weights[0], abs=5e-4)
+
+
+def test_levels_of_even_current_undo_the_law_of_the_cells():
+    law = {"kind": "sinh", "v_0": "0.1 V"}
+    fields = {"dac__bits": 8, "dac__range": 1.0, "cell__nonlinearity": law}
+    bent, even = (programmed(ideal(**fields, dac__levels=levels)) for levels in ("voltage", "current"))
+    x = one_input()
+    codes = np.rint(x * 127) / 127
+    assert reads_of(even, x, 1)[0] == pytest.approx(codes @ even.design.matrix.weights[0], abs=5e-4)
+    v_read = bent.hardware.sensing.v_read
+    drive = np.sinh(codes * v_read / 0.1) / np.sinh(v_read / 0.1)
+    assert reads_of(bent, x, 1)[0] == pytest.approx(drive @ bent.design.matrix.weights[0], abs=5e-4)
+
+
+@pytest.mark.parametrize("name", ["hermes", "neurram", "isaac"])
+def test_published_arrangements_map_and_cost(name):
+    folder = Path(__file__).parents[1] / "benchmarks" / "arrangements"
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(100, 20), torch.nn.ReLU(), torch.nn.Linear(20, 5)).eval()
+    x = torch.rand(60, 100)
+    chip = mho.map(net, Hardware.load(folder / f"{name}.yaml"), calibrate=x)
+    error = (chip.read(x, read=0) - net(x)).std() / net(x).std()
+    assert error < 0.5
+    assert mho.schedule(chip).makespan_s > 0
+    assert (layer_costs(chip)["energy_j"] > 0).all()
