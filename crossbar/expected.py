@@ -12,9 +12,10 @@ import numpy as np
 
 from ..devices.parts import Conditions
 from ..devices.sources import NoiseSource, Shape, white_fit
+from .adc_errors import AdcErrors, OfRowTile
 from .design import Design
 from .drive import input_codes, pulses_of
-from .each_adc import AdcErrors
+from .each_adc import adc_of_reading
 from .hardware import Hardware
 from .packed import read_shares
 from .patches import gather
@@ -134,6 +135,7 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
         if ranges.middle.size:
             lowest += ranges.middle.reshape(placement.tile.slices, -1) / step
     adcs = AdcErrors.of(hardware.adc) if hardware.adc.differ else None
+    which = adc_of_reading(design, group) if adcs else None
 
     product = driven.patches @ driven.weights
     mean, spread, slow, undithered, differ = (np.zeros_like(product) for _ in range(5))
@@ -143,11 +145,13 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
         held = driven.weights[a:b].astype(np.float32)
         targets = encoding.targets(held, t)
         g, plain = cells.at(cells.mean, targets) * design.devices, encoding.plain_targets(held, t)
+        if adcs is not None and which is not None:
+            shared = OfRowTile(adcs, which[:, t], placement.references, placement.outputs, len(product))
         seen = reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b)))
         for s, pair in enumerate(targets):
             tables = [g[s], *(design.devices * cells.at(table, pair) for table in (cells.variance, *cells.read))]
             volts = driven.volts[:, a:b]
-            for part in _Reading.of_slice(design, seen, (s, t), tables, scale):
+            for r, part in enumerate(_Reading.of_slice(design, seen, (s, t), tables, scale), s * (1 + design.apart)):
                 pedestal = volts.sum(axis=1, keepdims=True) * encoding.pedestal * part.unit
                 mean += part.columns(volts @ part.signed) - pedestal
                 spread += part.variance(part.makes(part.drawn, volts))
@@ -170,9 +174,12 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
                         if adcs is not None:
                             w = np.sign(conversion[0].weight) * np.sqrt(w2)
                             current = sum(p.weight * (p.volts[:, a:b] @ part.signed) for p in conversion) / w
-                            shift, own = adcs.near(current / lsb - lowest[s, t])
-                            mean += w * part.columns(shift * lsb)
-                            differ += w2 * part.variance((adcs.offset + own) * lsb**2 + adcs.gain * current**2)
+                            level = current / lsb - lowest[s, t]
+                            mean += w * part.columns(adcs.near(adcs.shift, level) * lsb)
+                            differ += w2 * part.variance(adcs.near(adcs.rest, level) * lsb**2)
+                            shared.add(r, current / lsb, level, w * part.each(lsb))
+        if adcs is not None:
+            differ += shared.variance()
     for source in sources:
         if source.shape is Shape.SUPPLY:
             fresh[source.group] += source.amount(hardware.conditions) * np.square(supplied).sum(axis=0)
@@ -284,6 +291,8 @@ class _Reading:
             g, drawn, *read = (table[some] for table in tables)
             conductance, carried, rest = (part[s][some] for part in (seen.conductance, seen.noise, seen.rest))
             total = conductance.sum(axis=(0, 1)) if design.floats else None
+            if total is not None:
+                total[total == 0] = design.hardware.cell.g_max  # no cell conducts, and nothing is read
             one = design.hardware.cell.g_max if total is None else total
             unit = scale[len(which) * s + r, t, :outputs] / (one if total is None else total[:outputs])
             thermal = seen.thermal_each[s, r] if design.apart else seen.thermal[s]
@@ -315,6 +324,10 @@ class _Reading:
         """Outputs: the reference column is taken off."""
         out = currents[..., : len(self.unit)]
         return (out - currents[..., self.reference] if self.reference.size else out) * self.unit
+
+    def each(self, values: Any) -> Array:
+        """(outputs,) for values of one reading, or (columns,) of each."""
+        return np.broadcast_to(values, self.signed.shape[1:])[: len(self.unit)] * self.unit
 
     def variance(self, variances: Array) -> Array:
         """Variances of outputs: that of the reference column is added."""
