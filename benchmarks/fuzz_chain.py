@@ -50,6 +50,7 @@ KINDS = [
     {"kind": "flash", "offset": 0.7},
     {"kind": "table", "inl": [0.0, 1.5, -0.5]},
 ]
+LAW = {"offset": 0.03, "slope": -0.01, "low": 0.01, "high": 0.1}
 PARTS: list[tuple[float, list[dict[str, Any]]]] = [  # how often, and what of
     (0.9, [{"tile.encoding": name} for name in ("differential", "differential_two_sided", "offset", "single")]),
     (0.3, [{"dac.coding": "time"}]),
@@ -72,7 +73,7 @@ PARTS: list[tuple[float, list[dict[str, Any]]]] = [  # how often, and what of
         {"sensing.mode": "voltage"}, {"sensing.mode": "voltage", "sensing.amplifier_voltage_noise": 1e-7},
         {"sensing.mode": "voltage", "wires.pairs": "shared"}, {"sensing.mode": "voltage", "adc.polarity": "apart"},
     ]),
-    (0.2, [{"cell.nonlinearity": {"kind": "sinh", "v_0": 0.15}}, {"cell.nonlinearity": {"kind": "cubic", "c_3": 20.0}}]),
+    (0.2, [{"cell.nonlinearity": law} for law in ({"kind": "sinh", "v_0": 0.15}, {"kind": "cubic", "c_3": 20.0})]),
     (0.1, [{"dac.levels": "current"}]),
     (0.3, [{"tile.devices": n} for n in (2, 3, 4)]),
     (0.3, [{"tile.slices": 2, "cell.levels": 4}, {"tile.slices": 3, "cell.levels": 2}, {"cell.levels": 5}]),
@@ -86,7 +87,7 @@ PARTS: list[tuple[float, list[dict[str, Any]]]] = [  # how often, and what of
     (0.2, [{"cell.stuck": {"at_g_min": 0.2, "at_g_max": 0.1}}]),
     (0.2, [{"cell.g_min": 0.0}]),
     (0.3, [{"cell.programming": {"kind": "none"}}, {"cell.read_noise": {"kind": "none"}}]),
-    (0.2, [{"cell.drift": {"kind": "power_law", "t_0": 1, "g_ref": 1e-5, "mean": [0.05], "spread": None},
+    (0.2, [{"cell.drift": {"kind": "power_law", "t_0": 1, "g_ref": 1e-5, "mean": LAW, "spread": LAW | {"low": 0.0}},
             "time_s": 1e4}]),
     (0.15, [{"cell.read_noise": {"kind": "relative", "fraction": 0.02, "memory": {"kind": "one_over_f", "t_0": 1.0}},
              "sensing.read_interval": 1e-6}]),
@@ -213,7 +214,7 @@ class Judge:
 
     def refusal(self, error: ValueError, kind: str) -> str:
         said = str(error)
-        if not said.isprintable() or not any(f"{name}." in said or f"{name} " in said for name in self.fields):
+        if not said.isprintable() or not any(f"{name}{end}" in said for end in (".", " ", ":") for name in self.fields):
             return f"an error that names no field: {said!r}"
         return kind
 

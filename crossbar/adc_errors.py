@@ -100,3 +100,15 @@ class OfRowTile:
     def _put(self, reading: int, part: int, values: Array) -> None:
         for slot in np.unique(self._slot[reading]):
             self._sums[slot, part] += np.where(self._slot[reading] == slot, values, 0.0)
+
+
+def undithered_share(noise: Array) -> Array:
+    """Share of the variance LSB^2 / 12 of a quantiser's error that is the same in all reads, for noise in LSB.
+
+    Gaussian noise ahead of it leaves a mean error sum_m (LSB / pi m) exp(-2 (pi m noise)^2) sin(2 pi m I / LSB), up to
+    signs (Gray and Stockham 1993, IEEE Trans. Inf. Theory 39:805), whose mean square is this share for currents spread
+    over many levels.
+    """
+    m = np.arange(1, 9)
+    terms = np.exp(-4 * np.square(np.pi * m * noise[..., None])) / m**2
+    return np.where(noise == 0, 1.0, terms.sum(axis=-1) * 6 / np.pi**2)

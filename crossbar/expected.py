@@ -12,7 +12,7 @@ import numpy as np
 
 from ..devices.parts import Conditions
 from ..devices.sources import NoiseSource, Shape, white_fit
-from .adc_errors import AdcErrors, OfRowTile
+from .adc_errors import AdcErrors, OfRowTile, undithered_share
 from .design import Design
 from .drive import input_codes, pulses_of
 from .each_adc import adc_of_reading
@@ -161,11 +161,19 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
                     noise = np.zeros_like(part.signed[:1])
                     for pulse in conversion:
                         v = pulse.volts[:, a:b]
-                        found = [("cells", part.makes(part.noise(parts.alone), v)), *sensing.noise(part, v)]
+                        found = [
+                            ("cells", part.makes(part.noise(parts.alone), v)),
+                            *sensing.noise(part, v, gain=len(conversion) == 1),
+                        ]
                         for name, variance in found:
                             fresh[name] += pulse.share * part.variance(variance)
                         noise = noise + pulse.in_reading * np.sum([variance for _, variance in found], axis=0)
                         supplied[c] += pulse.weight * part.columns(v @ part.signed)
+                    if len(conversion) > 1:
+                        together = sum(p.weight * (p.volts[:, a:b] @ part.signed) for p in conversion)
+                        for name, variance in sensing.gains(together):
+                            fresh[name] += part.variance(variance)
+                            noise = noise + variance
                     if step[s, t]:
                         lsb, w2 = step[s, t] * part.one, conversion[0].share / conversion[0].in_reading
                         kept = undithered_share(np.sqrt(noise) / lsb)
@@ -354,8 +362,14 @@ class _Sensing:
         fits = [timed_fit(source, conditions) if timed else white_fit([source], conditions) for source in sources]
         return cls(sources, fits, conditions, design.amplifiers, timed)
 
-    def noise(self, part: _Reading, v: Array) -> Iterator[tuple[str, Array]]:
-        """Variances (rows, columns) of the readings of a pulse, with the group of each source."""
+    def gains(self, current: Array) -> Iterator[tuple[str, Array]]:
+        """Variances of readings of this current, of the factors that they come with, with the group of each source."""
+        for source in self.sources:
+            if source.shape is Shape.GAIN:
+                yield source.group, source.amount(self.conditions) * current**2
+
+    def noise(self, part: _Reading, v: Array, *, gain: bool) -> Iterator[tuple[str, Array]]:
+        """Variances (rows, columns) of the readings of a pulse, with the group of each source; those of `gains` too."""
         current, unit = v @ part.signed, self.conditions.v_read**2
         for source, (c0, c) in zip(self.sources, self.fits, strict=True):
             if source.shape is Shape.CELL and self.timed:
@@ -363,13 +377,13 @@ class _Sensing:
                 yield source.group, (c0 * part.thermal + c * driven) / unit
             elif source.shape is Shape.CELL:
                 yield source.group, c0 * part.thermal / unit + c * part.makes(part.g, v)
-            elif source.shape is Shape.GAIN:
-                yield source.group, source.amount(self.conditions) * current**2
             elif source.shape in (Shape.COLUMN, Shape.READING):
                 many = self.amplifiers if source.shape is Shape.COLUMN else 1
                 yield source.group, np.full_like(current, many * source.amount(self.conditions) / unit)
             elif source.shape is Shape.VOLTAGE and part.total is not None:
                 yield source.group, np.full_like(current, source.amount(self.conditions) / unit) * part.total**2
+        if gain:
+            yield from self.gains(current)
 
 
 def timed_fit(source: NoiseSource, conditions: Conditions) -> tuple[float, float]:
@@ -378,15 +392,3 @@ def timed_fit(source: NoiseSource, conditions: Conditions) -> tuple[float, float
         return 0.0, 0.0
     idle, driven = source.per_siemens(np.array([0.0, conditions.v_read]), conditions)
     return float(idle), float(driven - idle)
-
-
-def undithered_share(noise: Array) -> Array:
-    """Share of the variance LSB^2 / 12 of a quantiser's error that is the same in all reads, for noise in LSB.
-
-    Gaussian noise ahead of it leaves a mean error sum_m (LSB / pi m) exp(-2 (pi m noise)^2) sin(2 pi m I / LSB), up to
-    signs (Gray and Stockham 1993, IEEE Trans. Inf. Theory 39:805), whose mean square is this share for currents spread
-    over many levels.
-    """
-    m = np.arange(1, 9)
-    terms = np.exp(-4 * np.square(np.pi * m * noise[..., None])) / m**2
-    return np.where(noise == 0, 1.0, terms.sum(axis=-1) * 6 / np.pi**2)

@@ -112,6 +112,16 @@ def test_expected_errors_are_those_of_reads(part, quiet):
     assert errors.total("fresh")[0] == pytest.approx(reads.var(axis=0), rel=0.12)
 
 
+@pytest.mark.parametrize(
+    "part", ["charge, repeated", "charge, scaled", "voltage of charge", "two phases of bits", "time"]
+)
+@pytest.mark.parametrize("noise", ["gain", "supply"])
+def test_factors_that_readings_come_with_are_those_of_conversions(part, noise):
+    tiled, x = programmed(setting(**(PARTS[part] | {f"sensing__{noise}_noise": 0.1}))), one_input()
+    errors = expected_errors(tiled, x.reshape(1, 1, 1, 1, -1), reads=2)
+    assert errors.total("fresh")[0] == pytest.approx(reads_of(tiled, x).var(axis=0), rel=0.15)
+
+
 @pytest.mark.parametrize("part", ["time", "voltage, one line", "voltage, two lines", "curved cells", "pairs apart"])
 def test_expected_errors_of_programming_are_those_of_chips(part):
     hw = setting(
