@@ -170,7 +170,7 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
                         noise = noise + pulse.in_reading * np.sum([variance for _, variance in found], axis=0)
                         supplied[c] += pulse.weight * part.columns(v @ part.signed)
                     if len(conversion) > 1:
-                        together = sum(p.weight * (p.volts[:, a:b] @ part.signed) for p in conversion)
+                        together = np.sum([p.weight * (p.volts[:, a:b] @ part.signed) for p in conversion], axis=0)
                         for name, variance in sensing.gains(together):
                             fresh[name] += part.variance(variance)
                             noise = noise + variance

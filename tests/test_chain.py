@@ -117,7 +117,8 @@ def test_expected_errors_are_those_of_reads(part, quiet):
 )
 @pytest.mark.parametrize("noise", ["gain", "supply"])
 def test_factors_that_readings_come_with_are_those_of_conversions(part, noise):
-    tiled, x = programmed(setting(**(PARTS[part] | {f"sensing__{noise}_noise": 0.1}))), one_input()
+    fields = PARTS[part] | {f"sensing__{noise}_noise": 0.1, "cell__programming": {"kind": "none"}}
+    tiled, x = programmed(setting(**fields)), one_input()
     errors = expected_errors(tiled, x.reshape(1, 1, 1, 1, -1), reads=2)
     assert errors.total("fresh")[0] == pytest.approx(reads_of(tiled, x).var(axis=0), rel=0.15)
 
