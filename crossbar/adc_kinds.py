@@ -17,6 +17,7 @@ from ..devices.registry import Registry
 from ..devices.units import Number
 
 Array = np.ndarray[Any, Any]
+BLOCK = 1 << 16  # levels that are searched together, so that all steps find them in the cache
 Mismatch = Annotated[Number, Field(ge=0, le=0.3)]
 
 
@@ -163,6 +164,12 @@ def _searched(weights: Array) -> Array:
     A bit is set if what it makes of the code is at most the level. A code has the levels from where its last bit that
     is set was, to where the first that is not would have been; where that is nothing, the code is missing.
     """
+    at_once = max(1, BLOCK >> weights.shape[1])
+    return np.concatenate([_found(weights[a : a + at_once]) for a in range(0, len(weights), at_once)])
+
+
+def _found(weights: Array) -> Array:
+    """`_searched` of some ADCs."""
     adcs, bits = weights.shape
     codes = np.arange(2**bits)
     total = np.zeros((adcs, 2**bits))

@@ -27,6 +27,7 @@ Array = np.ndarray[Any, Any]
 CALIBRATION_ROWS = 16384
 CALIBRATION_VALUES = 4_000_000
 SURVEYED_ROWS = 4096  # that the moments of the inputs are taken over
+LEVELS = 4097  # voltages that a law of cells is inverted at
 CLIPPED = 1e-5  # least range of a converter, in units of the largest value of the calibration
 
 
@@ -204,7 +205,13 @@ def dissipated(design: Design, volts: Array) -> Array:
     drive = design.drive
     if drive.timed:
         return np.abs(volts)
-    found = np.abs(volts * design.bent(volts)) if design.curved else np.square(volts)
+    if design.hardware.cell.nonlinearity.kind == "linear":
+        found = np.square(volts)
+    elif design.curved:
+        found = np.abs(volts * design.bent(volts))
+    else:  # currents are even, and voltages those that make them
+        grid = np.linspace(0, max(1.0, float(np.abs(volts).max())), LEVELS)
+        found = np.abs(volts) * np.interp(np.abs(volts), design.law(grid), grid)
     return found * np.array(drive.repeats).reshape(-1, *[1] * (volts.ndim - 1)) if drive.joined else found
 
 

@@ -25,8 +25,6 @@ def check_chain(cell: Cell, sensing: Sensing, tile: Tile, dac: Dac, adc: Adc, wi
                 "dac.coding must be 'amplitude' when sensing.mode is 'voltage': a bit line that floats has a voltage "
                 "of its own for each moment, not for a time"
             )
-    if cell.nonlinearity.kind != "linear" and dac.levels == "voltage" and dac.coding == "amplitude":
-        _check_curved(cell, sensing, dac)
 
 
 def _check_voltage(cell: Cell, tile: Tile, adc: Adc, wires: Wires) -> None:
@@ -54,11 +52,8 @@ def _check_voltage(cell: Cell, tile: Tile, adc: Adc, wires: Wires) -> None:
         raise ValueError(
             f"adc.full_scale must be 'calibrated' or null when sensing.mode is 'voltage', got {adc.full_scale:g} A"
         )
-
-
-def _check_curved(cell: Cell, sensing: Sensing, dac: Dac) -> None:
-    if sensing.mode == "voltage" and dac.bits_per_pulse != 1:
+    if cell.nonlinearity.kind != "linear":
         raise ValueError(
-            f"cell.nonlinearity must be 'linear' when sensing.mode is 'voltage' and a pulse has several voltages, got "
-            f"{cell.nonlinearity.kind!r}: what a bit line settles at is no weighted mean then"
+            f"cell.nonlinearity must be 'linear' when sensing.mode is 'voltage', got {cell.nonlinearity.kind!r}: cells "
+            "see what the bit line leaves of their voltage, and what it settles at is no weighted mean then"
         )

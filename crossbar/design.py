@@ -153,8 +153,10 @@ class Design:
 
     def bent(self, volts: Array) -> Array:
         """What voltages (in units of v_read, any shape) of word lines do, in the units of Ohm's law at v_read."""
-        if not self.curved:
-            return volts
+        return self.law(volts) if self.curved else volts
+
+    def law(self, volts: Array) -> Array:
+        """Currents of cells at voltages (in units of v_read), in the units of Ohm's law at v_read."""
         hardware = self.hardware
         v_read = hardware.sensing.v_read
         return hardware.cell.nonlinearity.current(volts * v_read, hardware.conditions, np) / v_read

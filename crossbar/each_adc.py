@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from .backend import Backend
-from .converters import Adc
 from .design import Design
 from .kernels.philox import GROUP
 from .kernels.read import ALIKE
@@ -16,7 +15,6 @@ from .keys import stream_key
 from .ranges import Ranges
 
 Array = np.ndarray[Any, Any]
-TRIALS = 256  # ADCs that errors are averaged over
 
 
 def each_adc(design: Design, ranges: Ranges, group: int, seeds: tuple[int, int], backend: Backend) -> dict[str, Array]:
@@ -68,40 +66,6 @@ def drawn(
         return offsets, gains, (np.arange(1, last + 1) - 0.5)[None]
     each = normals[:, 2:] if draws else normals[:1, 2:]
     return offsets, gains, kind.transitions(adc.bits, each)[:, :last]
-
-
-class AdcErrors(NamedTuple):
-    """What to expect of ADCs that differ, over all chips.
-
-    Attributes:
-        offset: mean square of what an offset makes of a reading, in LSB^2.
-        gain: likewise of a gain, relative.
-        shift, spread: (codes,) mean of what elements that err make of a reading near a code, in LSB, and its variance.
-    """
-
-    offset: float
-    gain: float
-    shift: Array
-    spread: Array
-
-    @classmethod
-    def of(cls, adc: Adc) -> AdcErrors:
-        """Those of ADCs with bits."""
-        assert adc.bits is not None
-        inl = np.zeros((1, 2**adc.bits - 1))
-        if adc.kind is not None:
-            draws = adc.kind.draws(adc.bits)
-            normals = np.random.default_rng(0).standard_normal((TRIALS if draws else 1, draws))
-            inl = adc.kind.transitions(adc.bits, normals) - (np.arange(1, 2**adc.bits) - 0.5)
-        ends = np.pad(np.stack([-inl.mean(axis=0), inl.var(axis=0)]), [(0, 0), (1, 1)], mode="edge")
-        near = (ends[:, 1:] + ends[:, :-1]) / 2  # of the two levels that a code lies between
-        known = adc.calibrated
-        return cls(0.0 if known else adc.offset**2, 0.0 if known else adc.gain**2, *near)
-
-    def near(self, level: Array) -> tuple[Array, Array]:
-        """`shift` and `spread` for readings at these levels, counted from the lowest code."""
-        codes = np.arange(len(self.shift))
-        return np.interp(level, codes, self.shift), np.interp(level, codes, self.spread)
 
 
 def adc_of_reading(design: Design, group: int) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -12,8 +11,8 @@ import numpy as np
 from ..devices.sources import Shape
 from ..devices.stuck import WORKS
 from .drive import input_codes, pulses_of
-from .each_adc import AdcErrors
-from .expected_reading import Pulse, Reading, SensingErrors, undithered_share
+from .expected_reading import Pulse, Reading, SensingErrors
+from .expected_sums import Adcs, Sums
 from .faults import LineErrors, at_ends, map_of
 from .hardware import Hardware
 from .packed import read_shares
@@ -174,23 +173,24 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
     encoding, cells, moments = design.encodings[group], ExpectedCells.of(hardware), design.moments_of(group)
     scale = programmed.packed[group].planes.scale.astype(np.float64)
     sensing, sources = SensingErrors.of(design, hardware), hardware.sensing.sources()
-    adcs = _Adcs.of(programmed)
+    adcs = Adcs.of(programmed, group)
     product = driven.patches @ driven.weights
     known = map_of(design, hardware.cell.stuck)
     names = dict.fromkeys([*FRESH, *(source.group for source in sources)])
-    sums = _Sums.of(product, design.drive.conversions, names)
+    sums = Sums.of(product, design.drive.conversions, names)
     for t, (a, b) in enumerate(pairwise(placement.edges)):
         held = driven.weights[a:b].astype(np.float32)
         targets = encoding.targets(held, t)
         stuck = None if known is None else cells.but(known[group][:, :, a:b], targets, hardware)
         g = design.devices * (cells.at(cells.mean, targets) if stuck is None else stuck.mean)
         plain = encoding.plain_targets(held, t)
+        shared = adcs.of_row_tile(t, placement, len(product))
         seen = reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b)))
         for s, pair in enumerate(targets):
             variance, read = cells.spread(pair) if stuck is None else stuck.of(s)
             tables = [g[s], *(design.devices * table for table in (variance, *read))]
             volts = driven.volts[:, a:b]
-            for part in Reading.of_slice(design, seen, (s, t), tables, scale):
+            for r, part in enumerate(Reading.of_slice(design, seen, (s, t), tables, scale), s * (1 + design.apart)):
                 pedestal = volts.sum(axis=1, keepdims=True) * encoding.pedestal * part.unit
                 sums.mean += part.columns(volts @ part.signed) - pedestal
                 sums.spread += part.variance(part.makes(part.drawn, volts))
@@ -200,7 +200,9 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
                 for c, conversion in enumerate(driven.conversions):
                     mine = [pulse._replace(volts=pulse.volts[:, a:b]) for pulse in conversion]
                     noise = sums.add_pulses(c, mine, part, alone, sensing)
-                    sums.add_adc(mine, part, noise, adcs, (s, t))
+                    sums.add_adc(mine, part, noise, adcs, (s, t), (r, shared))
+        if shared is not None:
+            sums.differ += shared.variance()
     sums.mean += programmed.packed[group].planes.bias - design.bias_of(group)  # what was measured on the chip
     for source in sources:
         if source.shape is Shape.SUPPLY:
@@ -212,80 +214,6 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
     if known is not None or hardware.cell.stuck.alive < 1:
         frozen |= _faults(programmed, driven, group, cells)
     return Errors(product, product + driven.bias, sums.mean, frozen, {"cells": sums.slow}, sums.fresh)
-
-
-@dataclass(frozen=True)
-class _Adcs:
-    """The ADCs of a matrix: their `step` and lowest code (slices, row tiles), and what to expect where they differ."""
-
-    step: Array
-    lowest: Array
-    errors: AdcErrors | None
-
-    @classmethod
-    def of(cls, programmed: Programmed) -> _Adcs:
-        design, adc, ranges = programmed.design, programmed.hardware.adc, programmed.ranges
-        slices = design.placement.tile.slices
-        step, lowest = np.zeros((2, slices, design.placement.row_tiles))
-        if adc.bits is None:
-            return cls(step, lowest, None)
-        codes = adc.codes(design.signed_codes)
-        step += codes.relative_step * ranges.full_scale.reshape(slices, -1)
-        lowest += codes.low + codes.centre
-        if ranges.middle.size:
-            lowest += ranges.middle.reshape(slices, -1) / step
-        return cls(step, lowest, AdcErrors.of(adc) if adc.differ else None)
-
-
-@dataclass
-class _Sums:
-    """Expected outputs and variances of a group (rows, outputs), added up reading by reading; see `Errors`.
-
-    `supplied` (conversions, rows, outputs) is what goes with the read voltage.
-    """
-
-    mean: Array
-    spread: Array
-    slow: Array
-    undithered: Array
-    differ: Array
-    supplied: Array
-    fresh: dict[str, Array]
-
-    @classmethod
-    def of(cls, like: Array, conversions: int, names: Iterable[str]) -> _Sums:
-        """Zeros."""
-        mean, spread, slow, undithered, differ = (np.zeros_like(like) for _ in range(5))
-        fresh = {name: np.zeros_like(like) for name in names}
-        return cls(mean, spread, slow, undithered, differ, np.zeros((conversions, *like.shape)), fresh)
-
-    def add_pulses(
-        self, number: int, pulses: list[Pulse], part: Reading, alone: Array, sensing: SensingErrors
-    ) -> Array:
-        """The pulses of a conversion: their noise in its reading, `alone` that of the cells' conductances."""
-        noise = np.zeros_like(part.signed[:1])
-        for pulse in pulses:
-            found = [("cells", part.makes(alone, pulse.volts)), *sensing.noise(part, pulse.volts)]
-            for name, variance in found:
-                self.fresh[name] += pulse.share * part.variance(variance)
-            noise = noise + pulse.in_reading * np.sum([variance for _, variance in found], axis=0)
-            self.supplied[number] += pulse.weight * part.columns(pulse.volts @ part.signed)
-        return noise
-
-    def add_adc(self, pulses: list[Pulse], part: Reading, noise: Array, adcs: _Adcs, place: tuple[int, int]) -> None:
-        """The conversion of these pulses, at place = (slice, row tile)."""
-        if not adcs.step[place]:
-            return
-        lsb, w2 = adcs.step[place] * part.one, pulses[0].share / pulses[0].in_reading
-        kept = undithered_share(np.sqrt(noise) / lsb)
-        self.fresh["ADC"] += w2 * part.variance((1 - kept) * lsb**2 / 12)
-        self.undithered += w2 * part.variance(kept * lsb**2 / 12)
-        if adcs.errors is not None:
-            w = np.sign(pulses[0].weight) * np.sqrt(w2)
-            current = sum(p.weight * (p.volts @ part.signed) for p in pulses) / w
-            shift, own = adcs.errors.near(current / lsb - adcs.lowest[place])
-            self.mean += w * part.columns(shift * lsb)
-            self.differ += w2 * part.variance((adcs.errors.offset + own) * lsb**2 + adcs.errors.gain * current**2)
 
 
 def _faults(programmed: Programmed, driven: _Driven, group: int, cells: ExpectedCells) -> dict[str, Array]:

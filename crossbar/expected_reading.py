@@ -67,6 +67,8 @@ class Reading:
             g, drawn, *read = (table[some] for table in tables)
             conductance, carried, rest = (part[s][some] for part in (seen.conductance, seen.noise, seen.rest))
             total = conductance.sum(axis=(0, 1)) if design.floats else None
+            if total is not None:
+                total[total == 0] = design.hardware.cell.g_max  # no cell conducts, and nothing is read
             one = design.hardware.cell.g_max if total is None else total
             unit = scale[len(which) * s + r, t, :outputs] / (one if total is None else total[:outputs])
             thermal = seen.thermal_each[s, r] if design.apart else seen.thermal[s]
@@ -99,6 +101,10 @@ class Reading:
         out = currents[..., : len(self.unit)]
         return (out - currents[..., self.reference] if self.reference.size else out) * self.unit
 
+    def each(self, values: Any) -> Array:
+        """(outputs,) for values of one reading, or (columns,) of each."""
+        return np.broadcast_to(values, self.signed.shape[1:])[: len(self.unit)] * self.unit
+
     def variance(self, variances: Array) -> Array:
         """Variances of outputs: that of the reference column is added."""
         out = variances[..., : len(self.unit)]
@@ -124,8 +130,14 @@ class SensingErrors:
         fits = [timed_fit(source, conditions) if timed else white_fit([source], conditions) for source in sources]
         return cls(sources, fits, conditions, design.amplifiers, timed)
 
-    def noise(self, part: Reading, v: Array) -> Iterator[tuple[str, Array]]:
-        """Variances (rows, columns) of the readings of a pulse, with the group of each source."""
+    def gains(self, current: Array) -> Iterator[tuple[str, Array]]:
+        """Variances of readings of this current, of the factors that they come with, with the group of each source."""
+        for source in self.sources:
+            if source.shape is Shape.GAIN:
+                yield source.group, source.amount(self.conditions) * current**2
+
+    def noise(self, part: Reading, v: Array, *, gain: bool) -> Iterator[tuple[str, Array]]:
+        """Variances (rows, columns) of the readings of a pulse, with the group of each source; those of `gains` too."""
         current, unit = v @ part.signed, self.conditions.v_read**2
         for source, (c0, c) in zip(self.sources, self.fits, strict=True):
             if source.shape is Shape.CELL and self.timed:
@@ -133,13 +145,13 @@ class SensingErrors:
                 yield source.group, (c0 * part.thermal + c * driven) / unit
             elif source.shape is Shape.CELL:
                 yield source.group, c0 * part.thermal / unit + c * part.makes(part.g, v)
-            elif source.shape is Shape.GAIN:
-                yield source.group, source.amount(self.conditions) * current**2
             elif source.shape in (Shape.COLUMN, Shape.READING):
                 many = self.amplifiers if source.shape is Shape.COLUMN else 1
                 yield source.group, np.full_like(current, many * source.amount(self.conditions) / unit)
             elif source.shape is Shape.VOLTAGE and part.total is not None:
                 yield source.group, np.full_like(current, source.amount(self.conditions) / unit) * part.total**2
+        if gain:
+            yield from self.gains(current)
 
 
 def timed_fit(source: NoiseSource, conditions: Conditions) -> tuple[float, float]:
@@ -148,15 +160,3 @@ def timed_fit(source: NoiseSource, conditions: Conditions) -> tuple[float, float
         return 0.0, 0.0
     idle, driven = source.per_siemens(np.array([0.0, conditions.v_read]), conditions)
     return float(idle), float(driven - idle)
-
-
-def undithered_share(noise: Array) -> Array:
-    """Share of the variance LSB^2 / 12 of a quantiser's error that is the same in all reads, for noise in LSB.
-
-    Gaussian noise ahead of it leaves a mean error sum_m (LSB / pi m) exp(-2 (pi m noise)^2) sin(2 pi m I / LSB), up to
-    signs (Gray and Stockham 1993, IEEE Trans. Inf. Theory 39:805), whose mean square is this share for currents spread
-    over many levels.
-    """
-    m = np.arange(1, 9)
-    terms = np.exp(-4 * np.square(np.pi * m * noise[..., None])) / m**2
-    return np.where(noise == 0, 1.0, terms.sum(axis=-1) * 6 / np.pi**2)

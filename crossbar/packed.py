@@ -220,7 +220,7 @@ class Building:
             The floor (readings, columns) of the voltages for that of the currents.
         """
         design, unit = self.design, self.design.hardware.cell.g_max
-        share = unit / tile.thermal
+        share = np.divide(unit, tile.thermal, out=np.zeros_like(tile.thermal), where=tile.thermal > 0)  # nothing: 0 V
         self.total[:, t] = tile.spread.sum(axis=1, dtype=np.float64) * share**2
         each = design.devices * targets.sum(axis=2, dtype=np.float64)
         self.conductance[:, t] = each.reshape(-1, each.shape[-1]) if design.apart else each.sum(axis=1)

@@ -191,7 +191,8 @@ def _see(tile: RowTile, columns: Array, found: Reach, assembly: Assembly) -> Non
         """Cells (slices, polarities, ...) as readings, along `axis`."""
         if not apart:
             return cells.sum(axis=axis)
-        return cells.reshape(*cells.shape[: axis - 1], -1, *cells.shape[axis + 1 :])
+        slices, polarities = cells.shape[axis - 1 : axis + 1]
+        return cells.reshape(*cells.shape[: axis - 1], slices * polarities, *cells.shape[axis + 1 :])
 
     tile.signed[..., columns] = of_readings((np.abs(signs) if apart else signs) * found.conductance)
     tile.spread[..., columns] = of_readings(variances[0] * found.noise)

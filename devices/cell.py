@@ -42,8 +42,8 @@ class Cell(Config):
     """A cell programmed to conductances in [g_min, g_max] siemens: `levels` of them, evenly spaced, or any (None).
 
     `v_max` is the largest voltage it may be read at (None: no limit known): above it a read disturbs the cell, or the
-    data behind its models end. Tiles take cells that are not linear (`nonlinearity`) where their wires have no
-    resistance; `mho.crossbar.wires.read` takes others.
+    data behind its models end. Cells that are not linear (`nonlinearity`) bend what amplitudes of inputs do; on tiles
+    whose wires have resistance, and on bit lines that float, cells must be linear.
     """
 
     technology: Name = "custom"

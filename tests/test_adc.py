@@ -117,6 +117,29 @@ def test_expected_errors_are_those_of_chips(name):
     assert total > 1.02 * expected_errors(on_tiles(WEIGHTS, ideal_adcs, inputs=INPUTS), x, 2).total("frozen").mean()
 
 
+SHARED = {
+    "pairs apart": {"adc__polarity": "apart"},
+    "two phases": {"dac__phases": 2},
+    "bits": {"dac__bits_per_pulse": 1},
+    "slices": {"tile__slices": 3, "cell__levels": 4},
+    "reference": {"tile__encoding": "offset"},
+    "reference, many": {"tile__encoding": "offset", "cost__adcs_per_tile": 64},
+}
+
+
+@pytest.mark.parametrize("error", ["adc__offset", "adc__gain", "cyclic"])
+@pytest.mark.parametrize("how", SHARED)
+def test_errors_of_an_adc_that_all_share_add_up_or_cancel(how, error):
+    own = {"adc__kind": {"kind": "cyclic", "mismatch": 0.02}} if error == "cyclic" else {error: 0.03}
+    hw = setting(**SHARED[how], **(own if error != "adc__offset" else {error: 3.0}))
+    x = INPUTS[:60]
+    chips = [on_tiles(WEIGHTS, hw, inputs=INPUTS, seed=seed) for seed in range(60)]
+    predicted = expected_errors(chips[0], x, reads=2)
+    exact = x.reshape(60, ROWS) @ WEIGHTS[0]
+    errors = np.stack([chip.reader.read(x)[0] - predicted.gain * exact for chip in chips])
+    assert np.square(errors).mean() == pytest.approx(predicted.total("frozen").mean(), rel=0.35)
+
+
 def test_what_is_known_of_offsets_and_gains_is_taken_off():
     def error(**fields: Any) -> float:
         tiled = on_tiles(WEIGHTS, setting(**fields), inputs=INPUTS)

@@ -116,6 +116,17 @@ def test_expected_errors_are_those_of_reads(part, quiet):
     assert errors.total("fresh")[0] == pytest.approx(reads.var(axis=0), rel=0.12)
 
 
+@pytest.mark.parametrize(
+    "part", ["charge, repeated", "charge, scaled", "voltage of charge", "two phases of bits", "time"]
+)
+@pytest.mark.parametrize("noise", ["gain", "supply"])
+def test_factors_that_readings_come_with_are_those_of_conversions(part, noise):
+    fields = PARTS[part] | {f"sensing__{noise}_noise": 0.1, "cell__programming": {"kind": "none"}}
+    tiled, x = programmed(setting(**fields)), one_input()
+    errors = expected_errors(tiled, x.reshape(1, 1, 1, 1, -1), reads=2)
+    assert errors.total("fresh")[0] == pytest.approx(reads_of(tiled, x).var(axis=0), rel=0.15)
+
+
 @pytest.mark.parametrize("part", ["time", "voltage, one line", "voltage, two lines", "curved cells", "pairs apart"])
 def test_expected_errors_of_programming_are_those_of_chips(part):
     hw = setting(
@@ -182,3 +193,38 @@ def test_published_arrangements_map_and_cost(name):
     assert error < 0.5
     assert mho.schedule(chip).makespan_s > 0
     assert (layer_costs(chip)["energy_j"] > 0).all()
+
+
+@pytest.mark.parametrize("fields", [PARTS["voltage, one line"], PARTS["voltage, two lines"]])
+def test_a_bit_line_on_which_no_cell_conducts_reads_nothing(fields):
+    weights = np.random.default_rng(3).normal(size=(1, ROWS, OUTPUTS)).astype(np.float32)
+    weights[..., 1] = 0
+    weights[..., 2] = np.abs(weights[..., 2])
+    tiled, x = on_tiles(weights, ideal(**fields, cell__g_min=0.0), limit=1.0), one_input()
+    assert reads_of(tiled, x, 1)[0] == pytest.approx(x @ weights[0], abs=1e-5)
+    noisy = on_tiles(weights, setting(**fields, cell__g_min=0.0, cell__programming={"kind": "none"}), limit=1.0)
+    errors = expected_errors(noisy, x.reshape(1, 1, 1, 1, -1), reads=2)
+    assert np.isfinite(errors.total("fresh")).all()
+    assert reads_of(noisy, x, 2000).var(axis=0) == pytest.approx(errors.total("fresh")[0], rel=0.15)
+
+
+@pytest.mark.parametrize("fields", [{"dac__bits_per_pulse": 1}, {"dac__levels": "current"}, {}])
+def test_curved_cells_do_not_make_the_mean_that_a_floating_bit_line_is_taken_for(fields):
+    with pytest.raises(ValueError, match=r"cell.nonlinearity must be 'linear' when sensing.mode is 'voltage'"):
+        setting(**PARTS["voltage, one line"], **PARTS["curved cells"], **fields)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_pairs_apart_in_wires_are_those_together(slow):
+    wires = {"wires__r_word_line": "20 ohm", "wires__r_bit_line": "30 ohm"}
+    if slow:
+        wires |= {
+            "sensing__read_interval": "1 us",
+            "cell__read_noise": {"kind": "relative", "fraction": 0.02, "memory": {"kind": "one_over_f", "t_0": "1 s"}},
+        }
+    x = one_input()
+    apart, together = (programmed(setting(**wires, adc__polarity=how)) for how in ("apart", "together"))
+    got, wanted = (tiled.reader.read(x.reshape(1, 1, 1, 1, -1), noisy=False)[0][0] for tiled in (apart, together))
+    assert got == pytest.approx(wanted, abs=2e-3)
+    noise, expected = (reads_of(tiled, x, 1500 if not slow else 300).var(axis=0) for tiled in (apart, together))
+    assert noise == pytest.approx(expected, rel=0.2 if not slow else 0.5)

@@ -10,7 +10,8 @@ from helpers import hardware, ideal, on_tiles, pictures, small_cnn
 from scipy.stats import t as student
 
 import mho
-from mho.crossbar.expected import ExpectedCells, undithered_share
+from mho.crossbar.adc_errors import undithered_share
+from mho.crossbar.expected import ExpectedCells
 from mho.mapping.estimates import mean_with_error
 from mho.mapping.reduce import reduce
 
