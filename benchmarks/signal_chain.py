@@ -33,16 +33,7 @@ def choices(config: Any, field: str) -> str:
 def parts() -> list[tuple[str, str, list[str]]]:
     """(name, sort, lines) of each box, in the order of the chain."""
     return [
-        (
-            "inputs",
-            "digital",
-            [
-                "dac.equalise: channels",
-                f"scaling: {choices(Dac, 'scaling')}",
-                "dac.range, percentile",
-                "codes of dac.bits",
-            ],
-        ),
+        ("inputs", "digital", ["dac.range, percentile", "codes of dac.bits"]),
         (
             "drive",
             "digital",

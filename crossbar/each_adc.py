@@ -40,11 +40,12 @@ def each_adc(design: Design, ranges: Ranges, group: int, seeds: tuple[int, int],
     if adc.calibrated:
         own = step / gains[which]
         zero = (codes.low + codes.centre - offsets[which]) * own + middle / gains[which]
-    levels = np.stack([_padded(values.astype(np.float32)) for values in (inverse, shift, own, zero)])
+    found = inverse, shift, own, zero
+    names = "adc_inverse", "adc_shift", "adc_step", "adc_zero"
+    fields = {name: _padded(values.astype(np.float32)) for name, values in zip(names, found, strict=True)}
     if len(transitions) == 1:
         which = np.zeros_like(which)
-    which, begins = _padded(which.astype(np.int32)), transitions.astype(np.float32)
-    return {"adc_levels": levels, "adc_which": which, "adc_transitions": begins}
+    return fields | {"adc_which": _padded(which.astype(np.int32)), "adc_transitions": transitions.astype(np.float32)}
 
 
 def drawn(

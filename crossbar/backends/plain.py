@@ -242,14 +242,13 @@ def _cells(unpacked: Unpacked, circuit: Circuit, s: int, t: int) -> Cells:
 def digitised(current: Array, planes: Planes, circuit: Circuit, place: tuple[int, int]) -> tuple[Array, int]:
     """What ADCs make of currents (rows, columns) at place = (slice, row tile), and how many were clipped."""
     shown = planes.bias.size if planes.reference.size == 0 else int(planes.reference.max()) + 1
-    if planes.adc_levels.size:
-        inverse, shift, step, zero = planes.adc_levels[(slice(None), *place)]
-        level = current * inverse + shift
+    if planes.adc_inverse.size:
+        level = current * planes.adc_inverse[place] + planes.adc_shift[place]
         transitions, columns = planes.adc_transitions, zip(planes.adc_which[place], level.T, strict=True)
         code = np.stack([np.searchsorted(transitions[w], x, side="right") for w, x in columns], axis=1)
         nearest = np.rint(level)
         outside = (nearest < 0) | (nearest > transitions.shape[1])
-        return code * step + zero, int(outside[:, :shown].sum())
+        return code * planes.adc_step[place] + planes.adc_zero[place], int(outside[:, :shown].sum())
     if not circuit.step.size:
         return current, 0
     step = circuit.step[place[0]]

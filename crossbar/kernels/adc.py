@@ -80,8 +80,8 @@ def code_of(level, transitions):
 @kernel()
 def digitise_each(signal, columns, planes, s, t):
     """`digitise` by converters that are not all alike."""
-    inverse, shift = planes.adc_levels[0, s, t], planes.adc_levels[1, s, t]
-    step, zero, which = planes.adc_levels[2, s, t], planes.adc_levels[3, s, t], planes.adc_which[s, t]
+    inverse, shift = planes.adc_inverse[s, t], planes.adc_shift[s, t]
+    step, zero, which = planes.adc_step[s, t], planes.adc_zero[s, t], planes.adc_which[s, t]
     last = f32(planes.adc_transitions.shape[1])
     clipped = 0
     for m in range(signal.shape[0]):
@@ -99,7 +99,7 @@ def convert(signal, planes, circuit, s, t, weight, pedestal, start, out):
     adc = f32(circuit.low), f32(circuit.high), f32(circuit.centre)
     scale, reference = planes.scale[s, t], planes.reference
     clipped = 0
-    if planes.adc_levels.shape[0] > 0:
+    if planes.adc_inverse.shape[0] > 0:
         columns = out.shape[1] if reference.shape[0] == 0 else reference.max() + 1
         clipped = digitise_each(signal, columns, planes, s, t)
     elif circuit.step.shape[0] > 0:

@@ -47,8 +47,8 @@ class Planes(NamedTuple):
     whole groups (`philox.GROUP`). Where the bit lines of a pair are converted apart, the two are slices here.
 
     ADCs that are not all alike have the `adc_` fields, which are empty where `Circuit` says what all do. A reading of
-    the current I is at the level I inverse + shift, counted in codes from the lowest one; its code is the number of
-    transitions at or below that, and it counts as code step + zero.
+    the current I is at the level I inverse + shift, its code is the number of transitions at or below that, and it
+    counts as code step + zero.
     """
 
     mean: Array  # packed (slices, panels, ...): signed conductance, float32 or int16 as the input codes
@@ -68,13 +68,17 @@ class Planes(NamedTuple):
     linear: Array  # packed as `mean`: variance that goes with the first power of codes; (slices, 0, 0, 0) without it
     linear_unit: Array  # (slices, row tiles) float32: what 1 of `linear` stands for
     total: Array  # (slices, row tiles, columns) float32: variance of all cells of a bit line that floats; else empty
-    adc_levels: Array  # (4, slices, row tiles, columns) float32: inverse, shift, step and zero; (0, 0, 0, 0)
+    adc_inverse: Array  # (slices, row tiles, columns) float32: codes for a unit of current
+    adc_shift: Array  # the same: level, counted from the lowest code, at no current
+    adc_step: Array  # the same: current for a code, as the digital side takes it
+    adc_zero: Array  # the same: current that the lowest code stands for
     adc_which: Array  # (slices, row tiles, columns) int32: the row of
     adc_transitions: Array  # (ADCs, codes - 1) float32, rising: levels at which the next code begins
 
 
+EACH = tuple(name for name in Planes._fields if name.startswith("adc_"))
 ALIKE: dict[str, Array] = {
-    "adc_levels": np.empty((0, 0, 0, 0), np.float32),
+    **{name: np.empty((0, 0, 0), np.float32) for name in EACH},
     "adc_which": np.empty((0, 0, 0), np.int32),
     "adc_transitions": np.empty((0, 0), np.float32),
 }  # those fields of planes whose ADCs are all alike
