@@ -355,6 +355,6 @@ def input_codes(
     clipped, broken = backend.codes(x.reshape(-1), coding.scale, codes.reshape(-1), threads)
     if broken:
         raise ValueError(f"layer {design.matrix.name!r}: inputs must be finite, got {broken} NaN or infinite of {size}")
-    if design.curved and not design.drive.rounds:
+    if not design.drive.rounds and design.curved:
         codes = backend.array(design.bent(backend.to_numpy(codes)))
     return codes, Counts(size, int(clipped))
