@@ -129,6 +129,8 @@ def digits(codes: Array, drive: Drive) -> Array:
     """Pulses (pulses, ...) of input codes, least significant first, signed, in units of v_read or of t_read."""
     if not drive.rounds:
         return codes[None] / drive.full_code
+    if drive.pulses == 1:
+        return codes[None].astype(np.float64) / drive.full_code
     magnitude = np.abs(codes).astype(np.int64)
     base = 2**drive.digit_bits
     pulses = [(magnitude // base**q) % base for q in range(drive.pulses)]
