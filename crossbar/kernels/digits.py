@@ -30,13 +30,13 @@ def keep_sign(digits, negative):
 
 
 @kernel()
-def look_up(digits, table, signed, out):
-    """out = what the table has for the magnitude of each digit, with its sign if `signed`."""
+def look_up(digits, table, out):
+    """out = what the table has for the magnitude of each digit, with its sign."""
     for m in range(digits.shape[0]):
         for i in range(digits.shape[1]):
             digit = i32(digits[m, i])
             value = table[abs(digit)]
-            out[m, i] = -value if signed and digit < 0 else value
+            out[m, i] = -value if digit < 0 else value
 
 
 @kernel()

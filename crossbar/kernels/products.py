@@ -28,7 +28,7 @@ def drive(codes, circuit, pulse, digits):
     if circuit.phases > 1:
         keep_sign(digits, pulse >= circuit.pulses)
     if circuit.levels.shape[0] > 0:
-        look_up(digits, circuit.levels, True, digits)
+        look_up(digits, circuit.levels, digits)
 
 
 @kernel()
