@@ -179,16 +179,11 @@ class Reset(Named):
         return boltzmann * conditions.temperature * self.capacitance / conditions.t_read**2
 
 
-@dataclass(frozen=True)
-class VoltageAmplifier(Named):
+class VoltageAmplifier(Amplifier):
     """e_n^2 B: white voltage noise `density` (V / sqrt(Hz)) at the input of what reads a bit line that floats."""
 
-    density: float
     shape = Shape.VOLTAGE
     names = "amplifier, voltage", "amplifier"
-
-    def amount(self, conditions: Conditions) -> float:
-        return self.density**2 * bandwidth(conditions)
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,8 @@ class Planes(NamedTuple):
     adc_transitions: Array  # (ADCs, codes - 1) float32, rising: levels at which the next code begins
 
 
-EACH = tuple(name for name in Planes._fields if name.startswith("adc_"))
 ALIKE: dict[str, Array] = {
-    **{name: np.empty((0, 0, 0), np.float32) for name in EACH},
+    **{f"adc_{name}": np.empty((0, 0, 0), np.float32) for name in ("inverse", "shift", "step", "zero")},
     "adc_which": np.empty((0, 0, 0), np.int32),
     "adc_transitions": np.empty((0, 0), np.float32),
 }  # those fields of planes whose ADCs are all alike
