@@ -140,7 +140,8 @@ def damage(folder: Path, name: str, target: Path, chance: random.Random) -> str:
             change_tensors(tensors, chance)
             store.save_file(tensors, target / store.TENSORS)
         else:
-            names = [path.name for path in folder.iterdir() if path.name != name]
+            own = name.partition(", ")[0]  # in another format it is the same chip, and its digests say so
+            names = [path.name for path in folder.iterdir() if path.name.partition(", ")[0] != own]
             other = f"{name} again" if chance.random() < 0.5 else chance.choice(names)
             file = chance.choice((store.TEXT, store.TENSORS))
             shutil.copy(folder / other / file, target / file)

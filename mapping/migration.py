@@ -81,6 +81,9 @@ def from_2(text: Text, tensors: Tensors) -> tuple[Text, Tensors]:
     hardware = Hardware.model_validate(text["hardware"])
     layers: Text = {}
     gains: Tensors = {}
+    for alias in (alias for layer in text["layers"].values() for alias in layer["aliases"]):
+        if f"digital.{alias}.cells".replace("..", ".") in tensors:
+            raise CheckpointError("its tensors are of another chip: a later version wrote them, and format 2 its text")
     for name, old in text["layers"].items():
         layer = {"compensate": None, **old, "samples_along": [0, False]}
         own, said = hardware.for_layer(*layer["aliases"]), layer["drive"]

@@ -115,6 +115,15 @@ def test_chips_of_older_formats_are_the_chips_they_were(make, number, files, tmp
     assert same_bits(chip.at(0.0), other.at(0.0), x)  # with gains of the columns as they are in the scale
 
 
+def test_a_text_without_digests_beside_tensors_of_a_later_version_is_refused(files, tmp_path):
+    for place in ("old", "new"):
+        linear_chip().save(tmp_path / place)
+    files.make_older(tmp_path / "old", 2)
+    (tmp_path / "new" / TEXT).write_bytes((tmp_path / "old" / TEXT).read_bytes())
+    with pytest.raises(CheckpointError, match="its tensors are of another chip: a later version wrote them"):
+        mho.load(tmp_path / "new")
+
+
 def test_a_drive_that_its_hardware_does_not_give_is_refused(files, tmp_path):
     linear_chip().save(tmp_path)
     files.make_older(tmp_path, 2)
