@@ -182,9 +182,9 @@ class Design:
         return np.concatenate([weights[group], bias[group : group + 1] / np.float32(self.drive.limit)])
 
     def bias_of(self, group: int) -> Array:
-        """(outputs,) float32 that are added to readings digitally; 0 where they are scaled first (`Reader.read`)."""
+        """(outputs,) float32 that are added to readings digitally, after these were scaled (see `Reader.read`)."""
         bias = self.matrix.bias
-        if bias is None or self.matrix.bias_on_array or self.scaled:
+        if bias is None or self.matrix.bias_on_array:
             return np.zeros(self.placement.outputs, dtype=np.float32)
         return bias[group].astype(np.float32)
 

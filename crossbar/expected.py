@@ -146,6 +146,8 @@ def expected_errors(programmed: Programmed, x: Array, reads: int, scales: Array 
         _rescale(joined, scales.astype(np.float64)[:, None])
         if programmed.design.matrix.bias is not None:
             joined.y += programmed.design.matrix.bias.reshape(-1)
+    design, ranges = programmed.design, programmed.ranges
+    joined.mean += np.concatenate([ranges.bias(design, g) - design.bias_of(g) for g in range(len(groups))])  # measured
     if stuck is not None:
         joined.frozen["stuck map"] = stuck if scales is None else stuck * scales.astype(np.float64)[:, None]
     off = joined.mean - joined.gain * joined.product
@@ -203,7 +205,6 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
                     sums.add_adc(mine, part, noise, adcs, (s, t), (r, shared))
         if shared is not None:
             sums.differ += shared.variance()
-    sums.mean += programmed.packed[group].planes.bias - design.bias_of(group)  # what was measured on the chip
     for source in sources:
         if source.shape is Shape.SUPPLY:
             power = np.square(sums.supplied).sum(axis=0)

@@ -101,7 +101,7 @@ def restored(
         for key, exact in (
             ("edges", edges),
             ("reference", design.placement.references),
-            ("bias", ranges.bias(design, g)),
+            ("bias", ranges.before_scales(design, g)),
         ):
             if arrays[key].dtype != exact.dtype or not np.array_equal(arrays[key], exact):
                 raise ValueError(f"{g}.{key} does not fit its layer and the tiles of its hardware")

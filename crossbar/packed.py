@@ -161,7 +161,8 @@ def pack(
         if design.floats:
             floor = building.floated(t, tile, floor, encoding.targets(weights[rows], t))
         building.add(t, tile, floor)
-    planes = building.planes(encoding, measured, design.bias_of(group))
+    bias = design.bias_of(group)
+    planes = building.planes(encoding, measured, np.zeros_like(bias) if design.scaled else bias)
     return Packed(planes, row_conductance, assembly.histogram, slow_std, shares), measured
 
 

@@ -68,7 +68,9 @@ class Programmed:
         gains = tuple(gains for _, gains in found) if compensates else ()
         packed = tuple(packed for packed, _ in found)
         if ranges.outputs is not None:
-            packed = tuple(p.corrected(ranges.outputs[0, g], ranges.bias(design, g)) for g, p in enumerate(packed))
+            packed = tuple(
+                p.corrected(ranges.outputs[0, g], ranges.before_scales(design, g)) for g, p in enumerate(packed)
+            )
         return cls.assembled(design, cells, seeds, backend, replace(ranges, gains=gains), packed)
 
     @classmethod
@@ -116,7 +118,7 @@ class Programmed:
         old = self.ranges.outputs
         both = np.stack([gain, offset] if old is None else [gain * old[0], gain * old[1] + offset])
         ranges = replace(self.ranges, outputs=both)
-        packed = tuple(p.corrected(gain[g], ranges.bias(self.design, g)) for g, p in enumerate(self.packed))
+        packed = tuple(p.corrected(gain[g], ranges.before_scales(self.design, g)) for g, p in enumerate(self.packed))
         return self.assembled(self.design, self.cells, self.seeds, self.backend, ranges, packed)
 
     def on(self, backend: Backend) -> Programmed:
@@ -184,8 +186,9 @@ class Programmed:
         said = repr((name, seed, copy, drive, self.hardware.seeds, *drive.chain))
         found = blake2b(said.encode(), digest_size=16)
         arrays = [self.ranges.full_scale, *([self.ranges.middle] if self.ranges.middle.size else [])]
-        if self.design.scaled and self.design.matrix.bias is not None:  # which is not in the planes
-            arrays.append(self.design.matrix.bias)
+        if self.design.scaled:  # what is added last is not in the planes
+            added = self.design.matrix.bias, self.ranges.outputs
+            arrays += [array for array in added if array is not None]
         for packed in self.packed:
             planes = packed.planes._asdict()
             beside = {key: planes.pop(key) for key in (*BESIDE, *ALIKE)}

@@ -121,7 +121,7 @@ class Survey(Inference):
         given = layer.arranged(x)
         if layer.name in self.inputs:
             self.inputs[layer.name].append(as_numpy(given.values).copy())
-            self.orders.setdefault(layer.name, []).append(_order_or_none(layer, given, self.samples))
+            self.orders.setdefault(layer.name, []).append(order_or_none(layer, given, self.samples))
         return layer.digital(x)
 
 
@@ -206,19 +206,19 @@ class Calibration(Inference):
         given, known = layer.arranged(x), self.inputs.get(layer.name)
         if known is None and not (layer.programmed if call else given.values.any()):
             return layer.digital(x)  # no range comes from zeros, as a state starts with; later calls may have others
-        order = _order_or_none(layer, given, self.samples)
+        order = order_or_none(layer, given, self.samples)
         if not call:
             layer.calibrate(known or [as_numpy(given.values)], self.orders[layer.name] if known else [order])
         return self._on_tiles(layer, given, x, call)
 
     def _on_tiles(self, layer: OnTiles, given: Arranged, x: torch.Tensor, call: int) -> torch.Tensor:
         """What its tiles give, without noise."""
-        order = _order_or_none(layer, given, self.samples)
+        order = order_or_none(layer, given, self.samples)
         run = Read(noisy=False, samples=self.samples, channels_last=self.channels_last)
         return layer.read(given, order, x, run, call)
 
 
-def _order_or_none(layer: OnTiles, given: Arranged, samples: int) -> Order:
+def order_or_none(layer: OnTiles, given: Arranged, samples: int) -> Order:
     """How the rows of a layer's inputs belong to so many samples, or that they belong to none."""
     return _order(layer, given, samples) or order_of(given.leading, FIRST, 0)
 
