@@ -95,6 +95,8 @@ PARTS: list[tuple[float, list[dict[str, Any]]]] = [  # how often, and what of
     (0.2, [{"sensing.shot": False}, {"sensing.amplifier_noise": 0.0}, {"sensing.fano": 1.0}]),
     (0.3, [{"cost.adcs_per_tile": n} for n in (2, 5, 64)]),
     (0.2, [{"tile.amplifiers": "pair"}]),
+    (0.3, [{"tile.slices": 2, "tile.slicing": "residual", "tile.significance": 6.0},
+           {"tile.slices": 3, "tile.slicing": "shares", "tile.significance": 2.0, "cell.levels": 9}]),
 ]  # fmt: skip
 READS = 300
 

@@ -89,6 +89,11 @@ class Design:
                     f"layer {self.matrix.name!r}: wire_compensation 'program' is for tile.devices = 1, got "
                     f"{self.devices}; use 'gain'"
                 )
+            if self.wire_compensation == "program" and self.placement.tile.slicing == "residual":
+                raise ValueError(
+                    f"layer {self.matrix.name!r}: wire_compensation 'program' is not for tile.slicing 'residual', "
+                    "whose targets are each chip's own; use 'gain'"
+                )
             if self.wire_compensation == "program":
                 encoding = compensated(encoding, rows, self.hardware.wires, self.moments_of(g), tell, solver)
             found.append(encoding)

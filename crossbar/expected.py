@@ -12,6 +12,7 @@ from ..devices.sources import Shape
 from ..devices.stuck import WORKS
 from .drive import input_codes, pulses_of
 from .expected_reading import Pulse, Reading, SensingErrors
+from .expected_slices import LeftOver
 from .expected_sums import Adcs, Sums
 from .faults import LineErrors, at_ends, map_of
 from .hardware import Hardware
@@ -177,19 +178,24 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
     sensing, sources = SensingErrors.of(design, hardware), hardware.sensing.sources()
     adcs = Adcs.of(programmed, group)
     product = driven.patches @ driven.weights
-    known = map_of(design, hardware.cell.stuck)
+    known, left = map_of(design, hardware.cell.stuck), LeftOver.of(design, hardware)
     names = dict.fromkeys([*FRESH, *(source.group for source in sources)])
     sums = Sums.of(product, design.drive.conversions, names)
     for t, (a, b) in enumerate(pairwise(placement.edges)):
         held = driven.weights[a:b].astype(np.float32)
         targets = encoding.targets(held, t)
-        stuck = None if known is None else cells.but(known[group][:, :, a:b], targets, hardware)
-        g = design.devices * (cells.at(cells.mean, targets) if stuck is None else stuck.mean)
+        if known is None:
+            met = KnownCells(cells.at(cells.mean, targets), *cells.spread(targets))
+        else:
+            met = cells.but(known[group][:, :, a:b], targets, hardware)
+        if left is not None:
+            left.put(encoding.relative(held, t), (met.mean, met.variance, *met.read))
+        g = design.devices * met.mean
         plain = encoding.plain_targets(held, t)
         shared = adcs.of_row_tile(t, placement, len(product))
         seen = reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b)))
-        for s, pair in enumerate(targets):
-            variance, read = cells.spread(pair) if stuck is None else stuck.of(s)
+        for s in range(len(targets)):
+            variance, read = met.of(s)
             tables = [g[s], *(design.devices * table for table in (variance, *read))]
             volts = driven.volts[:, a:b]
             for r, part in enumerate(Reading.of_slice(design, seen, (s, t), tables, scale), s * (1 + design.apart)):

@@ -101,7 +101,7 @@ class Assembly:
         at_once = max(1, BLOCK // columns)
         for a in range(0, rows, at_once):
             some = slice(a, min(rows, a + at_once))
-            targets = encoding.targets(weights, t, some)
+            targets = self.cells.targets(design, weights, self.group, t, some, self.backend)
             for s, polarity, device in product(range(slices), range(encoding.polarities), range(design.devices)):
                 place, r = Place(self.group, s, polarity, first + a, device), each * s + polarity * (each - 1)
                 taken_off = polarity == 1 and each == 1

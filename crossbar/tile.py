@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from ..devices.config import Config
-from ..devices.units import Whole
+from ..devices.config import Config, without_defaults
+from ..devices.units import Number, Whole
 
+NEWER = ("slicing", "significance")  # left out of texts at their defaults
 EncodingName = Literal["differential", "differential_two_sided", "offset", "single"]
 
 
@@ -36,7 +37,15 @@ class Tile(Config):
         "digital", description="array: the bias is one more word line, driven by a constant input"
     )
     slices: Annotated[Whole, Field(ge=1, le=16)] = Field(
-        1, description="cells a weight's bits are spread over, base cell.levels"
+        1, description="cells a weight is spread over, on bit lines of their own; the last counts most"
+    )
+    slicing: Literal["digits", "shares", "residual"] = Field(
+        "digits",
+        description="what slices hold: a digit of the weight each, base cell.levels; or the weight each, and count "
+        "their shares; or the last the weight, and each that is programmed after it what those before left of it",
+    )
+    significance: Annotated[Number, Field(ge=1, le=1000)] | None = Field(
+        None, description="what a slice counts, in units of the one below it; null for digits, which cell.levels tells"
     )
     devices: Annotated[Whole, Field(ge=1, le=4)] = Field(
         1, description="in parallel in each cell: of the same target, with errors of their own, read together"
@@ -46,6 +55,31 @@ class Tile(Config):
         description="what has a sense amplifier of its own: each bit line, whose readings are subtracted, or the two "
         "bit lines of a pair, subtracted as currents by a mirror or at a differential input",
     )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, fields(self), *NEWER)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Tile:
+        if (self.slicing != "digits") != (self.significance is not None):
+            need = "null when tile.slicing is 'digits'" if self.slicing == "digits" else "set"
+            raise ValueError(
+                f"tile.significance must be {need}, got {self.significance} with tile.slicing {self.slicing!r}"
+            )
+        if self.slices == 1 and self.slicing != "digits":
+            raise ValueError(f"tile.slices must be at least 2 when tile.slicing is {self.slicing!r}, got 1")
+        if self.slicing == "residual" and self.encoding == "single":
+            raise ValueError(
+                "tile.encoding must not be 'single' when tile.slicing is 'residual': what is left of a weight has both "
+                "signs"
+            )
+        return self
+
+    @property
+    def converted(self) -> int:
+        """Readings of an output that are converted each, the two of a pair counted once."""
+        return self.slices
 
     @property
     def paired(self) -> bool:
@@ -61,6 +95,16 @@ class Tile(Config):
     def reference_columns(self) -> int:
         """Bit lines of each tile that hold references, not weights."""
         return self.slices if self.encoding == "offset" else 0
+
+    @property
+    def reference_readings(self) -> int:
+        """Readings of these that are converted each."""
+        return self.converted if self.encoding == "offset" else 0
+
+    @property
+    def readings(self) -> int:
+        """Readings of a tile that are converted each, those of a pair counted once."""
+        return self.outputs * self.converted + self.reference_readings
 
     @property
     def outputs(self) -> int:

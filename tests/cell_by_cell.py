@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mho.crossbar.hardware import Hardware
 from mho.crossbar.programmed import Programmed
 
 Array = np.ndarray[Any, Any]
@@ -120,3 +121,29 @@ def _white(sensing: Any, g: Array, volts: Array, on: Array) -> Array:
     return on[:, None] * sensing.white_cell_variance(g, volts[:, None]) + (1 - on)[
         :, None
     ] * sensing.white_cell_variance(g, 0.0)
+
+
+def program(hw: Hardware, u: Array, trials: int, rng: np.random.Generator) -> Array:
+    """What pairs of cells that are programmed slice by slice stand for (trials, weights), for weights u, -1 to 1.
+
+    `residual`: each slice below the last is programmed to what a look at those above it leaves; else all at once.
+    """
+    cell, tile = hw.cell, hw.tile
+    span, at_once = cell.g_max - cell.g_min, hw.conditions
+    shape, found = (trials, len(u)), np.zeros((trials, len(u)))
+    assert tile.significance is not None
+    counts = [float(tile.significance) ** -k for k in range(tile.slices)]  # the one that counts most first
+    if tile.slicing == "shares":
+        counts = [c / sum(counts) for c in counts]
+    left = np.broadcast_to(u, shape)
+    for count in counts:
+        wanted = np.broadcast_to(u, shape) if tile.slicing == "shares" else np.clip(left / count, -1, 1)
+        held = np.zeros(shape)
+        for sign in (1, -1):
+            half = np.maximum(sign * wanted, 0) if tile.encoding == "differential" else (1 + sign * wanted) / 2
+            for _ in range(tile.devices):
+                normals = [rng.normal(size=shape) for _ in range(cell.programming.draws)]
+                g = np.maximum(cell.programming.apply(cell.g_min + span * half, normals, at_once, np), 0)
+                held = held + sign * g / span / tile.devices
+        found, left = found + count * held, left - count * held
+    return found

@@ -157,8 +157,7 @@ class Demand:
         cost, tile, (dac_bits, adc_bits) = self.hardware.cost, self.placement.tile, self._bits()
         if cost.register_area is not None:
             return cost.register_area
-        readings = tile.outputs * tile.slices + tile.reference_columns
-        return (tile.rows * dac_bits + readings * adc_bits) * cost.latch_area
+        return (tile.rows * dac_bits + tile.readings * adc_bits) * cost.latch_area
 
     def _buffer_bits(self) -> float:
         """Size of its buffer: given for a tile, or one picture of its inputs."""

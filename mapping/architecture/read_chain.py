@@ -75,9 +75,7 @@ class Chain:
         """ADCs of one tile."""
         if self.columns is None:
             return cost.adcs_per_tile
-        tile = placement.tile
-        readings = tile.outputs * tile.slices + tile.reference_columns
-        return ceil(readings / self.columns)
+        return ceil(placement.tile.readings / self.columns)
 
     def conversion_time(self, placement: Placement, cost: Cost, bits: int) -> float:
         """Seconds in which the ADCs of the fullest tile convert all its readings once."""
