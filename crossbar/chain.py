@@ -21,6 +21,8 @@ def check_chain(cell: Cell, sensing: Sensing, tile: Tile, dac: Dac, adc: Adc, wi
     if tile.slicing == "residual":
         _check_residual(cell, sensing)
     if sensing.mode == "voltage":
+        if tile.joined:
+            raise ValueError("tile.join must be 'digital' when sensing.mode is 'voltage': mirrors add up currents")
         _check_voltage(cell, tile, adc, wires)
         if dac.coding == "time":
             raise ValueError(

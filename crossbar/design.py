@@ -89,10 +89,12 @@ class Design:
                     f"layer {self.matrix.name!r}: wire_compensation 'program' is for tile.devices = 1, got "
                     f"{self.devices}; use 'gain'"
                 )
-            if self.wire_compensation == "program" and self.placement.tile.slicing == "residual":
+            tile = self.placement.tile
+            if self.wire_compensation == "program" and (tile.slicing == "residual" or tile.joined):
+                which = "join 'mirror', whose slices have one scale" if tile.joined else "slicing 'residual', whose "
+                which += "" if tile.joined else "targets are each chip's own"
                 raise ValueError(
-                    f"layer {self.matrix.name!r}: wire_compensation 'program' is not for tile.slicing 'residual', "
-                    "whose targets are each chip's own; use 'gain'"
+                    f"layer {self.matrix.name!r}: wire_compensation 'program' is not for tile.{which}; use 'gain'"
                 )
             if self.wire_compensation == "program":
                 encoding = compensated(encoding, rows, self.hardware.wires, self.moments_of(g), tell, solver)
@@ -121,7 +123,12 @@ class Design:
 
     @property
     def readings(self) -> int:
-        """Readings of an output in one conversion: of each slice, or of each of its bit lines."""
+        """Readings of an output in one conversion: of each slice, or of each of its bit lines; of all, if joined."""
+        return self.placement.tile.converted * (2 if self.apart else 1)
+
+    @property
+    def lines(self) -> int:
+        """What `readings` would be if each slice was converted."""
         return self.placement.tile.slices * (2 if self.apart else 1)
 
     @property

@@ -23,9 +23,10 @@ class Encoding:
     Attributes:
         placement, cell: the tiles and their cells.
         maxima: (row tiles, outputs) largest |weight| that shares one scale.
-        scale: (slices, row tiles, outputs) float64: weight units of one siemens of (signed) conductance.
+        scale: (slices, row tiles, outputs) float64: weight units of one siemens of (signed) conductance; of slices that
+            mirrors join, those of the last, whose mirror has the ratio 1.
         reference: (outputs,) column whose reading is taken off each output's; empty without reference columns.
-        pedestal: siemens that every cell has too much, taken off digitally.
+        pedestal: siemens that the cells of a weight have too much, taken off digitally.
         adjusted: targets of each row tile that stand in for those that follow from the weights.
     """
 
@@ -49,13 +50,14 @@ class Encoding:
             raise ValueError("tile.encoding 'single' takes no negative weights; use 'differential' or 'offset'")
         maxima = block_maxima(weights, placement)
         span = (cell.g_max - cell.g_min) / (2 if tile.encoding == "offset" else 1)
+        weights = slice_weights(tile, cell.levels)[-tile.converted :]
         return cls(
             placement,
             cell,
             maxima,
-            slice_weights(tile, cell.levels)[:, None, None] * maxima[None] / (tile.devices * span),
+            weights[:, None, None] * maxima[None] / (tile.devices * span),
             placement.references,
-            tile.devices * cell.g_min if tile.encoding == "single" else 0.0,
+            unmeant(tile, cell),
         )
 
     @property
@@ -185,3 +187,20 @@ def slice_weights(tile: Tile, levels: int | None) -> Array:
         return each if tile.slicing == "residual" else each / each.sum()
     assert levels is not None
     return np.array([(levels - 1) * float(levels) ** s / (float(levels) ** slices - 1) for s in range(slices)])
+
+
+def mirror_ratios(tile: Tile, levels: int | None) -> Array:
+    """(slices,) that currents of slices are multiplied by where mirrors join them: 1 for the last, others as counted.
+
+    1 for slices that are converted each.
+    """
+    weights = slice_weights(tile, levels)
+    return weights / weights[-1] if tile.joined else np.ones(len(weights))
+
+
+def unmeant(tile: Tile, cell: Cell) -> float:
+    """Siemens that the cells of a reading have and no weight."""
+    if tile.encoding != "single":
+        return 0.0
+    joined = float(mirror_ratios(tile, cell.levels).sum()) if tile.joined else 1.0
+    return tile.devices * cell.g_min * joined

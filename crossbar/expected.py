@@ -11,6 +11,7 @@ import numpy as np
 from ..devices.sources import Shape
 from ..devices.stuck import WORKS
 from .drive import input_codes, pulses_of
+from .encoding import mirror_ratios
 from .expected_reading import Pulse, Reading, SensingErrors
 from .expected_slices import LeftOver
 from .expected_sums import Adcs, Sums
@@ -87,10 +88,6 @@ class KnownCells(NamedTuple):
     mean: Array
     variance: Array
     read: list[Array]
-
-    def of(self, s: int) -> tuple[Array, list[Array]]:
-        """Variance and read noise of a slice."""
-        return self.variance[s], [read[s] for read in self.read]
 
 
 @dataclass
@@ -180,7 +177,7 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
     product = driven.patches @ driven.weights
     known, left = map_of(design, hardware.cell.stuck), LeftOver.of(design, hardware)
     names = dict.fromkeys([*FRESH, *(source.group for source in sources)])
-    sums = Sums.of(product, design.drive.conversions, names)
+    sums, mirrors = Sums.of(product, design.drive.conversions, names), np.zeros_like(product)
     for t, (a, b) in enumerate(pairwise(placement.edges)):
         held = driven.weights[a:b].astype(np.float32)
         targets = encoding.targets(held, t)
@@ -194,21 +191,21 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
         plain = encoding.plain_targets(held, t)
         shared = adcs.of_row_tile(t, placement, len(product))
         seen = reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b)))
-        for s in range(len(targets)):
-            variance, read = met.of(s)
-            tables = [g[s], *(design.devices * table for table in (variance, *read))]
-            volts = driven.volts[:, a:b]
-            for r, part in enumerate(Reading.of_slice(design, seen, (s, t), tables, scale), s * (1 + design.apart)):
-                pedestal = volts.sum(axis=1, keepdims=True) * encoding.pedestal * part.unit
-                sums.mean += part.columns(volts @ part.signed) - pedestal
-                sums.spread += part.variance(part.makes(part.drawn, volts))
-                sums.slow += part.variance(part.makes(part.noise(parts.lasting), volts))
-                sums.fresh["cells"] += part.variance(part.makes(part.noise(parts.passing), volts))
-                alone = part.noise(parts.alone)
-                for c, conversion in enumerate(driven.conversions):
-                    mine = [pulse._replace(volts=pulse.volts[:, a:b]) for pulse in conversion]
-                    noise = sums.add_pulses(c, mine, part, alone, sensing)
-                    sums.add_adc(mine, part, noise, adcs, (s, t), (r, shared))
+        tables = [g, *(design.devices * table for table in (met.variance, *met.read))]
+        volts = driven.volts[:, a:b]
+        for r, (s, part) in enumerate(Reading.of_row_tile(design, seen, t, tables, scale)):
+            pedestal = volts.sum(axis=1, keepdims=True) * encoding.pedestal * part.unit
+            sums.mean += part.columns(volts @ part.signed) - pedestal
+            sums.spread += part.variance(part.makes(part.drawn, volts))
+            sums.slow += part.variance(part.makes(part.noise(parts.lasting), volts))
+            sums.fresh["cells"] += part.variance(part.makes(part.noise(parts.passing), volts))
+            if part.mirrors:
+                mirrors += placement.tile.mirror_mismatch**2 * part.variance(part.mirrored(volts))
+            alone = part.noise(parts.alone)
+            for c, conversion in enumerate(driven.conversions):
+                mine = [pulse._replace(volts=pulse.volts[:, a:b]) for pulse in conversion]
+                noise = sums.add_pulses(c, mine, part, alone, sensing)
+                sums.add_adc(mine, part, noise, adcs, (s, t), (r, shared))
         if shared is not None:
             sums.differ += shared.variance()
     for source in sources:
@@ -218,6 +215,8 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
     frozen = {"programming": sums.spread, "ADC": sums.undithered}
     if hardware.adc.differ:
         frozen["ADCs that differ"] = sums.differ
+    if placement.tile.joined:
+        frozen["mirrors"] = mirrors
     if known is not None or hardware.cell.stuck.alive < 1:
         frozen |= _faults(programmed, driven, group, cells)
     return Errors(product, product + driven.bias, sums.mean, frozen, {"cells": sums.slow}, sums.fresh)
@@ -226,23 +225,24 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
 def _faults(programmed: Programmed, driven: _Driven, group: int, cells: ExpectedCells) -> dict[str, Array]:
     """Of a group, (rows, outputs): the variance by open lines, and what a map of stuck cells takes off the outputs."""
     design, hardware = programmed.design, programmed.hardware
+    placement = design.placement
     encoding, moments, known = design.encodings[group], design.moments_of(group), map_of(design, hardware.cell.stuck)
     scale, each = programmed.packed[group].planes.scale.astype(np.float64), 2 if design.apart else 1
     none = np.zeros((len(driven.patches), design.placement.outputs))
     lines, off = LineErrors(hardware, none.copy()), none.copy()
-    for t, (a, b) in enumerate(pairwise(design.placement.edges)):
+    for t, (a, b) in enumerate(pairwise(placement.edges)):
         held, volts = driven.weights[a:b].astype(np.float32), driven.volts[:, a:b]
         targets, plain = encoding.targets(held, t), encoding.plain_targets(held, t)
         means = [design.devices * cells.at(cells.mean, targets)]
         if known is not None:
             means.append(design.devices * cells.but(known[group][:, :, a:b], targets, hardware).mean)
         seen = [reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b))) for g in means]
-        for s in range(len(targets)):
-            unit = scale[each * s, t, : none.shape[1]] / hardware.cell.g_max
+        for s, ratio in enumerate(mirror_ratios(placement.tile, hardware.cell.levels)):
+            unit = ratio * scale[0 if placement.tile.joined else each * s, t, : none.shape[1]] / hardware.cell.g_max
             lines.slice(seen[-1].conductance[s], volts, unit, encoding.reference)
-            for sign, reach, g in zip((1, -1), (seen[0], seen[-1]), (means[0], means[-1]), strict=True):
-                for part in Reading.of_slice(design, reach, (s, t), [g[s], g[s]], scale):
-                    off += sign * part.columns(volts @ part.signed)
+        for sign, reach, g in zip((1, -1), (seen[0], seen[-1]), (means[0], means[-1]), strict=True):
+            for _, part in Reading.of_row_tile(design, reach, t, [g, g], scale):
+                off += sign * part.columns(volts @ part.signed)
         lines.row_tile(volts)
     found = {"open lines": lines.found} if hardware.cell.stuck.alive < 1 else {}
     return found if known is None else found | {"stuck map": off}

@@ -189,7 +189,7 @@ def _slots(design: Design, arrays: Mapping[str, Array]) -> dict[str, Slot]:
         slots["linear_unit"] = Slot((readings, row_tiles), np.float32)
         slots["total"] = Slot((readings, row_tiles, padded) if design.floats else (0, 0, 0), np.float32)
     if design.wire_compensation == "gain":
-        slots["gains"] = Slot((slices, row_tiles, placement.outputs), np.float64, -MOST)
+        slots["gains"] = Slot((placement.tile.converted, row_tiles, placement.outputs), np.float64, -MOST)
     if TABLE in arrays:
         slots[TABLE] = Slot(_table(design), np.float32)
     return slots

@@ -16,6 +16,7 @@ from .design import Design, Tell
 from .extrapolation import extrapolations
 from .hardware import Hardware
 from .kernels.read import ALIKE
+from .mirrors import ratios_of
 from .packed import BESIDE, Packed, pack
 from .patches import PLAIN
 from .ranges import Ranges
@@ -60,10 +61,11 @@ class Programmed:
         design.encode(solver=backend)
         warn(extrapolations(cells.hardware))
         placement, compensates = design.placement, design.wire_compensation == "gain"
-        ones = np.ones((placement.tile.slices, placement.row_tiles, placement.outputs))
+        ones = np.ones((placement.tile.converted, placement.row_tiles, placement.outputs))
         known: Sequence[Array | None] = ranges.gains if compensates else [ones] * placement.groups
         found = [
-            pack(design, cells, g, gains, backend, tell) for g, gains in enumerate(known or [None] * placement.groups)
+            pack(design, cells, g, gains, backend, ratios_of(design, g, seeds, backend), tell)
+            for g, gains in enumerate(known or [None] * placement.groups)
         ]
         gains = tuple(gains for _, gains in found) if compensates else ()
         packed = tuple(packed for packed, _ in found)
@@ -167,7 +169,9 @@ class Programmed:
             return now
         fresh = self.hardware.time_s == 0 and self.hardware.reads == 0
         start = self if fresh else self.at(0.0, reads=0, drift_compensation=False)
-        packed = tuple(late.compensated(early) for late, early in zip(now.packed, start.packed, strict=True))
+        packed = tuple(
+            late.compensated(early, self.design) for late, early in zip(now.packed, start.packed, strict=True)
+        )
         return self.assembled(self.design, now.cells, self.seeds, self.backend, self.ranges, packed)
 
     def plain(self) -> Programmed:

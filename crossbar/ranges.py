@@ -54,4 +54,4 @@ class Ranges:
         adc, sensing, cell = design.hardware.adc, design.hardware.sensing, design.hardware.cell
         if adc.full_scale in (None, "calibrated"):
             return cls(np.empty(0))
-        return cls(np.full(design.placement.tile.slices, float(adc.full_scale) / (sensing.v_read * cell.g_max)))
+        return cls(np.full(design.placement.tile.converted, float(adc.full_scale) / (sensing.v_read * cell.g_max)))

@@ -9,7 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from ..devices.config import Config, without_defaults
 from ..devices.units import Number, Whole
 
-NEWER = ("slicing", "significance")  # left out of texts at their defaults
+NEWER = ("slicing", "significance", "join", "mirror_mismatch")  # left out of texts at their defaults
 EncodingName = Literal["differential", "differential_two_sided", "offset", "single"]
 
 
@@ -47,6 +47,14 @@ class Tile(Config):
     significance: Annotated[Number, Field(ge=1, le=1000)] | None = Field(
         None, description="what a slice counts, in units of the one below it; null for digits, which cell.levels tells"
     )
+    join: Literal["digital", "mirror"] = Field(
+        "digital",
+        description="what adds up the slices of a weight: each is converted, then shifted and added; or current "
+        "mirrors, in front of one conversion",
+    )
+    mirror_mismatch: Annotated[Number, Field(ge=0, le=0.3)] = Field(
+        0.0, description="standard deviation of the ratios of these mirrors, relative"
+    )
     devices: Annotated[Whole, Field(ge=1, le=4)] = Field(
         1, description="in parallel in each cell: of the same target, with errors of their own, read together"
     )
@@ -67,19 +75,29 @@ class Tile(Config):
             raise ValueError(
                 f"tile.significance must be {need}, got {self.significance} with tile.slicing {self.slicing!r}"
             )
-        if self.slices == 1 and self.slicing != "digits":
-            raise ValueError(f"tile.slices must be at least 2 when tile.slicing is {self.slicing!r}, got 1")
+        for name, value, usual in (("slicing", self.slicing, "digits"), ("join", self.join, "digital")):
+            if self.slices == 1 and value != usual:
+                raise ValueError(f"tile.slices must be at least 2 when tile.{name} is {value!r}, got 1")
         if self.slicing == "residual" and self.encoding == "single":
             raise ValueError(
                 "tile.encoding must not be 'single' when tile.slicing is 'residual': what is left of a weight has both "
                 "signs"
             )
+        if self.mirror_mismatch and self.join != "mirror":
+            raise ValueError(
+                f"tile.mirror_mismatch must be 0 unless tile.join is 'mirror', got {self.mirror_mismatch:g}"
+            )
         return self
+
+    @property
+    def joined(self) -> bool:
+        """Whether the slices of a weight are added up as currents."""
+        return self.join == "mirror"
 
     @property
     def converted(self) -> int:
         """Readings of an output that are converted each, the two of a pair counted once."""
-        return self.slices
+        return 1 if self.joined else self.slices
 
     @property
     def paired(self) -> bool:

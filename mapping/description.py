@@ -199,7 +199,7 @@ def _build(
     if saved.wire_compensation and hardware.wires.ideal:
         raise ValueError(f"wire_compensation = {saved.wire_compensation!r}, and its wires have no resistance")
     adc = hardware.adc
-    slices = hardware.tile.slices if adc.bits is not None else 0
+    slices = hardware.tile.converted if adc.bits is not None else 0
     ranged = (slices, layer.placement.row_tiles) if slices and adc.per == "tile" else (slices,)
     slots = {
         "weights": Slot(shape, np.float32, -MOST),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cell_by_cell import program, simulate
+from cell_by_cell import simulate
 from helpers import hardware, ideal, on_tiles
 from scipy import stats
 
@@ -50,6 +50,26 @@ PARTS: dict[str, dict[str, Any]] = {
     "devices, one line": {"tile__devices": 2, "sensing__mode": "voltage", "wires__pairs": "shared"},
     "slices of shares": {"tile__slices": 3, "tile__slicing": "shares", "tile__significance": 2.0},
     "slices of what is left": {"tile__slices": 2, "tile__slicing": "residual", "tile__significance": 6.0},
+    "joined shares": {
+        "tile__slices": 3,
+        "tile__slicing": "shares",
+        "tile__significance": 2.0,
+        "tile__join": "mirror",
+        "sensing__amplifier_noise": "30 pA/rtHz",
+    },
+    "joined, left": {
+        "tile__slices": 2,
+        "tile__slicing": "residual",
+        "tile__significance": 6.0,
+        "tile__join": "mirror",
+        "adc__polarity": "apart",
+    },
+    "joined digits of time": {
+        "tile__slices": 2,
+        "cell__levels": 8,
+        "tile__join": "mirror",
+        "dac__coding": "time",
+    },
     "slices apart": {"adc__polarity": "apart", "tile__slices": 2, "cell__levels": 8},
 }
 ROWS, OUTPUTS, READS = 24, 3, 6000
@@ -96,12 +116,14 @@ SEEN = {
     "charge, repeated": {},
     "voltage, one line": {},
     "two phases of bits": QUIET,
+    "joined shares": QUIET | {"sensing__thermal": False, "sensing__shot": False},
 }  # what shows that a part is not the plain one
 
 
 @pytest.mark.parametrize("part", SEEN)
 def test_noise_of_another_part_is_told_apart(part):
-    plain = {key: value for key, value in PARTS[part].items() if key in SERIAL}
+    kept = (*SERIAL, "tile__slices", "tile__slicing", "tile__significance", "sensing__amplifier_noise")
+    plain = {key: value for key, value in PARTS[part].items() if key in kept}
     tiled, x = programmed(setting(**(PARTS[part] | SEEN[part]))), one_input()
     for fields, agrees in ((PARTS[part], True), (plain, False)):
         wanted = simulate(programmed(setting(**(fields | SEEN[part]))), x, READS, np.random.default_rng(7))
@@ -139,6 +161,8 @@ def test_factors_that_readings_come_with_are_those_of_conversions(part, noise):
         "pairs apart",
         "slices of shares",
         "slices of what is left",
+        "joined shares",
+        "joined, left",
     ],
 )
 def test_expected_errors_of_programming_are_those_of_chips(part):
@@ -241,49 +265,3 @@ def test_pairs_apart_in_wires_are_those_together(slow):
     assert got == pytest.approx(wanted, abs=2e-3)
     noise, expected = (reads_of(tiled, x, 1500 if not slow else 300).var(axis=0) for tiled in (apart, together))
     assert noise == pytest.approx(expected, rel=0.2 if not slow else 0.5)
-
-
-SLICED = {"tile__slices": 2, "tile__slicing": "residual", "tile__significance": 8.0}
-
-
-def weights_of_chips(hw: Hardware, chips: int) -> np.ndarray:
-    """(chips x rows, outputs) weights of many chips, of a matrix whose rows are all the same; their largest is 1."""
-    wanted = np.tile(np.array([1.0, -0.4, 0.1, 0.0], np.float32), (1, 64, 1)).reshape(1, 64, 4)
-    wanted[0, 0] = 1.0  # so that each column has the scale 1
-    found = [on_tiles(wanted, hw, limit=1.0, seed=seed).weights[0, 1:] for seed in range(chips)]
-    return np.concatenate(found)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        SLICED,
-        SLICED | {"tile__slices": 3, "tile__significance": 3.0},
-        SLICED | {"tile__encoding": "differential_two_sided", "tile__devices": 2},
-        SLICED | {"tile__slicing": "shares", "tile__significance": 1.0},
-        SLICED | {"tile__slicing": "shares", "tile__significance": 4.0},
-    ],
-)
-def test_slices_are_programmed_as_cells_one_after_the_other(fields):
-    hw, u, rng = setting(**fields, tile__rows=64), np.array([1.0, -0.4, 0.1, 0.0]), np.random.default_rng(5)
-    got = weights_of_chips(hw, 60)
-    assert disagreement(got, program(hw, u, len(got), rng)) < 4.5
-    other = hw.replace({"tile.slicing": {"residual": "shares", "shares": "residual"}[hw.tile.slicing]})
-    assert disagreement(got, program(other, u, len(got), rng)) > 6  # the negative control
-
-
-def test_what_is_left_of_a_weight_is_that_of_the_cells_below():
-    rough, x = {"cell__read_noise": {"kind": "none"}}, one_input().reshape(1, 1, 1, 1, -1)
-
-    def error(**fields: Any) -> float:
-        chips = [programmed(setting(**rough, **fields), seed=seed) for seed in range(40)]
-        exact = x[0, 0, 0, 0] @ chips[0].design.matrix.weights[0]
-        return float(np.std([chip.reader.read(x, noisy=False)[0][0] - exact for chip in chips]))
-
-    plain, left, equal = (
-        error(),
-        error(**SLICED),
-        error(**SLICED | {"tile__slicing": "shares", "tile__significance": 1}),
-    )
-    assert left < 1.3 * plain / 8  # only the errors of the lower slice are left, which counts an eighth
-    assert equal == pytest.approx(plain / np.sqrt(2), rel=0.2)

@@ -144,6 +144,8 @@ IMPOSSIBLE = {
     "tile.slices": [0, 17],
     "tile.slicing": ["bits", ("shares", "tile.significance must be set, got None with tile.slicing 'shares'")],
     "tile.significance": [0.5, 1001, (2, "tile.significance must be null when tile.slicing is 'digits', got 2")],
+    "tile.join": ["analog"],
+    "tile.mirror_mismatch": [-0.1, 0.4],
     "tile.encoding": ["triple"],
     "tile.scale": ["row"],
     "tile.bias": ["none"],
@@ -183,6 +185,12 @@ def test_impossible_values_are_refused_by_the_name_of_the_field(path, value):
         (
             LEFT | {"sensing.mode": "voltage", "wires.pairs": "shared"},
             "tile.slicing must not be 'residual' when sensing.mode is 'voltage'",
+        ),
+        (LEFT | {"tile.mirror_mismatch": 0.1}, "tile.mirror_mismatch must be 0 unless tile.join is 'mirror', got 0.1"),
+        ({"tile.join": "mirror"}, "tile.slices must be at least 2 when tile.join is 'mirror', got 1"),
+        (
+            {"tile.join": "mirror", "tile.slices": 2, "cell.levels": 4, "sensing.mode": "voltage"},
+            "tile.join must be 'digital' when sensing.mode is 'voltage': mirrors add up currents",
         ),
         (LEFT | {"tile.slices": 16}, "tile.significance must keep what the last slice counts at most 1e.06 times"),
         ({"cell.v_max": "0.1 V"}, r"sensing.v_read must be at most cell.v_max = 0.1 V, got 0.2 V"),

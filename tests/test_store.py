@@ -31,6 +31,13 @@ HARDWARE = {
     "offset": {"tile__encoding": "offset", "tile__columns": 13},
     "slices": {"tile__slices": 2, "cell__levels": 16},
     "slices of what is left": {"tile__slices": 2, "tile__slicing": "residual", "tile__significance": 8.0},
+    "joined slices": {
+        "tile__slices": 2,
+        "cell__levels": 16,
+        "tile__join": "mirror",
+        "tile__mirror_mismatch": 0.02,
+        "adc__per": "tile",
+    },
     "bias on the array": {"tile__bias": "array"},
     "bit-serial": {"dac__bits_per_pulse": 3},
     "fixed full scale": {"adc__full_scale": "20 uA"},
