@@ -183,8 +183,8 @@ def slice_weights(tile: Tile, levels: int | None) -> Array:
     if slices == 1:
         return np.ones(1)
     if tile.significance is not None:
-        each = float(tile.significance) ** np.arange(1 - slices, 1)
-        return each if tile.slicing == "residual" else each / each.sum()
+        each = np.array(tile.counts)
+        return each / (each[-1] if tile.slicing == "residual" else each.sum())
     assert levels is not None
     return np.array([(levels - 1) * float(levels) ** s / (float(levels) ** slices - 1) for s in range(slices)])
 

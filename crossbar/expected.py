@@ -131,7 +131,8 @@ def expected_errors(programmed: Programmed, x: Array, reads: int, scales: Array 
     `scales` are those of the rows, where reads have them: errors of readings grow with them.
     Clipping is left out. Cells are taken as independent of each other, and currents as spread over many levels.
     """
-    groups = [_group_errors(programmed, x, g, reads) for g in range(programmed.design.placement.groups)]
+    left = LeftOver.of(programmed.design, programmed.hardware)
+    groups = [_group_errors(programmed, x, g, reads, left) for g in range(programmed.design.placement.groups)]
     product, y, mean = (np.concatenate([getattr(g, name) for g in groups], axis=1) for name in ("product", "y", "mean"))
     joined = Errors(product, y, mean)
     for part in ("frozen", "slow", "fresh"):
@@ -167,7 +168,7 @@ def _rescale(errors: Errors, scales: Array) -> None:
         part.update({source: variance * scales**2 for source, variance in part.items()})
 
 
-def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> Errors:
+def _group_errors(programmed: Programmed, x: Array, group: int, reads: int, left: LeftOver | None) -> Errors:
     design, hardware, placement = programmed.design, programmed.hardware, programmed.design.placement
     driven, parts = _Driven.of(programmed, x, group), _Parts.of(hardware, reads)
     encoding, cells, moments = design.encodings[group], ExpectedCells.of(hardware), design.moments_of(group)
@@ -175,7 +176,7 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
     sensing, sources = SensingErrors.of(design, hardware), hardware.sensing.sources()
     adcs = Adcs.of(programmed, group)
     product = driven.patches @ driven.weights
-    known, left = map_of(design, hardware.cell.stuck), LeftOver.of(design, hardware)
+    known = map_of(design, hardware.cell.stuck)
     names = dict.fromkeys([*FRESH, *(source.group for source in sources)])
     sums, mirrors = Sums.of(product, design.drive.conversions, names), np.zeros_like(product)
     for t, (a, b) in enumerate(pairwise(placement.edges)):

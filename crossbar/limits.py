@@ -53,10 +53,10 @@ def check_numbers(cell: Cell, sensing: Sensing, tile: Tile, adc: Adc, wires: Wir
         raise ValueError(
             f"tile.slices must keep cell.levels to the power of them below 2^53, got {cell.levels} ^ {tile.slices}"
         )
-    if (tile.significance or 1) ** (tile.slices - 1) > SIGNIFICANCE:
+    if tile.counts[-1] > SIGNIFICANCE:
         raise ValueError(
             f"tile.significance must keep what the last slice counts at most {SIGNIFICANCE:g} times the first, got "
-            f"{tile.significance:g} for {tile.slices} slices"
+            f"{tile.counts[-1]:g} times for {tile.slices} slices"
         )
     with np.errstate(all="ignore"):
         _check_cell(cell, sensing, conditions)

@@ -160,7 +160,7 @@ def pack(
     for t, apart in enumerate(tiles):
         rows, tile = slice(edges[t], edges[t + 1]), apart if mirrors is None else apart.joined(mirrors[t])
         if gains is None:
-            targets = encoding.targets(weights[rows], t)
+            targets = cells.targets(design, weights[rows], group, t, slice(None), backend)
             if mirrors is not None:
                 ratios = mirror_ratios(placement.tile, hardware.cell.levels)
                 targets = np.tensordot(ratios, targets, axes=1)[None]

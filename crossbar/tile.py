@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from ..devices.config import Config, without_defaults
 from ..devices.units import Number, Whole
 
 NEWER = ("slicing", "significance", "join", "mirror_mismatch")  # left out of texts at their defaults
+Ratio = Annotated[Number, Field(ge=1, le=1000)]
+
+
+def _listed(given: Any) -> Any:
+    return given if given is None or isinstance(given, list | tuple) else (given,)
+
+
+Ratios = Annotated[
+    Annotated[tuple[Ratio, ...], Field(max_length=15)] | None,
+    BeforeValidator(_listed),
+    PlainSerializer(lambda given: given[0] if given and len(given) == 1 else given),
+]
+
+
 EncodingName = Literal["differential", "differential_two_sided", "offset", "single"]
 
 
@@ -44,8 +66,10 @@ class Tile(Config):
         description="what slices hold: a digit of the weight each, base cell.levels; or the weight each, and count "
         "their shares; or the last the weight, and each that is programmed after it what those before left of it",
     )
-    significance: Annotated[Number, Field(ge=1, le=1000)] | None = Field(
-        None, description="what a slice counts, in units of the one below it; null for digits, which cell.levels tells"
+    significance: Ratios = Field(
+        None,
+        description="what a slice counts, in units of the one below it: one number for all, or a list, the lowest "
+        "first; null for digits, which cell.levels tells",
     )
     join: Literal["digital", "mirror"] = Field(
         "digital",
@@ -72,8 +96,12 @@ class Tile(Config):
     def _consistent(self) -> Tile:
         if (self.slicing != "digits") != (self.significance is not None):
             need = "null when tile.slicing is 'digits'" if self.slicing == "digits" else "set"
+            shown = "null" if self.significance is None else list(self.significance)
+            raise ValueError(f"tile.significance must be {need}, got {shown} with tile.slicing {self.slicing!r}")
+        if self.significance is not None and len(self.significance) not in {1, self.slices - 1} - {0}:
             raise ValueError(
-                f"tile.significance must be {need}, got {self.significance} with tile.slicing {self.slicing!r}"
+                f"tile.significance must be one number, or {self.slices - 1} for {self.slices} slices, got "
+                f"{len(self.significance)}"
             )
         for name, value, usual in (("slicing", self.slicing, "digits"), ("join", self.join, "digital")):
             if self.slices == 1 and value != usual:
@@ -88,6 +116,13 @@ class Tile(Config):
                 f"tile.mirror_mismatch must be 0 unless tile.join is 'mirror', got {self.mirror_mismatch:g}"
             )
         return self
+
+    @property
+    def counts(self) -> tuple[float, ...]:
+        """(slices,) what each counts, in units of the first, where `significance` says so."""
+        given = self.significance or (1.0,)
+        each = given * (self.slices - 1) if len(given) == 1 else given
+        return tuple(prod(each[:s]) for s in range(self.slices))
 
     @property
     def joined(self) -> bool:

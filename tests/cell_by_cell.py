@@ -76,7 +76,7 @@ def _pulses(drive: Any, code: Array) -> list[tuple[Array, float, int]]:
 def _counts(design: Any) -> Array:
     """What slices count, in units of the last."""
     tile, levels = design.placement.tile, design.hardware.cell.levels
-    base = float(levels if tile.significance is None else tile.significance) if tile.slices > 1 else 1.0
+    base = float(levels if tile.significance is None else tile.significance[0]) if tile.slices > 1 else 1.0
     return base ** np.arange(1 - tile.slices, 1)
 
 
@@ -142,7 +142,8 @@ def program(hw: Hardware, u: Array, trials: int, rng: np.random.Generator) -> Ar
     span, at_once = cell.g_max - cell.g_min, hw.conditions
     shape, found = (trials, len(u)), np.zeros((trials, len(u)))
     assert tile.significance is not None
-    counts = [float(tile.significance) ** -k for k in range(tile.slices)]  # the one that counts most first
+    given = tile.significance * (tile.slices - 1 if len(tile.significance) == 1 else 1)
+    counts = [1.0, *(1 / np.prod(given[k:]) for k in reversed(range(tile.slices - 1)))]  # that which counts most first
     if tile.slicing == "shares":
         counts = [c / sum(counts) for c in counts]
     left = np.broadcast_to(u, shape)

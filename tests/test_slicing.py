@@ -32,6 +32,7 @@ def weights_of_chips(hw: Hardware, chips: int) -> np.ndarray:
     [
         SLICED,
         SLICED | {"tile__slices": 3, "tile__significance": 3.0},
+        SLICED | {"tile__slices": 3, "tile__significance": [4.0, 2.0]},
         SLICED | {"tile__encoding": "differential_two_sided", "tile__devices": 2},
         SLICED | {"tile__slicing": "shares", "tile__significance": 1.0},
         SLICED | {"tile__slicing": "shares", "tile__significance": 4.0},
@@ -117,7 +118,8 @@ def test_mirrors_convert_once_and_cost_what_they_feed():
     assert layers[0].counts.readings == 2 * layers[1].counts.readings
     first, second = (layer_costs(chip).iloc[0] for chip in (apart, joined))
     assert second["energy_adc_j"] == pytest.approx(first["energy_adc_j"] / 2)
-    assert second["energy_sense_j"] > 0.5 * first["energy_sense_j"]  # mirrors hold bit lines, and copy their currents
+    assert second["energy_sense_j"] > 0.5 * first["energy_sense_j"]  # half the amplifiers, and copies of the currents
+    assert second["area_sense_m2"] == pytest.approx(first["area_sense_m2"] / 2)
     errors = [relative_error(chip.read(x, read=0), net(x)) for chip in (apart, joined)]
     assert errors[1] == pytest.approx(errors[0], abs=0.05)
 

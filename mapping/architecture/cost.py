@@ -67,7 +67,7 @@ class Demand:
         chain, ends, sensing = self.chain, self._periphery(), self.hardware.sensing
         word_lines = placement.groups * placement.column_tiles * placement.rows
         pulses = self.positions * chain.reads(self.pulses) * word_lines * ends.drivers
-        amplifiers = self.positions * placement.conversions * ends.amplifiers * chain.joined  # or what feeds a mirror
+        amplifiers = self.positions * placement.conversions * ends.amplifiers
         conversions = self.positions * chain.converted(self.pulses) * placement.conversions
         outputs = self.positions * placement.groups * placement.outputs
         array = self.array_energy_j
