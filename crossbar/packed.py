@@ -68,13 +68,13 @@ class Packed:
     @property
     def conductances(self) -> Array:
         """(slices, rows, columns in whole panels) float32: signed conductances in units of g_max."""
-        planes, rows = self.planes, self.row_conductance.shape[1]
-        return np.stack(
-            [
-                unpack(mean)[:rows] * np.repeat(unit, self._spans)[:, None]
-                for mean, unit in zip(planes.mean, planes.mean_unit, strict=True)
-            ]
-        )
+        return np.stack(list(self._by_slice()))
+
+    def _by_slice(self) -> Iterator[Array]:
+        """(rows, columns in whole panels) float32 of each slice: see `conductances`."""
+        spans, rows = self._spans, self.row_conductance.shape[1]
+        for mean, unit in zip(self.planes.mean, self.planes.mean_unit, strict=True):
+            yield unpack(mean)[:rows] * np.repeat(unit, spans)[:, None]
 
     @property
     def _spans(self) -> Array:
@@ -107,7 +107,7 @@ class Packed:
         parts, slices, rows, columns = self.slow_std.shape
         mean, unit = np.zeros_like(self.planes.mean), np.empty_like(self.planes.mean_unit)
         firsts = [*self.planes.edges[:-1], rows]
-        for s, g in enumerate(self.conductances):
+        for s, g in enumerate(self._by_slice()):
             signed = np.ascontiguousarray(g[:, :columns])
             for p in range(parts):
                 signed = perturbed(

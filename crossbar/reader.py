@@ -111,6 +111,7 @@ class Reader:
         self._bias = np.concatenate([ranges.bias(design, g) for g in range(len(packed))])
         noise = hardware.output_noise
         self._frozen, self._output = (noise.frozen_add, noise.frozen_mult), (noise.sigma_add, noise.sigma_mult)
+        self._adds = any(self._frozen) or any(self._output)
         self._lock = threading.Lock()  # held while what several threads share is changed
         self._circuits: dict[bool, Circuit] = {}
         self._geometries: dict[tuple[Any, ...], Geometry] = {}
@@ -240,7 +241,8 @@ class Reader:
         plan, threads = self._plan(x.shape, shape), available(threads)
         count = x.shape[0] * plan.patches // (1 if shared else reads)
         self._check_numbers(read, reads, first_sample, count // max(1, len(plan.positions)))
-        self._check_scales(scales, count * (1 if shared else reads))
+        if scales is not None or self.design.scaled:
+            self._check_scales(scales, count * (1 if shared else reads))
         rows = Rows(np.uint64(first_sample), plan.positions)
         codes, counts = self.input_codes(x, threads)
         circuit, clipped = self.circuit(noisy=noisy), 0
@@ -259,7 +261,7 @@ class Reader:
             out = self.backend.rescaled(
                 out, self.backend.array(scales).reshape(1 if shared else reads, count), self._bias
             )
-        for v in range(reads) if any(self._frozen) or any(self._output) else ():
+        for v in range(reads) if self._adds else ():
             self._add_output_noise(out[v], "frozen", self._frozen, rows, 0, call, threads)
             if noisy:
                 self._add_output_noise(out[v], "output", self._output, rows, read + v, call, threads)

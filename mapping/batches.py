@@ -15,6 +15,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tre
 from torch.utils.data import Dataset, IterableDataset
 
 from .errors import MappingError
+from .leaves import tensors_in
 
 ENOUGH = 1024  # samples, after which no further batch is taken from an iterable
 LABELS = ("label", "labels")
@@ -99,7 +100,7 @@ class Batch:
 
     @property
     def tensors(self) -> list[torch.Tensor]:
-        return [x for x in tree_leaves((self.args, self.kwargs)) if isinstance(x, torch.Tensor)]
+        return tensors_in((self.args, self.kwargs))
 
     @property
     def samples(self) -> int:

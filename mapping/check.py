@@ -23,6 +23,7 @@ from .batches import Batch
 from .errors import MappingError
 from .inference import Inference, Survey
 from .layers import TileLayer
+from .leaves import tensors_in
 from .mapped import MappedNetwork
 from .modules import copied, intercept
 from .passes import ROUNDING, Pass, Seen, as_tree, largest_rms, relative_error, rms, watch_pass
@@ -110,8 +111,8 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        if any(isinstance(x, torch.Tensor) for x in tree_leaves(result)):  # a shape or a type is no use of the values
-            for x in tree_leaves((args, kwargs)):
+        if tensors_in(result):  # a shape or a type is no use of the values
+            for x in tensors_in((args, kwargs)):
                 if id(x) in self.names and not any(id(x) in ids for ids in self.running):
                     self.taken.add(self.names[id(x)])
         return result
@@ -283,7 +284,7 @@ def _same_on_tiles(layer: TileLayer, calls: list[Seen], tolerance: float) -> Non
 
 def _tolerance(model: nn.Module, before: Pass) -> float:
     tensors = [*model.parameters(), *model.buffers(), *(x for call in before.seen for x in call.outputs)]
-    tensors += [x for x in tree_leaves(as_tree(before.output)) if isinstance(x, torch.Tensor)]
+    tensors += tensors_in(as_tree(before.output))
     kinds = {x.dtype for x in tensors if x.is_floating_point()} | {torch.float32}
     return float(max(torch.finfo(kind).eps for kind in kinds) ** 0.5)
 

@@ -241,9 +241,10 @@ class TileLayer(nn.Module):
         """
         spec, tiles = self.spec, self.tiles
         size, exchange = given.size[3 - spec.dims :], EXCHANGES[tiles.backend.kind]
-        values, scales = self.scaled(given.values, order)
+        whole = tiles.hardware.dac.scaling == "layer"  # the ranges are those of calibration
+        values, scales = Scaled(order.arranged(given.values)) if whole else self.scaled(given.values, order)
         y, counts = tiles.reader.read(
-            exchange.given(order.arranged(values) if scales is None else values),
+            exchange.given(values),
             read=run.number,
             reads=run.reads,
             shared=given.shared,

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .errors import MappingError
 from .hooks import move_hooks
+from .leaves import PLAIN
 
 _OF_TORCH = frozenset(vars(nn.Module()))  # hooks, parameters, modules
 
@@ -67,6 +68,8 @@ def swap_leaves(model: nn.Module, swap: Callable[[Any], Any]) -> None:
     for holder in model.modules():
         for key, value in vars(holder).items():
             if key not in _OF_TORCH and isinstance(value, (list, tuple, dict, nn.Module, MethodType, partial)):
+                if isinstance(value, (tuple, list)) and all(type(x) in PLAIN for x in value):  # sizes: most are
+                    continue
                 leaves = tree_leaves(value)
                 made = [swapped(leaf) for leaf in leaves]
                 if any(a is not b for a, b in zip(made, leaves, strict=True)):

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from .guard import unmarked
+from .leaves import tensors_in
 from .modules import intercept
 
 SEED = 0
@@ -51,8 +52,7 @@ def watch_pass(model: nn.Module, names: list[str], call: Callable[[], Any]) -> P
         return unmarked(x).detach().clone()
 
     def keep(name: str, given: Any, output: Any) -> None:
-        tensors = [x for x in tree_leaves(given) if isinstance(x, torch.Tensor)]
-        outputs = tuple(kept(x) for x in tree_leaves(output) if isinstance(x, torch.Tensor))
+        tensors, outputs = tensors_in(given), tuple(map(kept, tensors_in(output)))
         seen.append(Seen(name, kept(tensors[0]) if tensors else None, outputs))
 
     def record(name: str) -> Callable[..., None]:
@@ -139,9 +139,11 @@ def _difference(wanted: Any, got: Any, floor: float) -> float:
     a, b = (torch.view_as_real(x) if x.is_complex() else x for x in (wanted, got))
     a, b = a.to("cpu", torch.float64), b.to("cpu", torch.float64)
     odd = ~(a.isfinite() & b.isfinite())
-    if bool((odd & ~((a == b) | (a.isnan() & b.isnan()))).any()):
-        return float("inf")
-    difference, size = rms([(a - b)[~odd]]), rms([a[~odd]])
+    if bool(odd.any()):
+        if bool((odd & ~((a == b) | (a.isnan() & b.isnan()))).any()):
+            return float("inf")
+        a, b = a[~odd], b[~odd]
+    difference, size = rms([a - b]), rms([a])
     if difference <= floor * torch.finfo(torch.float32).eps:
         return 0.0
     return difference / size if size else float("inf")

@@ -13,6 +13,8 @@ import torch
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from .leaves import tensors_in
+
 # functions whose results have as many rows as values say
 OF_VALUES = frozenset(("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive"))
 RANKING = frozenset(("argsort", "sort", "topk", "msort"))
@@ -56,7 +58,7 @@ class Rows:
             if self.valued(args[0]) and not args[0].is_floating_point():
                 self._numbers.update(x for x in tree_leaves(result) if type(x) is int)
             return
-        results = [x for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
+        results = tensors_in(result)
         if name == "__setitem__":
             results = [args[0]]
         if not results or name in OF_SHAPES:

@@ -14,11 +14,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from .batches import Batch, batch_at, first_batch
 from .guard import Unmarks
 from .inference import Survey
+from .leaves import tensors_in
 from .mapped import MappedNetwork
 from .order import SampleAxis
 from .passes import Pass, Seen, alike, as_tree, watch_pass
@@ -176,7 +177,7 @@ def locate(chip: MappedNetwork, inputs: tuple[Any, ...], named: dict[str, Any]) 
     drew = any(done.drew for done in seen)  # then the shapes are all there is to go by
     sizes, same = Sizes(2, 1), _any if drew else alike(seen[0])
     settle(chip, seen[0], seen[1], sizes, same)
-    outputs = [[x for x in tree_leaves(as_tree(done.output)) if isinstance(x, torch.Tensor)] for done in seen]
+    outputs = [tensors_in(as_tree(done.output)) for done in seen]
     chip.session.one_by_one |= not all(_tells(a, b, sizes, same) for a, b in zip(*outputs, strict=False))
 
 

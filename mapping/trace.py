@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .leaf import Leaf
+from .leaves import tensors_in
 from .rows import Rows
 
 __all__ = ["Call", "Recorder"]
@@ -93,9 +93,8 @@ class Recorder(TorchFunctionMode):
         self.calls: list[Call] = []
         self.samples = samples
         self.makers: Any = WeakTensorKeyDictionary()  # the calls that a tensor comes from
-        for tensor in tree_leaves(inputs):
-            if isinstance(tensor, torch.Tensor):
-                self.makers[tensor] = frozenset({INPUT})
+        for tensor in tensors_in(inputs):
+            self.makers[tensor] = frozenset({INPUT})
         self.rows = Rows(lambda x: bool(self.makers.get(x)), samples)
         self.inside = False
 
@@ -104,8 +103,7 @@ class Recorder(TorchFunctionMode):
         if self.inside:
             return result
         name = getattr(function, "__name__", str(function))
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        given, results = tensors_in((args, kwargs)), tensors_in(result)
         if name in PRODUCTS:
             self.past += [self.replaced[x] for x in given if x in self.replaced]
         makers = self._makers(given)

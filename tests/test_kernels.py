@@ -16,6 +16,7 @@ from mho.crossbar.backends import plain
 from mho.crossbar.backends.compiled import Compiled
 from mho.crossbar.kernels.convert import make_codes
 from mho.crossbar.kernels.gather import gather
+from mho.crossbar.kernels.held import hold
 from mho.crossbar.kernels.panel import PANEL, multiply_panels, unpack
 from mho.crossbar.kernels.philox import round_keys
 from mho.crossbar.kernels.read import ALIKE, Circuit, Deal, Geometry, Planes, read_matrix, read_matrix_parallel
@@ -110,7 +111,7 @@ def run(
 ) -> tuple[np.ndarray, int]:
     rows = x.shape[0] * int(np.prod(geometry.out)) // (1 if shared else reads)
     out = np.empty((reads, rows, planes.bias.size), dtype=np.float32)
-    job = x.astype(planes.mean.dtype), geometry, planes, circuit, KEY
+    job = x.astype(planes.mean.dtype), hold(geometry, planes, circuit), KEY
     deal = Deal(*(whose or rows_of()), np.uint32(read), chunk)
     clipped = read_matrix_parallel(*job, deal, workers, out) if workers > 1 else read_matrix(*job, deal, out)
     return (out if reads > 1 else out[0]), clipped

@@ -9,10 +9,20 @@ import numpy as np
 
 from ..backend import Backend, Job, Sums
 from ..kernels.convert import BLOCK, add_output_noise, add_output_noise_parallel, make_codes, make_codes_parallel
+from ..kernels.held import Held, hold
 from ..kernels.panel import ROWS, pack_rows
 from ..kernels.philox import Rows
 from ..kernels.program import add_cells, fill_rows, peak_and_total
-from ..kernels.read import CHUNK, Deal, Planes, make_scratch, read_currents, read_matrix, read_matrix_parallel
+from ..kernels.read import (
+    CHUNK,
+    Circuit,
+    Deal,
+    Geometry,
+    Planes,
+    read_currents,
+    read_matrix,
+    read_matrix_parallel,
+)
 from ..kernels.slow_noise import fluctuation
 from ..keys import Key
 from ..threads import pool_of
@@ -22,6 +32,27 @@ Array = np.ndarray[Any, Any]
 WORTH_A_THREAD = 6_000_000  # products of a read; below, starting other threads takes longer than they save
 CACHE = 192 * 1024  # bytes of scratch that stay in the second-level cache
 READING = 64  # products that take as long as the noise and conversion of one reading
+
+
+class Prepared:
+    """Planes, and what reads of them are made ready with; see `Backend.prepared`.
+
+    Attributes:
+        lines: word lines, in whole pairs.
+        work: of one reading of all slices, in products.
+    """
+
+    def __init__(self, planes: Planes) -> None:
+        self.planes, self.lines = planes, int(planes.edges[-1])
+        self.work = len(planes.mean) * (self.lines + READING * (len(planes.edges) - 1))
+        self._held: dict[tuple[int, int], tuple[Geometry, Circuit, Held]] = {}
+
+    def held(self, geometry: Geometry, circuit: Circuit) -> Held:
+        """What kernels take. A reader has few geometries and circuits: each pair is kept."""
+        place = id(geometry), id(circuit)
+        if place not in self._held:
+            self._held[place] = geometry, circuit, hold(geometry, self.planes, circuit)  # all three live with their ids
+        return self._held[place][2]
 
 
 class Compiled(CompiledWires, Backend):
@@ -52,30 +83,31 @@ class Compiled(CompiledWires, Backend):
                 return make_codes_parallel(x, *scale, out)
         return make_codes(x, *scale, out)
 
-    def prepared(self, planes: Planes) -> Planes:
-        return planes
+    def prepared(self, planes: Planes) -> Prepared:
+        return Prepared(planes)
 
     def currents(self, job: Job, start: int, rows: int) -> tuple[Array, Array]:
-        codes, geometry, planes, circuit = job
-        work = make_scratch(codes, planes, circuit, rows)
+        codes, geometry, prepared, circuit = job
+        planes = prepared.planes
         tiles, columns = len(planes.edges) - 1, planes.bias.size
         if planes.reference.size:
             columns = int(planes.reference.max()) + 1
         out = np.empty((circuit.conversions, len(planes.mean), tiles, rows, columns), dtype=np.float32)
-        read_currents(codes, geometry, planes, circuit, start, work, out)
-        return out, work.codes
+        gathered = np.empty((rows, prepared.lines), codes.dtype)
+        read_currents(codes, prepared.held(geometry, circuit), start, gathered, out)
+        return out, gathered
 
     def read(self, job: Job, key: Key, whose: Rows, read: int, threads: int, out: Array) -> int:
-        planes, (reads, rows, outputs) = job.planes, out.shape
-        lines, row_tiles = int(planes.edges[-1]), len(planes.edges) - 1
-        readings = reads * rows * outputs * len(planes.mean) * job.circuit.conversions
-        work = readings * (lines + READING * row_tiles)
+        codes, geometry, prepared, circuit = job
+        reads, rows, outputs = out.shape
+        work = reads * rows * outputs * prepared.work * circuit.conversions
         workers = min(threads, -(-reads * rows // ROWS)) if work > WORTH_A_THREAD else 1
-        deal = Deal(*whose, np.uint32(read), _chunk(rows, workers, lines, outputs))
+        deal = Deal(*whose, np.uint32(read), _chunk(rows, workers, prepared.lines, outputs))
+        held = prepared.held(geometry, circuit)
         if workers == 1:
-            return int(read_matrix(*job, key, deal, out))
+            return int(read_matrix(codes, held, key, deal, out))
         with pool_of(workers):
-            return int(read_matrix_parallel(*job, key, deal, workers, out))
+            return int(read_matrix_parallel(codes, held, key, deal, workers, out))
 
     def add_output_noise(
         self, out: Array, sigmas: tuple[float, float], whose: Rows, read: int, key: Key, threads: int

@@ -279,8 +279,9 @@ def read_chunk(x, geometry, planes, circuit, key, place, rows, work, out):
 
 
 @kernel()
-def read_chunks(x, geometry, planes, circuit, key, deal, worker, workers, out):
+def read_chunks(x, held, key, deal, worker, workers, out):
     """Every workers-th chunk from number `worker` on, as `read_matrix`: what one worker does."""
+    geometry, planes, circuit = held.geometry, held.planes, held.circuit
     reads, rows, _ = out.shape
     shared = x.shape[0] * geometry.out[0] * geometry.out[1] * geometry.out[2] == rows
     chunks = (rows + deal.chunk - 1) // deal.chunk
@@ -303,34 +304,35 @@ def read_chunks(x, geometry, planes, circuit, key, deal, worker, workers, out):
 
 
 @kernel()
-def read_matrix(x, geometry, planes, circuit, key, deal, out):
+def read_matrix(x, held, key, deal, out):
     """Read the whole matrix into out (reads, rows, outputs) float32; returns the number of clipped ADC readings.
 
-    x (samples, depth, height, width, channels) holds input codes, int16 or float32 as the planes (plain inputs without
-    a DAC). Its samples are those of one read, which all reads share, or of all reads one after the other. `out` is
-    contiguous.
+    `held` is what `hold` makes of its geometry, planes and circuit. x (samples, depth, height, width, channels) holds
+    input codes, int16 or float32 as the planes (plain inputs without a DAC). Its samples are those of one read, which
+    all reads share, or of all reads one after the other. `out` is contiguous.
     """
     # i64 here and below: with the types as they come, numba compiles read_chunks three times
-    return read_chunks(x, geometry, planes, circuit, key, deal, i64(0), i64(1), out)
+    return read_chunks(x, held, key, deal, i64(0), i64(1), out)
 
 
 @kernel(parallel=True)
-def read_matrix_parallel(x, geometry, planes, circuit, key, deal, workers, out):
+def read_matrix_parallel(x, held, key, deal, workers, out):
     """`read_matrix` by several workers at once: the same bits."""
     clipped = np.zeros(workers, np.int64)
     for worker in prange(workers):
-        clipped[worker] = read_chunks(x, geometry, planes, circuit, key, deal, i64(worker), i64(workers), out)
+        clipped[worker] = read_chunks(x, held, key, deal, i64(worker), i64(workers), out)
     return clipped.sum()
 
 
 @kernel()
-def read_currents(x, geometry, planes, circuit, start, work, out):
+def read_currents(x, held, start, codes, out):
     """Noiseless currents of the rows from `start` on into out (pulses, slices, row tiles, rows, columns).
 
-    Their input codes are left in `work.codes`.
+    Their input codes go into codes (rows, word lines), of the type of x. `held` as in `read_matrix`.
     """
+    geometry, planes, circuit = held.geometry, held.planes, held.circuit
     rows = out.shape[3]
-    codes = work.codes[:rows]
+    work = make_scratch(x, planes, circuit, rows)
     gather(x, geometry, start, start + rows, circuit.constant, codes)
     for q in range(out.shape[0]):
         if circuit.joined == 0:
