@@ -90,8 +90,11 @@ def _odd_geometry(module: nn.Module, tensors: dict[str, Any]) -> str | None:
     return None
 
 
-def check_model(model: nn.Module) -> None:
+def check_model(model: nn.Module, *, lazy: bool) -> None:
     """Refuse what cannot be mapped as a whole.
+
+    Args:
+        lazy: whether modules may have no shapes yet, as there are inputs that give them.
 
     Raises:
         MappingError: compiled by TorchScript, weights without values, or hooks on all modules.
@@ -106,9 +109,12 @@ def check_model(model: nn.Module) -> None:
         raise MappingError("model was compiled by torch.compile; map the module that it was made of (model._orig_mod)")
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         if nn.parameter.is_lazy(value):
+            if lazy:
+                continue
             owner, _, leaf = name.rpartition(".")
             raise MappingError(
-                f"layer {owner!r}: {leaf} has no shape yet (a lazy module); run the model once before mapping"
+                f"layer {owner!r}: {leaf} has no shape yet (a lazy module); run the model once before mapping, or pass "
+                "calibrate= or check="
             )
         if value.is_meta:
             raise MappingError(

@@ -166,8 +166,11 @@ class TileLayer(nn.Module):
         """Matrix reads per sample in one inference, all calls of the layer together; None before the first."""
         return self.session.positions(self.name)
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # as torch names it
+    def forward(self, input: torch.Tensor, *more: Any, **named: Any) -> torch.Tensor:  # as torch names it
         self._check(input)
+        return self.spec.called(self._output, input, *more, **named)
+
+    def _output(self, input: torch.Tensor) -> torch.Tensor:
         run = self.session.inference
         if run is None:  # a read of this layer alone
             run = Read(number=self.session.next_read(), samples=len(input) if input.ndim else 1, alone=True)
@@ -283,8 +286,8 @@ class TileLayer(nn.Module):
         if kind == "bias":
             assert matrix.bias is not None
             if programmed is None or not matrix.bias_on_array:
-                return torch.from_numpy(matrix.bias).reshape(-1)
-            return torch.from_numpy(programmed.weights[:, -1] * programmed.design.drive.limit).reshape(-1)
+                return self.spec.channels(torch.from_numpy(matrix.bias))
+            return self.spec.channels(torch.from_numpy(programmed.weights[:, -1] * programmed.design.drive.limit))
         found = matrix.weights if programmed is None else programmed.weights[:, : matrix.weights.shape[1]]
         return self.spec.weight_of(torch.from_numpy(self.unequalised(found))).contiguous()
 
@@ -301,7 +304,8 @@ class TileLayer(nn.Module):
     def scaling_operations(self, values: int, positions: int) -> int:
         """Digital operations that scale or equalise so many inputs, and scale the readings of so many positions."""
         equalised = self.equaliser is not None
-        return operations(self.hardware.dac, values, positions * self.spec.out_features, equalised=equalised)
+        outputs = positions * self.matrix.weights.shape[0] * self.matrix.weights.shape[2]
+        return operations(self.hardware.dac, values, outputs, equalised=equalised)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         destination[f"{prefix}{CELLS}"] = torch.frombuffer(bytearray(self.tiles.digest()), dtype=torch.uint8)

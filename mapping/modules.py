@@ -94,9 +94,14 @@ def keep_attributes(there: nn.Module, instead: nn.Module) -> None:
 
 
 class _Detaching(TorchFunctionMode):
-    """Copies tensors that were computed (weights of pruned or normalised layers), which torch refuses to."""
+    """Copies what torch refuses to: tensors that were computed (weights of pruned or normalised layers), and buffers of
+    lazy modules."""
 
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.Tensor.__deepcopy__ and isinstance(args[0], nn.parameter.UninitializedBuffer):
+            value, known = args
+            made = nn.parameter.UninitializedBuffer(device=value.device, dtype=value.dtype)
+            return known.setdefault(id(value), made)
         if function is torch.Tensor.__deepcopy__ and not args[0].is_leaf:
             value, known = args
             if id(value) not in known:
