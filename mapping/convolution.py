@@ -100,7 +100,8 @@ class Convolution(Leaf):
 
     @property
     def shiftable(self) -> bool:
-        return self.padding_mode != "constant" or not self.padding
+        padded = bool(self.padding) or type(self).arrange is not Convolution.arrange
+        return self.padding_mode != "constant" or not padded
 
     @cached_property
     def attributes(self) -> dict[str, Any]:

@@ -115,7 +115,8 @@ def _fits(norm: nn.Module, layer: nn.Module, behind: bool) -> bool:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return handler_of(m) is not None or super().is_leaf_module(m, module_qualified_name)
+        whole = isinstance(m, BATCH_NORMS) or handler_of(m) is not None
+        return whole or super().is_leaf_module(m, module_qualified_name)
 
 
 def _traced(model: nn.Module, modules: dict[str, nn.Module], folds: Folds) -> list[tuple[str, str]]:
