@@ -109,8 +109,8 @@ def _fits(norm: nn.Module, layer: nn.Module, behind: bool) -> bool:
     if not behind and not leaf.shiftable:
         return False
     channels = leaf.out_features if behind else leaf.in_features
-    kind = computes_as(type(norm), BATCH_NORMS)
-    return kind in (BY_DIMS[max(leaf.dims, 1) - 1], nn.SyncBatchNorm) and norm.num_features == channels
+    fitting = BY_DIMS[max(leaf.dims, 1) - 1], nn.SyncBatchNorm
+    return computes_as(type(norm), BATCH_NORMS) in fitting and bool(norm.num_features == channels)
 
 
 class _Tracer(fx.Tracer):

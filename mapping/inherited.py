@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 import inspect
 from collections.abc import Collection, Iterator
-from functools import cache
+from functools import lru_cache
 from types import CodeType
 from typing import Any
 
@@ -36,8 +36,8 @@ def overrides(kind: type[nn.Module], base: type[nn.Module]) -> list[str]:
     )
 
 
-@cache
-def _used(base: type[nn.Module]) -> frozenset[str]:
+@lru_cache(maxsize=256)
+def _used(base: type[Any]) -> frozenset[str]:
     """Names of attributes that the forward of a type uses, and that all methods use which it calls."""
     used, left = set(_CALLS), ["forward"]
     while left:

@@ -214,9 +214,11 @@ def lowered(leaf: Leaf, weight: torch.Tensor, bias: torch.Tensor | None) -> Matr
 
 def as_matrices(weights: torch.Tensor, bias: torch.Tensor | None) -> Matrices:
     """Matrices of tensors of these shapes."""
-    return Matrices(
-        *(None if x is None else np.ascontiguousarray(x.to(torch.float32).numpy()) for x in (weights, bias))
-    )
+    return Matrices(_packed(weights), None if bias is None else _packed(bias))
+
+
+def _packed(x: torch.Tensor) -> np.ndarray[Any, Any]:
+    return np.ascontiguousarray(x.to(torch.float32).numpy())
 
 
 def _patches(x: torch.Tensor, patches: Patches) -> torch.Tensor:

@@ -18,7 +18,7 @@ from .leaf import LEAVES, Leaf
 class Linear(Leaf):
     """`nn.Linear`: its word lines are features."""
 
-    modules: ClassVar = (nn.Linear,)
+    modules: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
     folds: ClassVar = True
 
     @classmethod

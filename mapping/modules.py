@@ -100,7 +100,7 @@ class _Detaching(TorchFunctionMode):
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function is torch.Tensor.__deepcopy__ and isinstance(args[0], nn.parameter.UninitializedBuffer):
             value, known = args
-            made = nn.parameter.UninitializedBuffer(device=value.device, dtype=value.dtype)
+            made = nn.parameter.UninitializedBuffer(device=value.device, dtype=value.dtype)  # type: ignore[call-arg]
             return known.setdefault(id(value), made)
         if function is torch.Tensor.__deepcopy__ and not args[0].is_leaf:
             value, known = args

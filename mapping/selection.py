@@ -149,7 +149,8 @@ class Selection:
             matrices = folded(spec, tensors, *norms)
         except ValueError as error:
             raise MappingError(f"layer {name!r}: {error}") from error
-        _check_finite(name, *(None if x is None else torch.from_numpy(x) for x in matrices))
+        bias = None if matrices.bias is None else torch.from_numpy(matrices.bias)
+        _check_finite(name, torch.from_numpy(matrices.weights), bias)
         return spec, matrices
 
     def _norm(self, norm: str | None) -> str | None:

@@ -196,7 +196,7 @@ class TransposedConvolution(Leaf):
         if any(a.size(n) < 1 for a, n in zip(self.axes, x.shape[2:], strict=True)):
             cut[0] = slice(0)  # there is no output
         pads = [max(side, 0) for a in reversed(self.axes) for side in (a.left, a.right)]
-        x = functional.pad(x[(..., *cut)], pads).movedim(1, -1)
+        x = functional.pad(_cut(x, cut), pads).movedim(1, -1)
         return x.reshape(x.shape[0], *(1,) * (3 - self.dims), *x.shape[1:])
 
     def assemble(self, y: torch.Tensor) -> torch.Tensor:
@@ -208,7 +208,7 @@ class TransposedConvolution(Leaf):
             y = y.flatten(2 + k, 3 + k)
             start = axis.padding % axis.stride
             cut.append(slice(start, start + axis.size(blocks[k] + axis.first - axis.right)))
-        return y[(..., *cut)]
+        return _cut(y, cut)
 
     def digital(self, x: torch.Tensor, matrices: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         y = self._transposed(x, self.weight_of(matrices))
@@ -241,7 +241,7 @@ class TransposedConvolution(Leaf):
                 )
             pads = [0, -(-max(size - own, 0) // axis.stride), *pads]
         y = tiles(functional.pad(input, pads) if any(pads) else input)
-        return y[(..., *(slice(size) for size in wanted))]
+        return _cut(y, [slice(size) for size in wanted])
 
     def reads(self, space: tuple[int, ...]) -> int:
         return prod(a.blocks(a.inputs(size)) for a, size in zip(self.axes, space, strict=True))
@@ -251,3 +251,9 @@ class TransposedConvolution(Leaf):
             return None
         axis = self.axes[0]
         return tuple(min((row + axis.padding) // axis.stride, rows_in - 1) for row in range(rows))
+
+
+def _cut(x: torch.Tensor, parts: list[slice]) -> torch.Tensor:
+    """Parts of x along its last dimensions."""
+    index: tuple[Any, ...] = (..., *parts)
+    return x[index]
