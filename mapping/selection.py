@@ -255,7 +255,7 @@ class Selection:
             elif packed_parameters(module) is not None:
                 inside.append(f"{name}.")
                 found.append(Digital(name, module._get_name(), QUANTIZED))
-            elif any(True for _ in module.children()):
+            elif any(True for _ in module.children()) and not isinstance(module, BATCH_NORMS):
                 if own := [key for key, value in module._parameters.items() if value is not None]:
                     found.append(Digital(name, kind_of(module).__name__, OWN + ", ".join(own)))
             elif type(module) is not nn.Identity:

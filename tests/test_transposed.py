@@ -264,3 +264,14 @@ def test_attributes_that_are_none_of_its_constructor_keep_it_digital() -> None:
     said = {d.name: d.reason for d in mho.map(net, IDEAL).digital}
     assert said["0"] == "its padding_mode is 'reflect', and torch takes 'zeros' alone"
     assert "its attributes are not those of its constructor" in said["1"]
+
+
+def test_the_u_net_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "mapping.md").read_text(encoding="utf-8")
+    example = text.split("## Transposed convolutions")[1].split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    report = names["chip"].report()
+    assert {d.reason for d in names["chip"].digital} >= {"folded into first.0", "folded into joined.0.0"}
+    assert report.cover.on_tiles == report.cover.parameters
