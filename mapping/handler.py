@@ -40,6 +40,8 @@ class Handler:
     @classmethod
     def types(cls) -> tuple[type[nn.Module], ...]:
         """All types that it takes and that are imported."""
+        if not cls.named:
+            return cls.modules
         parts = (name.rpartition(".") for name in cls.named)
         found = (getattr(sys.modules.get(module), name, None) for module, _, name in parts)
         return (*cls.modules, *(kind for kind in found if isinstance(kind, type) and issubclass(kind, nn.Module)))

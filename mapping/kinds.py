@@ -27,13 +27,13 @@ def kind_of(module: nn.Module) -> type[nn.Module]:
 def leaf_of(module: nn.Module) -> type[Leaf] | None:
     """The kind of layer that takes modules of this type."""
     kind = _handled_as(module)
-    return next((leaf for leaf in LEAVES.loaded().values() if kind in leaf.types()), None)
+    return kind and next((leaf for leaf in LEAVES.loaded().values() if kind in leaf.types()), None)
 
 
 def expander_of(module: nn.Module) -> type[Expander] | None:
     """The expander that takes modules of this type."""
     kind = _handled_as(module)
-    return next((expander for expander in EXPANDERS.loaded().values() if kind in expander.types()), None)
+    return kind and next((expander for expander in EXPANDERS.loaded().values() if kind in expander.types()), None)
 
 
 def _handled_as(module: nn.Module) -> type[nn.Module] | None:

@@ -113,7 +113,8 @@ class Frozen(nn.BatchNorm2d):
 
 def test_a_subclass_with_the_forward_of_its_parent_is_on_tiles(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(Convolved(2), Frozen(2), nn.Flatten(), nn.Linear(50, 5), Named(5), Grandchild(5))
+    projection = nn.modules.linear.NonDynamicallyQuantizableLinear(50, 5)
+    net = nn.Sequential(Convolved(2), Frozen(2), nn.Flatten(), projection, Named(5), Grandchild(5))
     net[1].running_mean.uniform_(-1, 1)
     x = torch.randn(6, 2, 5, 5)
     chip = mapped(net, x)
