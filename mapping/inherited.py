@@ -31,9 +31,9 @@ def above(kind: type[nn.Module], kinds: Collection[type[nn.Module]]) -> type[nn.
 
 def overrides(kind: type[nn.Module], base: type[nn.Module]) -> list[str]:
     """Names that a call of a module of type `base` uses and that mean something else in `kind`, derived from it."""
-    return (
-        [] if kind is base else [name for name in sorted(_used(base)) if _found(kind, name) is not _found(base, name)]
-    )
+    key: Any = base
+    names = sorted(_used(key)) if kind is not base else ()
+    return [name for name in names if _found(kind, name) is not _found(base, name)]
 
 
 @lru_cache(maxsize=256)
