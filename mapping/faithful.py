@@ -14,10 +14,11 @@ from torch import nn
 from .errors import MappingError
 from .handler import Handler
 from .hooks import overridden, settled
+from .inherited import above
 from .kinds import handler_of, kind_of, leaf_of
 from .layers import TileLayer
 
-TAKEN = ("name", "aliases", "spec", "session", "samples_along", "matrix")  # attributes of a TileLayer
+TAKEN = ("name", "aliases", "origin", "spec", "session", "samples_along", "matrix")  # attributes of a TileLayer
 
 
 def unfaithful(module: nn.Module) -> str | None:
@@ -52,6 +53,11 @@ def _own_code(module: nn.Module, handler: type[Handler]) -> str | None:
     for name in vars(module):
         if name in TAKEN or (hasattr(TileLayer, name) and not hasattr(kind, name)):
             return f"its attribute {name} has another meaning on tiles"
+    base = above(kind, handler.types())
+    for owner in kind.__mro__[: kind.__mro__.index(base)] if base else ():
+        for name in vars(owner):
+            if name in TAKEN or (hasattr(TileLayer, name) and not hasattr(base, name)):
+                return f"its {name} has another meaning on tiles"
     code = getattr(kind.forward, "__globals__", {}).get("__name__")
     owner = next(base for base in kind.__mro__ if "forward" in vars(base))
     if code != owner.__module__:

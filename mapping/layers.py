@@ -27,6 +27,7 @@ from .counting import Counter
 from .errors import MappingError
 from .inference import Arranged, Read
 from .leaf import Leaf, Matrices
+from .modules import own_method
 from .order import FIRST, Order, SampleAxis
 from .parameters import TileParameter
 from .scaling import Scaled, by_row, operations, scaled
@@ -50,12 +51,14 @@ class TileLayer(nn.Module):
         samples_along: where the samples lie in its inputs; None where its rows belong to no sample.
         rows_are_samples: whether each row is a sample, however many the chip has: in the steps of recurrent layers.
         aliases: all names the layer has in its model.
+        origin: type of the module in its place, whose methods beyond torch's are called with this layer.
     """
 
     def __init__(self, name: str, spec: Leaf, weights: Matrices, hardware: Hardware, seed: int, copy: int = 0) -> None:
         super().__init__()
         self.name = name
         self.aliases: list[str] = [name]
+        self.origin: type[nn.Module] = nn.Module
         self.spec = spec
         self.session = Session()
         self.samples_along: SampleAxis | None = FIRST
@@ -92,6 +95,8 @@ class TileLayer(nn.Module):
         spec = vars(self).get("spec")
         if spec is not None and name in spec.attributes:
             return spec.attributes[name]
+        if (method := own_method(vars(self).get("origin", nn.Module), name)) is not None:
+            return method.__get__(self, type(self))
         own = (vars(self).get(kind, ()) for kind in ("_parameters", "_buffers", "_modules"))
         if spec is None or any(name in kept for kept in own):
             return super().__getattr__(name)

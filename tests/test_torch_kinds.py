@@ -78,6 +78,10 @@ class Halved(nn.Conv2d):
 class Computed(nn.Linear):
     """Its weight is a property."""
 
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        nn.init.normal_(self._parameters["weight"])  # type: ignore[arg-type]
+
     @property
     def weight(self) -> Any:
         if "weight" not in self._parameters:
@@ -131,7 +135,7 @@ def test_a_subclass_with_the_forward_of_its_parent_is_on_tiles(tmp_path: Path) -
     ("layer", "said"),
     [
         (Halved(2, 2, 1), "a subclass of Conv2d with its own _conv_forward, which may compute something else"),
-        (Computed(4, 4), "a subclass of Linear with its own weight, which may compute something else"),
+        (Computed(), "a subclass of Linear with its own weight, which may compute something else"),
         (Wrapped(4, 4), "a subclass of Linear with its own __call__, which may compute something else"),
         (Mixed(4, 4), "a subclass of Linear with its own forward, which may compute something else"),
     ],
@@ -140,6 +144,44 @@ def test_a_subclass_with_its_own_stays_digital(layer: nn.Module, said: str) -> N
     torch.manual_seed(0)
     chip = mapped(nn.Sequential(nn.Conv2d(2, 2, 1), layer), torch.randn(3, 2, 4, 4))
     assert reasons(chip) == {"1": said}
+
+
+class Helpful(nn.Linear):
+    """Has methods that its model calls."""
+
+    @property
+    def gain(self) -> float:
+        return 1 / self.in_features
+
+    @staticmethod
+    def bent(x: torch.Tensor) -> torch.Tensor:
+        return x.tanh()
+
+    def twice(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bent(self(self(x))) * self.gain
+
+
+class Calling(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Helpful(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer.twice(x)
+
+
+def test_methods_of_a_subclass_run_with_the_layer_on_tiles(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, x = Calling().eval(), torch.randn(5, 4)
+    chip = mapped(net, x)
+    assert list(chip.layers) == ["layer"]
+    real = mho.map(net, mho.Hardware.preset("reram"), calibrate=x)
+    assert not torch.equal(real.copy(1).read(x, read=0), real.read(x, read=0))
+    real.save(tmp_path / "chip")
+    for loaded in (mho.load(tmp_path / "chip"), mho.load(tmp_path / "chip", model=net)):
+        assert torch.equal(loaded.read(x, read=2), real.read(x, read=2))
+    odd = type("Odd", (nn.Linear,), {"stored": lambda self, kind: 3})(4, 4)
+    assert reasons(mapped(nn.Sequential(odd, nn.Linear(4, 2)), x)) == {"0": "its stored has another meaning on tiles"}
 
 
 def test_a_subclass_of_a_recurrent_layer_is_expanded() -> None:
