@@ -26,6 +26,7 @@ from .faithful import check_model
 from .fold import BATCH_NORMS
 from .inference import Survey
 from .kinds import handled_types, load_handlers
+from .lazy import is_lazy, materialise
 from .modules import copied
 from .passes import Pass
 from .prepare import prepare, rehearse
@@ -78,12 +79,14 @@ def map(
         MappingError: a pattern that matches no layer, nothing to map, weights that are NaN or infinite, missing or
             unfit calibration inputs, or a mapped network that is not the caller's; the message names the layer.
     """
-    check_model(model)
+    check_model(model, lazy=calibrate is not None or not (check is None or isinstance(check, bool)))
     _check_options(hardware, wire_compensation)
     computes = backend_with_arrays(backend)
     load_handlers()
     batches = [] if calibrate is None else batches_of(calibrate, model, "calibrate")
     caller, model = model, copied(model)
+    if is_lazy(model):
+        materialise(model, (batches or batches_of(check, model, "check"))[0], seed)
     trial = _Trial.of(model, batches, check)
     selection = Selection(model, hardware, exclude, strict, seed)
     selection.fold(trial.taken)

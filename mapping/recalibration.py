@@ -117,8 +117,8 @@ def corrected(layer: TileLayer, before: Sums, now: Sums) -> Any:
     (mean, variance), (found, spread) = before.moments, now.moments
     alive = (variance > 0) & (spread > 0)
     gain = np.where(alive, np.sqrt(np.where(alive, variance, 1) / np.where(alive, spread, 1)), 1.0)
-    groups = layer.placement.groups
-    return layer.tiles.corrected(gain.reshape(groups, -1), (mean - gain * found).reshape(groups, -1))
+    by_column = (layer.spec.columns(torch.from_numpy(v)).numpy() for v in (gain, mean - gain * found))
+    return layer.tiles.corrected(*by_column)
 
 
 def set_statistics(norm: Any, sums: Sums) -> None:

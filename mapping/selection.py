@@ -12,12 +12,13 @@ from ..crossbar.hardware import Hardware
 from .chip import Chip
 from .errors import MappingError
 from .expand import expanded
-from .faithful import unfaithful
+from .faithful import tensors_of, unfaithful
 from .fold import BATCH_NORMS, Folds, foldable, folded
 from .guard import Fold
+from .inherited import above, overrides
 from .kinds import expander_of, handled_types, handler_of, kind_of, leaf_of
 from .layers import TileLayer
-from .leaf import lowered
+from .leaf import Leaf, Matrices
 from .mapped import Digital
 from .modules import keep_attributes, names_of, replaced
 from .quantized import QUANTIZED, packed_parameters
@@ -26,6 +27,7 @@ EXCLUDED = "excluded by name"
 TAKEN = "the model uses its weights itself, past the layer"
 ZERO = "its weights are all zero"
 OWN = "parameters of its own: "
+LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
 
 
 class Selection:
@@ -76,6 +78,7 @@ class Selection:
         """Put layers onto tiles."""
         modules = dict(self.model.named_modules())
         inside = tuple(f"{name}." for name, module in modules.items() if handler_of(module) is not None)
+        self.taken |= {f"{n}.out_proj" for n, m in modules.items() if isinstance(m, nn.MultiheadAttention)}
         layers = {name: m for name, m in modules.items() if leaf_of(m) is not None and not name.startswith(inside)}
         self._check_patterns(layers, self.whole)
         for name, module in layers.items():
@@ -105,9 +108,8 @@ class Selection:
         why = self._digital_by(name, module, names)
         ends = [self._norm(side.get(name)) for side in (self.folds.behind, self.folds.before)]
         if why is None:
-            weight, bias = folded(module, *(None if norm is None else self.model.get_submodule(norm) for norm in ends))
-            _check_finite(name, weight, bias)
-            if not weight.any():
+            spec, matrices = self._matrices(name, module, ends)
+            if not matrices.weights.any():
                 why = ZERO
                 if self.strict:
                     raise MappingError(f"layer {name!r}: weights are all zero, nothing to program (strict=True)")
@@ -119,11 +121,8 @@ class Selection:
                 f"layer {name!r}: cell.nonlinearity is '{hardware.cell.nonlinearity.kind}', and wires with resistance "
                 "are solved for linear cells; mho.crossbar.wires.read takes others, an input at a time"
             )
-        kind = leaf_of(module)
-        assert kind is not None
         try:
-            spec = kind.of(module)
-            layer = TileLayer(name, spec, lowered(spec, weight, bias), hardware, self.seed)
+            layer = TileLayer(name, spec, matrices, hardware, self.seed)
         except ValueError as error:
             raise MappingError(f"layer {name!r}: {error}") from error
         layer.aliases = names
@@ -134,6 +133,25 @@ class Selection:
         for norm, behind in zip(ends, (True, False), strict=True):
             if norm is not None:
                 self._empty(layer, norm, behind)
+
+    def _matrices(self, name: str, module: nn.Module, ends: list[str | None]) -> tuple[Leaf, Matrices]:
+        """The geometry of a layer, and its matrices with the batch norms of these names folded in.
+
+        Raises:
+            MappingError: NaN or infinite, or a kind of layer that is not in order.
+        """
+        kind, tensors = leaf_of(module), tensors_of(module)
+        assert kind is not None
+        _check_finite(name, tensors["weight"], tensors.get("bias"))
+        norms = [None if norm is None else self.model.get_submodule(norm) for norm in ends]
+        try:
+            spec = kind.of(module)
+            matrices = folded(spec, tensors, *norms)
+        except ValueError as error:
+            raise MappingError(f"layer {name!r}: {error}") from error
+        bias = None if matrices.bias is None else torch.from_numpy(matrices.bias)
+        _check_finite(name, torch.from_numpy(matrices.weights), bias)
+        return spec, matrices
 
     def _norm(self, norm: str | None) -> str | None:
         """The batch norm, unless it is excluded."""
@@ -237,7 +255,7 @@ class Selection:
             elif packed_parameters(module) is not None:
                 inside.append(f"{name}.")
                 found.append(Digital(name, module._get_name(), QUANTIZED))
-            elif any(True for _ in module.children()):
+            elif any(True for _ in module.children()) and not isinstance(module, BATCH_NORMS):
                 if own := [key for key, value in module._parameters.items() if value is not None]:
                     found.append(Digital(name, kind_of(module).__name__, OWN + ", ".join(own)))
             elif type(module) is not nn.Identity:
@@ -247,8 +265,11 @@ class Selection:
     def _reason(self, name: str, module: nn.Module) -> str:
         if isinstance(module, BATCH_NORMS):
             return self.folds.reasons.get(name, "batch norm that folds into no matrix layer")
-        if base := next((kind for kind in handled_types() if isinstance(module, kind)), None):
-            return f"a subclass of {base.__name__}, which may compute something else"
+        if base := above(type(module), handled_types()):
+            odd = ", ".join(overrides(type(module), base))
+            return f"a subclass of {base.__name__} with its own {odd}, which may compute something else"
+        if isinstance(module, LOOKUPS):
+            return "a table: rows are looked up, and nothing is multiplied"
         return "no handler maps this type" if any(True for _ in module.parameters()) else "no weights"
 
 

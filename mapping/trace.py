@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -156,7 +157,9 @@ class Recorder(TorchFunctionMode):
         if needs is None:
             needs, rows_in = (0,), 1
         samples = self.samples if x.ndim > spec.dims + 1 else 1  # a layer may also take one sample without a batch
-        positions = -(-output.numel() // (spec.out_features * samples))
+        space = tuple(output.shape[output.ndim - spec.dims :])
+        outputs = output.numel() // (spec.out_features * prod(space) or 1)
+        positions = -(-outputs * spec.reads(space) // samples) if output.numel() else 0
         after = tuple(sorted(makers - {INPUT}))
         values = -(-x.numel() // self.samples)
         self.calls.append(Call(name, (), after, positions, 0, values, rows_in, needs))

@@ -14,7 +14,7 @@ from ..devices.config import Config
 from ..devices.imports import import_module_of, place_of
 from ..mapping.expander import EXPANDERS, Expander
 from ..mapping.handler import Handler
-from ..mapping.kinds import kind_of, load_handlers
+from ..mapping.kinds import expander_of, leaf_of, load_handlers
 from ..mapping.leaf import LEAVES
 
 
@@ -51,9 +51,8 @@ def parts_of(hardware: Hardware) -> set[type]:
 def handlers_of(network: nn.Module) -> set[type]:
     """The handlers of layers that others registered and that a network may come to: see `mho.mapping.handler`."""
     load_handlers()
-    types = {kind_of(module) for module in network.modules()}
     known: list[type[Handler]] = [*EXPANDERS.loaded().values(), *LEAVES.loaded().values()]
-    found = {made for made in known if types & set(made.modules)}
+    found = {made for module in network.modules() for made in (expander_of(module), leaf_of(module)) if made}
     if any(issubclass(made, Expander) and not is_own(made.__module__) for made in found):
         return set(known)  # it may expand to anything
     return set(found)
