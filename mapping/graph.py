@@ -22,18 +22,15 @@ from torch.fx.graph import inplace_methods, magic_methods
 from torch.overrides import get_overridable_functions, resolve_name
 
 from .errors import CheckpointError
+from .expander import EXPANDERS
 from .guard import Marks, Unmarks
 from .hooks import hooks_of, overridden
 from .layers import TileLayer
 from .linear import Linear
 from .modules import copied, replaced
-from .recurrent import STEPS, Recurrent, Step
+from .transformer import COMPOSITES, attributes_of, composite
 
 Tree = dict[str, Any]
-RECURRENT: dict[str, type[nn.Module]] = {
-    "Recurrent": Recurrent,
-    **{f"{kind}Step": step for kind, step in STEPS.items()},
-}
 MOST_LAYERS = 1024  # that one module of torch.nn may be told to build
 LAYER_COUNTS = ("num_layers", "num_encoder_layers", "num_decoder_layers")
 # what torch lists and a file must not name: it takes memory as it is, or calls what it is given
@@ -65,7 +62,7 @@ class NotPlain(ValueError):
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (TileLayer, Recurrent, Step)) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, (TileLayer, *_made().values())) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _traced(model: nn.Module) -> tuple[fx.Graph, nn.Module]:
@@ -79,6 +76,11 @@ def _traced(model: nn.Module) -> tuple[fx.Graph, nn.Module]:
     twin = copied(model, [*tiles, *model.parameters()])
     with torch.random.fork_rng(devices=[]):
         return _Tracer().trace(twin), twin
+
+
+def _made() -> dict[str, type[nn.Module]]:
+    """The types of the modules that expanders make, by name."""
+    return {kind.__name__: kind for expander in EXPANDERS.loaded().values() for kind in expander.makes}
 
 
 @cache
@@ -136,7 +138,7 @@ def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
             raise NotPlain(f"{f'module {name!r}' if name else 'the model'} has a {own[0]} overridden on the instance")
     if isinstance(model, TileLayer):
         return {"layer": model.name}, {}
-    if isinstance(model, (Recurrent, Step)):
+    if type(model) in (*_made().values(), *COMPOSITES.values()):
         return {"module": _describe_module(model)}, {}
     try:
         graph, twin = _traced(model)
@@ -267,8 +269,13 @@ def _fault(node: Tree) -> str | None:
 
 def _describe_module(module: nn.Module) -> Tree:
     kind = type(module)
-    if isinstance(module, (Recurrent, Step)):
-        return {"class": kind.__name__, "args": dict(module.config)}
+    if type(module) in _made().values():
+        return {"class": kind.__name__, "args": {key: _plain(value) for key, value in module.config.items()}}
+    if isinstance(module, TileLayer) and type(module.spec) is Linear:  # in a composite: `_with_tiles` puts it there
+        sizes = {"in_features": module.spec.in_features, "out_features": module.spec.out_features}
+        return {"class": "Linear", "args": {**sizes, "bias": module.matrix.bias is not None}}
+    if kind in COMPOSITES.values():
+        return _describe_composite(module)
     if getattr(nn, kind.__name__, None) is not kind:
         raise NotPlain(f"it holds a module of {kind.__module__}.{kind.__qualname__}")
     args: Tree = {}
@@ -289,12 +296,24 @@ def _describe_module(module: nn.Module) -> Tree:
     return text
 
 
+def _describe_composite(module: nn.Module) -> Tree:
+    try:
+        attributes = attributes_of(module)
+    except ValueError as error:
+        raise NotPlain(str(error)) from error
+    parts = {name: _describe_module(part) for name, part in module._modules.items() if part is not None}
+    return {"class": type(module).__name__, "attributes": attributes, "parts": parts}
+
+
 def _shapes(module: nn.Module) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in module.state_dict().items()}
 
 
 def _build_module(text: Tree) -> nn.Module:
-    kind = RECURRENT.get(text["class"]) or getattr(nn, text["class"], None)
+    if text["class"] in COMPOSITES and "parts" in text:
+        parts = {str(name): _build_module(part) for name, part in text["parts"].items()}
+        return composite(text["class"], text["attributes"], parts)
+    kind = _made().get(text["class"]) or getattr(nn, text["class"], None)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise CheckpointError(f"its model holds a module {text['class']!r}, which torch.nn has not")
     args = {key: _restore(value, {}) for key, value in text["args"].items()}

@@ -7,6 +7,7 @@ from functools import cache
 from torch import nn
 from torch.nn.utils import parametrize
 
+from .attention import MultiheadAttention
 from .convolution import Convolution
 from .expander import EXPANDERS, Expander
 from .handler import Handler
@@ -14,7 +15,7 @@ from .leaf import LEAVES, Leaf
 from .linear import Linear
 from .recurrent import RecurrentLayers
 
-__all__ = ["Convolution", "Linear", "RecurrentLayers"]
+__all__ = ["Convolution", "Linear", "MultiheadAttention", "RecurrentLayers"]
 
 
 def kind_of(module: nn.Module) -> type[nn.Module]:

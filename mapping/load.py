@@ -123,7 +123,7 @@ def _fill(model: nn.Module, places: dict[str, nn.Module], state: dict[str, torch
     if not isinstance(model, nn.Module):
         raise CheckpointError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     built = copied(model)
-    torchs = ("weight_ih", "weight_ih_l0")  # a recurrent layer with these was excluded and is as torch has it
+    torchs = ("weight_ih", "weight_ih_l0", "in_proj_weight", "q_proj_weight")  # of modules that are as torch has them
     keep = [name for name in expandable(built) if any(f"{name}.{w}".lstrip(".") in state for w in torchs)]
     built = expanded(built, keep)
     names = {name for name, _ in built.named_modules(remove_duplicate=False)}
