@@ -124,8 +124,8 @@ def _tensors(module: nn.Module, *, recurse: bool = True) -> list[torch.Tensor]:
     return [*module.parameters(recurse), *module.buffers(recurse), *own]
 
 
-def reference(model: nn.Module, names: list[str], batch: Batch) -> Pass:
-    """The pass of a copy of the caller's network in evaluation."""
+def reference(model: nn.Module, names: list[str], batch: Batch, more: Iterable[str] = ()) -> Pass:
+    """The pass of a copy of the caller's network in evaluation. `names` are layers, `more` modules of other kinds."""
     twin, batch = copied(model, model.parameters()), batch.apart()
     watch = _Watch(twin, names)
     for module in watch.holders:
@@ -133,7 +133,7 @@ def reference(model: nn.Module, names: list[str], batch: Batch) -> Pass:
         module.register_forward_pre_hook(watch.enter, prepend=True)
         module.register_forward_hook(watch.leave, always_call=True)
     with watch:
-        done = watch_pass(twin, names, lambda: twin(*batch.args, **batch.kwargs))
+        done = watch_pass(twin, [*dict.fromkeys([*names, *more])], lambda: twin(*batch.args, **batch.kwargs))
     return dataclasses.replace(done, taken=frozenset(watch.taken))
 
 

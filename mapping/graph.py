@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -28,7 +28,9 @@ from .hooks import hooks_of, overridden
 from .layers import TileLayer
 from .linear import Linear
 from .modules import copied, replaced
+from .operand import Operand
 from .transformer import COMPOSITES, attributes_of, composite
+from .weights import Plan, install, plans_of
 
 Tree = dict[str, Any]
 MOST_LAYERS = 1024  # that one module of torch.nn may be told to build
@@ -63,6 +65,12 @@ class NotPlain(ValueError):
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, (TileLayer, *_made().values())) or super().is_leaf_module(m, module_qualified_name)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if isinstance(attr_val, Operand):
+            name = next(name for name, value in self.root.named_buffers(remove_duplicate=False) if value is attr_val)
+            return self.create_proxy("get_attr", name, (), {})
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
 def _traced(model: nn.Module) -> tuple[fx.Graph, nn.Module]:
@@ -146,7 +154,7 @@ def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
         raise NotPlain(f"torch.fx cannot trace it ({' '.join(str(error).split())[:200]})") from error
     names = {id(function): name for name, function in _functions().items()}
     nodes, modules, constants = [], {}, {}
-    state = model.state_dict()
+    state, operands = model.state_dict(), {place for plan in plans_of(model).values() for place in plan.places}
     for node in graph.nodes:
         target = node.target
         if node.op == "call_function":
@@ -159,7 +167,7 @@ def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
             module = model.get_submodule(target)
             if not isinstance(module, TileLayer):
                 modules[target] = _describe_module(module)
-        elif node.op == "get_attr" and target not in state:
+        elif node.op == "get_attr" and target not in state and target not in operands:
             constants[target] = operator.attrgetter(target)(twin)
         text = {
             "name": node.name,
@@ -174,8 +182,12 @@ def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
     return {"nodes": nodes, "modules": modules}, constants
 
 
-def rebuild(tree: Tree, layers: dict[str, nn.Module], tensors: dict[str, torch.Tensor]) -> nn.Module:
+def rebuild(
+    tree: Tree, layers: dict[str, nn.Module], tensors: dict[str, torch.Tensor], plans: Sequence[Plan] = ()
+) -> nn.Module:
     """The model of a description, with these tile layers by name (aliases included) and these digital tensors.
+
+    `plans` are of the parameters that are layers.
 
     Raises:
         CheckpointError: the description names something unknown, or a tensor is missing.
@@ -187,6 +199,11 @@ def rebuild(tree: Tree, layers: dict[str, nn.Module], tensors: dict[str, torch.T
         return _loaded(_with_tiles(_build_module(tree["module"]), "", layers), tensors)
     for name, text in tree["modules"].items():
         _place(root, name, _with_tiles(_build_module(text), name, layers))
+    operands = {place for plan in plans for place in plan.places}
+    for plan in plans:
+        for place in plan.places:
+            _parent(root, place.rpartition(".")[0])
+        install(root, plan, lambda name, chosen: layers.get(name) or chosen.module("meta"))
     graph = fx.Graph()
     by_name: dict[str, fx.Node] = {}
     for node in tree["nodes"]:
@@ -200,15 +217,18 @@ def rebuild(tree: Tree, layers: dict[str, nn.Module], tensors: dict[str, torch.T
                 raise CheckpointError(f"its model uses a layer {target!r} that it does not hold")
             _place(root, target, layers[target])
         elif node["op"] == "get_attr":
-            if target not in tensors:
+            if target not in tensors and target not in operands:
                 raise CheckpointError(f"its model uses a tensor {target!r} that it does not hold")
             parent, _, leaf = target.rpartition(".")
-            if not hasattr(_parent(root, parent), leaf):
+            if target not in operands and not hasattr(_parent(root, parent), leaf):
                 _parent(root, parent).register_buffer(leaf, tensors[target])
         args = _restore(node["args"], by_name)
         kwargs = {key: _restore(value, by_name) for key, value in node["kwargs"].items()}
         by_name[node["name"]] = graph.create_node(node["op"], target, args, kwargs, node["name"])
-    return _loaded(fx.GraphModule(root, graph), tensors)
+    made = fx.GraphModule(root, graph)
+    for plan in plans:
+        install(made, plan, lambda name, _: root.get_submodule(name))
+    return _loaded(made, tensors)
 
 
 def _loaded(model: nn.Module, tensors: dict[str, torch.Tensor]) -> nn.Module:

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .leaf import Leaf
+from .operand import call, operands
 from .rows import Rows
 
 __all__ = ["Call", "Recorder"]
@@ -100,9 +101,12 @@ class Recorder(TorchFunctionMode):
         self.inside = False
 
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
         if self.inside:
-            return result
+            return function(*args, **(kwargs or {}))
+        if operands(args, kwargs):  # the products that it becomes are recorded
+            with self:
+                return call(function, args, kwargs or {})
+        result = function(*args, **(kwargs or {}))
         name = getattr(function, "__name__", str(function))
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
