@@ -55,20 +55,20 @@ class Operand(torch.Tensor):
 
     Attributes:
         source: whose it is.
-        view: its elements. With `pick`, that of all that may be picked along the first dimension.
+        piece: its elements. With `pick`, that of all that may be picked along the first dimension.
         pick: (picked,) whole numbers, those along the first dimension that were picked, as experts are for tokens.
     """
 
     _is_param = True
     source: Source
-    view: View
+    piece: View
     pick: torch.Tensor | None
 
     @staticmethod
     def __new__(cls, source: Source, view: View, dtype: torch.dtype, pick: torch.Tensor | None = None) -> Operand:
         shape = view.shape if pick is None else (*pick.shape, *view.shape[1:])
         made: Operand = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype)
-        made.source, made.view, made.pick = source, view, pick
+        made.source, made.piece, made.pick = source, view, pick
         return made
 
     def __init__(self, *_: Any) -> None:
@@ -76,7 +76,7 @@ class Operand(torch.Tensor):
 
     def __deepcopy__(self, known: dict[int, Any]) -> Operand:
         if id(self) not in known:
-            known[id(self)] = Operand(copy.deepcopy(self.source, known), self.view, self.dtype, self.pick)
+            known[id(self)] = Operand(copy.deepcopy(self.source, known), self.piece, self.dtype, self.pick)
         made: Operand = known[id(self)]
         return made
 
@@ -121,7 +121,7 @@ def call(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any
             if not isinstance(like, torch.Tensor):
                 return like
             if like.is_floating_point():
-                return Operand(first.source, first.view, like.dtype, first.pick)
+                return Operand(first.source, first.piece, like.dtype, first.pick)
     if name in AS_LIKE and not (name in CASTS and isinstance(first, Operand)):
         return function(*_empty(args), **_empty(kwargs))
     done = product(name, args, kwargs)
@@ -130,7 +130,7 @@ def call(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any
 
 def _plain(name: str, given: Any) -> Any:
     def values(x: Operand) -> torch.Tensor:
-        found = x.source.values(x.view, name).to(x.dtype)
+        found = x.source.values(x.piece, name).to(x.dtype)
         return found if x.pick is None else found[x.pick]
 
     return tree_map_only(Operand, values, given)
@@ -150,12 +150,12 @@ def _moved(function: Any, name: str, x: Operand, args: Any, kwargs: Any) -> Any:
     if isinstance(index, torch.Tensor) and index.ndim:
         return _chosen(x, index)
     try:
-        found = x.view.moved(function, args, kwargs)
+        found = x.piece.moved(function, args, kwargs)
     except (RuntimeError, IndexError, TypeError, ValueError):  # let torch say what is wrong
         return None
     if x.pick is not None:
-        kept = found.shape[0] == x.view.shape[0] and found.places.is_meta
-        kept = kept and found.places.stride(0) == x.view.places.stride(0)
+        kept = found.shape[0] == x.piece.shape[0] and found.places.is_meta
+        kept = kept and found.places.stride(0) == x.piece.places.stride(0)
         return Operand(x.source, found, x.dtype, x.pick) if kept else None
     wrap = lambda view: Operand(x.source, view, x.dtype)  # noqa: E731
     return type(found)(wrap(view) for view in found) if isinstance(found, (tuple, list)) else wrap(found)
@@ -163,6 +163,6 @@ def _moved(function: Any, name: str, x: Operand, args: Any, kwargs: Any) -> Any:
 
 def _chosen(x: Operand, index: torch.Tensor) -> Operand | None:
     """What numbers choose along the first dimension."""
-    if index.dtype not in (torch.int32, torch.int64) or index.ndim > 1 or x.ndim < 2 or not x.view.places.is_meta:
+    if index.dtype not in (torch.int32, torch.int64) or index.ndim > 1 or x.ndim < 2 or not x.piece.places.is_meta:
         return None
-    return Operand(x.source, x.view, x.dtype, index.detach())
+    return Operand(x.source, x.piece, x.dtype, index.detach())

@@ -63,7 +63,7 @@ def _contract(x: Any, x_labels: Labels, w: Any, w_labels: Labels, out: Labels, b
     """
     if not isinstance(x, torch.Tensor) or _is(x) or not _is(w):
         raise _Other
-    view: View = w.view
+    view: View = w.piece
     for label in [label for label in w_labels if label in x_labels]:
         at, of = w_labels.index(label), x.shape[x_labels.index(label)]
         many = len(w.pick) if w.pick is not None and at == 0 else view.shape[at]
@@ -204,7 +204,7 @@ def _convolution(dims: int) -> Callable[..., Any]:
             padding if isinstance(padding, str) else (padding,) * dims if isinstance(padding, int) else tuple(padding)
         )
         stride, dilation, pads = (s * dims if len(s) == 1 and not isinstance(s, str) else s for s in (*sizes, pads))
-        part = Part(weight.view.layout(*(1,) * weight.ndim), Convolving(stride, pads, dilation, groups))
+        part = Part(weight.piece.layout(*(1,) * weight.ndim), Convolving(stride, pads, dilation, groups))
         return weight.source.call(part, input, bias)
 
     return convolution

@@ -196,7 +196,9 @@ class Selection:
         if not found:
             odd = [name for name, module in self.model.named_modules() if isinstance(module, handled_types())]
             subclasses = f" (but subclasses, which may compute something else: {', '.join(odd[:3])})" if odd else ""
-            return f"no linear, convolution or recurrent layer{subclasses}"
+            own = [f"{name!r} ({why})" for name, why in self.uses.reasons.items()][:3]
+            said = f", and no parameter of its own that can be one: {', '.join(own)}" if own else ""
+            return f"no linear, convolution or recurrent layer{subclasses}{said}"
         if all(d.reason == EXCLUDED for d in found):
             return "all are excluded"
         named = [f"{d.name!r} ({d.reason})" for d in found[:3]]

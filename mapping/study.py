@@ -24,7 +24,7 @@ from .view import Layout, View
 from .weights import LAYERS, Bias, Chosen, Plan, put
 
 LISTS = (nn.ParameterList, nn.ParameterDict)
-UNREACHED = "no pass of the check uses it"
+UNREACHED = "the pass that shows how it is used does not reach it"
 UNSHOWN = "a pass would show how it is used: give calibrate= or check="
 
 
@@ -56,7 +56,7 @@ class Study:
     def call(self, part: Part, x: torch.Tensor, bias: Any) -> torch.Tensor:
         key: Bias | None = None
         if isinstance(bias, Operand):
-            where, source = bias.view.layout(1), bias.source
+            where, source = bias.piece.layout(1), bias.source
             assert isinstance(source, Study)
             source.serves.add((self.name, part, where))
             key, bias = (source.name, where), where.of(source.flat)
@@ -97,9 +97,7 @@ class Uses:
         studies = {name: Study(tuple(places), model.get_parameter(name)) for name, places in found.items()}
         for name, study in studies.items():
             operand = Operand(study, View.whole(study.parameter.shape), study.parameter.dtype)
-            for place in found[name]:
-                holder, _, key = place.rpartition(".")
-                put(twin.get_submodule(holder), key, operand)
+            put(twin, found[name], operand)
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(SEED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from .errors import MappingError
 from .layers import TileLayer
+from .modules import swap_leaves
 from .operand import Operand
 from .product import Convolving, Part
 from .view import Layout, View
@@ -97,7 +98,7 @@ class Weights(nn.Module):
         name = self.by_part.get(part)
         given: Bias | None = None
         if isinstance(bias, Operand):
-            given = bias.source.name, bias.view.layout(1)
+            given = bias.source.name, bias.piece.layout(1)
         if name is None or given != self.plan.layers[name].bias:
             what = "with another part of it" if name is None else "and adds another bias"
             raise MappingError(
@@ -135,18 +136,23 @@ def install(model: nn.Module, plan: Plan, layer: Callable[[str, Chosen], nn.Modu
     weights = Weights(plan)
     for name, chosen in plan.layers.items():
         weights.add_module(name, layer(f"{weights.name}{LAYERS}.{name}", chosen))
-    operand = weights.operand()
+    put(model, plan.places, weights.operand())
     for place in plan.places:
         holder, _, key = place.rpartition(".")
-        put(model.get_submodule(holder), key, operand)
         model.get_submodule(holder).add_module(f"{key}{LAYERS}", weights)
 
 
-def put(holder: nn.Module, key: str, operand: Operand) -> None:
-    """Put an operand in the place of a parameter: as a buffer, which a state dict has not."""
-    holder._parameters.pop(key, None)
-    holder._buffers[key] = operand
-    holder._non_persistent_buffers_set.add(key)
+def put(model: nn.Module, places: Iterable[str], operand: Operand) -> None:
+    """Put an operand in the places of a parameter, as buffers that a state dict has not, and in the model's lists."""
+    there: Any = None
+    for place in places:
+        name, _, key = place.rpartition(".")
+        holder = model.get_submodule(name)
+        there = holder._parameters.pop(key, there)
+        holder._buffers[key] = operand
+        holder._non_persistent_buffers_set.add(key)
+    if there is not None:
+        swap_leaves(model, lambda leaf: operand if leaf is there else leaf)
 
 
 def filled(chosen: Chosen, owner: str, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
