@@ -148,10 +148,11 @@ class Attention(nn.Module):
         more = int(self.bias_k is not None) + int(self.add_zero_attn)  # keys that no mask knows of
         samples, heads, steps, keys = *q.shape[:3], k.shape[2] - more
         found: Mask = None
-        wanted = {(steps, keys): (1, 1), (samples * heads, steps, keys): (samples, heads)}
+        wanted: dict[tuple[int, ...], Any] = {(steps, keys): (1, 1), (samples * heads, steps, keys): (samples, heads)}
+        padded: dict[tuple[int, ...], Any] = {(samples, keys) if batched else (keys,): (samples, 1, 1)}
         for name, mask, shapes in (
             ("attn_mask", attn_mask, wanted),
-            ("key_padding_mask", padding, {(samples, keys) if batched else (keys,): (samples, 1, 1)}),
+            ("key_padding_mask", padding, padded),
         ):
             if mask is None:
                 continue
@@ -210,9 +211,8 @@ class MultiheadAttention(Expander):
         given = [b is not None for b in biases]
         made = Attention(*sizes, given, kv, module.add_zero_attn, module.batch_first)
         for name, weight, b in zip((*PROJECTIONS, "out_proj"), weights, biases, strict=True):
-            layer = made.get_submodule(name)
-            layer.weight = _kept(weight)
-            layer.bias = None if b is None else _kept(b)
+            layer: Any = made.get_submodule(name)
+            layer.weight, layer.bias = _kept(weight), None if b is None else _kept(b)
         for name in ("bias_k", "bias_v") if kv else ():
             setattr(made, name, _kept(tensors[name]))
         made.dropout = module.dropout

@@ -21,6 +21,7 @@ from torch import fx, nn
 from torch.fx.graph import inplace_methods, magic_methods
 from torch.overrides import get_overridable_functions, resolve_name
 
+from .arguments import NotPlain, plain, restore
 from .errors import CheckpointError
 from .expander import EXPANDERS
 from .guard import Marks, Unmarks
@@ -56,10 +57,6 @@ NEED_ORDER = """
     poisson random_ uniform_ rand_like randint_like randn_like
 """
 IN_MEMORY_ORDER = frozenset(NEED_ORDER.split())  # random numbers, too, are drawn in that order
-
-
-class NotPlain(ValueError):
-    """Something in a model has no plain description."""
 
 
 class _Tracer(fx.Tracer):
@@ -173,8 +170,8 @@ def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
             "name": node.name,
             "op": node.op,
             "target": target,
-            "args": _plain(node.args),
-            "kwargs": {key: _plain(value) for key, value in node.kwargs.items()},
+            "args": plain(node.args),
+            "kwargs": {key: plain(value) for key, value in node.kwargs.items()},
         }
         if fault := _fault(text):
             raise NotPlain(fault)
@@ -222,8 +219,8 @@ def rebuild(
             parent, _, leaf = target.rpartition(".")
             if target not in operands and not hasattr(_parent(root, parent), leaf):
                 _parent(root, parent).register_buffer(leaf, tensors[target])
-        args = _restore(node["args"], by_name)
-        kwargs = {key: _restore(value, by_name) for key, value in node["kwargs"].items()}
+        args = restore(node["args"], by_name)
+        kwargs = {key: restore(value, by_name) for key, value in node["kwargs"].items()}
         by_name[node["name"]] = graph.create_node(node["op"], target, args, kwargs, node["name"])
     made = fx.GraphModule(root, graph)
     for plan in plans:
@@ -290,7 +287,8 @@ def _fault(node: Tree) -> str | None:
 def _describe_module(module: nn.Module) -> Tree:
     kind = type(module)
     if type(module) in _made().values():
-        return {"class": kind.__name__, "args": {key: _plain(value) for key, value in module.config.items()}}
+        config: Tree = module.config  # type: ignore[assignment]
+        return {"class": kind.__name__, "args": {key: plain(value) for key, value in config.items()}}
     if isinstance(module, TileLayer) and type(module.spec) is Linear:  # in a composite: `_with_tiles` puts it there
         sizes = {"in_features": module.spec.in_features, "out_features": module.spec.out_features}
         return {"class": "Linear", "args": {**sizes, "bias": module.matrix.bias is not None}}
@@ -304,7 +302,7 @@ def _describe_module(module: nn.Module) -> Tree:
             continue
         if hasattr(module, name):
             value = getattr(module, name)
-            args[name] = value is not None if name == "bias" else _plain(value)
+            args[name] = value is not None if name == "bias" else plain(value)
     text = {"class": kind.__name__, "args": args}
     try:
         again = _build_module(text)
@@ -336,7 +334,7 @@ def _build_module(text: Tree) -> nn.Module:
     kind = _made().get(text["class"]) or getattr(nn, text["class"], None)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise CheckpointError(f"its model holds a module {text['class']!r}, which torch.nn has not")
-    args = {key: _restore(value, {}) for key, value in text["args"].items()}
+    args = {key: restore(value, {}) for key, value in text["args"].items()}
     for key in LAYER_COUNTS:
         if not (type(args.get(key, 1)) is int and 0 < args.get(key, 1) <= MOST_LAYERS):
             raise CheckpointError(f"its model holds {text['class']} with {key} = {str(args[key])[:40]}")
@@ -355,56 +353,3 @@ def _parent(root: nn.Module, name: str) -> nn.Module:
 def _place(root: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, leaf = name.rpartition(".")
     _parent(root, parent).add_module(leaf, module)
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, fx.Node):
-        return {"node": value.name}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    if isinstance(value, tuple):
-        return {"tuple": [_plain(v) for v in value]}
-    if isinstance(value, dict):
-        return {"dict": [[_plain(key), _plain(v)] for key, v in value.items()]}  # text has no keys but text
-    if isinstance(value, slice):
-        return {"slice": [_plain(v) for v in (value.start, value.stop, value.step)]}
-    if isinstance(value, torch.dtype):
-        return {"dtype": str(value).removeprefix("torch.")}
-    if value is Ellipsis:
-        return {"ellipsis": True}
-    raise NotPlain(f"it uses a constant of type {type(value).__name__}")
-
-
-def _restore(value: Any, nodes: dict[str, fx.Node]) -> Any:
-    if isinstance(value, list):
-        return [_restore(v, nodes) for v in value]
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise CheckpointError(
-            f"the structure of its model is damaged or foreign: it holds a number of {len(str(value))} digits"
-        )
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, dict) and len(value) == 1:
-        ((kind, inner),) = value.items()
-        if kind == "node":
-            return nodes[inner]
-        if kind == "tuple":
-            return tuple(_restore(v, nodes) for v in inner)
-        if kind == "dict":
-            return {_restore(key, nodes): _restore(v, nodes) for key, v in inner}
-        if kind == "slice":
-            return slice(*(_restore(v, nodes) for v in inner))
-        if kind == "dtype":
-            return _dtype(inner)
-        if kind == "ellipsis":
-            return Ellipsis
-    raise CheckpointError(f"the structure of its model is damaged or foreign: it holds {str(value)[:100]!r}")
-
-
-def _dtype(name: str) -> torch.dtype:
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype):
-        raise CheckpointError(f"its model uses {name!r}, which is no dtype of torch")
-    return dtype

@@ -72,9 +72,7 @@ def _contract(x: Any, x_labels: Labels, w: Any, w_labels: Labels, out: Labels, b
         elif of != many:
             if of != 1 or label not in out:
                 raise _Other
-            sizes = [-1] * x.ndim
-            sizes[x_labels.index(label)] = many
-            x = x.expand(sizes)
+            x = x.expand([many if other == label else -1 for other in x_labels])
     batch = [label for label in w_labels if label in x_labels and label in out]
     summed = [label for label in w_labels if label in x_labels and label not in out]
     outputs = [label for label in w_labels if label not in x_labels]
@@ -97,9 +95,10 @@ def _contract(x: Any, x_labels: Labels, w: Any, w_labels: Labels, out: Labels, b
     elif w.pick is not None:
         y = _picked(view, x, w.pick, read)
     else:
-        many = [sizes[label] for label in batch]
-        each = [read(view.moved(torch.Tensor.__getitem__, (at,)), x[at]) for at in combinations(*map(range, many))]
-        y = torch.stack(each).unflatten(0, many)
+        matrices = [sizes[label] for label in batch]
+        places = combinations(*(range(size) for size in matrices))
+        y = torch.stack([read(view.moved(torch.Tensor.__getitem__, (at,)), x[at]) for at in places])
+        y = y.unflatten(0, matrices)
     y = y.unflatten(-1, [sizes[label] for label in outputs]) if outputs else y.squeeze(-1)
     return y.permute([given.index(label) for label in out])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from functools import partial
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ from .mapped import Digital
 from .modules import keep_attributes, names_of, replaced
 from .quantized import QUANTIZED, packed_parameters
 from .study import Uses
-from .weights import LAYERS, Weights, filled, install
+from .weights import LAYERS, Chosen, Plan, Weights, filled, install
 
 EXCLUDED = "excluded by name"
 TAKEN = "the model uses its weights itself, past the layer"
@@ -88,7 +89,11 @@ class Selection:
             self.listed.append(Digital(name, "Parameter", EXCLUDED))
         tensors = {name: self.model.get_parameter(name) for name in self.uses.plans}
         for plan in self.uses.plans.values():
-            install(self.model, plan, lambda _, chosen, plan=plan: filled(chosen, plan.places[0], tensors))
+            install(self.model, plan, partial(self._filled, plan, tensors))
+
+    @staticmethod
+    def _filled(plan: Plan, tensors: dict[str, nn.Parameter], name: str, chosen: Chosen) -> nn.Module:
+        return filled(chosen, plan.places[0], tensors)
 
     def place(self) -> None:
         """Put layers onto tiles."""

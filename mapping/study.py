@@ -171,6 +171,7 @@ def _decided(studies: dict[str, Study]) -> Uses:
             chosen.append(Chosen(part, key if key is not None and key[0] in biases else None))
         dtype = str(study.parameter.dtype).removeprefix("torch.")
         layers = dict(zip(_names(study), chosen, strict=True))
+        layers = {key: layers[key] for key in sorted(layers, key=int)}
         plans[name] = Plan(study.places, tuple(study.parameter.shape), dtype, layers)
     return Uses(plans, reasons)
 

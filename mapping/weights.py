@@ -69,7 +69,8 @@ class Plan:
         layers = {}
         for name, text in plain["layers"].items():
             how, bias = text["convolving"], text["bias"]
-            convolving = None if how is None else Convolving(*(tuple(v) if isinstance(v, list) else v for v in how))
+            made: list[Any] = [tuple(v) if isinstance(v, list) else v for v in how or ()]
+            convolving = None if how is None else Convolving(*made)
             layers[name] = Chosen(
                 Part(Layout.build(text["layout"]), convolving),
                 None if bias is None else (bias[0], Layout.build(bias[1])),
@@ -157,11 +158,11 @@ def put(model: nn.Module, places: Iterable[str], operand: Operand) -> None:
 
 def filled(chosen: Chosen, owner: str, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
     """The layer of torch with its values, from the parameters of a model by name."""
-    made: Any = chosen.module(device="meta")
+    made = chosen.module("meta")
     made.weight = _kept(chosen.part.layout, tensors[owner])
     if chosen.bias is not None:
         made.bias = _kept(chosen.bias[1], tensors[chosen.bias[0]])
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def _kept(layout: Layout, value: torch.Tensor) -> nn.Parameter:
