@@ -26,7 +26,7 @@ from .migration import TOLD
 from .modules import copied, keep_attributes, replaced
 from .store import TENSORS, TEXT, Contents, one_line, origin, read
 from .trace import Call
-from .weights import Plan, install
+from .weights import LAYERS, Plan, install
 
 
 def load(
@@ -97,6 +97,11 @@ def _assemble(contents: Contents, model: nn.Module | None) -> Chip:
     for alias, tile in places.items():  # the digests of the file have said it already
         state[f"{alias}.{CELLS}".lstrip(".")] = torch.frombuffer(bytearray(digests[id(tile)]), dtype=torch.uint8)
     plans = [Plan.build(plan) for plan in text.operands.values()]
+    for plan in plans:
+        for key, chosen in plan.layers.items():
+            tile = layers.get(f"{plan.places[0]}{LAYERS}.{key}")
+            if tile is not None and tile.spec.weight_shape != chosen.part.layout.shape:
+                raise CheckpointError(f"its layer {tile.name!r} is {tile.spec!r}, its parameter wants another")
     if model is not None:
         folded = {d.name: nn.Identity() for d in digital if d.reason.startswith("folded")}
         built = _fill(model, places | folded, state, plans)

@@ -29,6 +29,7 @@ EXCLUDED = "excluded by name"
 TAKEN = "the model uses its weights itself, past the layer"
 ZERO = "its weights are all zero"
 OWN = "parameters of its own: "
+LOOKED_UP = "rows of it are looked up digitally; what is multiplied by it is on tiles"
 
 
 class Selection:
@@ -89,7 +90,7 @@ class Selection:
             self.listed.append(Digital(name, "Parameter", EXCLUDED))
         tensors = {name: self.model.get_parameter(name) for name in self.uses.plans}
         for plan in self.uses.plans.values():
-            install(self.model, plan, partial(self._filled, plan, tensors))
+            install(self.model, plan, partial(self._filled, plan, tensors), tensors[plan.places[0]])
 
     @staticmethod
     def _filled(plan: Plan, tensors: dict[str, nn.Parameter], name: str, chosen: Chosen) -> nn.Module:
@@ -254,7 +255,8 @@ class Selection:
     def held(self) -> set[int]:
         """Identities of the parameters of the caller's model whose values are on tiles."""
         modules = [module for places in self.originals.values() for module in places.values()]
-        return {id(p) for module in modules for p in module.parameters()}
+        tables = {id(m.table) for m in self.model.modules() if isinstance(m, Weights)}
+        return {id(p) for module in modules for p in module.parameters()} | tables
 
     def digital(self, model: nn.Module) -> tuple[Digital, ...]:
         """All parts of the model that are not on tiles: what was decided here, and modules of other kinds."""
@@ -272,7 +274,8 @@ class Selection:
                 inside.append(f"{name}.")
                 found.append(Digital(name, module._get_name(), QUANTIZED))
             elif isinstance(module, Weights):
-                continue
+                if module.table is not None:
+                    found.append(Digital(module.plan.places[0], "Parameter", LOOKED_UP))
             elif own := self._own(name, module):
                 found.append(Digital(name, kind_of(module).__name__, OWN + own))
             elif any(True for _ in module.children()):
@@ -283,6 +286,8 @@ class Selection:
 
     def _own(self, name: str, module: nn.Module) -> str:
         """Parameters of a module that has parts, or that are looked at one by one, with the reasons."""
+        if kind_of(module) is nn.Embedding:
+            return ""
         keys = {key: f"{name}.{key}".lstrip(".") for key, value in module._parameters.items() if value is not None}
         why = {key: self.uses.reasons.get(path) for key, path in keys.items() if path not in self.whole}
         if not any(why.values()) and not any(True for _ in module.children()):

@@ -7,7 +7,7 @@ it was multiplied by. Of a parameter with a part for each expert some may do: th
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from .operand import Operand
 from .passes import SEED
 from .product import Part
 from .view import Layout, View
-from .weights import LAYERS, Bias, Chosen, Plan, put
+from .weights import LAYERS, LOOKUP, Bias, Chosen, Plan, put
 
 LISTS = (nn.ParameterList, nn.ParameterDict)
 UNREACHED = "the pass that shows how it is used does not reach it"
@@ -37,6 +37,7 @@ class Study:
         parts: what it was multiplied by, with the biases that were added, None where that was no parameter.
         serves: the parts of others that it is the bias of, with where in it that lies.
         others: the functions that did something else with it.
+        table: whether rows of it were looked up.
     """
 
     places: tuple[str, ...]
@@ -44,6 +45,7 @@ class Study:
     parts: dict[Part, set[Bias | None]] = field(default_factory=dict)
     serves: set[tuple[str, Part, Layout]] = field(default_factory=set)
     others: dict[str, None] = field(default_factory=dict)
+    table: bool = False
 
     @property
     def name(self) -> str:
@@ -61,7 +63,8 @@ class Study:
             source.serves.add((self.name, part, where))
             key, bias = (source.name, where), where.of(source.flat)
         self.parts.setdefault(part, set()).add(key)
-        weight, how = part.layout.of(self.flat), part.convolving
+        weight, how = part.layout.of(self.flat).to(x.dtype), part.convolving
+        bias = None if bias is None else bias.to(x.dtype)
         if how is None:
             return functional.linear(x, weight, bias)
         convolve: Any = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}[weight.ndim - 2]
@@ -69,7 +72,10 @@ class Study:
         return y
 
     def values(self, view: View, used: str) -> torch.Tensor:
-        self.others[used] = None
+        if used == LOOKUP and view.shape == self.parameter.shape:
+            self.table = True
+        else:
+            self.others[used] = None
         return view.of(self.flat)
 
 
@@ -118,7 +124,7 @@ class Uses:
                 key: Chosen(c.part, None if c.bias is not None and c.bias[0] in left else c.bias)
                 for key, c in plan.layers.items()
             }
-            plans[name] = Plan(plan.places, plan.shape, plan.dtype, layers)
+            plans[name] = replace(plan, layers=layers)
         served = {c.bias[0] for plan in plans.values() for c in plan.layers.values() if c.bias is not None}
         return Uses({n: p for n, p in plans.items() if p.layers or n in served}, self.reasons)
 
@@ -130,7 +136,9 @@ def candidates(model: nn.Module) -> dict[str, list[str]]:
     inside: list[str] = []
     for name, module in model.named_modules(remove_duplicate=False):
         kind = kind_of(module)
-        known = handler_of(module) is not None or (kind.__module__.startswith("torch.nn.") and kind not in LISTS)
+        own = not kind.__module__.startswith("torch.nn.") or kind in LISTS
+        own |= kind is nn.Embedding and module.max_norm is None
+        known = handler_of(module) is not None or not own
         if handler_of(module) is not None:
             inside.append(f"{name}." if name else "")
         within = name.startswith(tuple(inside))
@@ -150,6 +158,8 @@ def _plain(value: torch.Tensor) -> bool:
 
 
 def _decided(studies: dict[str, Study]) -> Uses:
+    tables = {name for name, study in studies.items() if study.table and not study.parts and not study.others}
+    studies = {name: study for name, study in studies.items() if name not in tables}  # as they are
     for study in studies.values():
         _add_experts(study, studies)
     reasons = {name: why for name, study in studies.items() if (why := _digital(study))}
@@ -172,7 +182,7 @@ def _decided(studies: dict[str, Study]) -> Uses:
         dtype = str(study.parameter.dtype).removeprefix("torch.")
         layers = dict(zip(_names(study), chosen, strict=True))
         layers = {key: layers[key] for key in sorted(layers, key=int)}
-        plans[name] = Plan(study.places, tuple(study.parameter.shape), dtype, layers)
+        plans[name] = Plan(study.places, tuple(study.parameter.shape), dtype, layers, study.table)
     return Uses(plans, reasons)
 
 
@@ -185,6 +195,8 @@ def _digital(study: Study) -> str | None:
         return UNREACHED
     if layouts and study.serves:
         return "the model both adds it and multiplies by it"
+    if not all(layout.fits(study.parameter.numel()) for layout in layouts):
+        return "the model multiplies by several of the same values"
     every = torch.arange(study.parameter.numel())
     seen = torch.zeros(study.parameter.numel(), dtype=torch.bool)
     for layout in (*layouts, *(where for _, _, where in study.serves)):

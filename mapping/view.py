@@ -38,6 +38,14 @@ class Layout:
         sizes, strides = ([dim[k] for dim in dims] for k in range(2))
         return flat.as_strided(sizes, strides, flat.storage_offset() + self.offset).reshape(self.shape)
 
+    def fits(self, size: int) -> bool:
+        """Whether it takes no more elements than a parameter of this size has, and those it has."""
+        dims = [dim for axis in self.axes for dim in axis]
+        last = self.offset + sum((many - 1) * stride for many, stride in dims)
+        return (
+            min(self.offset, *(stride for _, stride in dims), 0) >= 0 and last < size and 0 < prod(self.shape) <= size
+        )
+
     def plain(self) -> list[Any]:
         return [self.offset, [[list(dim) for dim in axis] for axis in self.axes]]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from .errors import MappingError
 from .layers import TileLayer
@@ -17,6 +18,7 @@ from .product import Convolving, Part
 from .view import Layout, View
 
 LAYERS = "_layers"  # behind the name of a parameter: that of its layers
+LOOKUP = "embedding"  # the function that looks rows up
 Bias = tuple[str, Layout]  # which parameter, and where in it
 
 
@@ -44,12 +46,14 @@ class Plan:
 
     Attributes:
         places: all its names in the model.
+        table: whether the model looks rows of it up as well, which needs it digitally.
     """
 
     places: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
     layers: Mapping[str, Chosen]
+    table: bool = False
 
     def plain(self) -> dict[str, Any]:
         """Its fields as plain data, for a file."""
@@ -61,7 +65,8 @@ class Plan:
                 "convolving": None if how is None else [_listed(value) for value in vars(how).values()],
                 "bias": None if bias is None else [bias[0], bias[1].plain()],
             }
-        return {"places": list(self.places), "shape": list(self.shape), "dtype": self.dtype, "layers": layers}
+        rest = {"places": list(self.places), "shape": list(self.shape), "dtype": self.dtype, "table": self.table}
+        return rest | {"layers": layers}
 
     @classmethod
     def build(cls, plain: Any) -> Plan:
@@ -75,9 +80,12 @@ class Plan:
                 Part(Layout.build(text["layout"]), convolving),
                 None if bias is None else (bias[0], Layout.build(bias[1])),
             )
+        size = torch.Size(plain["shape"]).numel()
+        if any(not chosen.part.layout.fits(size) for chosen in layers.values()):
+            raise ValueError("a layer has other weights than its parameter")
         if plain["dtype"] not in ("float16", "bfloat16", "float32", "float64"):
             raise ValueError(f"a parameter has no type {plain['dtype']!r:.40}")
-        return cls(tuple(plain["places"]), tuple(plain["shape"]), plain["dtype"], layers)
+        return cls(tuple(plain["places"]), tuple(plain["shape"]), plain["dtype"], layers, plain["table"] is True)
 
 
 def _listed(value: Any) -> Any:
@@ -90,6 +98,7 @@ class Weights(nn.Module):
     def __init__(self, plan: Plan) -> None:
         super().__init__()
         self.plan, self.name = plan, plan.places[0]
+        self.table: nn.Parameter | None = None
         self.by_part = {chosen.part: name for name, chosen in plan.layers.items()}
 
     def operand(self) -> Operand:
@@ -106,17 +115,23 @@ class Weights(nn.Module):
                 f"parameter {self.name!r} is on tiles: the model multiplies {what} than in the passes that "
                 "showed how it is used; exclude it to keep it digital"
             )
-        y: torch.Tensor = self.get_submodule(name)(x)
+        layer = self.get_submodule(name)
+        if isinstance(layer, TileLayer):
+            y = layer(x)
+        else:  # the model may have cast the parameter
+            y = functional_call(layer, {key: value.to(x.dtype) for key, value in layer.named_parameters()}, (x,))
         if bias is None or given is not None:
             return y
         return y + bias.reshape(-1, *(1,) * (0 if part.convolving is None else len(part.layout.shape) - 2))
 
     def values(self, view: View, used: str) -> torch.Tensor:
-        """What the cells stand for.
+        """What the cells stand for; for lookups the exact ones.
 
         Raises:
             MappingError: within an inference, or of a bias that is part of other layers.
         """
+        if used == LOOKUP and self.table is not None:
+            return view.of(self.table.detach().reshape(-1))
         layers = dict(self.named_children())
         sessions = [layer.session for layer in layers.values() if isinstance(layer, TileLayer)]
         if not layers or any(session.inference is not None for session in sessions):
@@ -132,9 +147,14 @@ class Weights(nn.Module):
         return view.of(flat)
 
 
-def install(model: nn.Module, plan: Plan, layer: Callable[[str, Chosen], nn.Module]) -> None:
-    """Put layers in all the places of a parameter; `layer` gives each by its whole name."""
+def install(
+    model: nn.Module, plan: Plan, layer: Callable[[str, Chosen], nn.Module], table: nn.Parameter | None = None
+) -> None:
+    """Put layers in all the places of a parameter; `layer` gives each by its whole name, `table` is the parameter."""
     weights = Weights(plan)
+    if plan.table:
+        empty = torch.empty(plan.shape, dtype=getattr(torch, plan.dtype))
+        weights.table = nn.Parameter(empty, requires_grad=False) if table is None else table
     for name, chosen in plan.layers.items():
         weights.add_module(name, layer(f"{weights.name}{LAYERS}.{name}", chosen))
     put(model, plan.places, weights.operand())

@@ -238,6 +238,56 @@ def test_weights_outside_of_an_inference() -> None:
     assert torch.equal(chip.model(x())[:, :1], chip.model(x())[:, :1]) is False  # each call is a read
 
 
+class Words(nn.Module):
+    """Its last layer is the table of its embedding, as in many language models."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.hidden = nn.Embedding(11, 8), nn.Linear(8, 8)
+
+    def forward(self, tokens):
+        return self.hidden(self.words(tokens)).tanh() @ self.words.weight.T
+
+
+def test_a_table_that_is_multiplied_by_too(tmp_path: Path) -> None:
+    net, tokens = Words().eval(), torch.randint(0, 11, (4, 5), generator=torch.Generator().manual_seed(0))
+    exact = mho.map(net, ideal(), check=tokens)
+    assert list(exact.layers) == ["words.weight_layers.0", "hidden"]
+    assert exact.cover.on_tiles == exact.cover.parameters == 88 + 72
+    assert "rows of it are looked up digitally; what is multiplied by it is on tiles" in str(exact.report())
+    with torch.no_grad():
+        assert torch.allclose(exact(tokens), net(tokens), atol=1e-5)
+    chip = mho.map(net, hardware(), calibrate=tokens)
+    assert torch.equal(chip.model.words(tokens), net.words(tokens))
+    chip.save(tmp_path / "chip")
+    again = mho.load(tmp_path / "chip", model=net)
+    assert torch.equal(again.read(tokens, read=0), chip.read(tokens, read=0))
+    assert torch.equal(again.copy(1).model.words(tokens), net.words(tokens))
+    plain = mho.map(nn.Sequential(nn.Embedding(11, 8), nn.Linear(8, 2)).eval(), ideal())
+    assert ("0", "Embedding", "no handler maps this type") in plain.digital
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types_and_casts(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    net = Net(
+        lambda s, x: functional.linear(x.to(s.w.dtype), s.w, s.b).float() + x.float() @ s.v.float() @ s.z.float(),
+        w=p(4, 8),
+        b=p(4),
+        v=p(8, 4),
+        z=nn.Parameter(torch.zeros(4, 4)),
+    )
+    net, given = net.to(dtype).eval(), x().to(dtype)
+    chip = mho.map(net, ideal(), check=given)
+    assert list(chip.layers) == ["w_layers.0", "v_layers.0"]
+    assert ("z_layers.0", "Linear", "its weights are all zero") in chip.digital
+    with torch.no_grad():
+        want, got = net(given), chip(given)
+    assert got.dtype == want.dtype
+    assert torch.allclose(got, want, atol=1e-5 if dtype == torch.float64 else 0.1)
+
+
 class Routed(nn.Module):
     """Each token goes to the best two of four experts, in one of the ways in which models do it."""
 
