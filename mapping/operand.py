@@ -35,7 +35,7 @@ MOVES = frozenset(_MOVES.split())
 TURNS = frozenset(["mT", "transpose", "permute", "movedim", "moveaxis", "swapaxes", "swapdims"])
 SAME = frozenset(["contiguous", "clone", "detach", "alias", "data", "cpu", "cuda", "requires_grad_", "pin_memory"])
 CASTS = frozenset(["to", "type", "float", "half", "bfloat16", "double", "type_as"])
-AS_LIKE = frozenset(["to", "type_as", "new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"])
+AS_LIKE = frozenset(["to", "type_as", "new_zeros", "new_ones", "new_empty", "new_full"])
 
 
 class Source(Protocol):

@@ -138,9 +138,7 @@ def _matmul(input: Any, other: Any) -> Any:
 
 def _added(input: Any, one: Any, two: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
     """beta input + alpha one @ two."""
-    if _is(input):  # a bias along the outputs
-        if not (_is(two) and two.ndim == 2 and input.ndim == 1 and beta == alpha == 1):
-            raise _Other
+    if _is(input) and _is(two) and two.ndim == 2 and input.ndim == 1 and beta == alpha == 1:  # a bias of the outputs
         return _contract(one, ["m", "k"], two, ["k", "n"], ["m", "n"], input)
     y = _matmul(one, two)
     y = y if alpha == 1 else alpha * y

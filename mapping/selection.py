@@ -286,11 +286,12 @@ class Selection:
 
     def _own(self, name: str, module: nn.Module) -> str:
         """Parameters of a module that has parts, or that are looked at one by one, with the reasons."""
-        if kind_of(module) is nn.Embedding:
+        parts = any(True for _ in module.children())
+        if kind_of(module) is nn.Embedding or (isinstance(module, handled_types()) and not parts):
             return ""
         keys = {key: f"{name}.{key}".lstrip(".") for key, value in module._parameters.items() if value is not None}
         why = {key: self.uses.reasons.get(path) for key, path in keys.items() if path not in self.whole}
-        if not any(why.values()) and not any(True for _ in module.children()):
+        if not any(why.values()) and not parts:
             return ""
         return ", ".join(f"{key} ({said})" if said else key for key, said in why.items())
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional
 
 from .batches import Batch
@@ -62,6 +63,8 @@ class Study:
             assert isinstance(source, Study)
             source.serves.add((self.name, part, where))
             key, bias = (source.name, where), where.of(source.flat)
+        if not x.is_floating_point() or x.layout != torch.strided or is_functorch_wrapped_tensor(x):
+            self.others["products that no tiles take (vmap, complex or sparse numbers)"] = None
         self.parts.setdefault(part, set()).add(key)
         weight, how = part.layout.of(self.flat).to(x.dtype), part.convolving
         bias = None if bias is None else bias.to(x.dtype)

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .leaf import Leaf
-from .operand import call, operands
+from .operand import Operand, call
 from .rows import Rows
 
 __all__ = ["Call", "Recorder"]
@@ -103,12 +103,12 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.inside:
             return function(*args, **(kwargs or {}))
-        if operands(args, kwargs):  # the products that it becomes are recorded
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        if any(isinstance(leaf, Operand) for leaf in given):  # the products that it becomes are recorded
             with self:
                 return call(function, args, kwargs or {})
         result = function(*args, **(kwargs or {}))
         name = getattr(function, "__name__", str(function))
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         if name in PRODUCTS:
             self.past += [self.replaced[x] for x in given if x in self.replaced]
