@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from .errors import CheckpointError
 from .expand import expandable, expanded
 from .folders import as_path
 from .graph import rebuild
-from .layers import CELLS
+from .layers import CELLS, TileLayer
 from .mapped import Digital
 from .migration import TOLD
 from .modules import copied, keep_attributes, replaced
@@ -98,10 +99,7 @@ def _assemble(contents: Contents, model: nn.Module | None) -> Chip:
         state[f"{alias}.{CELLS}".lstrip(".")] = torch.frombuffer(bytearray(digests[id(tile)]), dtype=torch.uint8)
     plans = [Plan.build(plan) for plan in text.operands.values()]
     for plan in plans:
-        for key, chosen in plan.layers.items():
-            tile = layers.get(f"{plan.places[0]}{LAYERS}.{key}")
-            if tile is not None and tile.spec.weight_shape != chosen.part.layout.shape:
-                raise CheckpointError(f"its layer {tile.name!r} is {tile.spec!r}, its parameter wants another")
+        _check_shapes(plan, layers)
     if model is not None:
         folded = {d.name: nn.Identity() for d in digital if d.reason.startswith("folded")}
         built = _fill(model, places | folded, state, plans)
@@ -119,6 +117,14 @@ def _assemble(contents: Contents, model: nn.Module | None) -> Chip:
 def _taken(start: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors whose names start so, by the rest of the name; they are taken out."""
     return {key.removeprefix(start): tensors.pop(key) for key in list(tensors) if key.startswith(start)}
+
+
+def _check_shapes(plan: Plan, layers: Mapping[str, TileLayer]) -> None:
+    """Raises CheckpointError where a layer on tiles is another than the parameter wants."""
+    for key, chosen in plan.layers.items():
+        tile = layers.get(f"{plan.places[0]}{LAYERS}.{key}")
+        if tile is not None and tile.spec.weight_shape != chosen.part.layout.shape:
+            raise CheckpointError(f"its layer {tile.name!r} is {tile.spec!r}, its parameter wants another")
 
 
 def _install(model: nn.Module, plan: Plan) -> None:

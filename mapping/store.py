@@ -22,10 +22,11 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from ..devices.config import faults
+from .arguments import NotPlain
 from .description import FORMAT, SavedChip, describe_layer, layer_arrays
 from .errors import CheckpointError, MappingError
 from .folders import as_path, whole_folder
-from .graph import NotPlain, describe
+from .graph import describe
 from .mapped import MappedNetwork
 from .migration import OLDEST, migrated, parse_format_2
 from .tensor_file import MOST, bytes_of, header_of, read_tensors

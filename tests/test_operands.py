@@ -42,6 +42,7 @@ def x() -> torch.Tensor:
 
 CASES: dict[str, Any] = {
     "linear": (lambda s, x: functional.linear(x, s.w, s.b), {"w": (4, 8), "b": (4,)}, 1),
+    "by name": (lambda s, x: functional.linear(x, weight=s.w, bias=s.b), {"w": (4, 8), "b": (4,)}, 1),
     "sum behind": (lambda s, x: x @ s.w.T, {"w": (4, 8)}, 1),
     "from the left": (lambda s, x: s.w @ x.mT, {"w": (4, 8)}, 1),
     "vector": (lambda s, x: x @ s.w, {"w": (8,)}, 1),
@@ -151,6 +152,11 @@ def test_lists_dicts_and_shared_parameters() -> None:
         (lambda s, x: x @ s.w.T + s.w.norm(), "the model computes norm with it"),
         (lambda s, x: x @ s.w.T.softmax(0), "the model computes softmax with it"),
         (lambda s, x: x @ s.w[:2].T, "a pass uses 16 of its 32 values"),
+        (
+            lambda s, x: torch.vmap(lambda row: row @ s.w.T)(x),
+            "the model computes products that no tiles take (vmap, complex or sparse numbers) with it",
+        ),
+        (lambda s, x: x @ x.new_tensor(s.w.tolist()).T, "the model computes tolist with it"),
         (lambda s, x: x, "the pass that shows how it is used does not reach it"),
         (lambda s, x: x @ s.w[torch.tensor([1, 0, 3, 2])].flip(0).T, "the model computes flip with it"),
         (lambda s, x: x @ torch.cat([s.w, s.w]).T, "the model computes cat with it"),
@@ -169,6 +175,16 @@ def test_what_stays_digital_says_why(f: Any, reason: str) -> None:
     assert chip.cover.digital[""] == 32
     with torch.no_grad():
         assert torch.allclose(chip(x()), net(x()), atol=1e-4)
+
+
+def test_a_bias_for_each_matrix_is_added_digitally() -> None:
+    torch.manual_seed(0)
+    net = Net(lambda s, x: torch.baddbmm(s.b[:, None], x.transpose(0, 1), s.w).transpose(0, 1), w=p(6, 8, 4), b=p(6, 4))
+    chip = mho.map(net.eval(), ideal(), check=x())
+    assert len(chip.layers) == 6
+    assert chip.cover.digital[""] == 24
+    with torch.no_grad():
+        assert torch.allclose(chip(x()), net(x()), atol=1e-5)
 
 
 def test_without_inputs_and_excluded() -> None:
