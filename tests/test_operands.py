@@ -243,6 +243,35 @@ def test_a_use_that_no_pass_showed_never_reads_past_the_tiles(other: Any, messag
                 chip(1000 * x())
 
 
+def test_a_layer_does_not_add_its_bias_where_the_model_adds_none() -> None:
+    torch.manual_seed(0)
+    chip = mho.map(Biased(p(8, 8), p(8)).eval(), ideal(), check=x())
+    assert list(chip.layers) == ["w_layers.0"]
+    with pytest.raises(MappingError, match="the model multiplies and adds another bias than in the passes"):
+        chip(1000 * x())
+
+
+class Biased(nn.Module):
+    """Adds its bias to small inputs alone."""
+
+    def __init__(self, w, b) -> None:
+        super().__init__()
+        self.w, self.b = w, b
+
+    def forward(self, x):
+        return functional.linear(x, self.w, None if x.max() > 100 else self.b)
+
+
+def test_samples_behind_the_steps() -> None:
+    torch.manual_seed(0)
+    net, given = Net(lambda s, x: (x.transpose(0, 1) @ s.w).transpose(0, 1), w=p(8, 4)).eval(), x()
+    chip = mho.map(net, hardware(), calibrate=given)
+    assert chip.layers["w_layers.0"].samples_along == SampleAxis(1)
+    parts = chip.read(given[:1], read=3), chip.read(given[1:], read=3, first_sample=1)
+    assert torch.equal(chip.read(given, read=3), torch.cat(parts))
+    assert torch.equal(chip.read(given[:, :4], read=3), chip.read(given, read=3)[:, :4])
+
+
 def test_weights_outside_of_an_inference() -> None:
     chip = mho.map(made("both directions"), hardware(), calibrate=x())
     found = chip.model.w
