@@ -126,8 +126,8 @@ def _tensors(module: nn.Module, *, recurse: bool = True) -> list[torch.Tensor]:
     return [*module.parameters(recurse), *module.buffers(recurse), *own]
 
 
-def reference(model: nn.Module, names: list[str], batch: Batch) -> Pass:
-    """The pass of a copy of the caller's network in evaluation."""
+def reference(model: nn.Module, names: list[str], batch: Batch, more: Iterable[str] = ()) -> Pass:
+    """The pass of a copy of the caller's network in evaluation. `names` are layers, `more` modules of other kinds."""
     twin, batch = copied(model, model.parameters()), batch.apart()
     watch = _Watch(twin, names)
     for module in watch.holders:
@@ -135,7 +135,7 @@ def reference(model: nn.Module, names: list[str], batch: Batch) -> Pass:
         module.register_forward_pre_hook(watch.enter, prepend=True)
         module.register_forward_hook(watch.leave, always_call=True)
     with watch:
-        done = watch_pass(twin, names, lambda: twin(*batch.args, **batch.kwargs))
+        done = watch_pass(twin, [*dict.fromkeys([*names, *more])], lambda: twin(*batch.args, **batch.kwargs))
     return dataclasses.replace(done, taken=frozenset(watch.taken))
 
 
@@ -160,6 +160,9 @@ def compare(chip: MappedNetwork, before: Pass, names: list[str], batch: Batch) -
         try:
             after, trial = _digital_pass(chip, names, batch.first(sizes.fewer))
             found = _verdict(narrowed(before, after, sizes), after, trial, sizes.fewer)
+            own = {name for name, layer in chip.layers.items() if not layer.rows_are_samples and not before.of(name)}
+            if own & {call.name for call in after.seen}:  # layers that the caller's network has not
+                before, _ = _digital_pass(chip, names, batch)
             settle(chip, before, after, sizes)
             return found
         except (Unfound, MappingError):

@@ -31,6 +31,7 @@ from .modules import copied
 from .passes import Pass
 from .prepare import prepare, rehearse
 from .selection import Selection
+from .study import Uses, candidates
 
 
 @renamed(compensate="wire_compensation")
@@ -90,7 +91,7 @@ def map(
     trial = _Trial.of(model, batches, check)
     selection = Selection(model, hardware, exclude, strict, seed)
     selection.fold(trial.taken)
-    selection.expand()
+    selection.expand(Uses.of(model, trial.samples or (batches[0].first(SAMPLES) if batches else None)))
     selection.place()
     for layer in selection.mapped.values():
         layer.backend = computes
@@ -170,8 +171,10 @@ class _Trial:
 def _pass(model: nn.Module, samples: Batch) -> tuple[Pass | None, Exception | None]:
     """The caller's network on some samples, or what became of it."""
     kinds = (*handled_types(), *BATCH_NORMS)
+    holders = [*dict.fromkeys(name.rpartition(".")[0] for name in candidates(model))]
     try:
-        return reference(model, [name for name, m in model.named_modules() if isinstance(m, kinds)], samples), None
+        names = [name for name, m in model.named_modules() if isinstance(m, kinds)]
+        return reference(model, names, samples, holders), None
     except Exception as error:  # a model may fail in any way on inputs that are not its own
         return None, error
 

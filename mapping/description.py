@@ -104,6 +104,7 @@ class SavedChip(_Part):
     digital: list[tuple[Text, Text, Text]]
     trace: list[SavedCall]
     layers: dict[Text, SavedLayer]
+    operands: dict[Text, Any] = {}  # parameters that are layers, see `weights.Plan`
     hardware: dict[Text, Any]
     structure: Text | dict[Text, Any]
 

@@ -6,6 +6,7 @@ has no exact form on tiles stays digital, with the reason.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from .inherited import above
 from .kinds import handler_of, kind_of, leaf_of
 from .layers import TileLayer
 
+MADE = re.compile("_(orig|mask|g|v|u)$")  # of the tensors that pruning and norms of weights put in the place of one
 TAKEN = ("name", "aliases", "origin", "spec", "session", "samples_along", "matrix")  # attributes of a TileLayer
 
 
@@ -48,7 +50,8 @@ def _own_code(module: nn.Module, handler: type[Handler]) -> str | None:
     for name in overridden(module):
         return f"its {name} is overridden on the instance"
     for name in (*module._parameters, *module._buffers, *module._modules):
-        if not name.startswith(("weight", "bias")) and name not in ("parametrizations", *handler.holds):
+        made = MADE.sub("", name)
+        if not name.startswith(("weight", "bias")) and not {name, made} & {"parametrizations", *handler.holds}:
             return f"it holds {name} of its own"
     for name in vars(module):
         if name in TAKEN or (hasattr(TileLayer, name) and not hasattr(kind, name)):

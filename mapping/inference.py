@@ -136,6 +136,7 @@ class Read(Inference):
         first_sample: place of the first sample in the whole data set.
         noisy: False leaves out the noise of the read.
         alone: whether it is the read of a single layer, called by itself.
+        told: whether it has warned of a layer whose rows belong to no single sample.
     """
 
     number: int = 0
@@ -144,6 +145,7 @@ class Read(Inference):
     first_sample: int = 0
     noisy: bool = True
     alone: bool = False
+    told: bool = False
 
     def again(self, **changes: Any) -> Read:
         """This read from its start, with changes."""
@@ -185,6 +187,9 @@ class Read(Inference):
         if self.alone or not (chosen or elsewhere):
             return
         layer.session.one_by_one = True
+        if self.told:  # of a layer before it: a model of experts has hundreds
+            return
+        self.told = True
         shape = f" has an input of shape {leading} before its features for {samples} samples: its rows"
         how = ": the model chooses its rows by their values, so that they" if chosen else shape
         said = f"{how} belong to no single sample, and its noise depends on the batch"

@@ -7,6 +7,7 @@ from functools import cache
 from torch import nn
 from torch.nn.utils import parametrize
 
+from .attention import MultiheadAttention
 from .convolution import Convolution
 from .expander import EXPANDERS, Expander
 from .handler import Handler
@@ -16,7 +17,7 @@ from .linear import Conv1D, Linear
 from .recurrent import RecurrentLayers
 from .transposed import TransposedConvolution
 
-__all__ = ["Conv1D", "Convolution", "Linear", "RecurrentLayers", "TransposedConvolution"]
+__all__ = ["Conv1D", "Convolution", "Linear", "MultiheadAttention", "RecurrentLayers", "TransposedConvolution"]
 
 
 def kind_of(module: nn.Module) -> type[nn.Module]:

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from .errors import MappingError
 from .hooks import move_hooks
 from .leaves import PLAIN
+from .transformer import plain
 
 _OF_TORCH = frozenset(vars(nn.Module()))  # hooks, parameters, modules
 
@@ -141,9 +142,6 @@ def copied(model: nn.Module, keep: Iterable[Any] = ()) -> nn.Module:
     except Exception as error:  # copying runs the code of whatever the model holds
         reason = " ".join(str(error).split())[:200]
         raise MappingError(f"model cannot be copied ({type(error).__name__}: {reason})") from error
-    for module in made.modules():
-        if isinstance(module, nn.TransformerEncoderLayer):
-            module.activation_relu_or_gelu = 0
-        elif isinstance(module, nn.TransformerEncoder):
-            module.use_nested_tensor = False
+    for there, module in zip(model.modules(), made.modules(), strict=True):
+        plain(module, there)
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from functools import partial
 
 import torch
 from torch import nn
@@ -22,12 +23,15 @@ from .leaf import Leaf, Matrices
 from .mapped import Digital
 from .modules import keep_attributes, names_of, replaced
 from .quantized import QUANTIZED, packed_parameters
+from .study import Uses
+from .weights import LAYERS, Chosen, Plan, Weights, filled, install
 
 EXCLUDED = "excluded by name"
 TAKEN = "the model uses its weights itself, past the layer"
 ZERO = "its weights are all zero"
 OWN = "parameters of its own: "
 LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
+LOOKED_UP = "rows of it are looked up digitally; what is multiplied by it is on tiles"
 
 
 class Selection:
@@ -50,6 +54,7 @@ class Selection:
         self.listed: list[Digital] = []
         self.expanded: dict[str, Digital] = {}
         self.folds, self.taken = Folds(), set[str]()
+        self.uses = Uses()
         self.whole: dict[str, str] = {}  # modules that are not expanded, and why
         self.model = model
 
@@ -58,8 +63,10 @@ class Selection:
         self.folds = foldable(self.model)
         self.taken = {*taken, *self.folds.taken}
 
-    def expand(self) -> None:
-        """Put layers in the place of modules that are made of several, recurrent ones say."""
+    def expand(self, uses: Uses | None = None) -> None:
+        """Put layers in the place of modules that are made of several, recurrent ones say, and of the parameters that
+        the model multiplies by itself.
+        """
         names = names_of(self.model)
         for name, module in self.model.named_modules():
             inside = name.startswith(tuple(f"{outer}." if outer else "" for outer in (*self.expanded, *self.whole)))
@@ -72,7 +79,24 @@ class Selection:
             else:
                 self.expanded[name] = Digital(name, kind, expander.reason)
         self.model = expanded(self.model, self.whole)
-        self.names = names_of(self.model) | {name: names[name] for name in self.whole}
+        self._install(uses or Uses())
+        places = {name: list(plan.places) for name, plan in (uses or Uses()).plans.items()}
+        self.names = names_of(self.model) | places | {name: names[name] for name in self.whole if name in names}
+
+    def _install(self, uses: Uses) -> None:
+        """Put layers in the place of parameters."""
+        excluded = [name for name, plan in uses.plans.items() if matches(self.exclude, plan.places)]
+        self.uses = uses.without(excluded)
+        for name in excluded:
+            self.whole[name] = EXCLUDED
+            self.listed.append(Digital(name, "Parameter", EXCLUDED))
+        tensors = {name: self.model.get_parameter(name) for name in self.uses.plans}
+        for plan in self.uses.plans.values():
+            install(self.model, plan, partial(self._filled, plan, tensors), tensors[plan.places[0]])
+
+    @staticmethod
+    def _filled(plan: Plan, tensors: dict[str, nn.Parameter], name: str, chosen: Chosen) -> nn.Module:
+        return filled(chosen, plan.places[0], tensors)
 
     def place(self) -> None:
         """Put layers onto tiles."""
@@ -196,7 +220,9 @@ class Selection:
         if not found:
             odd = [name for name, module in self.model.named_modules() if isinstance(module, handled_types())]
             subclasses = f" (but subclasses, which may compute something else: {', '.join(odd[:3])})" if odd else ""
-            return f"no linear, convolution or recurrent layer{subclasses}"
+            own = [f"{name!r} ({why})" for name, why in self.uses.reasons.items()][:3]
+            said = f", and no parameter of its own that can be one: {', '.join(own)}" if own else ""
+            return f"no linear, convolution or recurrent layer{subclasses}{said}"
         if all(d.reason == EXCLUDED for d in found):
             return "all are excluded"
         named = [f"{d.name!r} ({d.reason})" for d in found[:3]]
@@ -206,13 +232,22 @@ class Selection:
         """Names at which the mapped model gives what the caller's gives: not between a layer and its batch norm."""
         ends = {name: dict(places) for name, places in self.originals.items()}
         outer = (*self.expanded, *self.whole)
-        names = [name for name in outer if not isinstance(self.model.get_submodule(name), nn.Identity)]
+        modules = dict(self.model.named_modules())
+        names = [name for name in outer if name in modules and not isinstance(modules[name], nn.Identity)]
+        outer += tuple(f"{name}{LAYERS}" for name in self.uses.plans)
+        inside = tuple(f"{other}." for other in outer)
+        names += [name for name in self.holders if not name.startswith(inside)]
         for name in self.mapped:
-            if name.startswith(tuple(f"{other}." for other in outer)) or name in outer:
+            if name.startswith(inside) or name in outer:
                 continue
             behind = self.folds.behind.get(name)
             names.append(behind if behind in ends[name] and behind is not None else name)
         return names
+
+    @property
+    def holders(self) -> list[str]:
+        """The modules whose parameters became layers."""
+        return [*dict.fromkeys(name.rpartition(".")[0] for name in self.uses.plans)]
 
     def replaced(self, caller: nn.Module) -> dict[torch.Tensor, str]:
         """Tensors of the torch layers that tiles stand for, with their names, in this model and in the caller's.
@@ -225,7 +260,7 @@ class Selection:
         others: set[int] = set()
         for path, value in caller.named_parameters(remove_duplicate=False):
             owner = path.rpartition(".")[0]
-            name = mapped.get(owner, steps.get(owner))
+            name = mapped.get(owner, steps.get(owner, path if path in self.uses.plans else None))
             if name is None:
                 others.add(id(value))
             else:
@@ -238,7 +273,8 @@ class Selection:
     def held(self) -> set[int]:
         """Identities of the parameters of the caller's model whose values are on tiles."""
         modules = [module for places in self.originals.values() for module in places.values()]
-        return {id(p) for module in modules for p in module.parameters()}
+        tables = {id(m.table) for m in self.model.modules() if isinstance(m, Weights)}
+        return {id(p) for module in modules for p in module.parameters()} | tables
 
     def digital(self, model: nn.Module) -> tuple[Digital, ...]:
         """All parts of the model that are not on tiles: what was decided here, and modules of other kinds."""
@@ -255,12 +291,27 @@ class Selection:
             elif packed_parameters(module) is not None:
                 inside.append(f"{name}.")
                 found.append(Digital(name, module._get_name(), QUANTIZED))
+            elif isinstance(module, Weights):
+                if module.table is not None:
+                    found.append(Digital(module.plan.places[0], "Parameter", LOOKED_UP))
+            elif own := self._own(name, module):
+                found.append(Digital(name, kind_of(module).__name__, OWN + own))
             elif any(True for _ in module.children()) and not isinstance(module, BATCH_NORMS):
-                if own := [key for key, value in module._parameters.items() if value is not None]:
-                    found.append(Digital(name, kind_of(module).__name__, OWN + ", ".join(own)))
+                continue
             elif type(module) is not nn.Identity:
                 found.append(Digital(name, type(module).__name__, self._reason(name, module)))
         return (*self.listed, *found)
+
+    def _own(self, name: str, module: nn.Module) -> str:
+        """Parameters of a module that has parts, or that are looked at one by one, with the reasons."""
+        parts = any(True for _ in module.children())
+        if isinstance(module, (*LOOKUPS, *BATCH_NORMS)) or (isinstance(module, handled_types()) and not parts):
+            return ""
+        keys = {key: f"{name}.{key}".lstrip(".") for key, value in module._parameters.items() if value is not None}
+        why = {key: self.uses.reasons.get(path) for key, path in keys.items() if path not in self.whole}
+        if not any(why.values()) and not parts:
+            return ""
+        return ", ".join(f"{key} ({said})" if said else key for key, said in why.items())
 
     def _reason(self, name: str, module: nn.Module) -> str:
         if isinstance(module, BATCH_NORMS):

@@ -17,6 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .leaf import Leaf
 from .leaves import tensors_in
+from .operand import Operand, call
 from .rows import Rows
 
 __all__ = ["Call", "Recorder"]
@@ -100,11 +101,14 @@ class Recorder(TorchFunctionMode):
         self.inside = False
 
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
         if self.inside:
-            return result
-        name = getattr(function, "__name__", str(function))
-        given, results = tensors_in((args, kwargs)), tensors_in(result)
+            return function(*args, **(kwargs or {}))
+        given = tensors_in((args, kwargs))
+        if any(isinstance(x, Operand) for x in given):  # the products that it becomes are recorded
+            with self:
+                return call(function, args, kwargs or {})
+        result = function(*args, **(kwargs or {}))
+        name, results = getattr(function, "__name__", str(function)), tensors_in(result)
         if name in PRODUCTS:
             self.past += [self.replaced[x] for x in given if x in self.replaced]
         makers = self._makers(given)

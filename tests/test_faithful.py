@@ -290,7 +290,7 @@ def test_a_weight_that_the_model_takes_itself_stays_digital(how):
 
 def test_fused_kernels_of_transformers_leave_the_layers_to_the_tiles():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    chip = equals(nn.TransformerEncoder(layer, 2).eval(), torch.randn(2, 5, 8), on_tiles=4)
+    chip = equals(nn.TransformerEncoder(layer, 2).eval(), torch.randn(2, 5, 8), on_tiles=12)
     assert torch.equal(chip(torch.zeros(1, 5, 8)), chip(torch.zeros(1, 5, 8)))
     noisy = mho.map(layer.eval(), hardware(), calibrate=torch.randn(8, 5, 8))
     x = torch.randn(2, 5, 8)
