@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -125,9 +126,16 @@ class Batch:
         args, kwargs = tree_map(cut, (self.args, self.kwargs))
         return Batch(args, kwargs)
 
+    @property
+    def opaque(self) -> bool:
+        """Whether it holds objects of other kinds than tensors and plain values, such as a cache of keys and values."""
+        plain = (torch.Tensor, str, bytes, int, float, complex, type(None), torch.dtype, torch.device)
+        return not all(isinstance(x, plain) for x in tree_leaves((self.args, self.kwargs)))
+
     def apart(self) -> Batch:
         """The same inputs in memory of their own, for a model that writes to what it is given."""
-        args, kwargs = tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, (self.args, self.kwargs))
+        own = lambda x: x.clone() if isinstance(x, torch.Tensor) else copy.deepcopy(x)  # noqa: E731
+        args, kwargs = tree_map(own, (self.args, self.kwargs))
         return Batch(args, kwargs)
 
 

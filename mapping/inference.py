@@ -15,6 +15,7 @@ from ..crossbar.hardware import Hardware
 from .arrays import as_numpy
 from .leaf import Leaf
 from .order import FIRST, Order, SampleAxis, order_of
+from .padding import Padding
 from .session import Session
 from .trace import Recorder
 
@@ -136,6 +137,8 @@ class Read(Inference):
         first_sample: place of the first sample in the whole data set.
         noisy: False leaves out the noise of the read.
         alone: whether it is the read of a single layer, called by itself.
+        padding: in front of the tokens of the samples, if there is any.
+        kind: what inputs of it are alike, where their shapes do not say: a step of a generation.
     """
 
     number: int = 0
@@ -144,6 +147,8 @@ class Read(Inference):
     first_sample: int = 0
     noisy: bool = True
     alone: bool = False
+    padding: Padding | None = None
+    kind: Any = None
 
     def again(self, **changes: Any) -> Read:
         """This read from its start, with changes."""
@@ -170,7 +175,7 @@ class Read(Inference):
             given, samples = layer.arranged(x[: self.samples])._replace(shared=True), self.samples
         else:
             given, samples = layer.arranged(x), self.samples * self.reads
-        order = _order(layer, given, samples, chosen_too=self.alone)
+        order = _order(layer, given, samples, self.padding, chosen_too=self.alone)
         if order is None:
             self._warn(layer, given.leading, samples)
             if self.reads > 1:
@@ -223,7 +228,9 @@ def _order_or_none(layer: OnTiles, given: Arranged, samples: int) -> Order:
     return _order(layer, given, samples) or order_of(given.leading, FIRST, 0)
 
 
-def _order(layer: OnTiles, given: Arranged, samples: int, *, chosen_too: bool = False) -> Order | None:
+def _order(
+    layer: OnTiles, given: Arranged, samples: int, padding: Padding | None = None, *, chosen_too: bool = False
+) -> Order | None:
     """How the rows of a layer's inputs belong to so many samples; None where they belong to none.
 
     Rows that the model chose by their values belong to none, but in the read of a single layer (`chosen_too`).
@@ -234,5 +241,5 @@ def _order(layer: OnTiles, given: Arranged, samples: int, *, chosen_too: bool = 
     if layer.name in layer.session.chosen and not chosen_too:
         return None
     if leading and place is not None and len(leading) > place.axis and leading[place.axis] % samples == 0:
-        return order_of(leading, place, samples)
+        return order_of(leading, place, samples, padding)
     return None
