@@ -95,8 +95,6 @@ class Order:
 
 
 @lru_cache(maxsize=1024)
-def order_of(
-    leading: tuple[int, ...], place: SampleAxis, samples: int, padding: Padding | None = None
-) -> Order:
+def order_of(leading: tuple[int, ...], place: SampleAxis, samples: int, padding: Padding | None = None) -> Order:
     """The order, kept: reads of small layers have it made anew often."""
     return Order(leading, place, samples, padding)

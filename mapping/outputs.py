@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -95,10 +96,9 @@ def found_in(output: Any, where: Where) -> Any:
             return values[where]
     elif where in parts:
         return parts[where]
-    elif not isinstance(output, (torch.Tensor, tuple, list, Mapping)) and hasattr(output, where):
-        return getattr(output, where)
-    elif isinstance(output, tuple) and where in getattr(output, "_fields", ()):
-        return getattr(output, where)
+    elif where in getattr(output, "_fields", ()) or not (parts or isinstance(output, torch.Tensor)):
+        with contextlib.suppress(AttributeError):
+            return getattr(output, where)
     raise ValueError(f"output={where!r}: the model returns {returned(output)}")
 
 

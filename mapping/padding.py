@@ -1,4 +1,4 @@
-"""Where the texts of a batch begin that are padded in front, so that their tokens are numbered as those of one alone."""
+"""Where texts that are padded in front begin, so that their tokens are numbered as those of one alone."""
 
 from __future__ import annotations
 
@@ -34,11 +34,13 @@ def padding_of(model: nn.Module, given: Any, samples: int) -> Padding | None:
     return Padding(mask.shape[1], tuple(first.tolist())) if bool(first.any()) else None
 
 
-def mask_in(model: nn.Module, given: Any) -> torch.Tensor | None:
+def mask_in(model: Any, given: Any) -> torch.Tensor | None:
     """The input of a model that says which tokens are padding, by its name, if it has one."""
     args, kwargs = given
     found = kwargs.get(MASK)
     if found is None and args:
-        with contextlib.suppress(TypeError, ValueError):  # a forward without a signature, or with another one
+        with contextlib.suppress(
+            AttributeError, TypeError, ValueError
+        ):  # a forward without a signature, or with another one
             found = inspect.signature(model.forward).bind(*args, **kwargs).arguments.get(MASK)
     return found if isinstance(found, torch.Tensor) else None
