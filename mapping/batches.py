@@ -107,6 +107,14 @@ class Batch:
         """Along the first dimension of the first tensor that has any and is a batch: see `first_batch`."""
         return samples_in(self.tensors)
 
+    def __len__(self) -> int:
+        return self.samples
+
+    def __getitem__(self, place: slice) -> Batch:
+        """The samples of a slice, step 1: see `part`."""
+        start, stop, _ = place.indices(self.samples)
+        return self.part(start, stop)
+
     @property
     def shape(self) -> str:
         return ", ".join(str(tuple(x.shape)) for x in self.tensors)

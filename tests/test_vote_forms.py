@@ -98,11 +98,7 @@ def test_padding_and_ignored_labels_do_not_count(language):
     assert (accuracy.n, accuracy.answers) == (6, int(mask.sum()))
     assert found.accuracy(torch.where(mask.bool(), ids, -100)) == accuracy
     assert found.accuracy(ids, mask=mask).answers == accuracy.answers
-    fewer = (
-        found.accuracy(ids, mask=torch.arange(6) > 4)
-        if False
-        else found.accuracy(ids, mask=(torch.arange(6) > 4).expand(6, 6))
-    )
+    fewer = found.accuracy(ids, mask=(torch.arange(6) > 4).expand(6, 6))
     assert fewer.answers == 6
     following = found.accuracy(ids, next_token=True)
     truth = (found.classes[:, :-1] == ids[:, 1:]) & mask[:, :-1].bool() & mask[:, 1:].bool()

@@ -66,6 +66,11 @@ class AdaptiveResult(Answers):
         return -(-self.reads // self.copies)
 
     @property
+    def answers(self) -> int:
+        """How many answers there are, padding left out."""
+        return self.classes.numel() if self.mask is None else int(self.mask.sum())
+
+    @property
     def capped(self) -> int:
         """Answers that k inferences did not make safe."""
         return int((~self.safe if self.mask is None else ~self.safe & self.mask).sum())
@@ -144,7 +149,8 @@ def adaptive_vote(
 def _decide(asked: Election, given: Given, error: float, rule: str) -> tuple[torch.Tensor, ...]:
     """Reads of the samples of one batch; counts, mean softmax, safe and winners of their answers."""
     k, copies, n = asked.k, len(asked.chips), given.samples
-    tally, shape = Tally(0, k, error, rule, copies), ()
+    tally = Tally(0, k, error, rule, copies)
+    shape: tuple[int, ...] = ()
     waiting = torch.ones(n, dtype=torch.bool)
     for first in range(0, k, AHEAD * copies):
         stop = min(k, first + AHEAD * copies)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import torch
 
 from .asked import Given
@@ -76,6 +77,8 @@ class Answers(Result):
         found, truth, counted = compared(classes, self._labels(labels), self.mask, mask, **how)
         if truth.shape != found.shape:
             raise ValueError(f"labels must have shape {tuple(classes.shape)}, got {tuple(truth.shape)}")
+        if truth.is_floating_point() and bool((counted & (truth != truth.round())).any()):
+            raise ValueError("labels must be numbers of classes, got fractions; rule='mean' takes means of numbers")
         return share(found == truth, counted, confidence)
 
     def cross_entropy(
@@ -117,8 +120,7 @@ class Answers(Result):
     ) -> Estimate:
         """exp of the `cross_entropy`, and of the ends of its interval."""
         how: dict[str, Any] = {"mask": mask, "next_token": next_token, "ignore_index": ignore_index}
-        found = self.cross_entropy(labels, confidence, **how)
-        return Estimate(*torch.tensor([float(found), found.low, found.high]).double().exp().tolist(), found.n)
+        return self.cross_entropy(labels, confidence, **how).map(np.exp)
 
     def _labels(self, labels: Array | None) -> Array | None:
         return self.labels if labels is None else labels

@@ -102,7 +102,7 @@ class Election:
             ValueError: the model gives something else than one tensor of numbers, samples first.
         """
         chips, samples, batch = self.chips, given.samples, given.batch
-        named = {"named": batch.kwargs} if batch.kwargs else {}
+        named: dict[str, Any] = {"named": batch.kwargs} if batch.kwargs else {}
         together = max(1, int(TOGETHER / (chips[0].largest_output * samples))) if len(chips) == 1 else 1
         for first in reads[::together]:
             group = min(together, reads.stop - first)

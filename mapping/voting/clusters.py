@@ -51,7 +51,8 @@ class Estimate(float):
     def map(self, function: np.ufunc) -> Estimate:
         """An increasing function of the mean and of the ends of its interval."""
         with np.errstate(over="ignore"):
-            return Estimate(*(float(function(x)) for x in (float(self), self.low, self.high)), self.n)
+            value, low, high = (float(function(x)) for x in (float(self), self.low, self.high))
+        return Estimate(value, low, high, self.n)
 
     def __str__(self) -> str:
         return f"{float(self):.4g} [{self.low:.4g}, {self.high:.4g}]"
