@@ -247,6 +247,7 @@ class Takes:
             MappingError: they are in none, have no samples, or are not what the model takes.
         """
         if isinstance(given, Batch):
+            self._check_names(given.kwargs, said)
             return given
         if isinstance(given, (torch.Tensor, np.ndarray)):
             given = (given,)
@@ -255,11 +256,7 @@ class Takes:
         if isinstance(given, tuple) and self.most is not None and len(given) > self.most:
             raise MappingError(f"{said}: a tuple of {len(given)} inputs, and the model takes {self.most}")
         if isinstance(given, Mapping):
-            keys = self.keys
-            odd = [str(key) for key in given if not isinstance(key, str) or (keys is not None and key not in keys)]
-            if odd:
-                known = ", ".join(sorted(keys or ()))
-                raise MappingError(f"{said}: the model takes no input called {', '.join(odd)}; it takes {known}")
+            self._check_names(given, said)
             given = dict(given)
         try:
             made = tree_map(lambda x: self._tensor(x) if isinstance(x, np.ndarray) else x, given)
@@ -271,6 +268,14 @@ class Takes:
         if not batch.samples:
             raise MappingError(f"{said}: holds no samples, its shape is {batch.shape}")
         return batch
+
+    def _check_names(self, given: Iterable[Any], said: str) -> None:
+        """Raises MappingError for inputs by names that the model does not have."""
+        keys = self.keys
+        odd = [str(key) for key in given if not isinstance(key, str) or (keys is not None and key not in keys)]
+        if odd:
+            known = ", ".join(sorted(keys or ()))
+            raise MappingError(f"{said}: the model takes no input called {', '.join(odd)}; it takes {known}")
 
     def _tensor(self, array: np.ndarray[Any, Any]) -> torch.Tensor:
         made = torch.tensor(array)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..crossbar.hardware import Hardware
+from ..crossbar.magnitudes import Magnitudes
 from .arrays import as_numpy
 from .leaf import Leaf
 from .order import FIRST, Order, SampleAxis, order_of
@@ -61,7 +62,7 @@ class OnTiles(Protocol):
 
     def arranged(self, x: torch.Tensor) -> Arranged: ...
     def digital(self, x: torch.Tensor) -> torch.Tensor: ...
-    def calibrate(self, inputs: list[Array], orders: list[Order]) -> None: ...
+    def calibrate(self, inputs: list[Array], orders: list[Order], sizes: Magnitudes | None = None) -> None: ...
     def read(self, given: Arranged, order: Order, like: torch.Tensor, run: Read, call: int) -> torch.Tensor: ...
 
 
@@ -201,11 +202,12 @@ class Calibration(Inference):
     """Sets the ranges of each layer at its first call, and reads it without noise.
 
     `inputs` are those of layers that were surveyed, over all their calls, with their `orders`; of others those of the
-    first call count.
+    first call count. `sizes` are those of all inputs, where these are some of them.
     """
 
     inputs: Mapping[str, list[Array]] = field(default_factory=dict)
     orders: Mapping[str, list[Order]] = field(default_factory=dict)
+    sizes: Mapping[str, Magnitudes] = field(default_factory=dict)
 
     def _output(self, layer: OnTiles, x: torch.Tensor, call: int) -> torch.Tensor:
         given, known = layer.arranged(x), self.inputs.get(layer.name)
@@ -213,7 +215,8 @@ class Calibration(Inference):
             return layer.digital(x)  # no range comes from zeros, as a state starts with; later calls may have others
         order = _order_or_none(layer, given, self.samples)
         if not call:
-            layer.calibrate(known or [as_numpy(given.values)], self.orders[layer.name] if known else [order])
+            surveyed = (known, self.orders[layer.name]) if known else ([as_numpy(given.values)], [order])
+            layer.calibrate(*surveyed, self.sizes.get(layer.name))
         return self._on_tiles(layer, given, x, call)
 
     def _on_tiles(self, layer: OnTiles, given: Arranged, x: torch.Tensor, call: int) -> torch.Tensor:

@@ -62,7 +62,8 @@ def test_labels_come_along_from_loaders(language):
         mho.vote(language, ids, 2).accuracy()
     with pytest.raises(ValueError, match=r"labels must be those of the 6 samples of their batch, got \(3,\)"):
         mho.vote(language, [(ids, labels[:3, 0])], 2)
-    assert copy.deepcopy(named) == pickle.loads(pickle.dumps(named)) == named != found
+    assert copy.deepcopy(named) == pickle.loads(pickle.dumps(named)) == named == found
+    assert mho.vote(language, ids, 2) != found
 
 
 def test_outputs_are_found_by_name_number_and_function(language):
