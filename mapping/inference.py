@@ -15,7 +15,7 @@ from ..crossbar.hardware import Hardware
 from ..crossbar.magnitudes import Magnitudes
 from .arrays import as_numpy
 from .leaf import Leaf
-from .order import FIRST, Order, SampleAxis, order_of
+from .order import FIRST, Order, SampleAxis, order_of, padded_order_of
 from .padding import Padding
 from .session import Session
 from .trace import Recorder
@@ -244,5 +244,7 @@ def _order(
     if layer.name in layer.session.chosen and not chosen_too:
         return None
     if leading and place is not None and len(leading) > place.axis and leading[place.axis] % samples == 0:
-        return order_of(leading, place, samples, padding)
+        if padding is not None:
+            return padded_order_of(leading, place, samples, padding)
+        return order_of(leading, place, samples)
     return None
