@@ -120,7 +120,6 @@ def test_the_command_votes_over_them(place, capsys):
     last = share(voted.classes[:, -1] == ids[:, -1], torch.ones(20, dtype=torch.bool))
     assert said("--data", "ends.npz", "--output", "networks_of_forms:last").endswith(str(last))
     tokens = said("--data", "texts.npz", "--next-token", "--output", "logits")
-    shifted = voted.accuracy(ids, next_token=True, mask=mask)
     assert tokens.startswith("   3 votes")
     few = said("--data", "texts.npz", "--next-token", "--error", "0.1")
     assert few.split()[2] == str(int(mask.sum()))
