@@ -47,10 +47,10 @@ def _sized(chip: MappedNetwork, inputs: Stream) -> tuple[list[Batch], Sizes]:
         run.calls.clear()
         with goes_through(batch):
             rehearse(chip, batch, run)
-        if number in inputs.kept:
-            kept.append(batch)
-        elif run.reached - known:
+        if number and run.reached - known:
             rare.append(batch)
+        elif number in inputs.kept:
+            kept.append(batch)
     return [*(joined(kept) if len(kept) > 1 else kept), *rare], run
 
 
