@@ -124,7 +124,7 @@ class Election:
     def scores(self, given: Given, reads: range) -> Iterator[torch.Tensor]:
         """As `reads`, the scores of classes (samples, ..., classes).
 
-        The model has classes last in (samples, tokens, classes), else behind the samples: (samples, classes, rows, ...).
+        Classes come last in (samples, tokens, classes), and else behind the samples: (samples, classes, rows, ...).
 
         Raises:
             ValueError: there are none, or NaN among them.
