@@ -28,8 +28,9 @@ class Session:
         replaced: weights of the torch layers that tiles stand for, as long as something else keeps them, with the names
             of these layers.
         batch: where in inputs of several lengths the samples are (see `mho.mapping.batches`), if that is known.
+        numbers: the kinds of inputs (how many by place, and names) with which the model returns a single number.
 
-    All chips of a model share the last four.
+    All chips of a model share the last five.
     """
 
     def __init__(self) -> None:
@@ -41,6 +42,7 @@ class Session:
         self.judged: dict[str, int] = {}
         self.chosen: set[str] = set()
         self.batch: list[str] = []
+        self.numbers: set[tuple[Any, ...]] = set()
         self.replaced: Any = WeakTensorKeyDictionary()
         self.lock = threading.RLock()
 
