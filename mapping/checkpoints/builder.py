@@ -62,8 +62,10 @@ class Builder:
         """Put a part where its name says, or where that is taken, beside it; returns the place."""
         parts = [_identifier(part) for part in re.split(r"[./:]+", name) if part]
         place = clean = ".".join(parts) or "layer"
+        if any(place.startswith(f"{name}.") for name in self._names):
+            place = clean = clean.replace(".", "_")
         number = 1
-        while not self._free(place):
+        while place in self._names or any(name.startswith(f"{place}.") for name in self._names):
             number += 1
             place = f"{clean}_{number}"
         self._names.add(place)
@@ -78,12 +80,6 @@ class Builder:
         else:
             parent.register_buffer(last, value)
         return place
-
-    def _free(self, place: str) -> bool:
-        """Whether nothing has this place, nor one within it, nor one around it."""
-        parts = place.split(".")
-        around = {".".join(parts[:n]) for n in range(1, len(parts) + 1)} & self._names
-        return not around and not any(name.startswith(f"{place}.") for name in self._names)
 
     def _found(self, place: str) -> Any:
         parent, _, last = place.rpartition(".")
