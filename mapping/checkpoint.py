@@ -265,9 +265,7 @@ def _faults(model: nn.Module, state: State) -> dict[str, list[str]]:
     plain = [name for name in both if name not in odd]
     faults = {
         "missing": [
-            name
-            for name in own
-            if not _optional(name) and not any(other in state for other in tied.get(name, (name,)))
+            name for name in own if not _optional(name) and not any(other in state for other in tied.get(name, (name,)))
         ],
         "surplus": [name for name in state if name not in own],
         "not dense": odd,

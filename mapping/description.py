@@ -91,6 +91,13 @@ class SavedCall(_Part):
     needs: Annotated[tuple[Count, ...], Field(min_length=1)]
 
 
+class SavedFactory(_Part):
+    """A `checkpoints.factories.Factory`: how the model was built."""
+
+    reference: Text
+    arguments: dict[Text, Any]
+
+
 class SavedChip(_Part):
     """The text of a saved chip, without the digests of its files."""
 
@@ -106,6 +113,7 @@ class SavedChip(_Part):
     layers: dict[Text, SavedLayer]
     hardware: dict[Text, Any]
     structure: Text | dict[Text, Any]
+    factory: SavedFactory | None = None  # where the structure could not be saved
 
     @model_validator(mode="after")
     def _consistent(self) -> SavedChip:

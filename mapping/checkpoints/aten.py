@@ -1,4 +1,4 @@
-"""Operators of ATen as nodes of a network: those with weights become layers of torch.nn, others are called as they are."""
+"""Operators of ATen as nodes of a network: those with weights become layers of torch.nn."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ RECURRENT = {
     "rnn_relu": ("RNN", {"nonlinearity": "relu"}),
 }
 # functions of torch that take the arguments of the operator of their name, beside those that are bound to it
-OF_MODULES = ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "hardsigmoid", "hardswish", "hardtanh")
-OF_MODULES += ("leaky_relu", "mish", "relu6", "silu")
+OF_MODULES = {"hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "relu6", "silu"}
+OF_MODULES |= {f"adaptive_avg_pool{n}d" for n in (1, 2, 3)}
 
 
 class Constant:
@@ -154,9 +154,7 @@ class Aten:
         if not all(_is_plain(value) for value in (*options.values(), given["groups"])):
             return None
         options |= {"groups": given["groups"], "transposed": transposed}
-        return self._layer(
-            weight, (bias, str(options)), lambda: convolution(weight.value, _tensor(bias), **options), x
-        )
+        return self._layer(weight, (bias, str(options)), lambda: convolution(weight.value, _tensor(bias), **options), x)
 
     def _transposed(self, given: dict[str, Any]) -> Any:
         return self._conv(given, transposed=True)

@@ -99,7 +99,9 @@ class _Reader:
             else:
                 raise CheckpointError(f"it takes a {kind}, which no network of tensors does")
         positional, named = self.specs["in_spec"]["children_spec"]
-        if any(child["children_spec"] or child["type"] for part in (positional, named) for child in part["children_spec"]):
+        if any(
+            child["children_spec"] or child["type"] for part in (positional, named) for child in part["children_spec"]
+        ):
             raise CheckpointError("it takes tuples, lists or dicts of tensors; export it with tensors as inputs")
         names = json.loads(named["context"])
         if len(positional["children_spec"]) + len(names) != len(users):
@@ -236,5 +238,3 @@ def _restored(tree: dict[str, Any], leaves: Iterator[Any]) -> Any:
     if isinstance(names, list) and len(names) == len(found) and all(isinstance(name, str) for name in names):
         return dict(zip(names, found, strict=True))
     raise CheckpointError(f"it gives {kind!r:.100}, which is no tuple, list or dict of tensors")
-
-

@@ -52,6 +52,12 @@ def factory_of(model: nn.Module) -> Factory | None:
     return _MADE.get(model)
 
 
+def remember(model: nn.Module, factory: Factory) -> nn.Module:
+    """Take down how a model was built, so that a chip of it can be loaded without the model."""
+    _MADE[model] = factory
+    return model
+
+
 def parse_arguments(texts: Iterable[str]) -> dict[str, Any]:
     """The arguments of `--arg name=value`: values are JSON (numbers, true, [1, 2], "text"), and else text as it stands.
 
@@ -92,7 +98,7 @@ def build_model(reference: str, arguments: Mapping[str, Any] | None = None) -> n
     home, colon, name = reference.partition(":") if isinstance(reference, str) else ("", "", "")
     if not colon or not home or not name:
         raise CheckpointError(
-            f"model must be given as package.module:factory, got {reference!r:.200} (or as timm:NAME, transformers:NAME)"
+            f"model must be given as package.module:factory, got {reference!r:.200} (or timm:NAME, transformers:NAME)"
         )
     if home == "timm":
         model = _timm(name, dict(given))
@@ -102,8 +108,7 @@ def build_model(reference: str, arguments: Mapping[str, Any] | None = None) -> n
         model = _own(reference, home, name, dict(given))
     if not isinstance(model, nn.Module):
         raise CheckpointError(f"model {reference!r}: expected a torch.nn.Module, got {type(model).__name__}")
-    _MADE[model] = Factory(reference, dict(given))
-    return model
+    return remember(model, Factory(reference, dict(given)))
 
 
 def _timm(name: str, arguments: dict[str, Any]) -> Any:

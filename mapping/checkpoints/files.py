@@ -54,14 +54,14 @@ def read_content(path: Path) -> Any:
             raise CheckpointError(f"checkpoint {path}: not a readable safetensors file ({one_line(error)})") from error
     if path.suffix not in PICKLED:
         raise CheckpointError(
-            f"checkpoint {path}: expected a .pt, .pth or .safetensors file (or .ckpt, .bin, the {INDEX} of shards, or a "
-            "folder with weights)"
+            f"checkpoint {path}: expected a .pt, .pth or .safetensors file (or .ckpt, .bin, the {INDEX} of shards, "
+            "or a folder with weights)"
         )
     return _read_pickled(path)
 
 
 def _read_pickled(path: Path) -> Any:
-    """What torch.save wrote. Nothing of it is run: torch's unpickler with `weights_only` knows tensors and plain data."""
+    """What torch.save wrote. Nothing of it runs: torch's unpickler with `weights_only` knows tensors and plain data."""
     check_archive(path)
     try:
         with warnings.catch_warnings():

@@ -32,8 +32,8 @@ def optional(package: str, where: str) -> Any:
     try:
         return importlib.import_module(package)
     except Exception as error:  # a package without what it needs may fail in any way
-        absent = isinstance(error, ModuleNotFoundError) and error.name
-        if absent and error.name == package:
+        absent = error.name if isinstance(error, ModuleNotFoundError) else None
+        if absent == package:
             raise CheckpointError(
                 f"{where}: needs the package {package}; install it with pip install 'mho[{EXTRAS[package]}]'"
             ) from error
@@ -46,7 +46,7 @@ def optional(package: str, where: str) -> Any:
 def offline() -> Iterator[None]:
     """Hugging Face's packages ask no server meanwhile, and say nothing but errors."""
     try:
-        constants = importlib.import_module("huggingface_hub.constants")
+        constants: Any = importlib.import_module("huggingface_hub.constants")
     except ImportError:  # then nothing can be asked for either
         yield
         return
@@ -105,7 +105,7 @@ def _plain_fields(fields: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _built(transformers: Any, name: str, base: dict[str, Any], arguments: dict[str, Any], where: str) -> Any:
-    kind = getattr(transformers, name, None) if name[:1].isupper() else None
+    kind: Any = getattr(transformers, name, None) if name[:1].isupper() else None
     automatic = isinstance(kind, type) and name.startswith("AutoModel")
     if automatic or not name[:1].isupper():
         model_type = name if not automatic else arguments.pop("model_type", base.get("model_type"))
@@ -142,12 +142,25 @@ def _configured(kind: Any, base: dict[str, Any], arguments: dict[str, Any], wher
 
 def _from_fields(kind: Any, fields: dict[str, Any]) -> Any:
     """A configuration of which no part asks for weights from elsewhere."""
+    odd = [name for name, value in fields.items() if name.endswith("implementation") and "/" in str(value)]
+    if odd:
+        raise CheckpointError(f"{odd[0]} = {fields[odd[0]]!r:.100} names code of a server, which Mho does not run")
     config = kind.from_dict(fields)
     parts = [config, *(value for value in vars(config).values() if hasattr(value, "to_dict"))]
     for part in parts:
         if getattr(part, "use_pretrained_backbone", False):
             part.use_pretrained_backbone = False
     return config
+
+
+def fields_of(model: Any) -> dict[str, Any]:
+    """The fields of a model's configuration, as `build` takes them."""
+    default = type(model.config)()
+    return {
+        name: value
+        for name, value in model.config.to_diff_dict().items()
+        if hasattr(default, name) and name not in ("architectures", "dtype", "model_type", "transformers_version")
+    }
 
 
 def load_folder(folder: Path) -> nn.Module:

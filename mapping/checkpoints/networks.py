@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +13,13 @@ from ..errors import CheckpointError
 from ..folders import as_path
 from . import hub
 from .exported import load_exported
+from .factories import Factory, remember
 from .onnx_file import load_onnx
 
-WHOLE = {".onnx": load_onnx, ".pt2": load_exported}  # files that hold the network, not its weights alone
+WHOLE: dict[str, Callable[[Path], nn.Module]] = {
+    ".onnx": load_onnx,
+    ".pt2": load_exported,
+}  # files that hold the network, not its weights alone
 
 
 class Loaded(NamedTuple):
@@ -70,18 +74,18 @@ def find_model(
             raise CheckpointError(f"checkpoint {path}: holds its own network, so that {odd[0]} has no meaning")
         if whole is not hub.load_folder and not path.is_file():
             raise CheckpointError(f"checkpoint {path}: no such file")
-        return Loaded(whole(path).eval(), None)
+        network = whole(path).eval()
+        if whole is hub.load_folder:
+            remember(network, Factory(f"transformers:{type(network).__name__}", hub.fields_of(network)))
+        return Loaded(network, None)
     if model is None:
         raise CheckpointError(
             f"checkpoint {path}: which network do its weights belong to? Say it by model= (--model): timm:NAME, "
             "transformers:NAME or package.module:factory"
         )
-    if isinstance(model, nn.Module):
-        if arguments:
-            raise CheckpointError("arguments: a model that is built already takes none")
-        network = model
-    else:
-        network = build_model(model, arguments)
+    if isinstance(model, nn.Module) and arguments:
+        raise CheckpointError("arguments: a model that is built already takes none")
+    network = model if isinstance(model, nn.Module) else build_model(model, arguments)
     weights = find_weights(network, path, key, strip_prefix=strip_prefix)
     network.load_state_dict(weights.state, strict=False)
     return Loaded(network.eval(), weights)

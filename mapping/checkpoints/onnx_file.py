@@ -83,5 +83,3 @@ def _tensors(onnx: Any, graph: Any) -> Any:
             yield from [attribute.t] if attribute.type == onnx.AttributeProto.TENSOR else attribute.tensors
             for inner in [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs:
                 yield from _tensors(onnx, inner)
-
-

@@ -140,7 +140,9 @@ class Importer:
                     self.values[name] = value
             for name in node.output[len(several) :]:
                 if name and self.users.get(name):
-                    raise Unsupported(f"operator {node.op_type} of node {node.name!r:.100}: its output {name!r} is used")
+                    raise Unsupported(
+                        f"operator {node.op_type} of node {node.name!r:.100}: its output {name!r} is used"
+                    )
 
     def _known(self, name: str) -> Value:
         if name not in self.values:
@@ -155,12 +157,12 @@ class Importer:
             return self._chosen(op)
         if (found := of_sizes(op)) is not None:
             return found
-        graphs = any(one.type in (one.GRAPH, one.GRAPHS) for one in node.attribute)
-        if not graphs and node.op_type != "Constant" and all(v is None or isinstance(v, torch.Tensor) for v in inputs):
-            if (folded := self._folded(op)) is not None:
-                return folded
         if node.op_type == "Constant":
             return self._constant(op)
+        graphs = any(one.type in (one.GRAPH, one.GRAPHS) for one in node.attribute)
+        constant = not graphs and all(value is None or isinstance(value, torch.Tensor) for value in inputs)
+        if constant and (folded := self._folded(op)) is not None:
+            return folded
         if QUANTISED.search(node.op_type):
             raise op.fault("computes with quantised codes; export the network with weights as floats")
         if node.op_type not in IMPORTS:

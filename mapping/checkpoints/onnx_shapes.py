@@ -293,5 +293,3 @@ def _interpolation(op: Operator, mode: str, rank: int, doubled: bool, whole: boo
 
 def _is(value: Any, number: int) -> bool:
     return not isinstance(value, fx.Node) and value == number
-
-
