@@ -18,7 +18,7 @@ from .folders import as_path
 __all__ = ["State", "Weights", "build_model", "find_weights", "load_weights", "read_state_dict", "read_state_dicts"]
 
 KEYS = ("state_dict", "model_state_dict", "model")
-# what stands in the names of modules that are wrapped: by DataParallel, torch.compile, FSDP, checkpointing of activations
+# what names have of wrapped modules: by DataParallel, torch.compile, FSDP, checkpointing of activations
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 DEEPEST = 5  # dicts in dicts that are looked through
 
@@ -133,9 +133,9 @@ def find_weights(
 ) -> Weights:
     """The state dict of a checkpoint that fits a model, under whatever key, perhaps with a prefix before its names.
 
-    A prefix is taken off where that makes all names of the model be there: one that all names of the state dict have, or
-    one that those have which fit, while others are left out (the network of a Lightning module, beside its loss). Names
-    of wrappers are taken out of other names in the same way.
+    A prefix is taken off where that makes all names of the model be there: one that all names of the state dict have,
+    or one that those have which fit, while others are left out (the network of a Lightning module, beside its loss).
+    Names of wrappers are taken out of other names in the same way.
 
     Args:
         key: which state dict, where several fit: see `Weights`.

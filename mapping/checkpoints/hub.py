@@ -120,12 +120,15 @@ def _built(transformers: Any, name: str, base: dict[str, Any], arguments: dict[s
             )
         config = _configured(known[model_type], base, arguments, where)
         return kind.from_config(config, trust_remote_code=False)
-    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel) and kind.config_class):
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
         near = difflib.get_close_matches(name, [n for n in dir(transformers) if "For" in n or n.endswith("Model")], n=5)
         raise CheckpointError(
             f"{where}: transformers has no such class of models{f'; near: {some(near)}' if near else ''}"
         )
-    return kind(_configured(kind.config_class, base, arguments, where))
+    made: Any = kind
+    if made.config_class is None:
+        raise CheckpointError(f"{where}: is no class of models with a configuration of its own")
+    return made(_configured(made.config_class, base, arguments, where))
 
 
 def _configured(kind: Any, base: dict[str, Any], arguments: dict[str, Any], where: str) -> Any:
