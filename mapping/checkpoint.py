@@ -159,8 +159,9 @@ def find_weights(
             )
     tried = [(weights, _faults(model, weights.state)) for weights in views]
     fitting = [weights for weights, faults in tried if not faults]
-    if not fitting:
-        nearest, faults = min(tried, key=lambda pair: sum(map(len, pair[1].values())))
+    whole = [pair for pair in tried if pair[0].prefix or not pair[0].left_out]
+    if not any(not faults for _, faults in whole):  # names that fit beside others, without a prefix: those are surplus
+        nearest, faults = min(whole, key=lambda pair: sum(map(len, pair[1].values())))
         said = "; ".join(f"{what}: {some(names)}" for what, names in faults.items())
         several = f"; so much for {nearest.key!r}, it holds {_listed(found)}, choose one with key=, --key"
         raise CheckpointError(
@@ -197,6 +198,7 @@ def load_weights(
 
 def _views(model: nn.Module, key: str, state: State) -> Iterator[Weights]:
     """Each way to read a state dict: as it is, with a prefix taken off, with the names of wrappers taken out."""
+    known = _own(model)
     yield Weights(state, key, "")
     plain = {_unwrapped(name): value for name, value in state.items()}
     ways = [(state, False)]
@@ -204,9 +206,12 @@ def _views(model: nn.Module, key: str, state: State) -> Iterator[Weights]:
         ways.append((plain, True))
     for names, unwrapped in ways:
         for prefix in _prefixes(model, names):
-            weights = next(iter(_stripped(key, names, prefix)))
-            if prefix or unwrapped or weights.left_out:
+            if prefix:
+                weights = next(iter(_stripped(key, names, prefix)))
                 yield Weights(weights.state, key, prefix, weights.left_out, unwrapped)
+        own = {name: value for name, value in names.items() if name in known}
+        if own and (unwrapped or len(own) < len(names)):
+            yield Weights(own, key, "", tuple(name for name in names if name not in known), unwrapped)
 
 
 def _unwrapped(name: str) -> str:
@@ -226,11 +231,11 @@ def _prefixes(model: nn.Module, state: State) -> Iterator[str]:
     needed = [name for name in _own(model) if not _optional(name)]
     if needed:
         longest = max(needed, key=len)
-        ends = [name.removesuffix(longest) for name in state if name == longest or name.endswith(f".{longest}")]
+        ends = [name.removesuffix(longest) for name in state if name.endswith(f".{longest}")]
         tied = _tied(model)
         for start in ends:
             whole = all(any(f"{start}{other}" in state for other in tied.get(name, (name,))) for name in needed)
-            if whole and not prefix.startswith(start or "\0"):
+            if whole and not prefix.startswith(start):
                 yield start
 
 

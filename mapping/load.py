@@ -109,6 +109,7 @@ def _assemble(contents: Contents, model: nn.Module | str | None) -> Chip:
         built = rebuild(structure, places, state | constants)
     chip = Chip(built, hardware, layers, digital, text.seed, text.copy_index)
     chip.strict, chip.session.located = text.strict, text.located
+    chip.session.factory = _factory(text)
     chip.session.batch.extend([] if text.batch is None else [text.batch])
     chip.trace = [Call(**call.model_dump()) for call in text.trace]
     return chip
@@ -116,7 +117,7 @@ def _assemble(contents: Contents, model: nn.Module | str | None) -> Chip:
 
 def _built(text: SavedChip, model: nn.Module | str | None) -> nn.Module | None:
     """The model that a caller gave, or that a chip says how to build; None where it has its structure."""
-    saved = None if text.factory is None else Factory(text.factory.reference, text.factory.arguments)
+    saved = _factory(text)
     if isinstance(model, str):
         return build_model(model, saved.arguments if saved is not None and saved.reference == model else None)
     if model is not None or saved is None or not isinstance(text.structure, str):
@@ -128,6 +129,10 @@ def _built(text: SavedChip, model: nn.Module | str | None) -> nn.Module | None:
         f"its structure was not saved: {text.structure}; it was built by {name}: if you trust that code, pass "
         f"mho.load(path, model={name}) (--model)"
     )
+
+
+def _factory(text: SavedChip) -> Factory | None:
+    return None if text.factory is None else Factory(text.factory.reference, text.factory.arguments)
 
 
 def _taken(start: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -25,7 +25,7 @@ class Odd(nn.Module):
         return x * 2 if float(x.sum()) > -1e9 else x  # nothing that torch.fx can trace
 def make(width=4, *, depth=1, odd=False):
     torch.manual_seed(0)
-    layers = [nn.Flatten(), nn.Linear(64, width), *(nn.Linear(width, width) for _ in range(depth))]
+    layers = [nn.Flatten(), nn.Linear(432, width), *(nn.Linear(width, width) for _ in range(depth))]
     return nn.Sequential(*layers, *([Odd()] if odd else []))
 """
 

@@ -26,6 +26,7 @@ class Builder:
         self.root = nn.Module()
         self.graph = fx.Graph()
         self._layers: dict[Any, str] = {}
+        self._kept: list[torch.Tensor] = []  # the id of a tensor is its own as long as it lives
         self._names: set[str] = set()
 
     def layer(self, name: str, key: Any, make: Callable[[], nn.Module], *inputs: Any) -> fx.Node:
@@ -39,8 +40,18 @@ class Builder:
         key = ("tensor", id(value))
         if key not in self._layers:
             self._layers[key] = self._place(name, value)
-            self._layers["kept", id(value)] = value  # type: ignore[assignment]  # its id is its own as long as it lives
+            self._kept.append(value)
         return self.graph.get_attr(self._layers[key])
+
+    def forget(self, node: fx.Node) -> None:
+        """Take a call of a layer out of the graph again, and the layer where nothing else calls it."""
+        place = str(node.target)
+        self.graph.erase_node(node)
+        if not any(other.op == "call_module" and other.target == place for other in self.graph.nodes):
+            self._names.discard(place)
+            self._layers = {key: name for key, name in self._layers.items() if name != place}
+            parent, _, last = place.rpartition(".")
+            delattr(self.root.get_submodule(parent), last)
 
     def finish(self, output: Any) -> fx.GraphModule:
         """The network that gives this."""

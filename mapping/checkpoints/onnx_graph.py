@@ -185,6 +185,8 @@ class Importer:
             return None
         if op.kind == "Identity":
             return list(op.inputs)
+        if op.kind == "DequantizeLinear":
+            return [_dequantised(op)]
         self._check_size(op)
         feeds = {name: value.numpy() for name, value in zip(op.node.input, op.inputs, strict=True) if name}
         wanted = [name for name in op.outputs if name]
@@ -253,3 +255,15 @@ class Importer:
 
     def part(self, value: fx.Node, number: int) -> fx.Node:
         return self.builder.graph.call_function(operator.getitem, (value, number))
+
+
+def _dequantised(op: Operator) -> torch.Tensor:
+    """The numbers that constant codes stand for: (code - zero point) times scale, in 32-bit floats."""
+    op.refuse(block_size=0, output_dtype=0)
+    codes, scale = op.constant(0), op.constant(1).float()
+    zero = op.constant(2) if op.has(2) else torch.zeros((), dtype=torch.int32)
+    around = [1] * codes.ndim
+    if scale.ndim:
+        around[op.attr("axis", 1)] = -1
+        scale, zero = scale.reshape(around), zero.reshape(around) if zero.ndim else zero
+    return (codes.to(torch.int32) - zero.to(torch.int32)).float() * scale

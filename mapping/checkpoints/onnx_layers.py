@@ -58,6 +58,7 @@ def with_bias(op: Operator) -> Value:
         key, name, weight, x = op.importer.bare[node]
         outputs = weight.shape[0]
         if op.importer.users.get(op.input_name(one)) == 1 and bias.shape == (outputs,):
+            op.builder.forget(node)
             return linear_call(op, (*key[:2], op.input_name(other)), name, weight, bias, x)
     return None
 
