@@ -1,4 +1,4 @@
-"""Shards, folders, prefixes and the examples of docs/checkpoints.md; what is foreign or forged is refused in one line."""
+"""Shards, folders, prefixes and the examples of docs/checkpoints.md; what is foreign or forged is refused."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_a_tied_tensor_may_be_there_once_and_must_not_differ(tmp_path):
     save_file({"table.weight": weight}, tmp_path / "a.safetensors")
     assert torch.equal(load_weights(Tied(), tmp_path / "a.safetensors").head.weight, weight)
     save_file({"table.weight": weight, "head.weight": weight + 1}, tmp_path / "a.safetensors")
-    with pytest.raises(CheckpointError, match="different, and one in the model: table.weight and head.weight"):
+    with pytest.raises(CheckpointError, match=r"different, and one in the model: table.weight and head.weight"):
         load_weights(Tied(), tmp_path / "a.safetensors")
 
 
@@ -190,7 +190,7 @@ def test_state_dicts_in_lists_have_a_key(tmp_path):
 
 def test_an_error_names_some_of_many(tmp_path):
     torch.save({f"x{n}": torch.ones(1) for n in range(1000)}, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="x9 and 990 more$") as caught:
+    with pytest.raises(CheckpointError, match=r"x9 and 990 more$") as caught:
         load_weights(net(1), tmp_path / "a.pt")
     assert len(str(caught.value)) < 600
 

@@ -44,7 +44,9 @@ def save(path: Path, nodes: list[Any], x: tuple[Any, ...], opset: int = 18, **co
 
 
 def agrees(path: Path, x: Any) -> torch.nn.Module:
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = runtime.SessionOptions()
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it would quantise once more
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     exact = session.run(None, {"x": x})
     model = load_model(path)
     got = model(torch.from_numpy(x))
@@ -79,7 +81,11 @@ CASES: dict[str, tuple[list[Any], int, dict[str, Any]]] = {
         {"c": np.float32(0.1)},
     ),
     "Mod": ([node("Mod", "x", "c", fmod=1)], 3, {"c": np.float32(0.3)}),
-    "Conv": ([node("Conv", "x", "w", "b", pads=[1, 0, 2, 1], strides=[2, 1])], 4, {"w": values(5, 4, 3, 2), "b": values(5)}),
+    "Conv": (
+        [node("Conv", "x", "w", "b", pads=[1, 0, 2, 1], strides=[2, 1])],
+        4,
+        {"w": values(5, 4, 3, 2), "b": values(5)},
+    ),
     "Conv groups": ([node("Conv", "x", "w", group=2, dilations=[2, 1])], 4, {"w": values(6, 2, 2, 3)}),
     "Conv same": ([node("Conv", "x", "w", auto_pad="SAME_LOWER")], 4, {"w": values(5, 4, 2, 4)}),
     "Conv 1d": ([node("Conv", "x", "w", pads=[2, 2])], 3, {"w": values(5, 4, 3)}),
@@ -88,7 +94,11 @@ CASES: dict[str, tuple[list[Any], int, dict[str, Any]]] = {
         4,
         {"w": values(4, 5, 3, 3), "b": values(5)},
     ),
-    "ConvTranspose ends": ([node("ConvTranspose", "x", "w", strides=[2, 2], pads=[0, 1, 1, 0])], 4, {"w": values(4, 3, 3, 3)}),
+    "ConvTranspose ends": (
+        [node("ConvTranspose", "x", "w", strides=[2, 2], pads=[0, 1, 1, 0])],
+        4,
+        {"w": values(4, 3, 3, 3)},
+    ),
     "ConvTranspose groups": ([node("ConvTranspose", "x", "w", group=2)], 4, {"w": values(4, 3, 2, 2)}),
     "Gemm": ([node("Gemm", "x", "w", "b", alpha=0.5, beta=2.0)], 2, {"w": values(6, 3), "b": values(3)}),
     "Gemm turned": ([node("Gemm", "x", "w", "b", transB=1)], 2, {"w": values(3, 6), "b": values(1, 3)}),
@@ -143,7 +153,11 @@ CASES: dict[str, tuple[list[Any], int, dict[str, Any]]] = {
     ),
     "Gather": ([node("Gather", "x", "i", axis=2)], 3, {"i": np.array([[0, -1], [2, 1]])}),
     "Gather one": ([node("Gather", "x", "i", axis=1)], 3, {"i": np.array(-1)}),
-    "Expand": ([helper.make_node("Unsqueeze", ["x", "a"], ["u"]), node("Expand", "u", "s")], 2, {"a": np.array([1]), "s": np.array([3, 1])}),
+    "Expand": (
+        [helper.make_node("Unsqueeze", ["x", "a"], ["u"]), node("Expand", "u", "s")],
+        2,
+        {"a": np.array([1]), "s": np.array([3, 1])},
+    ),
     "Tile": ([node("Tile", "x", "r")], 3, {"r": np.array([1, 2, 3])}),
     "Pad": ([node("Pad", "x", "p", "v")], 3, {"p": np.array([0, 1, 2, 0, 0, 3]), "v": np.float32(0.5)}),
     "Pad reflect": ([node("Pad", "x", "p", mode="reflect")], 4, {"p": np.array([0, 0, 1, 2, 0, 0, 2, 1])}),
@@ -156,7 +170,17 @@ CASES: dict[str, tuple[list[Any], int, dict[str, Any]]] = {
     "CumSum": ([node("CumSum", "x", "a")], 3, {"a": np.array(1)}),
     "Cast": ([node("Cast", "x", to=INT64)], 3, {}),
     "Resize nearest": (
-        [node("Resize", "x", "", "s", mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")],
+        [
+            node(
+                "Resize",
+                "x",
+                "",
+                "s",
+                mode="nearest",
+                coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor",
+            )
+        ],
         4,
         {"s": np.array([1, 1, 1.5, 2], np.float32)},
     ),
@@ -173,7 +197,11 @@ CASES: dict[str, tuple[list[Any], int, dict[str, Any]]] = {
         3,
         {"w": values(2, 20, 6), "r": values(2, 20, 5), "b": values(2, 40)},
     ),
-    "LSTM reverse": ([node("LSTM", "x", "w", "r", outputs=3, hidden_size=5, direction="reverse")], 3, {"w": values(1, 20, 6), "r": values(1, 20, 5)}),
+    "LSTM reverse": (
+        [node("LSTM", "x", "w", "r", outputs=3, hidden_size=5, direction="reverse")],
+        3,
+        {"w": values(1, 20, 6), "r": values(1, 20, 5)},
+    ),
     "GRU": (
         [node("GRU", "x", "w", "r", "b", "", "h", outputs=2, hidden_size=5, linear_before_reset=1)],
         3,
@@ -183,7 +211,11 @@ CASES: dict[str, tuple[list[Any], int, dict[str, Any]]] = {
     "dequantised": (
         [helper.make_node("DequantizeLinear", ["q", "s", "z"], ["w"], axis=1), node("MatMul", "x", "w")],
         2,
-        {"q": RANDOM.integers(-128, 128, (6, 3)).astype(np.int8), "s": np.abs(values(3)), "z": np.array([1, -2, 3], np.int8)},
+        {
+            "q": RANDOM.integers(-128, 128, (6, 3)).astype(np.int8),
+            "s": np.abs(values(3)),
+            "z": np.array([1, -2, 3], np.int8),
+        },
     ),
     "sizes": (
         [
@@ -206,7 +238,7 @@ CASES: dict[str, tuple[list[Any], int, dict[str, Any]]] = {
         3,
         {},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -269,16 +301,24 @@ def test_weights_that_are_shared_are_one_layer(tmp_path):
     ("nodes", "constants", "said"),
     [
         ([node("Det", "x")], {}, "operator Det of node 'a Det' is not imported"),
-        ([helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft", name="g")], {}, "com.microsoft.Gelu of node 'g'"),
+        (
+            [helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft", name="g")],
+            {},
+            "com.microsoft.Gelu of node 'g'",
+        ),
         ([node("DynamicQuantizeLinear", "x", outputs=3)], {}, "computes with quantised codes"),
         ([node("QuantizeLinear", "x", "s")], {"s": np.float32(0.1)}, "computes with quantised codes"),
-        ([node("GRU", "x", "w", "r", hidden_size=5)], {"w": values(1, 15, 6), "r": values(1, 15, 5)}, "linear_before_reset = 0"),
+        (
+            [node("GRU", "x", "w", "r", hidden_size=5)],
+            {"w": values(1, 15, 6), "r": values(1, 15, 5)},
+            "linear_before_reset = 0",
+        ),
         ([node("Reshape", "x", "nowhere")], {}, "the tensor 'nowhere' is used before it is there"),
         ([node("ConstantOfShape", "s")], {"s": np.array([2**40])}, "makes a constant of 1099511627776 values"),
         ([node("RandomNormalLike", "x")], {}, "operator RandomNormalLike of node"),
         ([node("LSTM", "x", "w", "r")], {"w": values(1, 9, 6), "r": values(1, 20, 5)}, "are not those of a LSTM"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_imported_is_refused_with_its_node(nodes, constants, said, tmp_path):
     path = save(tmp_path / "a.onnx", nodes, SHAPES[3], **constants)
     with pytest.raises(CheckpointError, match=said) as caught:
@@ -343,6 +383,21 @@ def test_data_beside_the_file_stay_in_its_folder(location, size, said, tmp_path)
         return
     with pytest.raises(CheckpointError, match=said):
         load_model(path)
+
+
+@pytest.mark.parametrize("name", ["self", "class", "x.1", "1", "torch", "a'b", "forward", "input"])
+def test_inputs_of_any_name(name, tmp_path):
+    path = save(tmp_path / "a.onnx", [node("MatMul", "x", "w")], SHAPES[2], w=values(6, 3))
+    model = onnx.load(path)
+    model.graph.input[0].name = model.graph.node[0].input[0] = name
+    model.graph.initializer[0].name = model.graph.node[0].input[1] = "training"
+    onnx.save(model, path)
+    x = torch.rand(3, 6)
+    network = load_model(path)
+    assert torch.allclose(
+        network(x), x @ torch.from_numpy(onnx.numpy_helper.to_array(model.graph.initializer[0]).copy())
+    )
+    assert mho.map(network, mho.Hardware.preset("ideal"), calibrate=x)(x).shape == (3, 3)
 
 
 def test_cut_and_foreign_files(tmp_path):

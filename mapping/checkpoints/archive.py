@@ -8,23 +8,36 @@ from __future__ import annotations
 
 import json
 import zipfile
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch._export.serde.serialize import (
-    _SERIALIZE_TO_TORCH_DTYPE,
-    _SERIALIZE_TO_TORCH_LAYOUT,
-    _SERIALIZE_TO_TORCH_MEMORY_FORMAT,
-)
 
 from ..errors import CheckpointError
 from .files import MOST_JSON, check_archive, one_line
 
-DTYPES: dict[int, torch.dtype] = _SERIALIZE_TO_TORCH_DTYPE
-LAYOUTS: dict[int, torch.layout] = _SERIALIZE_TO_TORCH_LAYOUT
-MEMORY_FORMATS: dict[int, torch.memory_format] = _SERIALIZE_TO_TORCH_MEMORY_FORMAT
 SCHEMA = 8  # the major version that is read
+
+
+class Codes(NamedTuple):
+    """What the numbers of a file stand for."""
+
+    dtypes: dict[int, torch.dtype]
+    layouts: dict[int, torch.layout]
+    memory_formats: dict[int, torch.memory_format]
+
+
+@cache
+def codes() -> Codes:
+    """The codes of torch's schema, which takes a second to import."""
+    from torch._export.serde import serialize
+
+    return Codes(
+        serialize._SERIALIZE_TO_TORCH_DTYPE,
+        serialize._SERIALIZE_TO_TORCH_LAYOUT,
+        serialize._SERIALIZE_TO_TORCH_MEMORY_FORMAT,
+    )
 
 
 class Archive:
@@ -84,9 +97,9 @@ class Archive:
                 raise CheckpointError(f"its tensor {name!r:.100} is pickled, which may run any code when read")
             if place not in self._files:
                 raise CheckpointError(f"its tensor {name!r:.100} is missing")
-            if LAYOUTS[meta["layout"]] is not torch.strided:
+            if codes().layouts[meta["layout"]] is not torch.strided:
                 raise CheckpointError(f"its tensor {name!r:.100} is not dense")
-            dtype = DTYPES[meta["dtype"]]
+            dtype = codes().dtypes[meta["dtype"]]
             if (place, dtype) not in flat:
                 content = bytearray(archive.read(self._files[place]))
                 flat[place, dtype] = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)

@@ -7,6 +7,7 @@ memory as it is, or open files, are refused.
 from __future__ import annotations
 
 import json
+import keyword
 import math
 import operator
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from torch import fx, nn
 
 from ..errors import CheckpointError
 from ..graph import UNSAFE_METHODS
-from .archive import DTYPES, LAYOUTS, MEMORY_FORMATS, Archive
+from .archive import Archive, codes
 from .aten import Aten
 from .builder import Builder
 from .files import one_line
@@ -112,7 +113,7 @@ class _Reader:
             own = argument["as_tensor"]["name"]
             place = number - len(positional["children_spec"])
             name = own if place < 0 else names[place]
-            if not (isinstance(name, str) and name.isidentifier()):
+            if not (isinstance(name, str) and name.isidentifier() and not keyword.iskeyword(name) and name != "self"):
                 raise CheckpointError(f"its input {number} has the name {name!r:.100}")
             self.values[own] = self.builder.graph.placeholder(name)
         for argument in users:
@@ -180,11 +181,11 @@ class _Reader:
         if kind in ("as_ints", "as_floats", "as_bools", "as_strings"):
             return [float(one) if kind == "as_floats" else _plain(one) for one in text]
         if kind == "as_scalar_type":
-            return DTYPES[text]
+            return codes().dtypes[text]
         if kind == "as_memory_format":
-            return MEMORY_FORMATS[text]
+            return codes().memory_formats[text]
         if kind == "as_layout":
-            return LAYOUTS[text]
+            return codes().layouts[text]
         if kind == "as_device":
             return torch.device("cpu")
         raise CheckpointError(f"it has an argument of kind {kind!r:.100}")

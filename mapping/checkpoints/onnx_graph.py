@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import operator
 import re
 from collections.abc import Iterable
@@ -114,13 +115,13 @@ class Importer:
 
     def _inputs(self, inputs: list[Any]) -> None:
         given = []
-        taken: set[str] = set()
+        taken = {"self"}
         for info in inputs:
             if not info.type.HasField("tensor_type"):
                 raise Unsupported(f"the input {info.name!r:.100} is no tensor")
             name = re.sub(r"\W", "_", info.name, flags=re.ASCII) or "input"
             name = name if name.isidentifier() else f"input_{name}"
-            while name in taken:
+            while name in taken or keyword.iskeyword(name):
                 name += "_"
             taken.add(name)
             given.append(self.builder.graph.placeholder(name))
