@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import fx
 
-if TYPE_CHECKING:
-    from .onnx_graph import Importer
+from .builder import Builder
 
 Value = Any  # a torch.Tensor that is constant, a node of the graph, or `Sizes`
 Import = Callable[["Operator"], Value]
@@ -47,6 +46,29 @@ def imports(*names: str) -> Callable[[Import], Import]:
     return register
 
 
+class Network(Protocol):
+    """A network under construction, as importers of operators see it: an `Importer` is one.
+
+    onnx: the package. opset: the version of its operators. users: how often the tensor of a name is used. bare: calls
+    of linear layers that may still take a bias in. zeros: nodes that give nothing but zeros. first: the first input.
+    """
+
+    onnx: Any
+    opset: int
+    builder: Builder
+    users: dict[str, int]
+    bare: dict[fx.Node, Any]
+    zeros: set[fx.Node]
+    first: fx.Node | None
+
+    def shape(self, name: str) -> list[int | None] | None: ...
+    def type_of(self, name: str) -> int | None: ...
+    def learn(self, name: str, sizes: list[Any]) -> None: ...
+    def as_node(self, value: Value, name: str) -> fx.Node: ...
+    def part(self, value: fx.Node, number: int) -> fx.Node: ...
+    def tensor_of(self, tensor: Any) -> torch.Tensor: ...
+
+
 class Operator:
     """A node of an ONNX graph.
 
@@ -56,7 +78,7 @@ class Operator:
         outputs: the names of its outputs, empty for one that nobody takes.
     """
 
-    def __init__(self, importer: Importer, node: Any, inputs: list[Value]) -> None:
+    def __init__(self, importer: Network, node: Any, inputs: list[Value]) -> None:
         self.importer, self.node, self.inputs = importer, node, inputs
         self.kind, self.opset, self.builder = node.op_type, importer.opset, importer.builder
         self.outputs = list(node.output)
