@@ -18,6 +18,7 @@ from ..devices.renamed import renamed
 from .arrays import backend_with_arrays
 from .batches import Batch, batches_of
 from .check import SAMPLES, Check, compare, reference
+from .checkpoints.factories import factory_of
 from .chip import Chip, refuse_extrapolations
 from .cover import OFF, UNCHECKED, Cover
 from .equalise import equalise
@@ -189,6 +190,7 @@ def _build(selection: Selection, caller: nn.Module) -> Chip:
     _check_maps(selection)
     chip = Chip(selection.model, selection.hardware, selection.mapped, (), selection.seed)
     chip.strict = selection.strict
+    chip.session.factory = factory_of(caller)
     chip.session.replaced.update(selection.replaced(caller))
     return chip
 

@@ -91,6 +91,13 @@ class SavedCall(_Part):
     needs: Annotated[tuple[Count, ...], Field(min_length=1)]
 
 
+class SavedFactory(_Part):
+    """A `checkpoints.factories.Factory`: how the model was built."""
+
+    reference: Text
+    arguments: dict[Text, Any]
+
+
 class SavedChip(_Part):
     """The text of a saved chip, without the digests of its files."""
 
@@ -107,6 +114,7 @@ class SavedChip(_Part):
     operands: dict[Text, Any] = {}  # parameters that are layers, see `weights.Plan`
     hardware: dict[Text, Any]
     structure: Text | dict[Text, Any]
+    factory: SavedFactory | None = None  # where the structure could not be saved
 
     @model_validator(mode="after")
     def _consistent(self) -> SavedChip:

@@ -14,9 +14,11 @@ from ..crossbar.backend import Backend
 from ..crossbar.backends import DEFAULT
 from ..crossbar.hardware import Hardware
 from ..devices.config import faults
+from ..devices.units import brief
 from .arrays import backend_with_arrays
+from .checkpoints.factories import Factory, build_model
 from .chip import Chip
-from .description import build_layer
+from .description import SavedChip, build_layer
 from .errors import CheckpointError
 from .expand import expandable, expanded
 from .folders import as_path
@@ -31,7 +33,7 @@ from .weights import LAYERS, Plan, install
 
 
 def load(
-    path: str | Path, *, model: nn.Module | None = None, backend: str | Backend = DEFAULT, mmap: bool = False
+    path: str | Path, *, model: nn.Module | str | None = None, backend: str | Backend = DEFAULT, mmap: bool = False
 ) -> Chip:
     """Read a chip that `Chip.save` wrote. It gives the same bits as the chip that was saved, its calls counted anew.
 
@@ -39,8 +41,10 @@ def load(
 
     Args:
         path: the folder.
-        model: the model it was mapped from, trained or not. Needed only where the structure could not be saved (a model
-            that torch.fx cannot trace, or with modules of its own that stay digital); the error says so.
+        model: the model it was mapped from, trained or not, or the factory that builds it, as `mho map --model` takes
+            it; its arguments stand in the chip. Needed only where the structure could not be saved (a model that
+            torch.fx cannot trace, or with modules of its own that stay digital); the error says so. A model of timm or
+            transformers that `mho.build_model` made is built again without: a file names no other code to run.
         backend: what computes the tiles, as in `mho.map`; a saved chip does not say.
         mmap: leave the tensors in the file, which is mapped into memory, for chips that memory hardly holds, or
             several processes that read the same one. They are checked once, now. Until
@@ -78,8 +82,9 @@ def load(
     return chip
 
 
-def _assemble(contents: Contents, model: nn.Module | None) -> Chip:
+def _assemble(contents: Contents, model: nn.Module | str | None) -> Chip:
     text, tensors = contents.text, contents.tensors
+    model = _built(text, model)
     structure, hardware = text.structure, Hardware.model_validate(text.hardware)
     state, constants = _taken("digital.", tensors), _taken("constant.", tensors)
     layers = {}
@@ -109,9 +114,30 @@ def _assemble(contents: Contents, model: nn.Module | None) -> Chip:
         built = rebuild(structure, places, state | constants, plans)
     chip = Chip(built, hardware, layers, digital, text.seed, text.copy_index)
     chip.strict, chip.session.located = text.strict, text.located
+    chip.session.factory = _factory(text)
     chip.session.batch.extend([] if text.batch is None else [text.batch])
     chip.trace = [Call(**call.model_dump()) for call in text.trace]
     return chip
+
+
+def _built(text: SavedChip, model: nn.Module | str | None) -> nn.Module | None:
+    """The model that a caller gave, or that a chip says how to build; None where it has its structure."""
+    saved = _factory(text)
+    if isinstance(model, str):
+        return build_model(model, saved.arguments if saved is not None and saved.reference == model else None)
+    if model is not None or saved is None or not isinstance(text.structure, str):
+        return model
+    if saved.known:
+        return build_model(saved.reference, saved.arguments)
+    name = brief(saved.reference)
+    raise CheckpointError(
+        f"its structure was not saved: {text.structure}; it was built by {name}: if you trust that code, pass "
+        f"mho.load(path, model={name}) (--model)"
+    )
+
+
+def _factory(text: SavedChip) -> Factory | None:
+    return None if text.factory is None else Factory(text.factory.reference, text.factory.arguments)
 
 
 def _taken(start: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

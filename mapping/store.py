@@ -88,6 +88,9 @@ def save(chip: MappedNetwork, path: str | Path) -> None:
         "hardware": hardware,
         "structure": structure,
     }
+    factory = chip.session.factory
+    if isinstance(structure, str) and factory is not None:
+        text["factory"] = {"reference": factory.reference, "arguments": factory.arguments}
     state = chip.model.state_dict()
     if odd := next((key for key, value in state.items() if not isinstance(value, torch.Tensor)), None):
         raise MappingError(f"chip cannot be saved: {odd!r} of its digital part is no tensor")

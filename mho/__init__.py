@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .crossbar.hardware import Hardware
     from .mapping.architecture.chain import Stages
     from .mapping.architecture.schedule import Schedule, schedule
+    from .mapping.checkpoints.factories import build_model
+    from .mapping.checkpoints.networks import load_model
     from .mapping.chip import Chip
     from .mapping.convert import map
     from .mapping.load import load
@@ -38,9 +40,11 @@ __all__ = [
     "VoteResult",
     "__version__",
     "adaptive_vote",
+    "build_model",
     "crossbar",
     "devices",
     "load",
+    "load_model",
     "map",
     "mapping",
     "models",
@@ -62,7 +66,9 @@ _HOMES = {
     "Stages": ".mapping.architecture.chain",
     "VoteResult": ".mapping.voting.votes",
     "adaptive_vote": ".mapping.voting.adaptive",
+    "build_model": ".mapping.checkpoints.factories",
     "load": ".mapping.load",
+    "load_model": ".mapping.checkpoints.networks",
     "map": ".mapping.convert",
     "optimize": ".sweeps.optimize",
     "reduce": ".mapping.reduce",

@@ -79,7 +79,7 @@ def fetch(code: Iterable[OwnCode]) -> None:
 def own_modules_of(reference: str) -> list[str]:
     """The module that a reference (package.module:name) names, where it names one that is not of Mho."""
     module, colon, _ = reference.partition(":")
-    return [module] if colon and not is_own(module) else []
+    return [module] if colon and not is_own(module) and module not in ("timm", "transformers") else []
 
 
 def classes_of(value: Any) -> set[type]:
