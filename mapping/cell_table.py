@@ -29,8 +29,8 @@ def table_of(tiles: Programmed, *, devices: bool) -> pd.DataFrame:
     for part in parts_of(tiles.design):
         grid = part.grid(cells[part.block.group])  # (devices, word lines, bit lines)
         slices, polarities = part.kinds
-        device, word, bit = (np.broadcast_to(index, grid.shape) for index in np.indices(grid.shape, sparse=True))
-        columns = (slices, polarities, np.int32(part.block.tile), word, bit, device, grid)
+        device, word, bit = np.ogrid[tuple(slice(size) for size in grid.shape)]
+        columns: tuple[Any, ...] = (slices, polarities, np.int32(part.block.tile), word, bit, device, grid)
         found.append(
             {
                 name: np.moveaxis(np.broadcast_to(values, grid.shape), 0, -1).reshape(-1).astype(KINDS[name])

@@ -66,7 +66,7 @@ class Conductances(Mapping[str, list[Array]]):
         found = []
         for name in names:
             table = self._lines(name, devices=devices)
-            table.insert(0, LAYER, pd.Categorical.from_codes(np.zeros(len(table), np.int8), [name]))
+            table.insert(0, LAYER, pd.Series(pd.Categorical([name]).repeat(len(table))))
             found.append(table)
         table = pd.concat(found, ignore_index=True)
         return table.astype({LAYER: pd.CategoricalDtype(list(dict.fromkeys(names)))})
@@ -128,7 +128,7 @@ def given_by_layer(given: Any) -> Mapping[str, Any]:
         if given[LAYER].isna().any():
             raise MappingError("conductances: the column 'layer' must name the layer of each cell, got lines without")
         groups = given.groupby(LAYER, sort=False, observed=True)
-        return {name: table.drop(columns=LAYER) for name, table in groups}
+        return {str(name): table.drop(columns=LAYER) for name, table in groups}
     if not isinstance(given, Mapping):
         raise MappingError(
             f"conductances must be given by layer, or as a table or a .parquet or .npz file of one, got "

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .mapping.reduce import Reduction, reduce
     from .mapping.voting.adaptive import AdaptiveResult, adaptive_vote
     from .mapping.voting.votes import VoteResult, vote
+    from .models.noisy import NoisyLayers, noisy
     from .sweeps.optimize import optimize
     from .sweeps.optimum import Optimum
     from .sweeps.run import sweep
@@ -31,6 +32,7 @@ __all__ = [
     "AdaptiveResult",
     "Chip",
     "Hardware",
+    "NoisyLayers",
     "Optimum",
     "Reduction",
     "Schedule",
@@ -44,6 +46,7 @@ __all__ = [
     "map",
     "mapping",
     "models",
+    "noisy",
     "optimize",
     "reduce",
     "schedule",
@@ -56,6 +59,7 @@ _HOMES = {
     "AdaptiveResult": ".mapping.voting.adaptive",
     "Chip": ".mapping.chip",
     "Hardware": ".crossbar.hardware",
+    "NoisyLayers": ".models.noisy",
     "Optimum": ".sweeps.optimum",
     "Reduction": ".mapping.reduce",
     "Schedule": ".mapping.architecture.schedule",
@@ -64,6 +68,7 @@ _HOMES = {
     "adaptive_vote": ".mapping.voting.adaptive",
     "load": ".mapping.load",
     "map": ".mapping.convert",
+    "noisy": ".models.noisy",
     "optimize": ".sweeps.optimize",
     "reduce": ".mapping.reduce",
     "schedule": ".mapping.architecture.schedule",
