@@ -13,6 +13,7 @@ from .moved import watch
 if TYPE_CHECKING:
     from . import crossbar, devices, mapping, models
     from .crossbar.hardware import Hardware
+    from .mapping.analog_matrix import AnalogMatrix, matrix
     from .mapping.architecture.chain import Stages
     from .mapping.architecture.schedule import Schedule, schedule
     from .mapping.chip import Chip
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdaptiveResult",
+    "AnalogMatrix",
     "Chip",
     "Hardware",
     "NoisyLayers",
@@ -45,6 +47,7 @@ __all__ = [
     "load",
     "map",
     "mapping",
+    "matrix",
     "models",
     "noisy",
     "optimize",
@@ -57,6 +60,7 @@ __all__ = [
 _FOLDERS = ("crossbar", "devices", "mapping", "models")
 _HOMES = {
     "AdaptiveResult": ".mapping.voting.adaptive",
+    "AnalogMatrix": ".mapping.analog_matrix",
     "Chip": ".mapping.chip",
     "Hardware": ".crossbar.hardware",
     "NoisyLayers": ".models.noisy",
@@ -68,6 +72,7 @@ _HOMES = {
     "adaptive_vote": ".mapping.voting.adaptive",
     "load": ".mapping.load",
     "map": ".mapping.convert",
+    "matrix": ".mapping.analog_matrix",
     "noisy": ".models.noisy",
     "optimize": ".sweeps.optimize",
     "reduce": ".mapping.reduce",

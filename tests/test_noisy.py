@@ -335,7 +335,7 @@ def test_noise_on_noise_is_an_error() -> None:
         mho.noisy(lstm, sigma_mult=0.5)
     with pytest.raises(MappingError, match=r"^model has no linear, convolution, recurrent or attention layer$"):
         mho.noisy(nn.ReLU(), sigma_mult=0.5)
-    with pytest.raises(MappingError, match=r"^model must be a torch.nn.Module, got ):
+    with pytest.raises(MappingError, match=r"^model must be a torch.nn.Module, got "):
         mho.noisy(torch.relu, sigma_mult=0.5)  # type: ignore[arg-type]
     deep, wrong = nn.GRU(3, 5, num_layers=2, dropout=0.5), r"the dropout 0.5 between layers of a GRU in training is not"
     with mho.noisy(deep, sigma_mult=0.5), pytest.raises(ValueError, match=wrong):
