@@ -15,6 +15,7 @@ from torch import nn
 
 from ..crossbar.backend import Backend
 from ..crossbar.backends import DEFAULT
+from ..crossbar.drive import Drive
 from ..crossbar.hardware import Hardware
 from ..crossbar.reader import Counts
 from ..crossbar.wire_compensation import WireCompensation
@@ -94,7 +95,8 @@ class AnalogMatrix(LinearOperator):  # type: ignore[misc]
     __array_ufunc__ = None  # so that x @ A is ours
 
     def __init__(self, cells: _Cells, exact: Array, turned: bool = False, conjugated: bool = False) -> None:
-        super().__init__(exact.dtype, exact.shape)
+        start: Any = super().__init__
+        start(exact.dtype, exact.shape)
         self.exact, self._cells, self._turned, self._conjugated = exact, cells, turned, conjugated
 
     @property
@@ -175,9 +177,19 @@ class AnalogMatrix(LinearOperator):  # type: ignore[misc]
             x = np.ascontiguousarray(x, np.float32)
         if not np.isfinite(x).all():
             raise ValueError("A @ x: x must be finite, and within 32-bit numbers")
+        drives = [tiles.design.drive for tiles in self._cells.turned.tiles] if self._turned else [self._drive]
+        if (x < 0).any() and not all(drive.signed for drive in drives):
+            raise ValueError(
+                "A @ x: x has negative numbers, and its converters have one sign, as all calibration inputs have; "
+                "calibrate with inputs of both signs"
+            )
         if self._turned:
             return self._cells.turned.read(x, read, noisy=noisy)
         return self._cells.forward(x, read, noisy)
+
+    @property
+    def _drive(self) -> Drive:
+        return self._cells.layer.tiles.design.drive
 
     def _view(self, turned: bool, conjugated: bool, exact: Array) -> AnalogMatrix:
         return AnalogMatrix(self._cells, exact, turned, conjugated and np.iscomplexobj(exact))
@@ -362,7 +374,8 @@ def _as_array(x: Any) -> Any:
     """A tensor as it is, all else as an array."""
     if isinstance(x, torch.Tensor):
         return x
-    return np.asarray(x.toarray() if issparse(x) else x)
+    dense: Any = x.toarray if issparse(x) else None
+    return np.asarray(x if dense is None else dense())
 
 
 def _numbers(x: Any) -> Array:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -278,6 +280,14 @@ def test_what_is_no_matrix_is_one_line(w: Any, options: dict[str, Any], message:
     assert "\n" not in str(caught.value)
 
 
+def test_signs_that_calibration_has_not_seen_are_an_error() -> None:
+    a = mho.matrix(np.abs(W), hardware(), calibrate=np.abs(X))
+    assert off(a @ np.abs(X), np.abs(W) @ np.abs(X)) < 0.1
+    for product, given in ((a, X), (a.T, Y)):
+        with pytest.raises(ValueError, match=r"^A @ x: x has negative numbers, and its converters have one sign"):
+            product @ given
+
+
 def test_what_is_no_vector_is_one_line() -> None:
     a = mho.matrix(W, ideal())
     wrong = r"^A @ x: A has shape \(30, 50\), so x must have shape \(50,\) or \(..., 50, k\), got "
@@ -323,3 +333,11 @@ def test_what_has_no_other_way_still_has_the_first(
     b = mho.matrix(W, hardware(dac__range=5.0, adc__bits=None, adc__full_scale=None))
     with pytest.raises(ValueError, match=r"^A.T: its converters have ranges to calibrate; give calibrate="):
         b.T @ Y
+
+
+def test_the_examples_of_the_docs_run() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "matrix.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert examples
+    for example in examples:
+        exec(compile(example, "matrix.md", "exec"), {})
