@@ -37,14 +37,22 @@ class _Cells:
 
     Attributes:
         chip: of one linear layer; it counts the reads.
-        way: how its other way follows from that of others; None: it is calibrated with `transposed`.
-        transposed: (samples, outputs), or None.
-        root: what its ranges come from: the same copy of the chip, where there is one.
+        transposed: (samples, outputs) that the other way is calibrated with, or None.
+        source: what the ranges of the other way come from; None: they are calibrated.
+        start: the cells as they were programmed, where drift is compensated.
+        given: whether the cells were given, and have the digital gains of the source.
     """
 
-    def __init__(self, chip: Chip, transposed: Array | None, way: Callable[[], Turned] | None = None) -> None:
-        self.chip, self.transposed, self.way = chip, transposed, way
-        self.root = self
+    def __init__(
+        self,
+        chip: Chip,
+        transposed: Array | None,
+        source: _Cells | None = None,
+        *,
+        start: Chip | None = None,
+        given: bool = False,
+    ) -> None:
+        self.chip, self.transposed, self.source, self.start, self.given = chip, transposed, source, start, given
 
     @property
     def layer(self) -> TileLayer:
@@ -52,7 +60,12 @@ class _Cells:
 
     @cached_property
     def turned(self) -> Turned:
-        return Turned.of(self.layer, self.transposed) if self.way is None else self.way()
+        if self.source is None:
+            return Turned.of(self.layer, self.transposed)
+        known = self.source.turned
+        if self.given:
+            return known.measured(self.layer)
+        return known.on(self.layer, None if self.start is None else known.on(self.start.layers[NAME]))
 
     def forward(self, x: Array, read: int, noisy: bool) -> Array:
         """(samples, outputs) float32 for x (samples, rows)."""
@@ -61,21 +74,13 @@ class _Cells:
 
     def on(self, chip: Chip, start: Chip | None = None) -> _Cells:
         """Those of another copy or age; from `start` on their drift is compensated."""
-        root = self if self.chip.copy_index == chip.copy_index != self.root.chip.copy_index else self.root
-
-        def way() -> Turned:
-            early = None if start is None else root.turned.on(start.layers[NAME])
-            return root.turned.on(chip.layers[NAME], early)
-
-        found = _Cells(chip, self.transposed, way)
-        found.root = root
-        return found
+        same = self.chip.copy_index == chip.copy_index
+        older = self.source is not None and (not same or self.source.chip.copy_index == chip.copy_index)
+        return _Cells(chip, self.transposed, self.source if older else self, start=start)
 
     def measured(self, chip: Chip) -> _Cells:
         """Those that were given to a chip."""
-        found = _Cells(chip, self.transposed, lambda: self.turned.measured(chip.layers[NAME]))
-        found.root = self.root
-        return found
+        return _Cells(chip, self.transposed, self, given=True)
 
 
 class AnalogMatrix(LinearOperator):  # type: ignore[misc]
@@ -135,6 +140,8 @@ class AnalogMatrix(LinearOperator):  # type: ignore[misc]
         Args:
             noisy: False leaves out the noise of the read; converters and errors of programming stay.
         """
+        if isinstance(read, bool) or not isinstance(read, int):
+            raise ValueError(f"read must be a whole number, got {read!r}")
         return self._product(x, read, noisy=noisy)
 
     def _product(self, x: Any, read: int | None, *, noisy: bool) -> Any:

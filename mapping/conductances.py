@@ -125,6 +125,8 @@ def given_by_layer(given: Any) -> Mapping[str, Any]:
     if isinstance(given, pd.DataFrame):
         if LAYER not in given.columns:
             raise MappingError(f"conductances: the table has no column 'layer', but {list(given.columns)}")
+        if not len(given):
+            raise MappingError("conductances: the table has no lines")
         if given[LAYER].isna().any():
             raise MappingError("conductances: the column 'layer' must name the layer of each cell, got lines without")
         groups = given.groupby(LAYER, sort=False, observed=True)
@@ -173,13 +175,15 @@ def _from_parquet(path: Path) -> Mapping[str, Any]:
         raise ValueError(f"conductances: file {path} holds no table ({_short(error)})") from error
     if column.null_count:
         raise MappingError("conductances: the column 'layer' must name the layer of each cell, got lines without")
-    names = column.unique().to_pylist()
+    if not len(column):
+        raise MappingError("conductances: the table has no lines")
+    names = {str(name): name for name in column.unique().to_pylist()}
 
     def read(name: str) -> pd.DataFrame:
-        lines = pq.read_table(path, filters=[(LAYER, "==", name)])
+        lines = pq.read_table(path, filters=[(LAYER, "==", names[name])])
         return lines.drop_columns([LAYER]).to_pandas()
 
-    return _Lazy(names, read)
+    return _Lazy(list(names), read)
 
 
 def _from_npz(path: Path) -> Mapping[str, Any]:

@@ -33,11 +33,14 @@ class NoisyLayers:
         sigma_mult, sigma_add: standard deviations; they may be changed between calls.
         layers: by the name of each layer with noise, the name of the module behind which it falls: its own, or that of
             the batch norm that is part of the layer on a chip.
+        without: other modules that hold parameters of two dimensions or more: of kinds that are no matrix layers as far
+            as is known (embeddings, tables of positions), excluded, or not chosen.
     """
 
     def __init__(self, sigma_mult: float, sigma_add: float, seed: int | None) -> None:
         self.sigma_mult, self.sigma_add = sigma_mult, sigma_add
         self.layers: dict[str, str] = {}
+        self.without: tuple[str, ...] = ()
         self._seed, self._generators = seed, dict[str, torch.Generator]()
         self._handles: list[Any] = []
         self._changed: list[tuple[nn.Module, str, Any]] = []  # attributes, with what they were; None: not there
@@ -203,6 +206,7 @@ def noisy(
             noise._step(sites.modules[name], name)
         else:
             noise._hook(sites.modules[noise.layers[name]], name, sites.modules[name])
+    noise.without = tuple(name for name in sites.holding if name not in done)
     for module in model.modules():  # kernels that would pass the layers by
         for kind, (attribute, value) in FUSED.items():
             if isinstance(module, kind):
@@ -219,6 +223,7 @@ class _Sites:
         found: by the name of the module, the names of its layers with all names that patterns may call them.
         behind: batch norms that are part of layers, by these.
         taken: modules whose weights the model uses past their forward.
+        holding: modules with parameters of two dimensions or more, parts of those in `found` apart.
     """
 
     def __init__(self, model: nn.Module, exclude: list[str]) -> None:
@@ -226,10 +231,13 @@ class _Sites:
         self.names = names
         kinds = (*(kind for kind in handled_types() if kind not in HIDDEN), *TRANSPOSED)
         self.found: dict[str, dict[str, list[str]]] = {}
+        self.holding: list[str] = []
         whole: list[str] = []
         for name, module in self.modules.items():
             if name.startswith(tuple(f"{outer}." if outer else "" for outer in whole)):
                 continue
+            if any(p is not None and p.ndim > 1 for p in module._parameters.values()):
+                self.holding.append(name)
             if isinstance(module, HIDDEN):
                 whole.append(name)
                 inside = {f"{name}.{part}" if name else part: part for part in parts_of(module)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -191,6 +193,9 @@ def test_copies_ages_and_measured_cells_are_of_both_ways() -> None:
     assert off(half.read(X, read=0, noisy=False), 0.5 * W @ X) < 0.02
     assert off(half.T.read(Y, read=0, noisy=False), 0.5 * W.T @ Y) < 0.02
     assert off(a.T.at(1e5).read(Y, read=0, noisy=False), lost * W.T @ Y) < 0.02
+    for made in (a, a.copy(1), compensated, half):
+        assert_array_equal(pickle.loads(pickle.dumps(made)).T.read(Y, read=0), made.T.read(Y, read=0))
+        assert_array_equal(copy.deepcopy(made).read(X, read=0), made.read(X, read=0))
     same = a.with_conductances(a.conductances())
     assert_array_equal(same.T.read(Y, read=4), a.T.read(Y, read=4))
     with pytest.raises(ValueError, match="its cells are known of one chip alone"):
@@ -302,6 +307,8 @@ def test_what_is_no_vector_is_one_line() -> None:
         a.T @ np.full(30, 1e300)
     with pytest.raises(ValueError, match=r"^A @ x: x must hold numbers, got <U1$"):
         a @ np.full(50, "a")
+    with pytest.raises(ValueError, match=r"^read must be a whole number, got 1.5$"):
+        a.read(X, read=1.5)  # type: ignore[arg-type]
     with pytest.raises(MappingError, match=r"^hardware must be a mho.Hardware"):
         mho.matrix(W, "reram")  # type: ignore[arg-type]
 

@@ -210,6 +210,7 @@ def test_wires_and_table_have_the_same_places() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lambda t: t.iloc[:0], r"conductances: the table has no lines$"),
         (lambda t: t.iloc[1:], r"layer '7': tile 0, word line 0, bit line 0: this cell is missing$"),
         (lambda t: t[t["word_line"] != 3], r".*word line 3, bit line 0: this cell is missing, as are 19 more of this"),
         (lambda t: pd.concat([t, t.iloc[30:31]]), r".* word line 1, bit line 10: this cell is there 2 times$"),

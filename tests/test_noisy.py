@@ -100,6 +100,7 @@ def test_it_falls_behind_a_batch_norm_that_a_chip_folds() -> None:
         assert noise.layers == {"0": "0", "3": "3", "7": "7"}
     with mho.noisy(net, sigma_mult=0.5, layers=["0", "7"], exclude=["7"]) as noise:
         assert noise.layers == {"0": "1"}
+        assert noise.without == ("3", "7")
     chip = mho.map(net, mho.Hardware.paper(sigma_mult=0.5), check=False)
     assert list(chip.layers) == ["0", "3", "7"]
 
