@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from ..mapping.errors import MappingError
 from ..mapping.expander import EXPANDERS
 from ..mapping.fold import foldable
 from ..mapping.hooks import hooks_of
-from ..mapping.kinds import expander_of, handled_types, load_handlers
+from ..mapping.kinds import expander_of, handled_types, leaf_of, load_handlers
 from ..mapping.modules import copied, names_of
 from ..mapping.selection import matches
 from .noise import with_normals
@@ -229,14 +231,16 @@ class _Sites:
     def __init__(self, model: nn.Module, exclude: list[str]) -> None:
         self.modules, names = dict(model.named_modules()), names_of(model)
         self.names = names
-        kinds = (*(kind for kind in handled_types() if kind not in HIDDEN), *TRANSPOSED)
+        of_others = getattr(sys.modules.get("transformers.pytorch_utils"), "Conv1D", nn.Linear)
+        kinds = (*(kind for kind in handled_types() if kind not in HIDDEN), *TRANSPOSED, of_others)
         self.found: dict[str, dict[str, list[str]]] = {}
         self.holding: list[str] = []
         whole: list[str] = []
         for name, module in self.modules.items():
             if name.startswith(tuple(f"{outer}." if outer else "" for outer in whole)):
                 continue
-            if any(p is not None and p.ndim > 1 for p in module._parameters.values()):
+            held = () if isinstance(module, ParametrizationList) else module._parameters.values()
+            if any(p is not None and p.ndim > 1 for p in held):
                 self.holding.append(name)
             if isinstance(module, HIDDEN):
                 whole.append(name)
@@ -251,7 +255,7 @@ class _Sites:
         if not self.found:
             raise MappingError("model has no linear, convolution, recurrent or attention layer")
         folds = foldable(copied(model, model.parameters()))
-        self.taken = folds.taken
+        self.taken = {name for name in folds.taken if leaf_of(self.modules[name]) is not None}  # others take their own
         self.behind = {layer: norm for layer, norm in folds.behind.items() if not matches(exclude, names[norm])}
 
     def check(self, wanted: list[str], left_out: list[str]) -> None:

@@ -306,6 +306,45 @@ def test_layers_that_get_no_noise_are_told_of() -> None:
         assert list(noise.layers) == ["used"]
 
 
+class Doubled(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * nn.functional.linear(x, self.weight, self.bias)
+
+
+class Pair(nn.Linear):
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(x), 1
+
+
+def test_layers_of_other_kinds() -> None:
+    """Subclasses, transposed convolutions, computed weights and other types of numbers."""
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
+    for layer in (Doubled(8, 8), normed, nn.ConvTranspose1d(8, 8, 1), nn.Linear(8, 8).bfloat16()):
+        x = torch.ones(1, 8, 8, dtype=layer.bias.dtype)
+        net = nn.Sequential(nn.Identity(), layer)
+        plain = net(x)
+        with mho.noisy(net, sigma_mult=1.0, seed=0) as noise:
+            assert noise.layers == {"1": "1"}
+            assert noise.without == ()
+            assert net(x).dtype == plain.dtype
+            assert not torch.allclose(net(x), plain, rtol=0.1)
+    pair = Pair(3, 3)
+    with mho.noisy(pair, sigma_mult=0.5), pytest.raises(ValueError, match=r"layer '' gives no dense .*, but tuple"):
+        pair(torch.ones(3))
+    net = nn.Sequential(nn.Embedding(4, 3), nn.Linear(3, 2))
+    assert mho.noisy(net, sigma_mult=0.5).without == ("0",)
+
+
+def test_the_layers_of_gpt2() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    net = transformers.GPT2Model(transformers.GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=9)).eval()
+    with torch.no_grad(), mho.noisy(net, sigma_mult=0.5) as noise:
+        net(torch.tensor([[1, 2, 3]]))
+        assert list(noise.layers) == ["h.0.attn.c_attn", "h.0.attn.c_proj", "h.0.mlp.c_fc", "h.0.mlp.c_proj"]
+        assert noise.without == ("wte", "wpe")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
