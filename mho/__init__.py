@@ -13,6 +13,7 @@ from .moved import watch
 if TYPE_CHECKING:
     from . import crossbar, devices, mapping, models
     from .crossbar.hardware import Hardware
+    from .mapping.analog_matrix import AnalogMatrix, matrix
     from .mapping.architecture.chain import Stages
     from .mapping.architecture.schedule import Schedule, schedule
     from .mapping.checkpoints.factories import build_model
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .mapping.reduce import Reduction, reduce
     from .mapping.voting.adaptive import AdaptiveResult, adaptive_vote
     from .mapping.voting.votes import VoteResult, vote
+    from .models.noisy import NoisyLayers, noisy
     from .sweeps.optimize import optimize
     from .sweeps.optimum import Optimum
     from .sweeps.run import sweep
@@ -31,8 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdaptiveResult",
+    "AnalogMatrix",
     "Chip",
     "Hardware",
+    "NoisyLayers",
     "Optimum",
     "Reduction",
     "Schedule",
@@ -47,7 +51,9 @@ __all__ = [
     "load_model",
     "map",
     "mapping",
+    "matrix",
     "models",
+    "noisy",
     "optimize",
     "reduce",
     "schedule",
@@ -58,8 +64,10 @@ __all__ = [
 _FOLDERS = ("crossbar", "devices", "mapping", "models")
 _HOMES = {
     "AdaptiveResult": ".mapping.voting.adaptive",
+    "AnalogMatrix": ".mapping.analog_matrix",
     "Chip": ".mapping.chip",
     "Hardware": ".crossbar.hardware",
+    "NoisyLayers": ".models.noisy",
     "Optimum": ".sweeps.optimum",
     "Reduction": ".mapping.reduce",
     "Schedule": ".mapping.architecture.schedule",
@@ -70,6 +78,8 @@ _HOMES = {
     "load": ".mapping.load",
     "load_model": ".mapping.checkpoints.networks",
     "map": ".mapping.convert",
+    "matrix": ".mapping.analog_matrix",
+    "noisy": ".models.noisy",
     "optimize": ".sweeps.optimize",
     "reduce": ".mapping.reduce",
     "schedule": ".mapping.architecture.schedule",
