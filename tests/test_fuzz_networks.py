@@ -38,7 +38,7 @@ def test_the_fuzzer_finds_a_fault(bench, monkeypatch, tmp_path):
 
 
 class Delicate:
-    """Makes a network that is rounding alone: samples differ by 1e-5, and the batch's own statistics take the rest off."""
+    """Makes a network of rounding: samples differ by 1e-5, and the batch's own statistics take the rest off."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
