@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -155,6 +156,11 @@ class TileLayer(nn.Module):
     @property
     def placement(self) -> Placement:
         return self.matrix.placement
+
+    @property
+    def fillers(self) -> int:
+        """Zeros of the matrix that stand for none of the weights."""
+        return prod(self.spec.matrix_shape) - prod(self.spec.weight_shape)
 
     @property
     def pulses(self) -> int:

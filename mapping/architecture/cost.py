@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -189,8 +188,7 @@ def demands(chip: Chip) -> dict[str, Demand]:
         array = layer.array_energy_j
         scaling, positions = layer.scaling_operations(values, layer.positions), layer.positions
         demand = Demand(hardware, layer.placement, layer.pulses, positions, array, values, work, chain, scaling)
-        fillers = prod(layer.spec.matrix_shape) - prod(layer.spec.weight_shape)
-        found[name] = replace(demand, fillers=fillers)
+        found[name] = replace(demand, fillers=layer.fillers)
     return found
 
 
