@@ -28,13 +28,15 @@ def kind_of(module: nn.Module) -> type[nn.Module]:
 def leaf_of(module: nn.Module) -> type[Leaf] | None:
     """The kind of layer that takes modules of this type."""
     kind = _handled_as(module)
-    return kind and next((leaf for leaf in LEAVES.loaded().values() if kind in leaf.types()), None)
+    return None if kind is None else next((leaf for leaf in LEAVES.loaded().values() if kind in leaf.types()), None)
 
 
 def expander_of(module: nn.Module) -> type[Expander] | None:
     """The expander that takes modules of this type."""
     kind = _handled_as(module)
-    return kind and next((expander for expander in EXPANDERS.loaded().values() if kind in expander.types()), None)
+    if kind is None:
+        return None
+    return next((expander for expander in EXPANDERS.loaded().values() if kind in expander.types()), None)
 
 
 def _handled_as(module: nn.Module) -> type[nn.Module] | None:

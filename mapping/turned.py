@@ -100,7 +100,7 @@ class Turned:
             found.append(Programmed.of(old.design, Given(hardware, (table,)), layer.seeds, layer.tiles.backend, ranges))
         if start is not None and not found[0].design.floats:
             for t, (late, early) in enumerate(zip(found, start.tiles, strict=True)):
-                packed = tuple(p.compensated(q) for p, q in zip(late.packed, early.packed, strict=True))
+                packed = tuple(p.compensated(q, late.design) for p, q in zip(late.packed, early.packed, strict=True))
                 found[t] = Programmed.assembled(late.design, late.cells, late.seeds, late.backend, late.ranges, packed)
         return replace(self, tiles=tuple(found), counter=Counter())
 
