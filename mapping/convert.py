@@ -30,6 +30,7 @@ from .modules import copied
 from .passes import Pass
 from .prepare import prepare, rehearse
 from .selection import Selection
+from .stream import Stream
 
 
 @renamed(compensate="wire_compensation")
@@ -57,7 +58,8 @@ def map(
         hardware: what the chip is made of. `hardware.layers` overrides fields per layer.
         calibrate: real inputs, from which the ranges of the converters are set where the hardware leaves them to
             calibration: a tensor, a NumPy array, a tuple of positional inputs, a dict of keyword inputs, or an iterable
-            of such batches (a DataLoader), of which up to 1,024 samples are taken: see `mho.mapping.batches`.
+            of such batches (a DataLoader), which is read as it comes: see `mho.mapping.stream`. Of an iterable without
+            a length, such as a generator, up to 1,024 samples are taken.
         check: by default the digital form of the mapped network is compared with the caller's network, layer by layer
             and at the output, on the first 3 of the calibration inputs; or on those given here, in the same forms.
             Relative errors (RMS) of half the digits of the coarsest floating-point type in use (sqrt(eps), 3.5e-4
@@ -82,7 +84,8 @@ def map(
     _check_options(hardware, wire_compensation)
     computes = backend_with_arrays(backend)
     load_handlers()
-    batches = [] if calibrate is None else batches_of(calibrate, model, "calibrate")
+    inputs = None if calibrate is None else Stream.of(calibrate, model, "calibrate")
+    batches = [] if inputs is None else inputs.first
     caller, model = model, copied(model)
     trial = _Trial.of(model, batches, check)
     selection = Selection(model, hardware, exclude, strict, seed)
@@ -92,10 +95,10 @@ def map(
     for layer in selection.mapped.values():
         layer.backend = computes
     chip = _build(selection, caller)
-    equalise(chip, batches)
+    equalise(chip, () if inputs is None else inputs.batches())
     with _wires(selection, wire_compensation, progress):
         outcome = trial.compare(chip, selection.watched())
-        idle = prepare(chip, batches)
+        idle = prepare(chip, inputs)
     if idle:
         _restore(selection, chip, caller, idle, batches[0])
     chip.digital = selection.digital(chip.model)

@@ -16,6 +16,7 @@ from ..crossbar.cells import Drawn
 from ..crossbar.design import Design, Tell
 from ..crossbar.drive import Drive
 from ..crossbar.hardware import Hardware
+from ..crossbar.magnitudes import Magnitudes
 from ..crossbar.matrix import Matrix
 from ..crossbar.patches import PLAIN
 from ..crossbar.placement import Placement
@@ -120,8 +121,12 @@ class TileLayer(nn.Module):
         """Conversions so far."""
         return self.counter.counts
 
-    def calibrate(self, inputs: list[np.ndarray[Any, Any]], orders: list[Order]) -> None:
+    def calibrate(
+        self, inputs: list[np.ndarray[Any, Any]], orders: list[Order], sizes: Magnitudes | None = None
+    ) -> None:
         """Set the ranges from inputs (as a `Survey` keeps them), those of all calls of one inference, and program.
+
+        `sizes` are those of all inputs, where these are some of them.
 
         Raises:
             MappingError: see `crossbar.calibration.calibrate`.
@@ -131,7 +136,7 @@ class TileLayer(nn.Module):
         pairs = zip(inputs, orders, strict=True)
         driven = tuple(as_numpy(self.scaled(torch.from_numpy(x), order).values) for x, order in pairs)
         try:
-            self.programmed = calibrate(self.matrix, driven, cells, *options)
+            self.programmed = calibrate(self.matrix, driven, cells, *options, sizes)
         except ValueError as error:
             raise MappingError(str(error)) from error
         self.counter.counts = Counts()

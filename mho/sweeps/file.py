@@ -39,6 +39,9 @@ class Shared(Config):
     seed: which chip.
     batch_size: pictures processed together; does not change the result.
     target_width: widest 95 % interval of the accuracy; pictures are doubled until it is reached or there are no more.
+    output: where the scores are in what the network returns: a name, a number, or package.module:function; null: it is
+        the output itself, or its part `logits`.
+    next_token: the labels are the tokens of the texts, and the answer at each token is about the next one.
     options: the fields of the experiment, where it has some; `options.NAME` in a grid.
     """
 
@@ -55,6 +58,8 @@ class Shared(Config):
     seed: Seed = 0
     batch_size: Count = 250
     target_width: Share | None = None
+    output: str | None = None
+    next_token: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
 
 

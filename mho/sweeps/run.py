@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from ..mapping.voting.votes import whole_number
+from ..mapping.voting.asked import whole_number
 from .clusters import on_dask, on_ray
 from .file import OPTION, Settings, Study, Sweep, field_of, is_hardware
 from .folder import MARK, TABLE, SweepFolder
