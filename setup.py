@@ -14,6 +14,7 @@ FOLDERS = {
     "mho.devices": "devices",
     "mho.mapping": "mapping",
     "mho.mapping.architecture": "mapping/architecture",
+    "mho.mapping.explaining": "mapping/explaining",
     "mho.mapping.voting": "mapping/voting",
     "mho.models": "models",
     "mho.models.data": "models/data",

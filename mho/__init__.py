@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .mapping.architecture.schedule import Schedule, schedule
     from .mapping.chip import Chip
     from .mapping.convert import map
+    from .mapping.explaining.explain import explain
+    from .mapping.explaining.explanation import Explanation
     from .mapping.load import load
     from .mapping.reduce import Reduction, reduce
     from .mapping.voting.adaptive import AdaptiveResult, adaptive_vote
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AdaptiveResult",
     "Chip",
+    "Explanation",
     "Hardware",
     "Optimum",
     "Reduction",
@@ -40,6 +43,7 @@ __all__ = [
     "adaptive_vote",
     "crossbar",
     "devices",
+    "explain",
     "load",
     "map",
     "mapping",
@@ -55,6 +59,7 @@ _FOLDERS = ("crossbar", "devices", "mapping", "models")
 _HOMES = {
     "AdaptiveResult": ".mapping.voting.adaptive",
     "Chip": ".mapping.chip",
+    "Explanation": ".mapping.explaining.explanation",
     "Hardware": ".crossbar.hardware",
     "Optimum": ".sweeps.optimum",
     "Reduction": ".mapping.reduce",
@@ -62,6 +67,7 @@ _HOMES = {
     "Stages": ".mapping.architecture.chain",
     "VoteResult": ".mapping.voting.votes",
     "adaptive_vote": ".mapping.voting.adaptive",
+    "explain": ".mapping.explaining.explain",
     "load": ".mapping.load",
     "map": ".mapping.convert",
     "optimize": ".sweeps.optimize",
