@@ -16,6 +16,7 @@ import typer
 from .commands.attack import attack
 from .commands.demo import demo
 from .commands.devices import devices
+from .commands.explain import explain
 from .commands.map import map
 from .commands.optimize import optimize
 from .commands.schedule import schedule
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "attack": attack,
     "demo": demo,
     "devices": devices,
+    "explain": explain,
     "map": map,
     "optimize": optimize,
     "schedule": schedule,

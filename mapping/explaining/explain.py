@@ -9,6 +9,7 @@ from typing import Any
 from ..chip import Chip
 from ..errors import MappingError
 from ..outputs import Where
+from ..voting.asked import whole_number
 from .bench import Bench, Exhausted
 from .explanation import Explanation
 from .groups import asked_for
@@ -60,6 +61,7 @@ def explain(
     """
     if not isinstance(chip, Chip):
         raise MappingError(f"chip must be a mapped network (see mho.map), got {type(chip).__name__}")
+    most = whole_number("most", most, least=2)
     groups = None if layers is None else asked_for(layers, tuple(chip.layers))
     bench = Bench(chip, images, labels, samples=samples, votes=votes, output=output, most=most, tell=progress)
     stages = Stages(bench, groups, calibrate)

@@ -69,24 +69,22 @@ class Explanation:
 
     @property
     def worst_layer(self) -> str | None:
-        """The layer or group that costs most, where one surely costs anything.
-
-        It is the one that the chip gains most without; where none is missed, the one that costs most on its own.
-        """
+        """The layer or group that surely matters most: by what the chip gains without it, or by what it costs alone."""
         return self._worst(self.layers, "layer")
 
     @property
     def worst_source(self) -> str | None:
-        """The source of error that costs most, in all layers together, as `worst_layer`."""
-        found = self.sources[self.sources["layer"] == "all"]
-        worst = self._worst(found, "source")
+        """The source of error that surely matters most, in all layers together, as `worst_layer`.
+
+        Where it is the noise of reads as a whole, and one part of it makes most of that, it is that part.
+        """
+        whole = self.sources[self.sources["layer"] == "all"]
+        worst = self._worst(whole, "source")
         if worst != NOISE:
             return worst
-        key = "gain" if found["gain_sure"].any() else "cost"
-        most = float(found.loc[found["source"] == NOISE, key].iloc[0])
-        parts = found[(found["source"] != NOISE) & found[f"{key}_sure"] & (found[key] >= SHARE * most)]
-        parts = parts[parts["kind"] == "fresh"]
-        return str(parts.loc[parts[key].idxmax(), "source"]) if len(parts) else NOISE
+        parts = whole[(whole["kind"] == "fresh") & (whole["source"] != NOISE)]
+        most = _sure(whole[whole["source"] == NOISE]).max()
+        return self._worst(parts[_sure(parts) >= SHARE * most], "source") or NOISE
 
     @property
     def worst_place(self) -> tuple[str, str] | None:
@@ -100,13 +98,10 @@ class Explanation:
         return str(row["source"]), str(row["layer"])
 
     def _worst(self, table: pd.DataFrame, column: str) -> str | None:
-        if not self.lost:
+        sizes = _sure(table)
+        if not self.lost or not len(sizes) or sizes.max() <= 0:
             return None
-        for key in ("gain", "cost"):
-            sure = table[table[f"{key}_sure"].astype(bool) & (table[key] > 0)]
-            if len(sure):
-                return str(sure.loc[sure[key].idxmax(), column])
-        return None
+        return str(table.loc[sizes.idxmax(), column])
 
     def table(self) -> pd.DataFrame:
         """All that was measured, a row each: columns `about`, `layer`, `source` or `try` (`name`), and the figures."""
@@ -243,6 +238,12 @@ class Explanation:
             getattr(self, name).to_csv(folder / f"{name}.csv", index=False)
         (folder / "explanation.txt").write_text(f"{self}\n", encoding="utf-8")
         self.figure(folder / "explanation.png")
+
+
+def _sure(table: pd.DataFrame) -> pd.Series:
+    """The larger of gain and cost of each row, where it is sure; else 0."""
+    sides = [table[key].where(table[f"{key}_sure"] & (table[key] > 0), 0.0) for key in ("gain", "cost")]
+    return sides[0].combine(sides[1], max)
 
 
 def _ratios(row: Any) -> str:
