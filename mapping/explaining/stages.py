@@ -12,7 +12,7 @@ import pandas as pd
 
 from .bench import CALIBRATED, Bench
 from .differences import Difference, Scores
-from .explanation import Explanation
+from .explanation import SHARE, Explanation
 from .groups import Group, split
 from .partly import Variant
 from .sources import FRESH, NOISE, Present
@@ -157,7 +157,7 @@ class Stages:
             return
         single = [row for row, group in enumerate(self.measured) if len(group.layers) == 1]
         layers = _worst(self.by_layer, single or range(len(self.measured)))
-        sources = _worst(self.by_source, range(len(self.by_source.said)))
+        sources = _worst(self.by_source, self._told_apart())
         pairs = [
             (self.measured[layer], self.by_source.said[source]["source"]) for layer in layers for source in sources
         ]
@@ -169,6 +169,13 @@ class Stages:
             said = {"source": source, "layer": group.name, "kind": _kind(source)}
             found = self.by_source.add(said, gain=(self.bench.off(only), self.base))
             self._say(f"without {source} in {group.name}", found)
+
+    def _told_apart(self) -> list[int]:
+        """The rows of sources, without the noise of reads as a whole where one part makes most of it."""
+        rows = {said["source"]: row for row, said in enumerate(self.by_source.said)}
+        most = self.by_source.best(rows[NOISE]) if NOISE in rows else 0.0
+        parts = [row for source, row in rows.items() if source in FRESH and self.by_source.best(row) >= SHARE * most]
+        return [row for source, row in rows.items() if source != NOISE or not parts]
 
     def tries(self) -> None:
         """Other settings, and other ways to use the chip."""
