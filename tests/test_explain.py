@@ -68,8 +68,8 @@ def explained(planted: dict, hardware: mho.Hardware = HARDWARE, **options) -> mh
 
 PLANTED = {
     "ADC rounding": {"adc.bits": 2},
-    "ADC clipping": {"adc.full_scale": 2e-6},
-    "DAC rounding": {"dac.bits": 2},
+    "ADC clipping": {"adc.full_scale": 3e-7},
+    "DAC rounding": {"dac.bits": 1},
     "DAC clipping": {"dac.range": 0.05},
     "stuck cells": {"cell.stuck": {"at_g_max": 0.2}},
     "programming error": {"cell.programming": {"kind": "saturating", "s_max": 4e-5, "g_0": 1e-5}},

@@ -65,9 +65,16 @@ class Without(NamedTuple):
 
 @dataclass
 class Present:
-    """The sources that the layers of a chip have, and what cannot be told apart, with the reason."""
+    """The sources of error of a chip.
+
+    Attributes:
+        layers: what each layer suffers from.
+        possible: the same, and what it might: clipping, which its own inputs do not show, but others may.
+        left_out: what cannot be told apart, with the layers.
+    """
 
     layers: dict[str, list[str]] = field(default_factory=dict)
+    possible: dict[str, list[str]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
     @classmethod
@@ -75,7 +82,10 @@ class Present:
         """Of layers whose reads had these counts: without a conversion that was clipped, clipping is no source."""
         made = cls()
         for name, layer in layers.items():
-            made.layers[name] = [source for source in ORDER if source in _of_layer(layer, counts[name])]
+            possible = _of_layer(layer)
+            unclipped = {CLIPPING: not counts[name].inputs_clipped, ADC_CLIPPING: not counts[name].readings_clipped}
+            made.possible[name] = [source for source in ORDER if source in possible]
+            made.layers[name] = [source for source in made.possible[name] if not unclipped.get(source)]
             if layer.hardware.dac.scaling == "sample" and counts[name].inputs:
                 made._leave_out("DAC rounding and clipping, where dac.scaling is 'sample'", name)
             if layer.hardware.cell.levels is not None and layer.placement.tile.slices > 1:
@@ -98,8 +108,8 @@ class Present:
         return [source for source in ORDER if source in found]
 
 
-def _of_layer(layer: TileLayer, counts: Counts) -> set[str]:
-    """The sources that a layer has."""
+def _of_layer(layer: TileLayer) -> set[str]:
+    """The sources that a layer may have."""
     tiles, hardware = layer.tiles, layer.hardware
     cell, sensing, adc = hardware.cell, hardware.sensing, hardware.adc
     given = isinstance(tiles.cells, Given)
@@ -127,9 +137,9 @@ def _of_layer(layer: TileLayer, counts: Counts) -> set[str]:
         **fresh,
         NOISE: several,
         ROUNDING: drive.rounds and dac.scaling != "sample",
-        CLIPPING: drive.clips and dac.scaling != "sample" and counts.inputs_clipped > 0,
+        CLIPPING: drive.clips and dac.scaling != "sample",
         ADC_ROUNDING: adc.bits is not None and adc.bits < FINEST and not adc.differ,
-        ADC_CLIPPING: adc.bits is not None and not adc.differ and adc.bits < FINEST and counts.readings_clipped > 0,
+        ADC_CLIPPING: adc.bits is not None and not adc.differ and adc.bits < FINEST,
         ADC_ALL: adc.differ,
     }
     return {source for source, there in found.items() if there}

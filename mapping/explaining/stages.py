@@ -139,7 +139,7 @@ class Stages:
         """Each source of error switched off in all layers, and all others switched off."""
         for source in self.present.all:
             others = {
-                name: [one for one in mine if not _part_of(one, source)] for name, mine in self.present.layers.items()
+                name: [one for one in mine if not _part_of(one, source)] for name, mine in self.present.possible.items()
             }
             only = {name: [source] for name, mine in self.present.layers.items() if source in mine}
             try:
