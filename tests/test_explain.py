@@ -36,10 +36,10 @@ HARDWARE = ideal(
 )
 
 
-def network(layers: int = 3, width: int = 24) -> nn.Sequential:
-    """Random linear layers 0, 2, 4 ... with ReLU between, 6 inputs of 12 values and 5 classes."""
+def network() -> nn.Sequential:
+    """Random linear layers 0, 2 and 4 with ReLU between, from 12 values to 5 classes."""
     torch.manual_seed(0)
-    sizes = [12, *[width] * (layers - 1), 5]
+    sizes = [12, 24, 24, 5]
     parts: list[nn.Module] = []
     for a, b in pairwise(sizes):
         linear = nn.Linear(a, b)
@@ -90,7 +90,7 @@ def test_a_planted_cause_is_named(source):
     assert found.worst_place == (source, "2")
     rows = found.layers.set_index("layer")
     assert not rows.loc["0", "gain_sure"]
-    assert not rows.loc["4", "cost_sure"]
+    assert not rows.loc["0", "cost_sure"]
 
 
 def test_where_nothing_is_wrong_nothing_is_claimed():
@@ -196,18 +196,22 @@ def test_all_digital_is_the_network_and_nothing_digital_is_the_chip():
 
 
 def test_the_bad_layer_of_many_is_found_without_measuring_each():
-    net = network(layers=30)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(12, 12), *(nn.Linear(12, 12) for _ in range(28)), nn.Linear(12, 5)).eval()
+    for layer in net:
+        nn.init.orthogonal_(layer.weight)
+        nn.init.zeros_(layer.bias)
     x, y = data(net, 100)
-    chip = mho.map(net, HARDWARE.replace({"adc.bits": 12, "layers": {"40": {"adc.bits": 2}}}), calibrate=x)
+    chip = mho.map(net, ideal(adc__bits=12, adc__full_scale="calibrated", layers={"20": {"adc.bits": 2}}), calibrate=x)
     said: list[str] = []
     found = mho.explain(chip, x, y, most=60, progress=lambda done, total, text: said.append(f"{done}/{total} {text}"))
-    assert found.worst_layer is not None
-    assert found.worst_layer in ("40", "42 to 46") or "40" in found.worst_layer
-    assert "40" in set(found.layers["layer"])
-    assert len(found.layers) < 30
+    single = found.layers[found.layers["layers"] == 1].set_index("layer")
+    assert single["gain"].idxmax() == "20"
+    assert single.loc["20", "gain_sure"]
+    assert len(single) < 6
+    assert found.worst_place == ("ADC rounding", "20")
     assert found.measured <= 60
     assert said[0].startswith("1/")
-    assert any("the most asked for" in line for line in found.left_out)
 
 
 def test_layers_by_pattern_numbers_tokens_and_loaders():

@@ -100,6 +100,7 @@ class Scores:
         spread = np.sqrt(np.square(gained - middle * counts).sum()) / counts.sum()
         if self.classes:
             half = float(ndtri(tail)) * spread
-            return Difference(value, max(-1.0, min(middle - half, value)), min(1.0, max(middle + half, value)))
+            low, high = float(middle - half), float(middle + half)
+            return Difference(value, max(-1.0, min(low, value)), min(1.0, max(high, value)))
         half = float(stdtrit(n - 1, tail)) * spread * np.sqrt(n / (n - 1))
         return Difference(value, float(middle - half), float(middle + half))

@@ -151,6 +151,10 @@ class Explanation:
             yield f"the source that costs most: {worst}; without it in all layers {self._gain(row, 'gain')}"
         else:
             yield f"the source that costs most on its own: {worst}, {self._gain(row, 'cost')}; others hide what it does"
+        parts = whole[(whole["kind"] == "fresh") & (whole["source"] != NOISE) & (_sure(whole) > 0)]
+        if worst == NOISE and len(parts):
+            row = parts.loc[_sure(parts).idxmax()]
+            yield f"most of it is {row['source']}: without it {self._gain(row, 'gain')}"
         if self.worst_place is not None:
             source, layer = self.worst_place
             places = self.sources
