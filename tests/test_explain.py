@@ -117,7 +117,7 @@ def drifted():
         "spread": {"offset": 0.1, "slope": 0.0, "low": 0.05, "high": 0.2},
     }
     chip = mho.map(net, HARDWARE.replace({"cell.drift": drift}), calibrate=x).at(1e6)
-    return chip, x, y, mho.explain(chip, x, y)
+    return chip, x, y, mho.explain(chip, x, y, calibrate=x)
 
 
 def test_drift_is_named_and_what_is_tried_is_what_it_says(drifted, tmp_path):
@@ -242,7 +242,7 @@ def test_cells_as_they_were_measured_are_one_source():
     x, y = data(net)
     chip = mho.map(net, HARDWARE, calibrate=x)
     (table,) = chip.conductances("2")["2"]
-    table[:, 0, :6] = 1e-4  # six word lines of a polarity at g_max
+    table[np.random.default_rng(0).random(table.shape) < 0.2] = 1e-4  # stuck at g_max
     found = mho.explain(chip.with_cells({"2": [table]}), x, y)
     assert found.worst_place == ("cells as given", "2")
     assert not found.tries["try"].str.contains("mapped").any()
@@ -265,7 +265,7 @@ def test_differences_are_those_of_bonett_and_price():
 def test_groups_are_named_by_patterns():
     names = [f"encoder.layer.{i}.{part}" for i in range(12) for part in ("attention", "mlp")] + ["head"]
     top = split(names)
-    assert [group.name for group in top] == ["encoder.*", "head"]
+    assert [group.name for group in top] == ["encoder.layer.*", "head"]
     assert [group.name for group in split(top[0].layers)][:2] == ["encoder.layer.0.*", "encoder.layer.1.*"]
     assert [len(group.layers) for group in split([f"l{i}" for i in range(100)])] == [8, 8, 9, 8, 8, 9, 8, 8, 9, 8, 8, 9]
 
