@@ -94,14 +94,14 @@ class Explanation:
         found = self.sources[(self.sources["layer"] != "all") & self.sources["gain_sure"] & (self.sources["gain"] > 0)]
         if not len(found):
             return None
-        row = found.loc[found["gain"].idxmax()]
+        row = _largest(found, found["gain"])
         return str(row["source"]), str(row["layer"])
 
     def _worst(self, table: pd.DataFrame, column: str) -> str | None:
         sizes = _sure(table)
         if not self.lost or not len(sizes) or sizes.max() <= 0:
             return None
-        return str(table.loc[sizes.idxmax(), column])
+        return str(_largest(table, sizes)[column])
 
     def table(self) -> pd.DataFrame:
         """All that was measured, a row each: columns `about`, `layer`, `source` or `try` (`name`), and the figures."""
@@ -153,8 +153,8 @@ class Explanation:
             yield f"the source that costs most on its own: {worst}, {self._gain(row, 'cost')}; others hide what it does"
         parts = whole[(whole["kind"] == "fresh") & (whole["source"] != NOISE) & (_sure(whole) > 0)]
         if worst == NOISE and len(parts):
-            row = parts.loc[_sure(parts).idxmax()]
-            yield f"most of it is {row['source']}: without it {self._gain(row, 'gain')}"
+            part = _largest(parts, _sure(parts))
+            yield f"most of it is {part['source']}: without it {self._gain(part, 'gain')}"
         if self.worst_place is not None:
             source, layer = self.worst_place
             places = self.sources
@@ -242,6 +242,12 @@ class Explanation:
             getattr(self, name).to_csv(folder / f"{name}.csv", index=False)
         (folder / "explanation.txt").write_text(f"{self}\n", encoding="utf-8")
         self.figure(folder / "explanation.png")
+
+
+def _largest(table: pd.DataFrame, sizes: pd.Series) -> dict[str, Any]:
+    """The row of the largest size."""
+    rows: list[Any] = table.to_dict("records")
+    return dict(rows[int(sizes.to_numpy().argmax())])
 
 
 def _sure(table: pd.DataFrame) -> pd.Series:

@@ -161,15 +161,11 @@ def without(layer: TileLayer, off: Iterable[str], inputs: Inputs) -> Without:
     """
     off = set(off)
     tiles, changes = layer.tiles, {key: value for s in CHANGES if s in off for key, value in CHANGES[s].items()}
-    if isinstance(tiles.cells, Given):
-        if GIVEN in off:
-            cells: Any = Drawn(tiles.hardware.replace(_perfect()), *layer.seeds)
-            tiles = _other_cells(tiles, replace(cells, hardware=cells.hardware.replace(changes)), changes, off)
-        elif changes:
-            tiles = _other_cells(tiles, replace(tiles.cells, hardware=tiles.hardware.replace(changes)), changes, off)
-    elif changes:
-        cells = replace(tiles.cells, hardware=tiles.hardware.replace(changes))  # type: ignore[type-var]
-        tiles = _other_cells(tiles, cells, changes, off)
+    cells: Any = tiles.cells
+    if GIVEN in off and isinstance(cells, Given):
+        cells = Drawn(tiles.hardware.replace(_perfect()), *layer.seeds)
+    if changes or cells is not tiles.cells:
+        tiles = _other_cells(tiles, replace(cells, hardware=cells.hardware.replace(changes)), changes, off)
     if off & set(REFITTED) and tiles.hardware.adc.full_scale == "calibrated":
         tiles = recalibrated(tiles, inputs(layer))
     return Without(_finer(tiles, off), NOISE in off, frozenset(off & {ROUNDING, CLIPPING}))
