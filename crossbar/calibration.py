@@ -179,7 +179,7 @@ def _survey(programmed: Programmed, codes: Any, *, keep: bool) -> tuple[float, l
     """Mean array energy of a read, and noiseless currents of each slice and row tile, over rows spread evenly."""
     design, reader = programmed.design, programmed.reader
     circuit, placement, drive = reader.circuit(noisy=False), design.placement, design.drive
-    slices = placement.tile.slices
+    slices = placement.tile.converted
     rows = codes.shape[0] * prod(design.matrix.patches.positions(codes.shape[1:4]))
     columns = placement.outputs + (placement.column_tiles if placement.tile.reference_columns else 0)
     per_row = circuit.conversions * design.readings * placement.row_tiles * columns * placement.groups

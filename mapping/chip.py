@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import itertools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from ..crossbar.backend import Backend
@@ -19,6 +18,7 @@ from ..crossbar.programmed import Programmed
 from ..devices.renamed import renamed
 from ..devices.units import brief
 from .batches import batches_of
+from .conductances import Conductances, given_by_layer
 from .counting import Counter
 from .cover import Cover
 from .errors import MappingError
@@ -35,6 +35,8 @@ from .session import Session
 from .steps import stepped
 from .store import save
 from .trace import Call
+
+RENAMED = {"replica": "copy", "with_cells": "with_conductances"}
 
 
 def refuse_extrapolations(layers: Mapping[str, Hardware]) -> None:
@@ -88,8 +90,8 @@ class Chip(nn.Module):
         self.eval()
 
     def __getattr__(self, name: str) -> Any:
-        if name == "replica":
-            raise AttributeError("Chip.replica is Chip.copy since version 0.3")
+        if name in RENAMED:
+            raise AttributeError(f"Chip.{name} is Chip.{RENAMED[name]} since version 0.3")
         return super().__getattr__(name)
 
     @property
@@ -199,7 +201,7 @@ class Chip(nn.Module):
         `index` 0 is the chip as first mapped.
 
         Raises:
-            ValueError: a layer whose cells were given (`with_cells`) has no other copy.
+            ValueError: a layer whose cells were given (`with_conductances`) has no other copy.
         """
         other = self.remade(self.hardware, lambda layer: layer.tiles.copied(index))
         other.copy_index = index
@@ -220,7 +222,7 @@ class Chip(nn.Module):
 
         Raises:
             ValueError: a time that is negative, or beyond the data of the cell; or another time than that at which
-                cells were given (`with_cells`).
+                cells were given (`with_conductances`).
             MappingError: a time outside the data behind a model, of a chip that was mapped with `strict`.
         """
         changed = {"time_s": time_s} | ({} if reads is None else {"reads": reads})
@@ -248,21 +250,15 @@ class Chip(nn.Module):
         recalibrate(other, batches_of(inputs, self.model, "inputs"))
         return other
 
-    def conductances(self, *layers: str) -> dict[str, list[np.ndarray[Any, Any]]]:
-        """The conductances of all cells, one by one, for each of these layers (by default of all).
-
-        Returns:
-            By layer, of each group of its matrix an array (slices, polarities, rows, columns), float32, siemens. The
-            second polarity is taken off the first. Rows are word lines, that of a bias on the array last; columns are
-            the outputs, then the reference columns. Each array is made when it is asked for: take layers one by one
-            where memory is short.
+    def conductances(self, *layers: str) -> Conductances:
+        """The conductances of all cells, one by one, of these layers (by default of all): arrays, a table, and files.
 
         Raises:
             MappingError: no such layer.
         """
-        return {name: self._layer(name).tiles.conductances() for name in layers or self.layers}
+        return Conductances({name: self._layer(name) for name in layers or self.layers})
 
-    def with_cells(self, conductances: Mapping[str, Sequence[Any]]) -> Chip:
+    def with_conductances(self, conductances: Any) -> Chip:
         """This chip with cells as they were measured: they are neither programmed nor do they drift.
 
         Calibration, digital gains and seeds are those of this chip. So are the cells of layers that are not named. Read
@@ -270,17 +266,20 @@ class Chip(nn.Module):
         and is `at` no other time.
 
         Args:
-            conductances: by layer, as `conductances` gives them; they are copied.
+            conductances: a table with the columns of `Conductances.table` (pandas or pyarrow), or the path of one that
+                `Conductances.save` has written; or by layer its part of the table, or the arrays of its groups. They
+                are copied. A layer is given whole.
 
         Raises:
-            MappingError: no such layer, arrays of another shape, or what is no conductance in siemens.
+            MappingError: no such layer, arrays of another shape, cells that are missing, that there are none of or that
+                are there twice, or what is no conductance in siemens.
+            ValueError: a file that cannot be read.
         """
-        if not isinstance(conductances, Mapping):
-            raise MappingError(f"conductances must be given by layer, got {type(conductances).__name__}")
-        given = {self._layer(name).name: groups for name, groups in conductances.items()}
+        found = given_by_layer(conductances)
+        given = {self._layer(name).name for name in found}
         return self.remade(
             self.hardware,
-            lambda layer: measured(layer, given[layer.name]) if layer.name in given else layer.tiles,
+            lambda layer: measured(layer, found[layer.name]) if layer.name in given else layer.tiles,
         )
 
     def _layer(self, name: Any) -> TileLayer:

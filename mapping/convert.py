@@ -18,6 +18,7 @@ from ..devices.renamed import renamed
 from .arrays import backend_with_arrays
 from .batches import Batch, batches_of
 from .check import SAMPLES, Check, compare, reference
+from .checkpoints.factories import factory_of
 from .chip import Chip, refuse_extrapolations
 from .cover import OFF, UNCHECKED, Cover
 from .equalise import equalise
@@ -26,11 +27,13 @@ from .faithful import check_model
 from .fold import BATCH_NORMS
 from .inference import Survey
 from .kinds import handled_types, load_handlers
+from .lazy import is_lazy, materialise
 from .modules import copied
 from .passes import Pass
 from .prepare import prepare, rehearse
 from .selection import Selection
 from .stream import Stream
+from .study import Uses, candidates
 
 
 @renamed(compensate="wire_compensation")
@@ -80,17 +83,19 @@ def map(
         MappingError: a pattern that matches no layer, nothing to map, weights that are NaN or infinite, missing or
             unfit calibration inputs, or a mapped network that is not the caller's; the message names the layer.
     """
-    check_model(model)
+    check_model(model, lazy=calibrate is not None or not (check is None or isinstance(check, bool)))
     _check_options(hardware, wire_compensation)
     computes = backend_with_arrays(backend)
     load_handlers()
     inputs = None if calibrate is None else Stream.of(calibrate, model, "calibrate")
     batches = [] if inputs is None else inputs.first
     caller, model = model, copied(model)
+    if is_lazy(model):
+        materialise(model, (batches or batches_of(check, model, "check"))[0], seed)
     trial = _Trial.of(model, batches, check)
     selection = Selection(model, hardware, exclude, strict, seed)
     selection.fold(trial.taken)
-    selection.expand()
+    selection.expand(Uses.of(model, trial.samples or (batches[0].first(SAMPLES) if batches else None)))
     selection.place()
     for layer in selection.mapped.values():
         layer.backend = computes
@@ -170,8 +175,10 @@ class _Trial:
 def _pass(model: nn.Module, samples: Batch) -> tuple[Pass | None, Exception | None]:
     """The caller's network on some samples, or what became of it."""
     kinds = (*handled_types(), *BATCH_NORMS)
+    holders = [*dict.fromkeys(name.rpartition(".")[0] for name in candidates(model))]
     try:
-        return reference(model, [name for name, m in model.named_modules() if isinstance(m, kinds)], samples), None
+        names = [name for name, m in model.named_modules() if isinstance(m, kinds)]
+        return reference(model, names, samples, holders), None
     except Exception as error:  # a model may fail in any way on inputs that are not its own
         return None, error
 
@@ -183,6 +190,7 @@ def _build(selection: Selection, caller: nn.Module) -> Chip:
     _check_maps(selection)
     chip = Chip(selection.model, selection.hardware, selection.mapped, (), selection.seed)
     chip.strict = selection.strict
+    chip.session.factory = factory_of(caller)
     chip.session.replaced.update(selection.replaced(caller))
     return chip
 

@@ -15,7 +15,7 @@ from ..crossbar.hardware import Hardware
 from ..crossbar.magnitudes import Magnitudes
 from .arrays import as_numpy
 from .leaf import Leaf
-from .order import FIRST, Order, SampleAxis, order_of
+from .order import FIRST, Order, SampleAxis, order_of, padded_order_of
 from .padding import Padding
 from .session import Session
 from .trace import Recorder
@@ -123,7 +123,7 @@ class Survey(Inference):
         given = layer.arranged(x)
         if layer.name in self.inputs:
             self.inputs[layer.name].append(as_numpy(given.values).copy())
-            self.orders.setdefault(layer.name, []).append(_order_or_none(layer, given, self.samples))
+            self.orders.setdefault(layer.name, []).append(order_or_none(layer, given, self.samples))
         return layer.digital(x)
 
 
@@ -138,6 +138,7 @@ class Read(Inference):
         first_sample: place of the first sample in the whole data set.
         noisy: False leaves out the noise of the read.
         alone: whether it is the read of a single layer, called by itself.
+        told: whether it has warned of a layer whose rows belong to no single sample.
         padding: in front of the tokens of the samples, if there is any.
         kind: what inputs of it are alike, where their shapes do not say: a step of a generation.
     """
@@ -148,6 +149,7 @@ class Read(Inference):
     first_sample: int = 0
     noisy: bool = True
     alone: bool = False
+    told: bool = False
     padding: Padding | None = None
     kind: Any = None
 
@@ -191,6 +193,9 @@ class Read(Inference):
         if self.alone or not (chosen or elsewhere):
             return
         layer.session.one_by_one = True
+        if self.told:  # of a layer before it: a model of experts has hundreds
+            return
+        self.told = True
         shape = f" has an input of shape {leading} before its features for {samples} samples: its rows"
         how = ": the model chooses its rows by their values, so that they" if chosen else shape
         said = f"{how} belong to no single sample, and its noise depends on the batch"
@@ -213,7 +218,7 @@ class Calibration(Inference):
         given, known = layer.arranged(x), self.inputs.get(layer.name)
         if known is None and not (layer.programmed if call else given.values.any()):
             return layer.digital(x)  # no range comes from zeros, as a state starts with; later calls may have others
-        order = _order_or_none(layer, given, self.samples)
+        order = order_or_none(layer, given, self.samples)
         if not call:
             surveyed = (known, self.orders[layer.name]) if known else ([as_numpy(given.values)], [order])
             layer.calibrate(*surveyed, self.sizes.get(layer.name))
@@ -221,12 +226,12 @@ class Calibration(Inference):
 
     def _on_tiles(self, layer: OnTiles, given: Arranged, x: torch.Tensor, call: int) -> torch.Tensor:
         """What its tiles give, without noise."""
-        order = _order_or_none(layer, given, self.samples)
+        order = order_or_none(layer, given, self.samples)
         run = Read(noisy=False, samples=self.samples, channels_last=self.channels_last)
         return layer.read(given, order, x, run, call)
 
 
-def _order_or_none(layer: OnTiles, given: Arranged, samples: int) -> Order:
+def order_or_none(layer: OnTiles, given: Arranged, samples: int) -> Order:
     """How the rows of a layer's inputs belong to so many samples, or that they belong to none."""
     return _order(layer, given, samples) or order_of(given.leading, FIRST, 0)
 
@@ -244,5 +249,7 @@ def _order(
     if layer.name in layer.session.chosen and not chosen_too:
         return None
     if leading and place is not None and len(leading) > place.axis and leading[place.axis] % samples == 0:
-        return order_of(leading, place, samples, padding)
+        if padding is not None:
+            return padded_order_of(leading, place, samples, padding)
+        return order_of(leading, place, samples)
     return None

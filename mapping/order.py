@@ -95,6 +95,12 @@ class Order:
 
 
 @lru_cache(maxsize=1024)
-def order_of(leading: tuple[int, ...], place: SampleAxis, samples: int, padding: Padding | None = None) -> Order:
+def order_of(leading: tuple[int, ...], place: SampleAxis, samples: int) -> Order:
     """The order, kept: reads of small layers have it made anew often."""
+    return Order(leading, place, samples)
+
+
+@lru_cache(maxsize=4)
+def padded_order_of(leading: tuple[int, ...], place: SampleAxis, samples: int, padding: Padding) -> Order:
+    """The order of samples that are padded in front, kept for the layers of one inference."""
     return Order(leading, place, samples, padding)

@@ -35,7 +35,7 @@ def padding_of(model: nn.Module, given: Any, samples: int) -> Padding | None:
 
 
 def mask_in(model: Any, given: Any) -> torch.Tensor | None:
-    """The input of a model that says which tokens are padding, by its name, if it has one."""
+    """The input of a model that says which tokens are padding, by its name, if it has one and it holds 0 and 1."""
     args, kwargs = given
     found = kwargs.get(MASK)
     if found is None and args:
@@ -43,4 +43,6 @@ def mask_in(model: Any, given: Any) -> torch.Tensor | None:
             AttributeError, TypeError, ValueError
         ):  # a forward without a signature, or with another one
             found = inspect.signature(model.forward).bind(*args, **kwargs).arguments.get(MASK)
-    return found if isinstance(found, torch.Tensor) else None
+    if not isinstance(found, torch.Tensor) or found.is_complex() or found.layout != torch.strided:
+        return None
+    return found if bool(((found == 0) | (found == 1)).all()) else None  # what is added to scores is another mask

@@ -40,15 +40,18 @@ def prepare(chip: MappedNetwork, inputs: Stream | None) -> dict[str, str]:
 def _sized(chip: MappedNetwork, inputs: Stream) -> tuple[list[Batch], Sizes]:
     """The batches to keep, and how large the inputs of each layer are in all of them."""
     kept: list[Batch] = []
+    rare: list[Batch] = []  # the first that reach a layer, which need not do so beside others
     run = Sizes({name: step.input_size for name, step in joints(chip.model).items()})
     for number, batch in enumerate(inputs.batches()):
         known = set(run.reached)
         run.calls.clear()
         with goes_through(batch):
             rehearse(chip, batch, run)
-        if number in inputs.kept or run.reached - known:
+        if number and run.reached - known:
+            rare.append(batch)
+        elif number in inputs.kept:
             kept.append(batch)
-    return joined(kept) if len(kept) > 1 else kept, run
+    return [*(joined(kept) if len(kept) > 1 else kept), *rare], run
 
 
 @contextmanager

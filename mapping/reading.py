@@ -58,11 +58,13 @@ def run_pass(
 
 def _several(chip: MappedNetwork, batch: Batch, run: Read, tensors: list[torch.Tensor]) -> Any:
     """Several reads: at once, with the samples repeated, or one after another where the model does not allow it."""
-    if not chip.session.one_by_one:
+    kind = len(batch.args), *batch.kwargs
+    if not chip.session.one_by_one and kind not in chip.session.numbers:
         try:
             result = _recorded(chip, _repeated(batch.apart() if batch.opaque else batch, run), run, tensors)
-            if all(x.ndim for x in tensors_of(result)):  # a single number is of all reads together
+            if all(x.ndim for x in tensors_of(result)):
                 return result
+            chip.session.numbers.add(kind)  # it is of all reads together
         except OneByOne:
             chip.session.one_by_one = True
         except Exception:  # a model may fail in any way where some of its inputs are repeated and others not

@@ -17,6 +17,7 @@ from .commands.attack import attack
 from .commands.demo import demo
 from .commands.devices import devices
 from .commands.explain import explain
+from .commands.export import export
 from .commands.map import map
 from .commands.optimize import optimize
 from .commands.schedule import schedule
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "devices": devices,
     "explain": explain,
+    "export": export,
     "map": map,
     "optimize": optimize,
     "schedule": schedule,

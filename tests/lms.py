@@ -36,7 +36,7 @@ class LanguageModel(nn.Module):
         allowed = torch.ones(steps, seen).tril(seen - steps).bool()
         if attention_mask is not None:
             allowed = allowed & attention_mask[:, None].bool()
-            allowed = allowed | torch.eye(steps, seen).bool()  # padding sees itself
+            allowed = allowed | torch.ones(steps, seen).tril(seen - steps).triu(seen - steps).bool()  # padding: itself
         x = x + self.out(nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed))
         logits = self.head(x)
         loss = None if labels is None else nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())

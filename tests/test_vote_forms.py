@@ -74,8 +74,8 @@ def test_outputs_are_found_by_name_number_and_function(language):
     last = mho.vote(language, ids, 3, output=lambda out: out.logits[:, -1])
     assert last.classes.shape == (4,)
     assert torch.equal(last.classes, whole.classes[:, -1])
-    turned = mho.vote(language, ids, 3, output=lambda out: out.logits.transpose(1, 2), class_dim=1)
-    assert turned == whole
+    turned = mho.vote(language, ids, 3, output=lambda out: out.logits.transpose(1, 2)[..., None])  # as of pixels
+    assert torch.equal(turned.classes[..., 0], whole.classes)
     for wrong, said in [
         ("scores", "output='scores': the model returns a Output with 'logits', 'loss'"),
         (9, "output=9: the model returns a Output"),
@@ -85,8 +85,6 @@ def test_outputs_are_found_by_name_number_and_function(language):
     ]:
         with pytest.raises(ValueError, match=said):
             mho.vote(language, ids, 1, output=wrong)
-    with pytest.raises(ValueError, match="class_dim must be a dimension behind the samples"):
-        mho.vote(language, ids, 1, class_dim=0)
 
 
 def test_padding_and_ignored_labels_do_not_count(language):
@@ -182,8 +180,6 @@ def test_numbers_are_averaged():
         found.rmse(truth[:3])
     with pytest.raises(ValueError, match="rule must be 'hard' or 'soft', got 'mean'"):
         mho.adaptive_vote(chip, given, 5, rule="mean")
-    with pytest.raises(ValueError, match="class_dim is for classes"):
-        mho.vote(chip, given, 5, rule="mean", class_dim=1)
 
 
 def test_cross_entropy_and_perplexity_of_tokens():

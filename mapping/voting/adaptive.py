@@ -92,7 +92,6 @@ def adaptive_vote(
     first_sample: int = 0,
     progress: Progress = lambda done, total: None,
     output: Where = None,
-    class_dim: int | None = None,
 ) -> AdaptiveResult:
     """Classify samples by noisy inferences that stop when the lead is safe, k at most.
 
@@ -114,7 +113,7 @@ def adaptive_vote(
     telegraph) makes neighbouring inferences agree, and the error larger than `error` says.
 
     Args:
-        chip, images, k, batch_size, copies, rule, first_sample, progress, output, class_dim: as in `mho.vote`.
+        chip, images, k, batch_size, copies, rule, first_sample, progress, output: as in `mho.vote`.
         error: accepted probability, for a sample (or for each of its tokens or pixels), of stopping safe with another
             class than the true choice.
 
@@ -123,19 +122,7 @@ def adaptive_vote(
     """
     if not isinstance(error, Real) or not 0 < error < 1:
         raise ValueError(f"error must be a probability above 0 and below 1, got {error!r}")
-    asked = prepare(
-        chip,
-        images,
-        k,
-        batch_size,
-        copies,
-        rule,
-        first_sample,
-        progress,
-        output=output,
-        class_dim=class_dim,
-        rules=("hard", "soft"),
-    )
+    asked = prepare(chip, images, k, batch_size, copies, rule, first_sample, progress, output, rules=("hard", "soft"))
     parts = [(given, _decide(asked, given, error, rule)) for given in asked.batches]
     (counts, softmax, safe, classes), labels, mask = together(
         [(given, found[1:]) for given, found in parts], (1, 1, 0, 0), (0, 0.0, False, -1)

@@ -72,7 +72,6 @@ class Election:
     first_sample: int
     progress: Progress
     output: Where
-    class_dim: int | None
 
     @property
     def batches(self) -> Iterator[Given]:
@@ -125,6 +124,8 @@ class Election:
     def scores(self, given: Given, reads: range) -> Iterator[torch.Tensor]:
         """As `reads`, the scores of classes (samples, ..., classes).
 
+        Classes come last in (samples, tokens, classes), and else behind the samples: (samples, classes, rows, ...).
+
         Raises:
             ValueError: there are none, or NaN among them.
         """
@@ -134,7 +135,7 @@ class Election:
                     "vote needs an output of shape (samples, classes), two classes or more, the model gives "
                     f"{tuple(scores.shape)} for {given.samples} samples"
                 )
-            moved = scores.movedim(self._class_dim(scores), -1)
+            moved = scores.movedim(-1 if scores.ndim == 3 else 1, -1)
             if moved.shape[-1] < 2:
                 raise ValueError(
                     "vote needs an output of shape (samples, classes), two classes or more, the model gives "
@@ -146,16 +147,6 @@ class Election:
                 raise ValueError("vote needs an output of numbers, the model gives NaN for some samples")
             yield moved.masked_fill(odd[..., None], 0.0) if bool(odd.any()) else moved
 
-    def _class_dim(self, scores: torch.Tensor) -> int:
-        """Where the classes are: last in (n, tokens, classes), else behind the samples: (n, classes, rows, ...)."""
-        if self.class_dim is None:
-            return -1 if scores.ndim == 3 else 1
-        if not (-scores.ndim <= self.class_dim < scores.ndim and self.class_dim % scores.ndim):
-            raise ValueError(
-                f"class_dim must be a dimension behind the samples of {tuple(scores.shape)}, got {self.class_dim}"
-            )
-        return self.class_dim
-
 
 def prepare(
     chip: Chip,
@@ -166,9 +157,8 @@ def prepare(
     rule: str,
     first_sample: int = 0,
     progress: Progress = lambda done, total: None,
-    *,
     output: Where = None,
-    class_dim: int | None = None,
+    *,
     rules: tuple[str, ...] = RULES,
 ) -> Election:
     """What `vote` and `adaptive_vote` are asked for.
@@ -179,8 +169,6 @@ def prepare(
     k, copies = whole_number("k", k), whole_number("copies", copies)
     size = None if batch_size is None else whole_number("batch_size", batch_size)
     first_sample = whole_number("first_sample", first_sample, least=0)
-    if class_dim is not None:
-        class_dim = whole_number("class_dim", class_dim, least=-(2**31))
     if copies > k:
         raise ValueError(f"copies must be at most k = {k}, got {copies}")
     if rule not in rules:
@@ -188,7 +176,7 @@ def prepare(
     inputs, total = _inputs(chip, images)
     others = [index for index in range(copies) if index != chip.copy_index][: copies - 1]
     chips = [chip, *(chip.copy(index) for index in others)]
-    return Election(chips, inputs, total, k, size, copies, first_sample, progress, output, class_dim)
+    return Election(chips, inputs, total, k, size, copies, first_sample, progress, output)
 
 
 def _inputs(chip: Any, images: Any) -> tuple[Any, int | None]:

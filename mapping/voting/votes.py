@@ -96,7 +96,6 @@ def vote(
     first_sample: int = 0,
     progress: Progress = lambda done, total: None,
     output: Where = None,
-    class_dim: int | None = None,
 ) -> VoteResult: ...
 @overload
 def vote(
@@ -122,7 +121,6 @@ def vote(
     first_sample: int = 0,
     progress: Progress = lambda done, total: None,
     output: Where = None,
-    class_dim: int | None = None,
 ) -> VoteResult | MeanResult:
     """Classify samples by k noisy inferences each, or average what a model of numbers gives (`rule="mean"`).
 
@@ -143,20 +141,15 @@ def vote(
         progress: told after each batch how many samples are done, and how many there are (or are done, where nobody
             knows).
         output: where the scores are in what the model returns: a name, a number, or a function of it that gives a
-            tensor. None: it is the output itself, or its part `logits`.
-        class_dim: the dimension of the classes, where it is another than said under `chip`.
+            tensor, with the classes where `chip` says. None: it is the output itself, or its part `logits`.
 
     Raises:
         ValueError: no samples, k or copies that are no whole numbers of at least 1, more copies than inferences, an
             unknown rule, or a model whose output has not at least two classes where they are looked for.
     """
-    asked = prepare(
-        chip, images, k, batch_size, copies, rule, first_sample, progress, output=output, class_dim=class_dim
-    )
+    asked = prepare(chip, images, k, batch_size, copies, rule, first_sample, progress, output)
     reads = range(asked.k)
     if rule == "mean":
-        if class_dim is not None:
-            raise ValueError(f"class_dim is for classes, and rule='mean' has none, got {class_dim}")
         return mean_of([(given, averaged(asked.reads(given, reads))) for given in asked.batches], asked)
     parts = [(given, _tally(asked.scores(given, reads), rule)) for given in asked.batches]
     (counts, softmax, winners), labels, mask = together(parts, (1, 1, 1), (0, 0.0, -1))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from .options import IMPORTS, import_own
+from .options import ARG, IMPORTS, import_own
 
 
 def explain(
@@ -33,6 +33,7 @@ def explain(
     most: int = typer.Option(200, min=2, help="Accuracies that are measured at most."),
     out: Path | None = typer.Option(None, help="Folder for tables (CSV), text and figure (PNG)."),
     model: str = typer.Option("", help="The network, as in mho map; only for chips that say they need it."),
+    arg: list[str] = ARG,
     imports: list[str] = IMPORTS,
 ) -> None:
     """Say which layers and which sources of error cost a saved chip its accuracy, and what wins it back.
@@ -40,7 +41,7 @@ def explain(
     All is measured on the same inputs with the same reads; differences come with 95 % intervals.
     """
     from ..inputs import find_inputs, find_output
-    from ..mapping.checkpoint import build_model
+    from ..mapping.checkpoints.factories import build_model, parse_arguments
     from ..mapping.explaining.explain import explain as find_out
     from ..mapping.load import load
     from .progress import shown
@@ -56,7 +57,8 @@ def explain(
             raise ValueError(f"--next-token needs labels of two tokens or more, got shape {tuple(labels.shape)}")
         labels = labels.roll(-1, 1).index_fill(1, labels.new_tensor([labels.shape[1] - 1]), IGNORED)
     given = None if calibrate is None else find_inputs(calibrate)[0][:CALIBRATED]
-    mapped = load(chip, model=build_model(model) if model else None)
+    arguments = parse_arguments(arg)
+    mapped = load(chip, model=build_model(model, arguments) if model and arguments else model or None)
     mapped = mapped if time is None else mapped.at(time)
     with shown("measured", every=2.0) as tell:
         found = find_out(

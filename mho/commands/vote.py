@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from .options import IMPORTS, import_own
+from .options import ARG, IMPORTS, import_own
 
 
 def vote(
@@ -33,11 +33,12 @@ def vote(
     ),
     batch_size: int = typer.Option(250, min=1, help="Samples processed together; does not change the result."),
     model: str = typer.Option("", help="The network, as in mho map; only for chips that say they need it."),
+    arg: list[str] = ARG,
     imports: list[str] = IMPORTS,
 ) -> None:
     """Decide by repeated noisy inferences of a saved chip, and print the accuracy or error with its 95 % interval."""
     from ..inputs import find_inputs, find_output
-    from ..mapping.checkpoint import build_model
+    from ..mapping.checkpoints.factories import build_model, parse_arguments
     from ..mapping.load import load
     from ..mapping.voting.adaptive import adaptive_vote
     from ..mapping.voting.votes import vote as cast_votes
@@ -48,7 +49,8 @@ def vote(
     if labels is None:
         raise ValueError(f"data {data}: has no labels to compare with")
     inputs, labels = inputs[:images], labels[:images]
-    mapped = load(chip, model=build_model(model) if model else None)
+    arguments = parse_arguments(arg)
+    mapped = load(chip, model=build_model(model, arguments) if model and arguments else model or None)
     options: dict[str, Any] = {"batch_size": batch_size, "copies": copies, "rule": rule, "output": find_output(output)}
     if next_token and rule == "mean":
         raise ValueError("--next-token is for classes, and --rule mean has none")

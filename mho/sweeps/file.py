@@ -27,7 +27,8 @@ S = TypeVar("S", bound="Study")
 class Shared(Config):
     """The settings of an experiment, beside the fields of its hardware.
 
-    model: a network of `mho.models` by name, or package.module:factory.
+    model: a network of `mho.models` by name, package.module:factory, timm:NAME, transformers:NAME, or a file or folder
+        that holds one (`.onnx`, `.pt2`, Hugging Face).
     weights: committed weights of that network by name, or a checkpoint file; null for a factory that brings its own.
     data: `mnist`, `cifar10` or `strokes` (their test sets), or an .npz file with images and labels.
     images: how many of them, from the first; with `target_width`, how many to begin with.

@@ -27,6 +27,8 @@ from ..devices.imports import import_modules
 from ..inputs import find_inputs, find_output
 from ..mapping.batches import Batch
 from ..mapping.checkpoint import build_model, load_weights
+from ..mapping.checkpoints.hub import CONFIG
+from ..mapping.checkpoints.networks import WHOLE, load_model
 from ..mapping.convert import map as map_model
 from .bench import Bench
 from .experiments import Experiment, columns_of, experiment_of
@@ -248,6 +250,10 @@ def load_network(model: str, weights: str | None) -> nn.Module:
     Raises:
         ValueError: no such network, or no such weights.
     """
+    if Path(model).suffix in WHOLE or (Path(model) / CONFIG).is_file():
+        if weights is not None:
+            raise ValueError(f"weights: {model} brings its own, got {weights!r}")
+        return load_model(model)
     named = [name for name in models.__all__ if callable(getattr(models, name))]
     if ":" not in model and model not in named:
         raise ValueError(f"model must be one of {', '.join(named)} or package.module:factory, got {model!r}")
