@@ -243,7 +243,7 @@ def test_cells_as_they_were_measured_are_one_source():
     chip = mho.map(net, HARDWARE, calibrate=x)
     (table,) = chip.conductances("2")["2"]
     table[np.random.default_rng(0).random(table.shape) < 0.2] = 1e-4  # stuck at g_max
-    found = mho.explain(chip.with_cells({"2": [table]}), x, y)
+    found = mho.explain(chip.with_conductances({"2": [table]}), x, y)
     assert found.worst_place == ("cells as given", "2")
     assert not found.tries["try"].str.contains("mapped").any()
 
