@@ -15,6 +15,7 @@ FOLDERS = {
     "mho.mapping": "mapping",
     "mho.mapping.checkpoints": "mapping/checkpoints",
     "mho.mapping.architecture": "mapping/architecture",
+    "mho.mapping.explaining": "mapping/explaining",
     "mho.mapping.voting": "mapping/voting",
     "mho.models": "models",
     "mho.models.data": "models/data",

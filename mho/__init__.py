@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .mapping.checkpoints.networks import load_model
     from .mapping.chip import Chip
     from .mapping.convert import map
+    from .mapping.explaining.explain import explain
+    from .mapping.explaining.explanation import Explanation
     from .mapping.load import load
     from .mapping.reduce import Reduction, reduce
     from .mapping.voting.adaptive import AdaptiveResult, adaptive_vote
@@ -35,6 +37,7 @@ __all__ = [
     "AdaptiveResult",
     "AnalogMatrix",
     "Chip",
+    "Explanation",
     "Hardware",
     "NoisyLayers",
     "Optimum",
@@ -47,6 +50,7 @@ __all__ = [
     "build_model",
     "crossbar",
     "devices",
+    "explain",
     "load",
     "load_model",
     "map",
@@ -66,6 +70,7 @@ _HOMES = {
     "AdaptiveResult": ".mapping.voting.adaptive",
     "AnalogMatrix": ".mapping.analog_matrix",
     "Chip": ".mapping.chip",
+    "Explanation": ".mapping.explaining.explanation",
     "Hardware": ".crossbar.hardware",
     "NoisyLayers": ".models.noisy",
     "Optimum": ".sweeps.optimum",
@@ -75,6 +80,7 @@ _HOMES = {
     "VoteResult": ".mapping.voting.votes",
     "adaptive_vote": ".mapping.voting.adaptive",
     "build_model": ".mapping.checkpoints.factories",
+    "explain": ".mapping.explaining.explain",
     "load": ".mapping.load",
     "load_model": ".mapping.checkpoints.networks",
     "map": ".mapping.convert",
