@@ -13,7 +13,9 @@ FOLDERS = {
     "mho.crossbar.kernels": "crossbar/kernels",
     "mho.devices": "devices",
     "mho.mapping": "mapping",
+    "mho.mapping.checkpoints": "mapping/checkpoints",
     "mho.mapping.architecture": "mapping/architecture",
+    "mho.mapping.explaining": "mapping/explaining",
     "mho.mapping.voting": "mapping/voting",
     "mho.models": "models",
     "mho.models.data": "models/data",
@@ -54,7 +56,10 @@ setup(
     ],
     extras_require={
         "cluster": ["dask[distributed]>=2024.8", "ray>=2.10"],
+        "hub": ["transformers>=5,<6"],
+        "onnx": ["onnx>=1.18"],
         "search": ["optuna>=4"],
+        "timm": ["timm>=1,<2"],
         # setuptools: the tests build a wheel, and `make lint` lays the package out under its import names
         "test": [
             "dask[distributed]>=2024.8",

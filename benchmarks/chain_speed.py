@@ -24,6 +24,7 @@ from mho import timing
 from mho.records import record, write_json
 
 SERIAL = {"dac.bits_per_pulse": 1}
+SHARES = {"tile.slices": 2, "tile.slicing": "shares", "tile.significance": 4.0}
 SHARED = {"wires.pairs": "shared"}
 # what is set, and what it is compared with
 PARTS: dict[str, tuple[Mapping[str, Any], str]] = {
@@ -34,6 +35,9 @@ PARTS: dict[str, tuple[Mapping[str, Any], str]] = {
     "voltage": ({"sensing.mode": "voltage", **SHARED}, "plain"),
     "curved cells": ({"cell.nonlinearity": {"kind": "sinh", "v_0": "0.3 V"}}, "plain"),
     "two devices": ({"tile.devices": 2}, "plain"),
+    "two slices": (SHARES, "plain"),
+    "what is left": (SHARES | {"tile.slicing": "residual"}, "two slices"),
+    "two slices joined": (SHARES | {"tile.join": "mirror"}, "plain"),
     "full scale for each tile": ({"adc.per": "tile"}, "plain"),
     "offsets and gains": ({"adc.offset": 0.5, "adc.gain": 0.01, "adc.calibrated": True}, "plain"),
     "sar": ({"adc.kind": {"kind": "sar", "mismatch": 0.01}}, "plain"),

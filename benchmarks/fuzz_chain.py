@@ -33,6 +33,7 @@ from mho.crossbar.backends.plain import Plain
 from mho.crossbar.calibration import calibrate
 from mho.crossbar.cells import Drawn
 from mho.crossbar.drive import input_codes, pulses_of
+from mho.crossbar.encoding import mirror_ratios
 from mho.crossbar.expected import expected_errors
 from mho.crossbar.hardware import Hardware
 from mho.crossbar.matrix import Matrix
@@ -95,6 +96,9 @@ PARTS: list[tuple[float, list[dict[str, Any]]]] = [  # how often, and what of
     (0.2, [{"sensing.shot": False}, {"sensing.amplifier_noise": 0.0}, {"sensing.fano": 1.0}]),
     (0.3, [{"cost.adcs_per_tile": n} for n in (2, 5, 64)]),
     (0.2, [{"tile.amplifiers": "pair"}]),
+    (0.3, [{"tile.slices": 2, "tile.slicing": "residual", "tile.significance": 6.0},
+           {"tile.slices": 3, "tile.slicing": "shares", "tile.significance": 2.0, "cell.levels": 9}]),
+    (0.3, [{"tile.join": "mirror"}]),
 ]  # fmt: skip
 READS = 300
 
@@ -161,6 +165,8 @@ def as_conductances_say(tiled: Programmed, x: Array) -> Array:
                     found = found[..., :outputs] - found[..., design.placement.references]
                 if hw.tile.encoding == "single":
                     found = found - design.devices * hw.cell.g_min * v[:, part].sum(axis=1)[None, :, None]
+                if hw.tile.joined:
+                    found = np.tensordot(mirror_ratios(hw.tile, hw.cell.levels), found, axes=1)[None]
                 out += sign * weight * drive.limit * np.einsum("snj,sj->nj", found, encoding.scale[:, t, :outputs])
     return out
 

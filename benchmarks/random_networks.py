@@ -13,7 +13,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from random_parts import STYLES, Attends, Functional, Last, Net, Normed, Scaled, Stepped, Symmetric, Turned
+from random_parts import (
+    STYLES,
+    Attends,
+    Enlarged,
+    Functional,
+    Kept,
+    Last,
+    Net,
+    Normed,
+    Paired,
+    Plain,
+    Reflecting,
+    Scaled,
+    Stepped,
+    Symmetric,
+    Turned,
+)
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
@@ -60,6 +76,9 @@ class Maker:
         if shape.kind == "sequence" and self.chance(0.2):
             parts.append(nn.Embedding(7, shape.features))
             inputs = torch.randint(0, 7, (4, shape.steps))
+            if self.chance(0.2):
+                parts = [nn.EmbeddingBag(7, shape.features)]
+                shape.kind, shape.steps = "vector", 0
         for _ in range(self.random.randint(1, 3)):
             parts += self.block(shape)
         if len(parts) > 1 and self.chance(0.1):
@@ -68,6 +87,11 @@ class Maker:
             square = self.habit(nn.Linear(shape.features, shape.features))
             parts += [square, nn.Tanh(), square]
             self.habits.append("shared")
+        if parts and isinstance(parts[0], nn.Embedding) and shape.features == start.features and self.chance(0.7):
+            head = nn.Linear(shape.features, 7, bias=False)
+            head.weight = parts[0].weight
+            parts.append(head)
+            self.habits.append("tied")
         style = self.one(*STYLES)
         net: nn.Module = Net(parts, style, self.chance(0.6))
         if self.chance(0.15):
@@ -116,6 +140,14 @@ class Maker:
         if self.chance(0.1):
             self.habits.append("subclass")
             return Scaled(features, out)
+        if self.chance(0.05):
+            return Paired(features, out)
+        if self.chance(0.1):
+            return self.habit(Plain(features, out))
+        if self.chance(0.1):
+            lazy = nn.LazyLinear(out, bias=self.chance(0.8))
+            lazy(torch.zeros(1, features))
+            return self.habit(lazy)
         layer = self.habit(nn.Linear(features, out, bias=self.chance(0.8)))
         if self.chance(0.12) and isinstance(layer, nn.Linear):
             self.habits.append("functional")
@@ -166,6 +198,24 @@ class Maker:
             parts.insert(1, self.norm(nn.BatchNorm1d(out)))
         return parts
 
+    def transposed(self, shape: Shape) -> tuple[nn.Module, list[int] | None]:
+        """A transposed convolution, and the size that its call asks for, if it does."""
+        dims, channels = len(shape.size), shape.features
+        kernel, stride, dilation = (
+            tuple(self.one(*of) for _ in range(dims)) for of in ((1, 2, 3), (1, 2, 2), (1, 1, 2))
+        )
+        padding = tuple(self.one(0, 0, 1, min(2, d * (k - 1))) for k, d in zip(kernel, dilation, strict=True))
+        more = tuple(self.random.randrange(max(pair)) for pair in zip(stride, dilation, strict=True))
+        groups = self.one(1, 1, channels)
+        kind = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[dims - 1]
+        out = self.one(2, 4)
+        out, bias = out * groups if out * groups < 9 else groups, self.chance(0.7)
+        layer = kind(channels, out, kernel, stride, padding, more, groups, bias, dilation)
+        if not self.chance(0.3):
+            return layer, None
+        made = layer(torch.zeros(1, channels, *shape.size)).shape[2:]
+        return layer, [n - m + self.random.randrange(s) for n, m, s in zip(made, more, stride, strict=True)]
+
     def picture(self, shape: Shape) -> list[nn.Module]:
         dims, channels = len(shape.size), shape.features
         kernel, mode = self.one(1, 2, 3), self.one("zeros", "zeros", "zeros", "reflect", "replicate", "circular")
@@ -180,17 +230,28 @@ class Maker:
             *(channels, out if out % groups == 0 else groups, kernel, stride, padding),
             *(self.one(1, 1, 2) if kernel == 2 else 1, groups, self.chance(0.7), mode),
         )
-        example = layer(torch.zeros(1, channels, *shape.size))
+        size = None
+        if dims == 2 and kernel == 3 and self.chance(0.15):
+            layer = Reflecting(channels, self.one(2, 4), kernel)
+        elif self.chance(0.35) and max(shape.size) < 12:
+            layer, size = self.transposed(shape)
+        if size is not None and min(size) < 1:
+            size = None
+        example = layer(torch.zeros(1, channels, *shape.size), *([] if size is None else [size]))
         parts: list[nn.Module] = []
         norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
         if self.chance(0.25):
             parts.append(self.norm(norms[dims - 1](channels)))
         out = layer.out_channels
-        parts.append(self.habit(layer))
+        layer = self.habit(layer)
+        parts.append(layer if size is None else Enlarged(layer, size, self.chance(0.3)))
         choice = self.random.randint(0, 9)
         if choice < 6:
-            norm = norms[dims - 1](out, affine=self.chance(0.8), track_running_stats=self.chance(0.9))
-            parts.append(self.norm(Normed(out) if dims == 2 and self.chance(0.15) else norm))
+            kind = nn.SyncBatchNorm if self.chance(0.2) else norms[dims - 1]
+            norm = kind(out, affine=self.chance(0.8), track_running_stats=self.chance(0.9))
+            if dims == 2 and self.chance(0.3):
+                norm = self.one(Normed, Kept)(out)
+            parts.append(self.norm(norm))
         elif choice == 6:
             parts.append(self.one(nn.GroupNorm(1, out), nn.Identity()))
         parts.append(self.activation())

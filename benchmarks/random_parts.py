@@ -30,6 +30,52 @@ class Scaled(nn.Linear):
         return 0.5 * super().forward(input).tanh()
 
 
+class Plain(nn.Linear):
+    """A subclass that computes the same."""
+
+    def __init__(self, features: int, out: int) -> None:
+        super().__init__(features, out)
+        self.purpose = "none"
+
+
+class Reflecting(nn.Conv2d):
+    """A subclass with another padding, which computes what its attributes say."""
+
+    def __init__(self, channels: int, out: int, kernel: int) -> None:
+        super().__init__(channels, out, kernel, padding=1, padding_mode="reflect")
+
+
+class Kept(nn.BatchNorm2d):
+    """A subclass that normalises as its parent does."""
+
+    def train(self, mode: bool = True) -> Any:
+        return super().train(False)
+
+
+class Paired(nn.Module):
+    """A bilinear form of a vector with itself."""
+
+    def __init__(self, features: int, out: int) -> None:
+        super().__init__()
+        self.pair = nn.Bilinear(features, features, out)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pair(x, x)
+
+
+class Enlarged(nn.Module):
+    """A transposed convolution that is asked for a size."""
+
+    def __init__(self, layer: nn.Module, size: list[int], optional: bool) -> None:
+        super().__init__()
+        self.up, self.size, self.optional = layer, size, optional
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.optional and not isinstance(x, torch.Tensor):  # while it is traced
+            return self.up(x)
+        return self.up(x, output_size=self.size)
+
+
 class Normed(nn.BatchNorm2d):
     """A subclass with an activation, as in timm."""
 
@@ -122,7 +168,7 @@ class Net(nn.Module):
     def __init__(self, parts: list[nn.Module], style: str, traceable: bool) -> None:
         super().__init__()
         self.style, self.traceable = style, traceable
-        self.named = [isinstance(part, (nn.Linear, nn.Conv2d, nn.BatchNorm2d)) for part in parts]
+        self.named = [isinstance(part, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)) for part in parts]
         if style == "dictionary":
             self.parts: Any = nn.ModuleDict({f"p{k}": part for k, part in enumerate(parts)})
         else:

@@ -15,6 +15,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from mho.crossbar.adc_kinds import AdcKind
 from mho.crossbar.converters import Adc, Dac
+from mho.crossbar.tile import Tile
 from mho.devices.nonlinearity import NonlinearityModel
 from mho.devices.sensing import Sensing
 
@@ -48,7 +49,8 @@ def parts() -> list[tuple[str, str, list[str]]]:
             "cells",
             "analog",
             [
-                "tile.encoding, slices",
+                "tile.encoding, slices:",
+                f"  {choices(Tile, 'slicing')}",
                 "tile.devices: 1 to 4",
                 "nonlinearity:",
                 f"  {' | '.join(NonlinearityModel.registry)}",
@@ -59,7 +61,11 @@ def parts() -> list[tuple[str, str, list[str]]]:
         (
             "adding up",
             "analog",
-            ["dac.accumulate:", *(f"  {v}" for v in choices(Dac, "accumulate").split(" | "))],
+            [
+                "dac.accumulate:",
+                *(f"  {v}" for v in choices(Dac, "accumulate").split(" | ")),
+                f"join: {choices(Tile, 'join')}",
+            ],
         ),
         (
             "conversion",

@@ -14,6 +14,7 @@ from .converters import Adc
 from .design import Design, Tell
 from .drive import Drive, digits, input_codes
 from .kernels.read import CHUNK
+from .magnitudes import Magnitudes
 from .matrix import Matrix
 from .patches import gather
 from .programmed import Programmed
@@ -39,17 +40,18 @@ def calibrate(
     backend: Backend,
     wire_compensation: WireCompensation | None = None,
     tell: Tell | None = None,
+    sizes: Magnitudes | None = None,
 ) -> Programmed:
     """A matrix with the ranges that inputs (as in `Reader.read`) ask for: of the DACs, then of the cells' currents.
 
     `inputs` are those of all calls of one inference; the ranges cover them all. Where reads have scales, they are those
-    that were divided by them.
+    that were divided by them. Where inputs are some of many, `sizes` are those of all, by which the DACs are set.
 
     Raises:
         ValueError: inputs that are not finite, or all zero where a range is to be set; a range that makes the same of
             all of them.
     """
-    drive = _drive(matrix, inputs)
+    drive = _drive(matrix, inputs, sizes)
     moments = None
     if wire_compensation is not None or not matrix.hardware.wires.ideal:
         moments = _moments(matrix, drive, inputs)
@@ -106,23 +108,28 @@ def _ends(percentile: float, *values: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _drive(matrix: Matrix, inputs: tuple[Array, ...]) -> Drive:
+def _drive(matrix: Matrix, inputs: tuple[Array, ...], sizes: Magnitudes | None = None) -> Drive:
     """The drive whose range covers the inputs, or is the hardware's own.
 
     Raises:
         ValueError: see `calibrate`.
     """
     dac, name = matrix.hardware.dac, matrix.name
-    if not all(np.isfinite(x).all() for x in inputs):
+    if not all(np.isfinite(x).all() for x in inputs) or (sizes is not None and not sizes.finite):
         raise ValueError(f"layer {name!r}: calibration inputs must be finite, got NaN or infinity")
-    limit = dac.range if dac.range != "calibrated" else percentile_of(dac.percentile, *inputs)
+    limit = dac.range
+    if limit == "calibrated":
+        limit = percentile_of(dac.percentile, *inputs) if sizes is None else sizes.percentile(dac.percentile)
     if dac.scaling != "layer":  # which inputs were divided by
         limit = float(any(x.any() for x in inputs))
     largest = max((float(np.abs(x).max()) for x in inputs if x.size), default=0.0)
+    negative = any(bool((x < 0).any()) for x in inputs)
+    if sizes is not None and dac.scaling == "layer":
+        largest, negative = sizes.largest, sizes.negative
     if limit == 0:
         why = f"are 0 up to dac.percentile = {dac.percentile:g}" if largest else "are all zero"
         raise ValueError(f"layer {name!r}: calibration inputs {why}; no DAC range can be set from them")
-    drive = Drive.of(dac, limit, signed=any(bool((x < 0).any()) for x in inputs))
+    drive = Drive.of(dac, limit, signed=negative)
     if drive.full_code / drive.limit > np.finfo(np.float32).max:
         raise ValueError(f"layer {name!r}: a DAC range of {drive.limit:g} is too small for 32 bits")
     if dac.range not in (None, "calibrated") and drive.limit < CLIPPED * largest:
@@ -172,7 +179,7 @@ def _survey(programmed: Programmed, codes: Any, *, keep: bool) -> tuple[float, l
     """Mean array energy of a read, and noiseless currents of each slice and row tile, over rows spread evenly."""
     design, reader = programmed.design, programmed.reader
     circuit, placement, drive = reader.circuit(noisy=False), design.placement, design.drive
-    slices = placement.tile.slices
+    slices = placement.tile.converted
     rows = codes.shape[0] * prod(design.matrix.patches.positions(codes.shape[1:4]))
     columns = placement.outputs + (placement.column_tiles if placement.tile.reference_columns else 0)
     per_row = circuit.conversions * design.readings * placement.row_tiles * columns * placement.groups

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .backend import Backend
 from .design import Design
+from .encoding import left_over
 from .faults import at_ends, map_of, open_lines
 from .hardware import Hardware
 from .keys import Purpose, stream_key
@@ -48,6 +50,35 @@ class Cells(ABC):
             ValueError: a time that is negative or beyond the data of the cell, or cells that are known at one time.
         """
 
+    def written(self) -> Cells:
+        """The same cells as they are verified: when their programming has just ended."""
+        return self.aged(0.0, 0)
+
+    def targets(
+        self, design: Design, weights: Array, group: int, row_tile: int, some: slice, backend: Backend
+    ) -> Array:
+        """Conductances (slices, polarities, rows, columns) in siemens that cells are programmed to.
+
+        Those of the design; where slices make up for what others leave, as these are. They are for some of the rows of
+        the weights of a row tile.
+        """
+        encoding, placement = design.encodings[group], design.placement
+        targets, tile = encoding.targets(weights, row_tile, some), placement.tile
+        if tile.slicing != "residual":
+            return targets
+        fresh, first = self.written(), placement.edges[row_tile] + (some.start or 0)
+
+        def written(s: int, wanted: Array) -> Array:
+            targets[s, ..., : placement.outputs] = wanted
+            found = np.zeros(targets.shape[1:])
+            for p, device in np.ndindex(len(found), design.devices):
+                found[p] += fresh.settled(design, targets[s, p], Place(group, s, p, first, device), backend)
+            return found[..., : placement.outputs] / design.devices
+
+        u = encoding.relative(weights[some], row_tile)
+        targets[..., : placement.outputs] = left_over(u, tile, encoding.cell, written)
+        return targets
+
     def copied(self, copy: int) -> Cells:
         """The cells of another chip of the design.
 
@@ -61,9 +92,8 @@ class Cells(ABC):
 
         Columns are the outputs, then the reference columns; the devices of a cell are one after the other.
         """
-        encoding = design.encodings[group]
         a, b = design.placement.edges[row_tile : row_tile + 2]
-        targets = encoding.targets(design.rows_of(group)[a:b], row_tile)
+        targets = self.targets(design, design.rows_of(group)[a:b], group, row_tile, slice(None), backend)
         slices, polarities, *shape = targets.shape
         found = np.empty((slices, polarities, design.devices, *shape), np.float32)
         for s, p, device in np.ndindex(*found.shape[:3]):
@@ -115,6 +145,13 @@ class Drawn(Cells):
     def copied(self, copy: int) -> Drawn:
         return replace(self, copy=copy)
 
+    def written(self) -> Drawn:
+        return self._written
+
+    @cached_property
+    def _written(self) -> Drawn:
+        return replace(self, hardware=self.hardware.when_programmed)
+
     def aged(self, time_s: float, reads: int | None = None) -> Drawn:
         changed = {"time_s": time_s} | ({} if reads is None else {"reads": reads})
         return replace(self, hardware=self.hardware.replace(changed))
@@ -151,6 +188,9 @@ class Given(Cells):
         if not ((g >= 0) & (g <= np.finfo(np.float32).max)).all():
             raise ValueError(f"layer {design.matrix.name!r}: conductances must be finite and at least 0")
         return g.astype(np.float32)
+
+    def written(self) -> Given:
+        return self  # whatever they were programmed to
 
     def aged(self, time_s: float, reads: int | None = None) -> Given:
         if reads not in (None, self.hardware.reads):

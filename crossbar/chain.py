@@ -18,7 +18,11 @@ def check_chain(cell: Cell, sensing: Sensing, tile: Tile, dac: Dac, adc: Adc, wi
             raise ValueError("adc.polarity must be 'together' when wires.pairs is 'shared': a pair has one bit line")
         if tile.amplifiers == "pair":
             raise ValueError("adc.polarity must be 'together' when tile.amplifiers is 'pair': a pair has one reading")
+    if tile.slicing == "residual":
+        _check_residual(cell, sensing)
     if sensing.mode == "voltage":
+        if tile.joined:
+            raise ValueError("tile.join must be 'digital' when sensing.mode is 'voltage': mirrors add up currents")
         _check_voltage(cell, tile, adc, wires)
         if dac.coding == "time":
             raise ValueError(
@@ -56,4 +60,17 @@ def _check_voltage(cell: Cell, tile: Tile, adc: Adc, wires: Wires) -> None:
         raise ValueError(
             f"cell.nonlinearity must be 'linear' when sensing.mode is 'voltage', got {cell.nonlinearity.kind!r}: cells "
             "see what the bit line leaves of their voltage, and what it settles at is no weighted mean then"
+        )
+
+
+def _check_residual(cell: Cell, sensing: Sensing) -> None:
+    if sensing.mode == "voltage":
+        raise ValueError(
+            "tile.slicing must not be 'residual' when sensing.mode is 'voltage': a bit line that floats divides by the "
+            "sum of its cells, which is what is left of others here and no design knows"
+        )
+    if cell.stuck.alive < 1 or cell.stuck.map is not None:
+        raise ValueError(
+            "cell.stuck.map must be null, word_lines and bit_lines 0 when tile.slicing is 'residual': what cells on "
+            "other lines make up for is not modelled"
         )

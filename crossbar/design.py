@@ -89,6 +89,13 @@ class Design:
                     f"layer {self.matrix.name!r}: wire_compensation 'program' is for tile.devices = 1, got "
                     f"{self.devices}; use 'gain'"
                 )
+            tile = self.placement.tile
+            if self.wire_compensation == "program" and (tile.slicing == "residual" or tile.joined):
+                which = "join 'mirror', whose slices have one scale" if tile.joined else "slicing 'residual', whose "
+                which += "" if tile.joined else "targets are each chip's own"
+                raise ValueError(
+                    f"layer {self.matrix.name!r}: wire_compensation 'program' is not for tile.{which}; use 'gain'"
+                )
             if self.wire_compensation == "program":
                 encoding = compensated(encoding, rows, self.hardware.wires, self.moments_of(g), tell, solver)
             found.append(encoding)
@@ -116,7 +123,12 @@ class Design:
 
     @property
     def readings(self) -> int:
-        """Readings of an output in one conversion: of each slice, or of each of its bit lines."""
+        """Readings of an output in one conversion: of each slice, or of each of its bit lines; of all, if joined."""
+        return self.placement.tile.converted * (2 if self.apart else 1)
+
+    @property
+    def lines(self) -> int:
+        """What `readings` would be if each slice was converted."""
         return self.placement.tile.slices * (2 if self.apart else 1)
 
     @property
@@ -182,9 +194,9 @@ class Design:
         return np.concatenate([weights[group], bias[group : group + 1] / np.float32(self.drive.limit)])
 
     def bias_of(self, group: int) -> Array:
-        """(outputs,) float32 that are added to readings digitally; 0 where they are scaled first (`Reader.read`)."""
+        """(outputs,) float32 that are added to readings digitally, after these were scaled (see `Reader.read`)."""
         bias = self.matrix.bias
-        if bias is None or self.matrix.bias_on_array or self.scaled:
+        if bias is None or self.matrix.bias_on_array:
             return np.zeros(self.placement.outputs, dtype=np.float32)
         return bias[group].astype(np.float32)
 

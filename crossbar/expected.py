@@ -11,7 +11,9 @@ import numpy as np
 from ..devices.sources import Shape
 from ..devices.stuck import WORKS
 from .drive import input_codes, pulses_of
+from .encoding import mirror_ratios
 from .expected_reading import Pulse, Reading, SensingErrors
+from .expected_slices import LeftOver
 from .expected_sums import Adcs, Sums
 from .faults import LineErrors, at_ends, map_of
 from .hardware import Hardware
@@ -87,10 +89,6 @@ class KnownCells(NamedTuple):
     variance: Array
     read: list[Array]
 
-    def of(self, s: int) -> tuple[Array, list[Array]]:
-        """Variance and read noise of a slice."""
-        return self.variance[s], [read[s] for read in self.read]
-
 
 @dataclass
 class Errors:
@@ -133,7 +131,8 @@ def expected_errors(programmed: Programmed, x: Array, reads: int, scales: Array 
     `scales` are those of the rows, where reads have them: errors of readings grow with them.
     Clipping is left out. Cells are taken as independent of each other, and currents as spread over many levels.
     """
-    groups = [_group_errors(programmed, x, g, reads) for g in range(programmed.design.placement.groups)]
+    left = LeftOver.of(programmed.design, programmed.hardware)
+    groups = [_group_errors(programmed, x, g, reads, left) for g in range(programmed.design.placement.groups)]
     product, y, mean = (np.concatenate([getattr(g, name) for g in groups], axis=1) for name in ("product", "y", "mean"))
     joined = Errors(product, y, mean)
     for part in ("frozen", "slow", "fresh"):
@@ -146,6 +145,8 @@ def expected_errors(programmed: Programmed, x: Array, reads: int, scales: Array 
         _rescale(joined, scales.astype(np.float64)[:, None])
         if programmed.design.matrix.bias is not None:
             joined.y += programmed.design.matrix.bias.reshape(-1)
+    design, ranges = programmed.design, programmed.ranges
+    joined.mean += np.concatenate([ranges.bias(design, g) - design.bias_of(g) for g in range(len(groups))])  # measured
     if stuck is not None:
         joined.frozen["stuck map"] = stuck if scales is None else stuck * scales.astype(np.float64)[:, None]
     off = joined.mean - joined.gain * joined.product
@@ -167,7 +168,7 @@ def _rescale(errors: Errors, scales: Array) -> None:
         part.update({source: variance * scales**2 for source, variance in part.items()})
 
 
-def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> Errors:
+def _group_errors(programmed: Programmed, x: Array, group: int, reads: int, left: LeftOver | None) -> Errors:
     design, hardware, placement = programmed.design, programmed.hardware, programmed.design.placement
     driven, parts = _Driven.of(programmed, x, group), _Parts.of(hardware, reads)
     encoding, cells, moments = design.encodings[group], ExpectedCells.of(hardware), design.moments_of(group)
@@ -177,33 +178,37 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
     product = driven.patches @ driven.weights
     known = map_of(design, hardware.cell.stuck)
     names = dict.fromkeys([*FRESH, *(source.group for source in sources)])
-    sums = Sums.of(product, design.drive.conversions, names)
+    sums, mirrors = Sums.of(product, design.drive.conversions, names), np.zeros_like(product)
     for t, (a, b) in enumerate(pairwise(placement.edges)):
         held = driven.weights[a:b].astype(np.float32)
         targets = encoding.targets(held, t)
-        stuck = None if known is None else cells.but(known[group][:, :, a:b], targets, hardware)
-        g = design.devices * (cells.at(cells.mean, targets) if stuck is None else stuck.mean)
+        if known is None:
+            met = KnownCells(cells.at(cells.mean, targets), *cells.spread(targets))
+        else:
+            met = cells.but(known[group][:, :, a:b], targets, hardware)
+        if left is not None:
+            left.put(encoding.relative(held, t), (met.mean, met.variance, *met.read))
+        g = design.devices * met.mean
         plain = encoding.plain_targets(held, t)
         shared = adcs.of_row_tile(t, placement, len(product))
         seen = reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b)))
-        for s, pair in enumerate(targets):
-            variance, read = cells.spread(pair) if stuck is None else stuck.of(s)
-            tables = [g[s], *(design.devices * table for table in (variance, *read))]
-            volts = driven.volts[:, a:b]
-            for r, part in enumerate(Reading.of_slice(design, seen, (s, t), tables, scale), s * (1 + design.apart)):
-                pedestal = volts.sum(axis=1, keepdims=True) * encoding.pedestal * part.unit
-                sums.mean += part.columns(volts @ part.signed) - pedestal
-                sums.spread += part.variance(part.makes(part.drawn, volts))
-                sums.slow += part.variance(part.makes(part.noise(parts.lasting), volts))
-                sums.fresh["cells"] += part.variance(part.makes(part.noise(parts.passing), volts))
-                alone = part.noise(parts.alone)
-                for c, conversion in enumerate(driven.conversions):
-                    mine = [pulse._replace(volts=pulse.volts[:, a:b]) for pulse in conversion]
-                    noise = sums.add_pulses(c, mine, part, alone, sensing)
-                    sums.add_adc(mine, part, noise, adcs, (s, t), (r, shared))
+        tables = [g, *(design.devices * table for table in (met.variance, *met.read))]
+        volts = driven.volts[:, a:b]
+        for r, (s, part) in enumerate(Reading.of_row_tile(design, seen, t, tables, scale)):
+            pedestal = volts.sum(axis=1, keepdims=True) * encoding.pedestal * part.unit
+            sums.mean += part.columns(volts @ part.signed) - pedestal
+            sums.spread += part.variance(part.makes(part.drawn, volts))
+            sums.slow += part.variance(part.makes(part.noise(parts.lasting), volts))
+            sums.fresh["cells"] += part.variance(part.makes(part.noise(parts.passing), volts))
+            if part.mirrors:
+                mirrors += placement.tile.mirror_mismatch**2 * part.variance(part.mirrored(volts))
+            alone = part.noise(parts.alone)
+            for c, conversion in enumerate(driven.conversions):
+                mine = [pulse._replace(volts=pulse.volts[:, a:b]) for pulse in conversion]
+                noise = sums.add_pulses(c, mine, part, alone, sensing)
+                sums.add_adc(mine, part, noise, adcs, (s, t), (r, shared))
         if shared is not None:
             sums.differ += shared.variance()
-    sums.mean += programmed.packed[group].planes.bias - design.bias_of(group)  # what was measured on the chip
     for source in sources:
         if source.shape is Shape.SUPPLY:
             power = np.square(sums.supplied).sum(axis=0)
@@ -211,6 +216,8 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
     frozen = {"programming": sums.spread, "ADC": sums.undithered}
     if hardware.adc.differ:
         frozen["ADCs that differ"] = sums.differ
+    if placement.tile.joined:
+        frozen["mirrors"] = mirrors
     if known is not None or hardware.cell.stuck.alive < 1:
         frozen |= _faults(programmed, driven, group, cells)
     return Errors(product, product + driven.bias, sums.mean, frozen, {"cells": sums.slow}, sums.fresh)
@@ -219,23 +226,24 @@ def _group_errors(programmed: Programmed, x: Array, group: int, reads: int) -> E
 def _faults(programmed: Programmed, driven: _Driven, group: int, cells: ExpectedCells) -> dict[str, Array]:
     """Of a group, (rows, outputs): the variance by open lines, and what a map of stuck cells takes off the outputs."""
     design, hardware = programmed.design, programmed.hardware
+    placement = design.placement
     encoding, moments, known = design.encodings[group], design.moments_of(group), map_of(design, hardware.cell.stuck)
     scale, each = programmed.packed[group].planes.scale.astype(np.float64), 2 if design.apart else 1
     none = np.zeros((len(driven.patches), design.placement.outputs))
     lines, off = LineErrors(hardware, none.copy()), none.copy()
-    for t, (a, b) in enumerate(pairwise(design.placement.edges)):
+    for t, (a, b) in enumerate(pairwise(placement.edges)):
         held, volts = driven.weights[a:b].astype(np.float32), driven.volts[:, a:b]
         targets, plain = encoding.targets(held, t), encoding.plain_targets(held, t)
         means = [design.devices * cells.at(cells.mean, targets)]
         if known is not None:
             means.append(design.devices * cells.but(known[group][:, :, a:b], targets, hardware).mean)
         seen = [reach_row_tile(g, plain, encoding, hardware.wires, moments.take(slice(a, b))) for g in means]
-        for s in range(len(targets)):
-            unit = scale[each * s, t, : none.shape[1]] / hardware.cell.g_max
+        for s, ratio in enumerate(mirror_ratios(placement.tile, hardware.cell.levels)):
+            unit = ratio * scale[0 if placement.tile.joined else each * s, t, : none.shape[1]] / hardware.cell.g_max
             lines.slice(seen[-1].conductance[s], volts, unit, encoding.reference)
-            for sign, reach, g in zip((1, -1), (seen[0], seen[-1]), (means[0], means[-1]), strict=True):
-                for part in Reading.of_slice(design, reach, (s, t), [g[s], g[s]], scale):
-                    off += sign * part.columns(volts @ part.signed)
+        for sign, reach, g in zip((1, -1), (seen[0], seen[-1]), (means[0], means[-1]), strict=True):
+            for _, part in Reading.of_row_tile(design, reach, t, [g, g], scale):
+                off += sign * part.columns(volts @ part.signed)
         lines.row_tile(volts)
     found = {"open lines": lines.found} if hardware.cell.stuck.alive < 1 else {}
     return found if known is None else found | {"stuck map": off}

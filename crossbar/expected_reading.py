@@ -12,6 +12,7 @@ import numpy as np
 from ..devices.parts import Conditions
 from ..devices.sources import NoiseSource, Shape, white_fit
 from .design import Design
+from .encoding import mirror_ratios
 from .hardware import Hardware
 from .wiring import Reach
 
@@ -41,6 +42,7 @@ class Reading:
         reference: see `Encoding`.
         total: (columns,) siemens of all cells of a bit line that floats; None of one that is held at 0 V.
         one: what a reading of 1 stands for, in siemens at full voltage.
+        mirrors: how many add up its currents; their ratios are in the signs, their squares in `carried` and `rest`.
     """
 
     signs: Array
@@ -55,12 +57,50 @@ class Reading:
     reference: Array
     total: Array | None
     one: Any
+    mirrors: int = 0
+
+    @classmethod
+    def of_row_tile(
+        cls, design: Design, seen: Reach, t: int, tables: list[Array], scale: Array
+    ) -> list[tuple[int, Reading]]:
+        """The readings of row tile t, and of which slice each is; `tables` are `g`, `drawn` and `read` of its cells."""
+        if design.placement.tile.joined:
+            return [(0, reading) for reading in cls._of_mirrors(design, seen, t, tables, scale)]
+        slices = range(design.placement.tile.slices)
+        found = [(s, cls.of_slice(design, seen, (s, t), [table[s] for table in tables], scale)) for s in slices]
+        return [(s, reading) for s, readings in found for reading in readings]
+
+    @classmethod
+    def _of_mirrors(cls, design: Design, seen: Reach, t: int, tables: list[Array], scale: Array) -> list[Reading]:
+        """The readings of a row tile whose slices are added up by mirrors, as if each cell of all had its own sign."""
+        tile, cell, outputs, found = design.placement.tile, design.hardware.cell, design.placement.outputs, []
+        ratios = mirror_ratios(tile, cell.levels)
+        which = [slice(p, p + 1) for p in range(2)] if design.apart else [slice(None)]
+        for r, some in enumerate(which):
+
+            def together(table: Array, some: slice = some) -> Array:
+                """(slices x polarities, ...) of a table (slices, polarities, ...)."""
+                return table[:, some].reshape(-1, *table.shape[2:])
+
+            own = np.array([1.0, -1.0])[: together(tables[0]).shape[0] // len(ratios)]
+            signs = np.outer(ratios, own).reshape(-1, 1, 1)
+            g, drawn, *read = map(together, tables)
+            power = np.square(signs)
+            thermal = seen.thermal_each[:, r] if design.apart else seen.thermal
+            found.append(
+                cls(
+                    signs, g, drawn, read, together(seen.conductance), power * together(seen.noise),
+                    power * together(seen.rest), np.square(ratios) @ thermal, scale[r, t, :outputs] / cell.g_max,
+                    design.placement.references, None, cell.g_max, tile.slices,
+                )
+            )  # fmt: skip
+        return found
 
     @classmethod
     def of_slice(
         cls, design: Design, seen: Reach, place: tuple[int, int], tables: list[Array], scale: Array
     ) -> list[Reading]:
-        """The readings of a slice, at place = (slice, row tile); `tables` are `g`, `drawn` and `read` of its cells."""
+        """The readings of a slice, at place = (slice, row tile), as `of_row_tile`, of tables of the slice."""
         (s, t), outputs, found = place, design.placement.outputs, []
         which = [slice(p, p + 1) for p in range(2)] if design.apart else [slice(None)]
         for r, some in enumerate(which):
@@ -81,6 +121,11 @@ class Reading:
     def signed(self) -> Array:
         """(rows, columns) siemens, those of a pair subtracted."""
         return (self.signs * self.conductance).sum(axis=0)
+
+    def mirrored(self, v: Array) -> Array:
+        """(rows, columns): sum of the squares of the currents that each mirror adds, at voltages v."""
+        each = (self.signs * self.conductance).reshape(self.mirrors, -1, *self.conductance.shape[1:]).sum(axis=1)
+        return np.square(v @ each).sum(axis=0)
 
     def noise(self, shares: list[float]) -> Array:
         """Variance of the cells' conductances by these shares of the parts of their read noise."""

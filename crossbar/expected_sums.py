@@ -32,7 +32,7 @@ class Adcs:
     @classmethod
     def of(cls, programmed: Programmed, group: int) -> Adcs:
         design, adc, ranges = programmed.design, programmed.hardware.adc, programmed.ranges
-        slices = design.placement.tile.slices
+        slices = design.placement.tile.converted
         step, lowest = np.zeros((2, slices, design.placement.row_tiles))
         if adc.bits is None:
             return cls(step, lowest, np.empty(0), None)

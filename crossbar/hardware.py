@@ -105,8 +105,11 @@ class Hardware(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Hardware:
-        if self.tile.slices > 1 and self.cell.levels is None:
-            raise ValueError("cell.levels must be set when tile.slices > 1: slices are digits in base cell.levels")
+        if self.tile.slices > 1 and self.cell.levels is None and self.tile.slicing == "digits":
+            raise ValueError(
+                "cell.levels must be set when tile.slices > 1: slices are digits in base cell.levels, unless "
+                "tile.slicing says otherwise"
+            )
         if self.dac.scaling != "layer" and self.tile.bias == "array":
             raise ValueError(
                 f"tile.bias must be 'digital' when dac.scaling is {self.dac.scaling!r}, got 'array': a bias has a word "
@@ -141,6 +144,12 @@ class Hardware(Config):
             program_temperature=self.program_temperature,
             storage_temperature=self.storage_temperature,
         )
+
+    @property
+    def when_programmed(self) -> Hardware:
+        """As it is when its cells have just been programmed."""
+        at_once = {"time_s": 0.0, "reads": 0, "sensing.temperature": self.conditions.programmed_at}
+        return self.replace(at_once | {"storage_temperature": None})
 
     @model_serializer(mode="wrap")
     def _as_before(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def restored(
         for key, exact in (
             ("edges", edges),
             ("reference", design.placement.references),
-            ("bias", ranges.bias(design, g)),
+            ("bias", ranges.before_scales(design, g)),
         ):
             if arrays[key].dtype != exact.dtype or not np.array_equal(arrays[key], exact):
                 raise ValueError(f"{g}.{key} does not fit its layer and the tiles of its hardware")
@@ -189,7 +189,7 @@ def _slots(design: Design, arrays: Mapping[str, Array]) -> dict[str, Slot]:
         slots["linear_unit"] = Slot((readings, row_tiles), np.float32)
         slots["total"] = Slot((readings, row_tiles, padded) if design.floats else (0, 0, 0), np.float32)
     if design.wire_compensation == "gain":
-        slots["gains"] = Slot((slices, row_tiles, placement.outputs), np.float64, -MOST)
+        slots["gains"] = Slot((placement.tile.converted, row_tiles, placement.outputs), np.float64, -MOST)
     if TABLE in arrays:
         slots[TABLE] = Slot(_table(design), np.float32)
     return slots

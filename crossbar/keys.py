@@ -11,7 +11,7 @@ from .kernels.philox import round_keys
 
 Key = np.ndarray[Any, Any]  # the keys of Philox's rounds
 Purpose = Literal[
-    "program", "device", "stuck", "word_line", "bit_line", "drift", "read", "slow", "output", "frozen", "adc"
+    "program", "device", "stuck", "word_line", "bit_line", "drift", "read", "slow", "output", "frozen", "adc", "mirror"
 ]
 
 

@@ -31,6 +31,7 @@ CURRENT = 1e6  # white noise of a reading, in units of v_read g_max
 CONTRAST = 1e-3  # least (g_max - g_min) / g_max
 KEPT = 1e-6  # least part of the conductance range that programming and drift leave
 DIGITS = 2**53  # most values of a sliced weight
+SIGNIFICANCE = 1e6  # most that a slice counts, in units of another
 SIGMAS = 6.0
 MANY = 8  # random numbers of a cell
 CLOSE = 1e-6  # of correlations, which are sums of special functions
@@ -48,9 +49,14 @@ def check_numbers(cell: Cell, sensing: Sensing, tile: Tile, adc: Adc, wires: Wir
         raise ValueError(
             f"cell.g_min must be below g_max by at least {CONTRAST:g} of it, got {cell.g_min:g} and {cell.g_max:g} S"
         )
-    if (cell.levels or 1) ** tile.slices > DIGITS:
+    if tile.slicing == "digits" and (cell.levels or 1) ** tile.slices > DIGITS:
         raise ValueError(
             f"tile.slices must keep cell.levels to the power of them below 2^53, got {cell.levels} ^ {tile.slices}"
+        )
+    if tile.counts[-1] > SIGNIFICANCE:
+        raise ValueError(
+            f"tile.significance must keep what the last slice counts at most {SIGNIFICANCE:g} times the first, got "
+            f"{tile.counts[-1]:g} times for {tile.slices} slices"
         )
     with np.errstate(all="ignore"):
         _check_cell(cell, sensing, conditions)

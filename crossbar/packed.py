@@ -13,7 +13,7 @@ from ..devices.memory import Correlated
 from .backend import Backend
 from .cells import Cells
 from .design import Design, Tell
-from .encoding import Encoding
+from .encoding import Encoding, mirror_ratios, unmeant
 from .hardware import Hardware
 from .kernels.panel import PANEL, unpack
 from .kernels.philox import GROUP
@@ -81,10 +81,13 @@ class Packed:
         """(row tiles,) word lines of each."""
         return np.diff([*self.planes.edges[:-1], self.row_conductance.shape[1]])
 
-    def compensated(self, start: Packed) -> Packed:
-        """Digital gains that make the total conductance of each tile what it was at the `start`."""
-        firsts = self.planes.edges[:-1]
+    def compensated(self, start: Packed, design: Design) -> Packed:
+        """Digital gains that make the total conductance of each tile what it was at the `start`, as it is read."""
+        firsts, tile = self.planes.edges[:-1], design.placement.tile
         before, now = (np.add.reduceat(p.row_conductance, firsts, axis=1) for p in (start, self))
+        if tile.joined:
+            ratios = mirror_ratios(tile, design.hardware.cell.levels)
+            before, now = (ratios[None] @ conductance for conductance in (before, now))
         gain = np.divide(before, now, out=np.ones_like(now), where=now > 0)
         gain = np.repeat(gain, len(self.planes.scale) // len(gain), axis=0)
         scale = self.planes.scale * gain[:, :, None].astype(np.float32)
@@ -116,7 +119,13 @@ class Packed:
 
 
 def pack(
-    design: Design, cells: Cells, group: int, gains: Array | None, backend: Backend, tell: Tell | None = None
+    design: Design,
+    cells: Cells,
+    group: int,
+    gains: Array | None,
+    backend: Backend,
+    mirrors: Array | None,
+    tell: Tell | None = None,
 ) -> tuple[Packed, Array]:
     """A group of a matrix with these cells, for the kernels, and the gains of its columns.
 
@@ -127,6 +136,7 @@ def pack(
 
     Args:
         gains: (slices, row tiles, outputs) that readings are multiplied by; None to measure them, see `gains_of`.
+        mirrors: (row tiles, slices, lines of each, columns) ratios of those that join slices; None without any.
         tell: called when the wires of a tile are solved.
 
     Raises:
@@ -146,11 +156,14 @@ def pack(
     )
     if wired:
         tiles = through_wires(list(tiles), weights, assembly, moments, tell)
-    measured = np.ones((slices, placement.row_tiles, placement.outputs)) if gains is None else gains
-    for t, tile in enumerate(tiles):
-        rows = slice(edges[t], edges[t + 1])
+    measured = np.ones((len(encoding.scale), placement.row_tiles, placement.outputs)) if gains is None else gains
+    for t, apart in enumerate(tiles):
+        rows, tile = slice(edges[t], edges[t + 1]), apart if mirrors is None else apart.joined(mirrors[t])
         if gains is None:
-            targets = encoding.targets(weights[rows], t)
+            targets = cells.targets(design, weights[rows], group, t, slice(None), backend)
+            if mirrors is not None:
+                ratios = mirror_ratios(placement.tile, hardware.cell.levels)
+                targets = np.tensordot(ratios, targets, axes=1)[None]
             measured[:, t] = gains_of(
                 design.devices * targets, _subtracted(design, tile.signed) * unit, encoding, moments.take(rows)
             )
@@ -161,7 +174,8 @@ def pack(
         if design.floats:
             floor = building.floated(t, tile, floor, encoding.targets(weights[rows], t))
         building.add(t, tile, floor)
-    planes = building.planes(encoding, measured, design.bias_of(group))
+    bias = design.bias_of(group)
+    planes = building.planes(encoding, measured, np.zeros_like(bias) if design.scaled else bias)
     return Packed(planes, row_conductance, assembly.histogram, slow_std, shares), measured
 
 
@@ -283,9 +297,9 @@ def packed_edges(design: Design) -> Array:
 
 
 def pedestal_of(design: Design) -> float:
-    """Conductance, in units of g_max, that all cells have and no weight."""
+    """Conductance, in units of g_max, that the cells of a reading have and no weight."""
     cell = design.hardware.cell
-    return design.devices * cell.g_min / cell.g_max if design.placement.tile.encoding == "single" else 0.0
+    return unmeant(design.placement.tile, cell) / cell.g_max
 
 
 def slow_shares(hardware: Hardware) -> Array:

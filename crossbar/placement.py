@@ -122,7 +122,7 @@ class Placement:
         outputs: dict[int, int] = {}
         for block in self.blocks:
             outputs[block.tile] = outputs.get(block.tile, 0) + block.last_output - block.first_output
-        return max(outputs.values()) * self.tile.slices + self.tile.reference_columns
+        return max(outputs.values()) * self.tile.converted + self.tile.reference_readings
 
     @property
     def columns(self) -> int:
@@ -142,5 +142,5 @@ class Placement:
     @property
     def conversions(self) -> int:
         """ADC conversions of one read of the matrix with one pulse: a pair's difference is one conversion."""
-        per_row_tile = self.outputs * self.tile.slices + self.column_tiles * self.tile.reference_columns
+        per_row_tile = self.outputs * self.tile.converted + self.column_tiles * self.tile.reference_readings
         return self.groups * self.row_tiles * per_row_tile

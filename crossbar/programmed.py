@@ -16,6 +16,7 @@ from .design import Design, Tell
 from .extrapolation import extrapolations
 from .hardware import Hardware
 from .kernels.read import ALIKE
+from .mirrors import ratios_of
 from .packed import BESIDE, Packed, pack
 from .patches import PLAIN
 from .ranges import Ranges
@@ -60,15 +61,18 @@ class Programmed:
         design.encode(solver=backend)
         warn(extrapolations(cells.hardware))
         placement, compensates = design.placement, design.wire_compensation == "gain"
-        ones = np.ones((placement.tile.slices, placement.row_tiles, placement.outputs))
+        ones = np.ones((placement.tile.converted, placement.row_tiles, placement.outputs))
         known: Sequence[Array | None] = ranges.gains if compensates else [ones] * placement.groups
         found = [
-            pack(design, cells, g, gains, backend, tell) for g, gains in enumerate(known or [None] * placement.groups)
+            pack(design, cells, g, gains, backend, ratios_of(design, g, seeds, backend), tell)
+            for g, gains in enumerate(known or [None] * placement.groups)
         ]
         gains = tuple(gains for _, gains in found) if compensates else ()
         packed = tuple(packed for packed, _ in found)
         if ranges.outputs is not None:
-            packed = tuple(p.corrected(ranges.outputs[0, g], ranges.bias(design, g)) for g, p in enumerate(packed))
+            packed = tuple(
+                p.corrected(ranges.outputs[0, g], ranges.before_scales(design, g)) for g, p in enumerate(packed)
+            )
         return cls.assembled(design, cells, seeds, backend, replace(ranges, gains=gains), packed)
 
     @classmethod
@@ -116,7 +120,7 @@ class Programmed:
         old = self.ranges.outputs
         both = np.stack([gain, offset] if old is None else [gain * old[0], gain * old[1] + offset])
         ranges = replace(self.ranges, outputs=both)
-        packed = tuple(p.corrected(gain[g], ranges.bias(self.design, g)) for g, p in enumerate(self.packed))
+        packed = tuple(p.corrected(gain[g], ranges.before_scales(self.design, g)) for g, p in enumerate(self.packed))
         return self.assembled(self.design, self.cells, self.seeds, self.backend, ranges, packed)
 
     def on(self, backend: Backend) -> Programmed:
@@ -165,7 +169,9 @@ class Programmed:
             return now
         fresh = self.hardware.time_s == 0 and self.hardware.reads == 0
         start = self if fresh else self.at(0.0, reads=0, drift_compensation=False)
-        packed = tuple(late.compensated(early) for late, early in zip(now.packed, start.packed, strict=True))
+        packed = tuple(
+            late.compensated(early, self.design) for late, early in zip(now.packed, start.packed, strict=True)
+        )
         return self.assembled(self.design, now.cells, self.seeds, self.backend, self.ranges, packed)
 
     def plain(self) -> Programmed:
@@ -184,8 +190,9 @@ class Programmed:
         said = repr((name, seed, copy, drive, self.hardware.seeds, *drive.chain))
         found = blake2b(said.encode(), digest_size=16)
         arrays = [self.ranges.full_scale, *([self.ranges.middle] if self.ranges.middle.size else [])]
-        if self.design.scaled and self.design.matrix.bias is not None:  # which is not in the planes
-            arrays.append(self.design.matrix.bias)
+        if self.design.scaled:  # what is added last is not in the planes
+            added = self.design.matrix.bias, self.ranges.outputs
+            arrays += [array for array in added if array is not None]
         for packed in self.packed:
             planes = packed.planes._asdict()
             beside = {key: planes.pop(key) for key in (*BESIDE, *ALIKE)}

@@ -34,9 +34,14 @@ class Ranges:
     outputs: Array | None = None
 
     def bias(self, design: Design, group: int) -> Array:
-        """(outputs,) float32 that are added digitally to the outputs of a group."""
+        """(outputs,) float32 that are added digitally to the outputs of a group: its bias, as was measured."""
         bias = design.bias_of(group)
         return bias if self.outputs is None else bias * self.outputs[0, group] + self.outputs[1, group]
+
+    def before_scales(self, design: Design, group: int) -> Array:
+        """What of `bias` is added where readings are added up: none of it where they are scaled after that."""
+        bias = self.bias(design, group)
+        return np.zeros_like(bias) if design.scaled else bias
 
     @property
     def each(self) -> bool:
@@ -49,4 +54,4 @@ class Ranges:
         adc, sensing, cell = design.hardware.adc, design.hardware.sensing, design.hardware.cell
         if adc.full_scale in (None, "calibrated"):
             return cls(np.empty(0))
-        return cls(np.full(design.placement.tile.slices, float(adc.full_scale) / (sensing.v_read * cell.g_max)))
+        return cls(np.full(design.placement.tile.converted, float(adc.full_scale) / (sensing.v_read * cell.g_max)))

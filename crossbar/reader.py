@@ -108,9 +108,7 @@ class Reader:
         ]
         self._coding, self._largest = Coding.of(design), largest_factors(design)[0]
         self._conversions = design.placement.conversions * design.drive.conversions * (2 if design.apart else 1)
-        bias = design.matrix.bias
-        outputs = design.placement.groups * design.placement.outputs
-        self._bias = np.zeros(outputs, np.float32) if bias is None else bias.reshape(-1).astype(np.float32)
+        self._bias = np.concatenate([ranges.bias(design, g) for g in range(len(packed))])
         noise = hardware.output_noise
         self._frozen, self._output = (noise.frozen_add, noise.frozen_mult), (noise.sigma_add, noise.sigma_mult)
         self._adds = any(self._frozen) or any(self._output)

@@ -29,7 +29,8 @@ BLOCK = 1 << 15  # cells programmed together, so that all steps find them in the
 class RowTile:
     """What the cells of one row tile amount to. Arrays are per reading, for the word lines and columns of the tile.
 
-    A reading is that of a slice, or of one bit line of the slice's pairs where these are converted apart.
+    A reading is that of a slice, or of one bit line of the slice's pairs where these are converted apart; until mirrors
+    have `joined` them where they do.
 
     Attributes:
         signed: (readings, rows, columns) float32 conductances in units of g_max, those of a pair subtracted.
@@ -54,12 +55,33 @@ class RowTile:
 
     @classmethod
     def empty(cls, design: Design, rows: int, columns: int, parts: int) -> RowTile:
-        shape = design.readings, rows, columns
+        shape = design.lines, rows, columns
         signed, spread = (np.zeros(shape, dtype=np.float32) for _ in range(2))
         linear = np.zeros(shape if design.linear else (0, 0, 0), dtype=np.float32)
         slow = np.zeros((parts, *shape), dtype=np.float32)
-        floor, thermal = (np.zeros((design.readings, columns)) for _ in range(2))
+        floor, thermal = (np.zeros((design.lines, columns)) for _ in range(2))
         return cls(signed, spread, linear, slow, floor, thermal, np.zeros((design.placement.tile.slices, rows)))
+
+    def joined(self, ratios: Array) -> RowTile:
+        """The slices added up by mirrors of these ratios (slices, lines of each, columns), one reading for a line."""
+        first = ratios.astype(np.float32)[:, :, None]
+
+        def added(values: Array, factors: Array, axis: int = 0) -> Array:
+            found: Array = (
+                values.reshape(*values.shape[:axis], *ratios.shape[:2], *values.shape[axis + 1 :]) * factors
+            ).sum(axis=axis)
+            return found
+
+        square = np.square(first)
+        return RowTile(
+            added(self.signed, first),
+            added(self.spread, square),
+            added(self.linear, square) if self.linear.size else self.linear,
+            added(self.slow, square, axis=1) if self.slow.size else self.slow[:, : ratios.shape[1]],
+            added(self.floor, np.square(ratios)),
+            added(self.thermal, np.square(ratios)),
+            self.supplied,
+        )
 
 
 @dataclass
@@ -101,7 +123,7 @@ class Assembly:
         at_once = max(1, BLOCK // columns)
         for a in range(0, rows, at_once):
             some = slice(a, min(rows, a + at_once))
-            targets = encoding.targets(weights, t, some)
+            targets = self.cells.targets(design, weights, self.group, t, some, self.backend)
             for s, polarity, device in product(range(slices), range(encoding.polarities), range(design.devices)):
                 place, r = Place(self.group, s, polarity, first + a, device), each * s + polarity * (each - 1)
                 taken_off = polarity == 1 and each == 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,6 +108,14 @@ class Batch:
         """Along the first dimension of the first tensor that has any and is a batch: see `first_batch`."""
         return samples_in(self.tensors)
 
+    def __len__(self) -> int:
+        return self.samples
+
+    def __getitem__(self, place: slice) -> Batch:
+        """The samples of a slice, step 1: see `part`."""
+        start, stop, _ = place.indices(self.samples)
+        return self.part(start, stop)
+
     @property
     def shape(self) -> str:
         return ", ".join(str(tuple(x.shape)) for x in self.tensors)
@@ -126,92 +135,155 @@ class Batch:
         args, kwargs = tree_map(cut, (self.args, self.kwargs))
         return Batch(args, kwargs)
 
+    def part(self, start: int, stop: int) -> Batch:
+        """The samples from start up to stop: of all that has as many samples as the first batch among the tensors."""
+        count = self.samples
+        if (start, stop) == (0, count):
+            return self
+        cut = lambda x: x[start:stop] if isinstance(x, torch.Tensor) and x.ndim and len(x) == count else x  # noqa: E731
+        args, kwargs = tree_map(cut, (self.args, self.kwargs))
+        return Batch(args, kwargs)
+
+    @property
+    def opaque(self) -> bool:
+        """Whether it holds objects of other kinds than tensors and plain values, such as a cache of keys and values."""
+        plain = (torch.Tensor, str, bytes, int, float, complex, type(None), torch.dtype, torch.device)
+        return not all(isinstance(x, plain) for x in tree_leaves((self.args, self.kwargs)))
+
     def apart(self) -> Batch:
         """The same inputs in memory of their own, for a model that writes to what it is given."""
-        args, kwargs = tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, (self.args, self.kwargs))
+        own = lambda x: x.clone() if isinstance(x, torch.Tensor) else copy.deepcopy(x)  # noqa: E731
+        args, kwargs = tree_map(own, (self.args, self.kwargs))
         return Batch(args, kwargs)
 
 
 def batches_of(inputs: Any, model: nn.Module, said: str) -> list[Batch]:
     """The batches that `inputs` stand for; `said` names them in errors.
 
+    Of an iterable the first are taken until there are 1,024 samples; batches of one tensor each are joined where their
+    shapes allow. Else see `mho.mapping.batches.batches_in`.
+    """
+    found: list[Batch] = []
+    for batch, _ in batches_in(inputs, model, said):
+        found.append(batch)
+        if sum(batch.samples for batch in found) >= ENOUGH:
+            break
+    return joined(found) if len(found) > 1 else found
+
+
+def batches_in(inputs: Any, model: Any, said: str) -> Iterator[tuple[Batch, Any]]:
+    """The batches that `inputs` stand for, one by one, each with its labels (None: it brings none).
+
     A tensor or an array is a model's only input, a tuple its positional inputs, a dict its keyword inputs. Any other
-    iterable, such as a list or a DataLoader, holds batches of these forms, of which the first are taken until there are
-    1,024 samples. As data sets give pairs of inputs and labels, its tuples and lists are cut after the inputs that
-    `forward` must have, and its dicts lose keys `label` and `labels` that `forward` does not take. Batches of one
-    tensor each are joined where their shapes allow.
+    iterable, such as a list or a DataLoader, holds batches of these forms. As data sets give pairs of inputs and
+    labels, its tuples and lists are cut after the inputs that `forward` must have, and its dicts lose keys `label` and
+    `labels` that `forward` does not take. Labels are the one thing that was cut off, or what stands under these keys.
 
     Raises:
         MappingError: anything else, no samples, or more inputs than the model takes.
     """
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
-    required, most, keys = _accepts(model)
-    if isinstance(inputs, (torch.Tensor, np.ndarray, tuple, Mapping)):
-        return [_batch(inputs, said, dtype, most, keys)]
+    takes = Takes.of(model)
+    if isinstance(inputs, (torch.Tensor, np.ndarray, tuple, Mapping, Batch)):
+        yield takes.batch(inputs, said), None
+        return
     if isinstance(inputs, (str, bytes, nn.Module)) or not isinstance(inputs, (Iterable, Dataset)):
         raise MappingError(f"{said}: expected {FORMS}, got {type(inputs).__name__}")
     if isinstance(inputs, Dataset) and not isinstance(inputs, IterableDataset):
         raise MappingError(f"{said}: a data set holds single samples; wrap it in a torch.utils.data.DataLoader")
-    found: list[Batch] = []
-    for item in inputs:
-        given = item
-        if isinstance(item, (tuple, list)):
-            given = tuple(item[: required or len(item)])
-        elif isinstance(item, Mapping) and keys is not None:
-            given = {key: value for key, value in item.items() if key in keys or key not in LABELS}
-        found.append(_batch(given, f"{said}: batch {len(found)}", dtype, most, keys))
-        if sum(batch.samples for batch in found) >= ENOUGH:
-            break
-    if not found:
+    number = -1
+    for number, item in enumerate(inputs):
+        given, labels = takes.inputs_of(item)
+        yield takes.batch(given, f"{said}: batch {number}"), labels
+    if number < 0:
         raise MappingError(f"{said}: the {type(inputs).__name__} holds no batch")
-    return _joined(found)
 
 
-def _accepts(model: nn.Module) -> tuple[int | None, int | None, set[str] | None]:
-    """How many positional inputs a model's forward needs, how many it takes, and its keywords; None: any."""
-    try:
-        parameters = inspect.signature(model.forward).parameters.values()
-    except (TypeError, ValueError):  # a callable without a signature
-        return None, None, None
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    some = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    named = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-    required = max(1, sum(p.default is p.empty for p in positional))
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    return None if some else required, None if some else len(positional), None if open_ended else named
+@dataclass(frozen=True)
+class Takes:
+    """What a model's forward takes.
 
+    Attributes:
+        required, most: how many positional inputs it needs and takes; None: any.
+        keys: its keywords; None: any.
+        dtype: of its weights, which floating-point arrays become.
+    """
 
-def _batch(given: Any, said: str, dtype: torch.dtype, most: int | None, keys: set[str] | None) -> Batch:
-    if isinstance(given, (torch.Tensor, np.ndarray)):
-        given = (given,)
-    if not isinstance(given, (tuple, Mapping)):
-        raise MappingError(f"{said}: expected {FORMS}, got {type(given).__name__}")
-    if isinstance(given, tuple) and most is not None and len(given) > most:
-        raise MappingError(f"{said}: a tuple of {len(given)} inputs, and the model takes {most}")
-    if isinstance(given, Mapping):
+    required: int | None = None
+    most: int | None = None
+    keys: frozenset[str] | None = None
+    dtype: torch.dtype = torch.float32
+
+    @classmethod
+    def of(cls, model: Any) -> Takes:
+        weights = model.parameters() if isinstance(model, nn.Module) else ()
+        dtype = next((p.dtype for p in weights if p.is_floating_point()), torch.get_default_dtype())
+        try:
+            parameters = inspect.signature(model.forward).parameters.values()
+        except (AttributeError, TypeError, ValueError):  # a callable without a signature
+            return cls(dtype=dtype)
+        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        some = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        named = frozenset(p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD))
+        required = max(1, sum(p.default is p.empty for p in positional))
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        most = None if some else len(positional)
+        return cls(None if some else required, most, None if open_ended else named, dtype)
+
+    def inputs_of(self, item: Any) -> tuple[Any, Any]:
+        """What an iterable gives, as inputs and labels."""
+        if isinstance(item, (tuple, list)):
+            given = tuple(item[: self.required or len(item)])
+            return given, item[len(given)] if len(item) == len(given) + 1 else None
+        if not isinstance(item, Mapping):
+            return item, None
+        labels = next((item[key] for key in LABELS if key in item), None)
+        if self.keys is not None:
+            item = {key: value for key, value in item.items() if key in self.keys or key not in LABELS}
+        return item, labels
+
+    def batch(self, given: Any, said: str) -> Batch:
+        """The batch of inputs in one of the forms of `batches_in`.
+
+        Raises:
+            MappingError: they are in none, have no samples, or are not what the model takes.
+        """
+        if isinstance(given, Batch):
+            self._check_names(given.kwargs, said)
+            return given
+        if isinstance(given, (torch.Tensor, np.ndarray)):
+            given = (given,)
+        if not isinstance(given, (tuple, Mapping)):
+            raise MappingError(f"{said}: expected {FORMS}, got {type(given).__name__}")
+        if isinstance(given, tuple) and self.most is not None and len(given) > self.most:
+            raise MappingError(f"{said}: a tuple of {len(given)} inputs, and the model takes {self.most}")
+        if isinstance(given, Mapping):
+            self._check_names(given, said)
+            given = dict(given)
+        try:
+            made = tree_map(lambda x: self._tensor(x) if isinstance(x, np.ndarray) else x, given)
+        except (TypeError, ValueError) as error:
+            raise MappingError(f"{said}: an array that is no tensor ({' '.join(str(error).split())[:100]})") from error
+        batch = Batch((), made) if isinstance(made, dict) else Batch(made)
+        if not batch.tensors:
+            raise MappingError(f"{said}: holds no tensor")
+        if not batch.samples:
+            raise MappingError(f"{said}: holds no samples, its shape is {batch.shape}")
+        return batch
+
+    def _check_names(self, given: Iterable[Any], said: str) -> None:
+        """Raises MappingError for inputs by names that the model does not have."""
+        keys = self.keys
         odd = [str(key) for key in given if not isinstance(key, str) or (keys is not None and key not in keys)]
         if odd:
             known = ", ".join(sorted(keys or ()))
             raise MappingError(f"{said}: the model takes no input called {', '.join(odd)}; it takes {known}")
-        given = dict(given)
-    try:
-        made = tree_map(lambda x: _tensor(x, dtype) if isinstance(x, np.ndarray) else x, given)
-    except (TypeError, ValueError) as error:
-        raise MappingError(f"{said}: an array that is no tensor ({' '.join(str(error).split())[:100]})") from error
-    batch = Batch((), made) if isinstance(made, dict) else Batch(made)
-    if not batch.tensors:
-        raise MappingError(f"{said}: holds no tensor")
-    if not batch.samples:
-        raise MappingError(f"{said}: holds no samples, its shape is {batch.shape}")
-    return batch
+
+    def _tensor(self, array: np.ndarray[Any, Any]) -> torch.Tensor:
+        made = torch.tensor(array)
+        return made.to(self.dtype) if made.is_floating_point() else made
 
 
-def _tensor(array: np.ndarray[Any, Any], dtype: torch.dtype) -> torch.Tensor:
-    made = torch.tensor(array)
-    return made.to(dtype) if made.is_floating_point() else made
-
-
-def _joined(batches: list[Batch]) -> list[Batch]:
+def joined(batches: list[Batch]) -> list[Batch]:
     """One batch, if each holds one tensor and all have the same shape but for the number of samples."""
     tensors = [b.args[0] for b in batches if len(b.args) == 1 and not b.kwargs and isinstance(b.args[0], torch.Tensor)]
     kinds = {(x.shape[1:], x.dtype, x.device) for x in tensors if x.ndim}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from functools import partial
 from math import prod
 from types import MethodType
 from typing import Any
@@ -45,6 +44,7 @@ class Check:
         unreached: layers that the inputs never reach.
         macs: multiply-accumulates of the pass, as torch's FlopCounterMode counts products of matrices.
         macs_on_tiles: those of layers on tiles.
+        macs_within: those of each module that has some, by its name.
     """
 
     samples: int
@@ -53,6 +53,7 @@ class Check:
     unreached: tuple[str, ...]
     macs: int
     macs_on_tiles: int
+    macs_within: dict[str, int]
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
@@ -125,8 +126,8 @@ def _tensors(module: nn.Module, *, recurse: bool = True) -> list[torch.Tensor]:
     return [*module.parameters(recurse), *module.buffers(recurse), *own]
 
 
-def reference(model: nn.Module, names: list[str], batch: Batch) -> Pass:
-    """The pass of a copy of the caller's network in evaluation."""
+def reference(model: nn.Module, names: list[str], batch: Batch, more: Iterable[str] = ()) -> Pass:
+    """The pass of a copy of the caller's network in evaluation. `names` are layers, `more` modules of other kinds."""
     twin, batch = copied(model, model.parameters()), batch.apart()
     watch = _Watch(twin, names)
     for module in watch.holders:
@@ -134,7 +135,7 @@ def reference(model: nn.Module, names: list[str], batch: Batch) -> Pass:
         module.register_forward_pre_hook(watch.enter, prepend=True)
         module.register_forward_hook(watch.leave, always_call=True)
     with watch:
-        done = watch_pass(twin, names, lambda: twin(*batch.args, **batch.kwargs))
+        done = watch_pass(twin, [*dict.fromkeys([*names, *more])], lambda: twin(*batch.args, **batch.kwargs))
     return dataclasses.replace(done, taken=frozenset(watch.taken))
 
 
@@ -159,6 +160,9 @@ def compare(chip: MappedNetwork, before: Pass, names: list[str], batch: Batch) -
         try:
             after, trial = _digital_pass(chip, names, batch.first(sizes.fewer))
             found = _verdict(narrowed(before, after, sizes), after, trial, sizes.fewer)
+            own = {name for name, layer in chip.layers.items() if not layer.rows_are_samples and not before.of(name)}
+            if own & {call.name for call in after.seen}:  # layers that the caller's network has not
+                before, _ = _digital_pass(chip, names, batch)
             settle(chip, before, after, sizes)
             return found
         except (Unfound, MappingError):
@@ -173,15 +177,18 @@ class _Trial:
 
     chip: MappedNetwork
     run: Inference
+    counter: FlopCounterMode
     macs: int = 0
     macs_on_tiles: int = 0
+    macs_within: dict[str, int] = dataclasses.field(default_factory=dict)
 
-    def counted(self, layer: TileLayer, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         """The forward of a layer, whose multiply-accumulates are counted."""
 
         def instead(*args: Any, **kwargs: Any) -> Any:
+            before = self.counter.get_total_flops()
             output = forward(*args, **kwargs)
-            self.macs_on_tiles += output.numel() * layer.matrix.weights.shape[1]
+            self.macs_on_tiles += (self.counter.get_total_flops() - before) // 2
             return output
 
         return instead
@@ -190,12 +197,13 @@ class _Trial:
 def _digital_pass(chip: MappedNetwork, names: list[str], batch: Batch) -> tuple[Pass, _Trial]:
     """A pass of a copy of the chip, so that it leaves no trace there."""
     batch = batch.apart()
-    trial = _Trial(chip.trial(), Survey())
+    counter = FlopCounterMode(display=False, custom_mapping=NOT_COUNTED)
+    trial = _Trial(chip.trial(), Survey(), counter)
     for layer in trial.chip.layers.values():
-        intercept(trial.chip.model, layer, partial(trial.counted, layer))
+        intercept(trial.chip.model, layer, trial.counted)
     seen = [*dict.fromkeys([*names, *chip.layers])]
     try:
-        with FlopCounterMode(display=False, custom_mapping=NOT_COUNTED) as counter:
+        with counter:
             _spare_compiler(counter)
             call = lambda: trial.chip.run(batch.args, trial.run, batch.kwargs)  # noqa: E731
             after = watch_pass(trial.chip.model, seen, call)
@@ -208,6 +216,8 @@ def _digital_pass(chip: MappedNetwork, names: list[str], batch: Batch) -> tuple[
             f"the model fails with its layers on tiles, after {at} ({reason}); exclude the layer that it asks for this"
         ) from error
     trial.macs = counter.get_total_flops() // 2
+    for path, counts in counter.get_flop_counts().items():  # the name of the model's type comes first
+        trial.macs_within[path.partition(".")[2]] = sum(counts.values()) // 2
     return after, trial
 
 
@@ -234,7 +244,7 @@ def _verdict(before: Pass, after: Pass, trial: _Trial, samples: int) -> Check:
             f"by {off:.2g} (relative RMS; tolerance {tolerance:.2g}); check=False maps it all the same"
         )
     unreached = tuple(name for name in trial.chip.layers if name not in trial.run.calls)
-    return Check(samples, off, tolerance, unreached, trial.macs, trial.macs_on_tiles)
+    return Check(samples, off, tolerance, unreached, trial.macs, trial.macs_on_tiles, trial.macs_within)
 
 
 def _same_layer(name: str, before: Pass, after: Pass, chip: MappedNetwork, tolerance: float) -> None:

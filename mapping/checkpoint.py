@@ -1,26 +1,25 @@
-"""Reading checkpoints: state dicts only, never a pickled program."""
+"""Weights of a checkpoint that fit a model: found under any key and behind prefixes, or refused in one line."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pickle
-import re
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
-from ..devices.imports import importable
+from .checkpoints.factories import build_model
+from .checkpoints.files import read_content, some
 from .errors import CheckpointError
 from .folders import as_path
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")
+__all__ = ["State", "Weights", "build_model", "find_weights", "load_weights", "read_state_dict", "read_state_dicts"]
+
+KEYS = ("state_dict", "model_state_dict", "model")
+# what names have of wrapped modules: by DataParallel, torch.compile, FSDP, checkpointing of activations
+WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 DEEPEST = 5  # dicts in dicts that are looked through
 
 State = dict[str, torch.Tensor]
@@ -31,20 +30,30 @@ class Weights:
     """A state dict of a checkpoint that fits a model.
 
     key: what it stands under, with dots between keys of dicts in dicts; empty for the file itself. prefix: that was
-    taken off all its names.
+    taken off all its names. left_out: names of the state dict without that prefix. unwrapped: whether the names of
+    wrappers (DataParallel, torch.compile, FSDP) were taken out of others.
     """
 
     state: State
     key: str
     prefix: str
+    left_out: tuple[str, ...] = ()
+    unwrapped: bool = False
 
     def __str__(self) -> str:
         taken = f", prefix {self.prefix!r} taken off" if self.prefix else ""
-        return f"weights: {self.key or 'the state dict'}{taken}"
+        wrapped = ", names of wrappers taken out" if self.unwrapped else ""
+        left = f", without {some(list(self.left_out), 3)}" if self.left_out else ""
+        return f"weights: {self.key or 'the state dict'}{taken}{wrapped}{left}"
+
+    @property
+    def plain(self) -> bool:
+        """Whether they are the state dict of the file, as it stands."""
+        return not (self.key or self.prefix or self.left_out or self.unwrapped)
 
 
 def read_state_dict(path: str | Path, key: str | None = None) -> State:
-    """The state dict in a `.pt`, `.pth` or `.safetensors` file.
+    """The state dict in a `.pt`, `.pth`, `.ckpt` or `.safetensors` file, of shards with their index, or in a folder.
 
     A training checkpoint may hold it under any key, among other things. Of several, that under `state_dict`,
     `model_state_dict` or `model` is taken, and else `key` has to say which. The prefixes `module.` of data-parallel
@@ -55,8 +64,8 @@ def read_state_dict(path: str | Path, key: str | None = None) -> State:
     """
     found = read_state_dicts(path)
     if key is None:
-        key = next((name for name in WRAPPERS if name in found), next(iter(found)))
-        if len(found) > 1 and key not in WRAPPERS:
+        key = next((name for name in KEYS if name in found), next(iter(found)))
+        if len(found) > 1 and key not in KEYS:
             raise CheckpointError(f"checkpoint {path}: it holds {_listed(found)}; choose one with key=")
     state = _under(path, found, key)
     for prefix in ("module.", "_orig_mod.", "module."):
@@ -72,12 +81,14 @@ def read_state_dicts(path: str | Path) -> dict[str, State]:
         CheckpointError: as `read_state_dict`, or there is none.
     """
     path = as_path(path, "checkpoint", CheckpointError)
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint {path}: no such file")
-    content = _read(path)
+    content = read_content(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"checkpoint {path}: expected a state dict of tensors, got {type(content).__name__}")
-    found = dict(_search(content, "", set()))
+    found: dict[str, State] = {}
+    for key, state in _search(content, "", set()):
+        if key in found:
+            raise CheckpointError(f"checkpoint {path}: two state dicts stand under keys that read as {key!r}")
+        found[key] = state
     if not found:
         odd = [f"key {key!r}" for key in content if not isinstance(key, str)]
         odd += [f"{key!r} is {type(value).__name__}" for key, value in content.items() if not _is_empty(value)]
@@ -88,30 +99,6 @@ def read_state_dicts(path: str | Path) -> dict[str, State]:
     return found
 
 
-def _read(path: Path) -> Any:
-    """The content of a file, tensors and plain data."""
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except Exception as error:  # a type that this torch has not, a size that it cannot hold
-            raise CheckpointError(f"checkpoint {path}: not a readable safetensors file ({_line(error)})") from error
-    if path.suffix not in (".pt", ".pth"):
-        raise CheckpointError(f"checkpoint {path}: expected a .pt, .pth or .safetensors file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on foreign files, before the error
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or foreign file runs into anything while it is unpickled
-        refused = re.search(r"GLOBAL ([\w.]+)\s", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if refused:
-            raise CheckpointError(
-                f"checkpoint {path}: holds pickled Python objects ({refused[1]}; a whole module?), which may run any "
-                "code when read; save model.state_dict() instead, with torch.save or safetensors"
-            ) from error
-        reason = "no state dict that torch.save wrote" if isinstance(error, pickle.UnpicklingError) else _line(error)
-        raise CheckpointError(f"checkpoint {path}: damaged or not a PyTorch file ({reason})") from error
-
-
 def _search(content: dict[Any, Any], key: str, seen: set[int]) -> Iterator[tuple[str, State]]:
     """The dicts that hold tensors by name, at any depth. Optimizers number theirs, and so are passed over."""
     seen.add(id(content))
@@ -119,8 +106,11 @@ def _search(content: dict[Any, Any], key: str, seen: set[int]) -> Iterator[tuple
     if state:
         yield key, state
     for name, inner in content.items():
-        if isinstance(name, str) and isinstance(inner, dict) and id(inner) not in seen and key.count(".") < DEEPEST:
-            yield from _search(inner, f"{key}.{name}" if key else name, seen)
+        if isinstance(name, str) and key.count(".") < DEEPEST:
+            several = enumerate(inner) if isinstance(inner, (list, tuple)) else ()
+            for end, one in [("", inner), *((f".{n}", one) for n, one in several)]:
+                if isinstance(one, dict) and id(one) not in seen:
+                    yield from _search(one, f"{key}.{name}{end}" if key else f"{name}{end}", seen)
 
 
 def _is_empty(value: Any) -> bool:
@@ -134,69 +124,154 @@ def _under(path: str | Path, found: dict[str, State], key: str) -> State:
 
 
 def _listed(found: Iterable[str]) -> str:
-    return "state dicts under the keys " + ", ".join(map(repr, found))
+    names = [repr(name) for name in found]
+    return f"state dicts under the keys {some(names)}" if names != ["''"] else "one state dict, under no key"
 
 
-def find_weights(model: nn.Module, path: str | Path, key: str | None = None) -> Weights:
-    """The state dict of a checkpoint that fits a model, under whatever key, perhaps with a prefix before all names.
+def find_weights(
+    model: nn.Module, path: str | Path, key: str | None = None, *, strip_prefix: str | None = None
+) -> Weights:
+    """The state dict of a checkpoint that fits a model, under whatever key, perhaps with a prefix before its names.
+
+    A prefix is taken off where that makes all names of the model be there: one that all names of the state dict have,
+    or one that those have which fit, while others are left out (the network of a Lightning module, beside its loss).
+    Names of wrappers are taken out of other names in the same way.
 
     Args:
         key: which state dict, where several fit: see `Weights`.
+        strip_prefix: the prefix that is taken off; names without it are left out.
 
     Raises:
         CheckpointError: as `read_state_dicts`; none fits, with the keys that are missing, surplus or of another shape
-            or type in the nearest; or several fit, with their keys.
+            or type in the nearest; or several fit, with their keys or prefixes.
     """
     found = read_state_dicts(path)
     if key is not None:
         found = {key: _under(path, found, key)}
-    tried = [(Weights(state, name, prefix), _faults(model, state)) for name, prefix, state in _views(found)]
-    fitting = {weights.key: weights for weights, faults in reversed(tried) if not faults}
-    if not fitting:
-        nearest, faults = min(tried, key=lambda pair: sum(map(len, pair[1].values())))
-        said = "; ".join(f"{what}: {', '.join(names)}" for what, names in faults.items())
+    if strip_prefix is None:
+        views = [view for name, state in found.items() for view in _views(model, name, state)]
+    else:
+        views = [view for name, state in found.items() for view in _stripped(name, state, strip_prefix)]
+        if not views:
+            heads = list(dict.fromkeys(f"{n.partition('.')[0]}." for state in found.values() for n in state))
+            raise CheckpointError(
+                f"checkpoint {path}: no name begins with the prefix {strip_prefix!r}; they begin with {some(heads)}"
+            )
+    tried = [(weights, _faults(model, weights.state)) for weights in views]
+    fitting = [weights for weights, faults in tried if not faults]
+    whole = [pair for pair in tried if pair[0].prefix or not pair[0].left_out]
+    if not any(not faults for _, faults in whole):  # names that fit beside others, without a prefix: those are surplus
+        nearest, faults = min(whole, key=lambda pair: sum(map(len, pair[1].values())))
+        said = "; ".join(f"{what}: {some(names)}" for what, names in faults.items())
         several = f"; so much for {nearest.key!r}, it holds {_listed(found)}, choose one with key=, --key"
         raise CheckpointError(
             f"checkpoint {path} does not fit {type(model).__name__}: {said}{several if len(found) > 1 else ''}"
         )
-    *others, first = fitting.values()
+    first, *others = fitting
     if not all(_same(first.state, other.state) for other in others):
-        raise CheckpointError(
-            f"checkpoint {path}: several of its state dicts fit {type(model).__name__}, under the keys "
-            f"{', '.join(map(repr, reversed(fitting)))}; choose one with key= (--key)"
-        )
+        raise CheckpointError(f"checkpoint {path}: {_choices(fitting, type(model).__name__)}")
     return first
 
 
-def load_weights(model: nn.Module, path: str | Path, key: str | None = None) -> nn.Module:
+def _choices(fitting: list[Weights], name: str) -> str:
+    keys = list(dict.fromkeys(repr(weights.key) for weights in fitting))
+    if len(keys) > 1:
+        return f"several of its state dicts fit {name}, under the keys {some(keys)}; choose one with key= (--key)"
+    prefixes = list(dict.fromkeys(repr(weights.prefix) for weights in fitting))
+    return (
+        f"several parts of its state dict fit {name}, under the prefixes {some(prefixes)}; choose one with "
+        "strip_prefix= (--strip-prefix)"
+    )
+
+
+def load_weights(
+    model: nn.Module, path: str | Path, key: str | None = None, *, strip_prefix: str | None = None
+) -> nn.Module:
     """Load the checkpoint `path` into a model, which is returned.
 
     Raises:
         CheckpointError: as `find_weights`; the model is then unchanged.
     """
-    model.load_state_dict(find_weights(model, path, key).state, strict=False)
+    model.load_state_dict(find_weights(model, path, key, strip_prefix=strip_prefix).state, strict=False)
     return model
 
 
-def _views(found: dict[str, State]) -> Iterator[tuple[str, str, State]]:
-    """Key, prefix and state: each state dict as it is, and with the parts taken off that all names begin with."""
-    for key, state in found.items():
-        prefix = ""
-        yield key, prefix, state
-        while len(heads := {name.partition(".")[0] for name in state}) == 1 and all("." in name for name in state):
-            prefix += f"{heads.pop()}."
-            state = {name.partition(".")[2]: value for name, value in state.items()}
-            yield key, prefix, state
+def _views(model: nn.Module, key: str, state: State) -> Iterator[Weights]:
+    """Each way to read a state dict: as it is, with a prefix taken off, with the names of wrappers taken out."""
+    known = _own(model)
+    yield Weights(state, key, "")
+    plain = {_unwrapped(name): value for name, value in state.items()}
+    ways = [(state, False)]
+    if len(plain) == len(state) and plain.keys() != state.keys():
+        ways.append((plain, True))
+    for names, unwrapped in ways:
+        for prefix in _prefixes(model, names):
+            if prefix:
+                weights = next(iter(_stripped(key, names, prefix)))
+                yield Weights(weights.state, key, prefix, weights.left_out, unwrapped)
+        own = {name: value for name, value in names.items() if name in known}
+        if own and (unwrapped or len(own) < len(names)):
+            yield Weights(own, key, "", tuple(name for name in names if name not in known), unwrapped)
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def _prefixes(model: nn.Module, state: State) -> Iterator[str]:
+    """Prefixes of a state dict behind which the model may be: those that all names have, and those of names that end as
+    one of the model's does, where all others of the model follow.
+    """
+    prefix = ""
+    rest = list(state)
+    while len(heads := {name.partition(".")[0] for name in rest}) == 1 and all("." in name for name in rest):
+        prefix += f"{heads.pop()}."
+        rest = [name.partition(".")[2] for name in rest]
+        yield prefix
+    needed = [name for name in _own(model) if not _optional(name)]
+    if needed:
+        longest = max(needed, key=len)
+        ends = [name.removesuffix(longest) for name in state if name.endswith(f".{longest}")]
+        tied = _tied(model)
+        for start in ends:
+            whole = all(any(f"{start}{other}" in state for other in tied.get(name, (name,))) for name in needed)
+            if whole and not prefix.startswith(start):
+                yield start
+
+
+def _stripped(key: str, state: State, prefix: str) -> Iterator[Weights]:
+    """The part of a state dict behind a prefix, if any."""
+    part = {name.removeprefix(prefix).lstrip("."): v for name, v in state.items() if name.startswith(prefix)}
+    if part:
+        yield Weights(part, key, prefix, tuple(name for name in state if not name.startswith(prefix)))
+
+
+def _own(model: nn.Module) -> State:
+    return {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+
+
+def _optional(name: str) -> bool:
+    return name.endswith("num_batches_tracked")
+
+
+def _tied(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Names of parameters that are one, by each of them."""
+    groups: dict[int, list[str]] = {}
+    for name, value in model.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(value), []).append(name)
+    return {name: tuple(names) for names in groups.values() if len(names) > 1 for name in names}
 
 
 def _faults(model: nn.Module, state: State) -> dict[str, list[str]]:
     """What keeps a state dict from fitting a model, by kind."""
-    own = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    own, tied = _own(model), _tied(model)
     both = [name for name in own if name in state]
     odd = [name for name in both if not _is_plain(state[name])]
     plain = [name for name in both if name not in odd]
     faults = {
-        "missing": [name for name in own if name not in state and not name.endswith("num_batches_tracked")],
+        "missing": [
+            name for name in own if not _optional(name) and not any(other in state for other in tied.get(name, (name,)))
+        ],
         "surplus": [name for name in state if name not in own],
         "not dense": odd,
         "wrong shape": [
@@ -210,6 +285,11 @@ def _faults(model: nn.Module, state: State) -> dict[str, list[str]]:
             if not _converts(state[name].dtype, own[name].dtype)
         ],
     }
+    if not any(faults.values()):
+        groups = {tuple(name for name in names if name in state) for names in tied.values()}
+        faults["different, and one in the model"] = [
+            " and ".join(names) for names in groups if not all(torch.equal(state[names[0]], state[n]) for n in names)
+        ]
     return {what: names for what, names in faults.items() if names}
 
 
@@ -226,40 +306,3 @@ def _converts(given: torch.dtype, own: torch.dtype) -> bool:
 
 def _same(one: State, other: State) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def build_model(reference: str) -> nn.Module:
-    """The model that the factory `package.module:factory` makes, called without arguments.
-
-    The working directory can be imported from.
-
-    Raises:
-        CheckpointError: there is no such module or factory, or it gives something else.
-    """
-    module_name, colon, name = reference.partition(":") if isinstance(reference, str) else ("", "", "")
-    if not colon or not module_name or not name:
-        raise CheckpointError(f"model must be given as package.module:factory, got {reference!r}")
-    importable(Path.cwd())
-    try:
-        factory: Any = importlib.import_module(module_name)
-        for part in name.split("."):
-            factory = getattr(factory, part)
-    except (ImportError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"model {reference!r}: {_line(error)}") from error
-    model = factory
-    if callable(factory) and not isinstance(factory, nn.Module):
-        try:
-            inspect.signature(factory).bind()
-        except TypeError as error:
-            raise CheckpointError(
-                f"model {reference!r}: the factory must be callable without arguments ({_line(error)})"
-            ) from error
-        model = factory()
-    if not isinstance(model, nn.Module):
-        raise CheckpointError(f"model {reference!r}: expected a torch.nn.Module, got {type(model).__name__}")
-    return model
-
-
-def _line(error: BaseException) -> str:
-    text = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
-    return text if len(text) <= 200 else text[:197] + "..."

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
+import itertools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from ..crossbar.backend import Backend
 from ..crossbar.extrapolation import extrapolations
@@ -20,24 +17,26 @@ from ..crossbar.hardware import Hardware
 from ..crossbar.programmed import Programmed
 from ..devices.renamed import renamed
 from ..devices.units import brief
-from .arrays import EXCHANGES
-from .batches import Batch, batch_at, batch_by_output, batches_of, samples_in
+from .batches import batches_of
+from .conductances import Conductances, given_by_layer
 from .counting import Counter
 from .cover import Cover
 from .errors import MappingError
+from .generate import generate
 from .graph import asks_for_no_view
-from .inference import Inference, OneByOne, Read, Unrecorded
+from .inference import Inference, Read
 from .layers import TileLayer
 from .mapped import Digital
 from .measured import measured
-from .passes import as_tree
+from .reading import run_pass
 from .recalibration import recalibrate
 from .report import Report
-from .samples import locate
 from .session import Session
 from .steps import stepped
 from .store import save
-from .trace import Call, Recorder
+from .trace import Call
+
+RENAMED = {"replica": "copy", "with_cells": "with_conductances"}
 
 
 def refuse_extrapolations(layers: Mapping[str, Hardware]) -> None:
@@ -91,8 +90,8 @@ class Chip(nn.Module):
         self.eval()
 
     def __getattr__(self, name: str) -> Any:
-        if name == "replica":
-            raise AttributeError("Chip.replica is Chip.copy since version 0.3")
+        if name in RENAMED:
+            raise AttributeError(f"Chip.{name} is Chip.{RENAMED[name]} since version 0.3")
         return super().__getattr__(name)
 
     @property
@@ -145,10 +144,38 @@ class Chip(nn.Module):
         """
         if not (isinstance(reads, int) and reads >= 1):
             raise ValueError(f"reads must be a whole number of at least 1, got {reads!r}")
-        if not (isinstance(first_sample, int) and 0 <= first_sample < 2**63):
-            raise ValueError(f"first_sample must be a whole number from 0 to 2^63 - 1, got {first_sample!r}")
+        self._check_number("first_sample", first_sample)
         run = Read(read, reads, first_sample=first_sample, noisy=noisy)
         return self.run(inputs, run, dict(named or {}))
+
+    def generate(self, *inputs: Any, read: int | None = None, first_sample: int = 0, **named: Any) -> Any:
+        """What the model's own `generate` returns, as Hugging Face's causal language models have one.
+
+        Each call of the model in it, for a token or the tokens of a prompt, is an inference of its own with fresh
+        noise. What the model draws (sampling) comes from torch's random numbers: see `torch.manual_seed`.
+
+        Args:
+            inputs, named: of the model's `generate`.
+            read: number of the first inference, the next have the numbers that follow: the same number gives the same
+                noise. None: the chip counts them with its calls.
+            first_sample: place of the first sample in the whole data set. Each row of a batch (each beam) is a sample.
+
+        Raises:
+            MappingError: the model has no method `generate`.
+            ValueError: a number that is no whole number from 0 on.
+        """
+        if read is not None:
+            self._check_number("read", read)
+        self._check_number("first_sample", first_sample)
+        numbers = itertools.count(read or 0)
+        following = self.session.next_read if read is None else lambda: next(numbers)
+        return generate(self, inputs, named, following, first_sample)
+
+    @staticmethod
+    def _check_number(name: str, value: Any) -> None:
+        """Raises ValueError for what numbers no read or sample."""
+        if isinstance(value, bool) or not (isinstance(value, int) and 0 <= value < 2**63):
+            raise ValueError(f"{name} must be a whole number from 0 to 2^63 - 1, got {value!r}")
 
     def train(self, mode: bool = True) -> Chip:
         """Nothing but a warning: a chip is an inference device, whose dropout is off and whose batch norm is fixed."""
@@ -174,7 +201,7 @@ class Chip(nn.Module):
         `index` 0 is the chip as first mapped.
 
         Raises:
-            ValueError: a layer whose cells were given (`with_cells`) has no other copy.
+            ValueError: a layer whose cells were given (`with_conductances`) has no other copy.
         """
         other = self.remade(self.hardware, lambda layer: layer.tiles.copied(index))
         other.copy_index = index
@@ -195,7 +222,7 @@ class Chip(nn.Module):
 
         Raises:
             ValueError: a time that is negative, or beyond the data of the cell; or another time than that at which
-                cells were given (`with_cells`).
+                cells were given (`with_conductances`).
             MappingError: a time outside the data behind a model, of a chip that was mapped with `strict`.
         """
         changed = {"time_s": time_s} | ({} if reads is None else {"reads": reads})
@@ -223,21 +250,15 @@ class Chip(nn.Module):
         recalibrate(other, batches_of(inputs, self.model, "inputs"))
         return other
 
-    def conductances(self, *layers: str) -> dict[str, list[np.ndarray[Any, Any]]]:
-        """The conductances of all cells, one by one, for each of these layers (by default of all).
-
-        Returns:
-            By layer, of each group of its matrix an array (slices, polarities, rows, columns), float32, siemens. The
-            second polarity is taken off the first. Rows are word lines, that of a bias on the array last; columns are
-            the outputs, then the reference columns. Each array is made when it is asked for: take layers one by one
-            where memory is short.
+    def conductances(self, *layers: str) -> Conductances:
+        """The conductances of all cells, one by one, of these layers (by default of all): arrays, a table, and files.
 
         Raises:
             MappingError: no such layer.
         """
-        return {name: self._layer(name).tiles.conductances() for name in layers or self.layers}
+        return Conductances({name: self._layer(name) for name in layers or self.layers})
 
-    def with_cells(self, conductances: Mapping[str, Sequence[Any]]) -> Chip:
+    def with_conductances(self, conductances: Any) -> Chip:
         """This chip with cells as they were measured: they are neither programmed nor do they drift.
 
         Calibration, digital gains and seeds are those of this chip. So are the cells of layers that are not named. Read
@@ -245,17 +266,20 @@ class Chip(nn.Module):
         and is `at` no other time.
 
         Args:
-            conductances: by layer, as `conductances` gives them; they are copied.
+            conductances: a table with the columns of `Conductances.table` (pandas or pyarrow), or the path of one that
+                `Conductances.save` has written; or by layer its part of the table, or the arrays of its groups. They
+                are copied. A layer is given whole.
 
         Raises:
-            MappingError: no such layer, arrays of another shape, or what is no conductance in siemens.
+            MappingError: no such layer, arrays of another shape, cells that are missing, that there are none of or that
+                are there twice, or what is no conductance in siemens.
+            ValueError: a file that cannot be read.
         """
-        if not isinstance(conductances, Mapping):
-            raise MappingError(f"conductances must be given by layer, got {type(conductances).__name__}")
-        given = {self._layer(name).name: groups for name, groups in conductances.items()}
+        found = given_by_layer(conductances)
+        given = {self._layer(name).name for name in found}
         return self.remade(
             self.hardware,
-            lambda layer: measured(layer, given[layer.name]) if layer.name in given else layer.tiles,
+            lambda layer: measured(layer, found[layer.name]) if layer.name in given else layer.tiles,
         )
 
     def _layer(self, name: Any) -> TileLayer:
@@ -299,102 +323,5 @@ class Chip(nn.Module):
         save(self, path)
 
     def run(self, inputs: tuple[Any, ...], run: Inference, named: dict[str, Any] | None = None) -> Any:
-        """What the model returns for these inputs in a pass.
-
-        Raises:
-            TypeError: inputs without a tensor.
-        """
-        given: Any = (inputs, named or {})
-        plain = not named and all(type(x) is torch.Tensor for x in inputs)  # the others take a walk, which takes time
-        leaves = inputs if plain else tree_leaves(given)
-        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        if not tensors or any(x.is_nested for x in tensors):
-            kinds = ", ".join(type(leaf).__name__ for leaf in tree_leaves(given)) or "nothing"
-            raise TypeError(f"a chip takes torch tensors, got {kinds}{' that is nested' if tensors else ''}")
-        if self.model.training:
-            warnings.warn(
-                "chip.model was put into training mode; a chip is an inference device: eval() again", stacklevel=2
-            )
-            self.model.eval()
-        if isinstance(run, Read) and not self.session.located:
-            with self.session.lock:
-                locate(self, inputs, named or {})
-        batch = batch_at(self.model, given, self.session.batch[0]) if self.session.batch and len(tensors) > 1 else None
-        run.samples = max(1, samples_in(tensors) if batch is None else len(batch))
-        run.channels_last = self.channels_last
-        if not (isinstance(run, Read) and run.reads > 1):
-            return self._pass(given, run, tensors)
-        if self.session.one_by_one:
-            return self._one_by_one(inputs, run, named)
-        try:
-            return self._pass(self._repeated(given, run), run, tensors)
-        except OneByOne:
-            self.session.one_by_one = True
-            return self._one_by_one(inputs, run, named)
-
-    def _pass(self, given: Any, run: Inference, tensors: list[torch.Tensor]) -> Any:
-        """What the model returns for inputs (positional, by name) in a pass, recorded where it is of a new kind.
-
-        `tensors` are those of one read.
-        """
-        shapes = tuple((len(x) == run.samples, x.shape[1:]) if x.ndim else () for x in tensors)
-        kept = isinstance(run, Read) and EXCHANGES[self.backend.kind].keeps_graph
-        with torch.set_grad_enabled(kept and torch.is_grad_enabled()):
-            if self.session.trace and self.session.shapes == shapes:
-                with contextlib.suppress(Unrecorded):
-                    return self.session.within(run, lambda: self.model(*given[0], **given[1]))
-                run.calls.clear()
-            reads = run.reads if isinstance(run, Read) else 1
-            recorder = Recorder(given, run.samples * reads, self.session.replaced)
-            with self.session.lock, recorder as run.recorder:
-                result = self.session.within(run, lambda: self.model(*given[0], **given[1]))
-            none_read = self._check_recorded(recorder, run)
-            self.session.trace, self.session.shapes = recorder.calls, shapes
-            if len(tensors) > 1 and not self.session.batch and reads == 1:
-                where = batch_by_output(self.model, given, as_tree(result))
-                self.session.batch.extend([] if where is None else [where])
-                batch = None if where is None else batch_at(self.model, given, where)
-                if batch is not None and len(batch) != run.samples:  # once more, with the samples that it has
-                    self.session.shapes = None
-                    if isinstance(run, Read):
-                        return self.run(given[0], run.again(), given[1])
-            if none_read:
-                warnings.warn(none_read, stacklevel=3)
-            return result
-
-    @staticmethod
-    def _check_recorded(recorder: Recorder, run: Inference) -> str | None:
-        """What there is to warn of after a pass was recorded.
-
-        Raises:
-            MappingError: the model computed with weights of layers past their tiles.
-        """
-        none = isinstance(run, Read) and all(call.digital for call in recorder.calls)
-        past = "".join(f"layer {x!r}: the model computes with its weights past its tiles" for x in recorder.past[:1])
-        if past and not none:
-            raise MappingError(f"{past}, as where a function or an object keeps the torch layer; exclude the layer")
-        said = "this inference read no layer on tiles: all that the model called is digital"
-        return (f"{said}; {past}" if past else said) if none else None
-
-    @staticmethod
-    def _repeated(given: Any, run: Read) -> Any:
-        """Inputs with their samples repeated for each read; the first of them is `run.repeated`."""
-
-        def repeated(x: torch.Tensor) -> torch.Tensor:
-            if not x.ndim or len(x) != run.samples:
-                return x
-            x = x.repeat(run.reads, *(1,) * (x.ndim - 1))
-            run.repeated = x if run.repeated is None else run.repeated
-            return x
-
-        with torch.inference_mode(False):  # so that writing to them is noticed
-            return tree_map_only(torch.Tensor, repeated, given)
-
-    def _one_by_one(self, inputs: tuple[Any, ...], run: Read, named: dict[str, Any] | None) -> Any:
-        """The reads of an inference made one after another, and put together along the first dimension."""
-        found = []
-        for v in range(run.reads):
-            batch = Batch(inputs, named or {}).apart()
-            each = run.again(number=run.number + v, reads=1, repeated=None)
-            found.append(self.run(batch.args, each, batch.kwargs))
-        return tree_map(lambda *parts: torch.cat(parts) if isinstance(parts[0], torch.Tensor) else parts[0], *found)
+        """What the model returns for these inputs in a pass: see `mho.mapping.reading`."""
+        return run_pass(self, inputs, run, named or {})

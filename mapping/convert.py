@@ -18,6 +18,7 @@ from ..devices.renamed import renamed
 from .arrays import backend_with_arrays
 from .batches import Batch, batches_of
 from .check import SAMPLES, Check, compare, reference
+from .checkpoints.factories import factory_of
 from .chip import Chip, refuse_extrapolations
 from .cover import OFF, UNCHECKED, Cover
 from .equalise import equalise
@@ -26,10 +27,13 @@ from .faithful import check_model
 from .fold import BATCH_NORMS
 from .inference import Survey
 from .kinds import handled_types, load_handlers
+from .lazy import is_lazy, materialise
 from .modules import copied
 from .passes import Pass
 from .prepare import prepare, rehearse
 from .selection import Selection
+from .stream import Stream
+from .study import Uses, candidates
 
 
 @renamed(compensate="wire_compensation")
@@ -57,7 +61,8 @@ def map(
         hardware: what the chip is made of. `hardware.layers` overrides fields per layer.
         calibrate: real inputs, from which the ranges of the converters are set where the hardware leaves them to
             calibration: a tensor, a NumPy array, a tuple of positional inputs, a dict of keyword inputs, or an iterable
-            of such batches (a DataLoader), of which up to 1,024 samples are taken: see `mho.mapping.batches`.
+            of such batches (a DataLoader), which is read as it comes: see `mho.mapping.stream`. Of an iterable without
+            a length, such as a generator, up to 1,024 samples are taken.
         check: by default the digital form of the mapped network is compared with the caller's network, layer by layer
             and at the output, on the first 3 of the calibration inputs; or on those given here, in the same forms.
             Relative errors (RMS) of half the digits of the coarsest floating-point type in use (sqrt(eps), 3.5e-4
@@ -78,24 +83,27 @@ def map(
         MappingError: a pattern that matches no layer, nothing to map, weights that are NaN or infinite, missing or
             unfit calibration inputs, or a mapped network that is not the caller's; the message names the layer.
     """
-    check_model(model)
+    check_model(model, lazy=calibrate is not None or not (check is None or isinstance(check, bool)))
     _check_options(hardware, wire_compensation)
     computes = backend_with_arrays(backend)
     load_handlers()
-    batches = [] if calibrate is None else batches_of(calibrate, model, "calibrate")
+    inputs = None if calibrate is None else Stream.of(calibrate, model, "calibrate")
+    batches = [] if inputs is None else inputs.first
     caller, model = model, copied(model)
+    if is_lazy(model):
+        materialise(model, (batches or batches_of(check, model, "check"))[0], seed)
     trial = _Trial.of(model, batches, check)
     selection = Selection(model, hardware, exclude, strict, seed)
     selection.fold(trial.taken)
-    selection.expand()
+    selection.expand(Uses.of(model, trial.samples or (batches[0].first(SAMPLES) if batches else None)))
     selection.place()
     for layer in selection.mapped.values():
         layer.backend = computes
     chip = _build(selection, caller)
-    equalise(chip, batches)
+    equalise(chip, () if inputs is None else inputs.batches())
     with _wires(selection, wire_compensation, progress):
         outcome = trial.compare(chip, selection.watched())
-        idle = prepare(chip, batches)
+        idle = prepare(chip, inputs)
     if idle:
         _restore(selection, chip, caller, idle, batches[0])
     chip.digital = selection.digital(chip.model)
@@ -167,8 +175,10 @@ class _Trial:
 def _pass(model: nn.Module, samples: Batch) -> tuple[Pass | None, Exception | None]:
     """The caller's network on some samples, or what became of it."""
     kinds = (*handled_types(), *BATCH_NORMS)
+    holders = [*dict.fromkeys(name.rpartition(".")[0] for name in candidates(model))]
     try:
-        return reference(model, [name for name, m in model.named_modules() if isinstance(m, kinds)], samples), None
+        names = [name for name, m in model.named_modules() if isinstance(m, kinds)]
+        return reference(model, names, samples, holders), None
     except Exception as error:  # a model may fail in any way on inputs that are not its own
         return None, error
 
@@ -180,6 +190,7 @@ def _build(selection: Selection, caller: nn.Module) -> Chip:
     _check_maps(selection)
     chip = Chip(selection.model, selection.hardware, selection.mapped, (), selection.seed)
     chip.strict = selection.strict
+    chip.session.factory = factory_of(caller)
     chip.session.replaced.update(selection.replaced(caller))
     return chip
 

@@ -59,9 +59,9 @@ class Convolution(Leaf):
             in_features=index(module.in_channels),
             out_features=index(module.out_channels),
             groups=index(module.groups),
-            kernel=_whole(module.kernel_size),
-            stride=_whole(module.stride),
-            dilation=_whole(module.dilation),
+            kernel=whole(module.kernel_size),
+            stride=whole(module.stride),
+            dilation=whole(module.dilation),
             padding=_padding(module),
             padding_mode=PAD_MODES[module.padding_mode],
             dtype=dtype_of(module),
@@ -87,7 +87,7 @@ class Convolution(Leaf):
 
     @property
     def patches(self) -> Patches:
-        return Patches(_triple(self.kernel), _triple(self.stride), _triple(self.dilation))
+        return Patches(triple(self.kernel), triple(self.stride), triple(self.dilation))
 
     @property
     def matrix_shape(self) -> tuple[int, int, int]:
@@ -97,6 +97,11 @@ class Convolution(Leaf):
     @property
     def weight_shape(self) -> tuple[int, ...]:
         return self.out_features, self.in_features // self.groups, *self.kernel
+
+    @property
+    def shiftable(self) -> bool:
+        padded = bool(self.padding) or type(self).arrange is not Convolution.arrange
+        return self.padding_mode != "constant" or not padded
 
     @cached_property
     def attributes(self) -> dict[str, Any]:
@@ -146,11 +151,13 @@ class Convolution(Leaf):
         return functional.pad(x, self.padding, mode=self.padding_mode) if self.padding else x
 
 
-def _whole(values: Any) -> tuple[int, ...]:
+def whole(values: Any) -> tuple[int, ...]:
+    """Numbers that are whole, in any sequence."""
     return tuple(index(value) for value in values)
 
 
-def _triple(values: tuple[int, ...]) -> Triple:
+def triple(values: tuple[int, ...]) -> Triple:
+    """1 to 3 numbers as those of depth, height and width."""
     return (1,) * (3 - len(values)) + values  # type: ignore[return-value]
 
 
@@ -162,5 +169,5 @@ def _padding(module: Any) -> tuple[int, ...]:
         pairs = [(t // 2, t - t // 2) for t in total]
     else:
         pairs = [(p, p) for p in module.padding]
-    found = _whole(p for pair in reversed(pairs) for p in pair)
+    found = whole(p for pair in reversed(pairs) for p in pair)
     return found if any(found) else ()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
+
+import torch
 
 from .check import Check
 from .layers import TileLayer
 from .mapped import MappedNetwork
+from .parameters import TileParameter
 from .quantized import packed_parameters
 
 UNCHECKED = "no inputs were given (calibrate= or check=)"
@@ -38,6 +42,8 @@ class Cover:
         tiles = [f"{name}." for name, module in chip.model.named_modules() if isinstance(module, TileLayer)]
         names = {d.name for d in chip.digital}
         counts: dict[str, int] = {}
+        if parameters is None:
+            held = held | _tied(chip)
         for name, value in chip.model.named_parameters():
             if id(value) not in held and not name.startswith(tuple(tiles)):
                 parts = name.split(".")
@@ -49,6 +55,20 @@ class Cover:
                 counts[name] = counts.get(name, 0) + packed
         digital = sum(counts.values())
         if parameters is None:
-            matrices = [layer.matrix for layer in chip.layers.values()]
-            parameters = digital + sum(m.weights.size + (0 if m.bias is None else m.bias.size) for m in matrices)
+            there = [(layer.spec, layer.matrix.bias is not None) for layer in chip.layers.values()]
+            parameters = digital + sum(prod(s.weight_shape) + biased * s.out_features for s, biased in there)
         return cls(parameters, parameters - digital, counts, check)
+
+
+def _tied(chip: MappedNetwork) -> set[int]:
+    """Identities of digital parameters that are the weight of a layer on tiles, as an embedding's is of a tied head."""
+    weights: dict[tuple[int, ...], list[torch.Tensor]] = {}
+    for layer in chip.layers.values():
+        weight = layer.spec.weight_of(torch.from_numpy(layer.unequalised(layer.matrix.weights)))
+        weights.setdefault(layer.spec.weight_shape, []).append(weight)
+    return {
+        id(value)
+        for value in chip.model.parameters()
+        if not isinstance(value, TileParameter)
+        and any(torch.equal(value.float(), weight) for weight in weights.get(tuple(value.shape), ()))
+    }

@@ -91,6 +91,13 @@ class SavedCall(_Part):
     needs: Annotated[tuple[Count, ...], Field(min_length=1)]
 
 
+class SavedFactory(_Part):
+    """A `checkpoints.factories.Factory`: how the model was built."""
+
+    reference: Text
+    arguments: dict[Text, Any]
+
+
 class SavedChip(_Part):
     """The text of a saved chip, without the digests of its files."""
 
@@ -104,8 +111,10 @@ class SavedChip(_Part):
     digital: list[tuple[Text, Text, Text]]
     trace: list[SavedCall]
     layers: dict[Text, SavedLayer]
+    operands: dict[Text, Any] = {}  # parameters that are layers, see `weights.Plan`
     hardware: dict[Text, Any]
     structure: Text | dict[Text, Any]
+    factory: SavedFactory | None = None  # where the structure could not be saved
 
     @model_validator(mode="after")
     def _consistent(self) -> SavedChip:
@@ -199,7 +208,7 @@ def _build(
     if saved.wire_compensation and hardware.wires.ideal:
         raise ValueError(f"wire_compensation = {saved.wire_compensation!r}, and its wires have no resistance")
     adc = hardware.adc
-    slices = hardware.tile.slices if adc.bits is not None else 0
+    slices = hardware.tile.converted if adc.bits is not None else 0
     ranged = (slices, layer.placement.row_tiles) if slices and adc.per == "tile" else (slices,)
     slots = {
         "weights": Slot(shape, np.float32, -MOST),

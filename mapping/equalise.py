@@ -6,7 +6,7 @@ range of a DAC. What is too much for the inputs goes into the weights, where the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -39,7 +39,7 @@ class ChannelMaxima(Inference):
         return layer.digital(x)
 
 
-def equalise(chip: MappedNetwork, batches: Sequence[Batch]) -> None:
+def equalise(chip: MappedNetwork, batches: Iterable[Batch]) -> None:
     """Equalise the channels of layers whose `dac.equalise` is an alpha, and that inputs reach.
 
     The factors are s_j = max|x_j|^alpha / max|w_j|^(1 - alpha).
@@ -51,14 +51,14 @@ def equalise(chip: MappedNetwork, batches: Sequence[Batch]) -> None:
     wanted = {name: alpha for name, alpha in alphas.items() if alpha is not None}
     if not wanted:
         return
-    if not batches:
-        raise MappingError("dac.equalise: pass calibrate=, a batch of real inputs, from which the factors are found")
-    run = ChannelMaxima()
+    run, batch = ChannelMaxima(), None
     for batch in batches:
         trial, mine = chip.trial(), batch.apart()
         run.calls.clear()
         with goes_through(batch):
             trial.run(mine.args, run, mine.kwargs)
+    if batch is None:
+        raise MappingError("dac.equalise: pass calibrate=, a batch of real inputs, from which the factors are found")
     for name, alpha in wanted.items():
         if name not in run.found:
             continue

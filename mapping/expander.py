@@ -21,9 +21,12 @@ class Expander(Handler, ABC):
     """Makes a module out of layers: its matrices become modules of their own, which go onto tiles as any layer does.
 
     Attributes:
+        makes: the types of the modules that `expand` gives, if saved chips shall rebuild them: each is made again by
+            the arguments in its attribute `config`, a dict of plain data.
         reason: what the report says of a module that was expanded: what of it stays digital.
     """
 
+    makes: ClassVar[tuple[type[nn.Module], ...]] = ()
     reason: ClassVar[str] = "its matrices are on tiles; the rest of it stays digital"
 
     @classmethod

@@ -6,6 +6,7 @@ has no exact form on tiles stays digital, with the reason.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -14,10 +15,12 @@ from torch import nn
 from .errors import MappingError
 from .handler import Handler
 from .hooks import overridden, settled
+from .inherited import above
 from .kinds import handler_of, kind_of, leaf_of
 from .layers import TileLayer
 
-TAKEN = ("name", "aliases", "spec", "session", "samples_along", "matrix")  # attributes of a TileLayer
+MADE = re.compile("_(orig|mask|g|v|u)$")  # of the tensors that pruning and norms of weights put in the place of one
+TAKEN = ("name", "aliases", "origin", "spec", "session", "samples_along", "matrix")  # attributes of a TileLayer
 
 
 def unfaithful(module: nn.Module) -> str | None:
@@ -47,11 +50,17 @@ def _own_code(module: nn.Module, handler: type[Handler]) -> str | None:
     for name in overridden(module):
         return f"its {name} is overridden on the instance"
     for name in (*module._parameters, *module._buffers, *module._modules):
-        if not name.startswith(("weight", "bias")) and name not in ("parametrizations", *handler.holds):
+        made = MADE.sub("", name)
+        if not name.startswith(("weight", "bias")) and not {name, made} & {"parametrizations", *handler.holds}:
             return f"it holds {name} of its own"
     for name in vars(module):
         if name in TAKEN or (hasattr(TileLayer, name) and not hasattr(kind, name)):
             return f"its attribute {name} has another meaning on tiles"
+    base = above(kind, handler.types())
+    for owner in kind.__mro__[: kind.__mro__.index(base)] if base else ():
+        for name in vars(owner):
+            if name in TAKEN or (hasattr(TileLayer, name) and not hasattr(base, name)):
+                return f"its {name} has another meaning on tiles"
     code = getattr(kind.forward, "__globals__", {}).get("__name__")
     owner = next(base for base in kind.__mro__ if "forward" in vars(base))
     if code != owner.__module__:
@@ -90,8 +99,11 @@ def _odd_geometry(module: nn.Module, tensors: dict[str, Any]) -> str | None:
     return None
 
 
-def check_model(model: nn.Module) -> None:
+def check_model(model: nn.Module, *, lazy: bool) -> None:
     """Refuse what cannot be mapped as a whole.
+
+    Args:
+        lazy: whether modules may have no shapes yet, as there are inputs that give them.
 
     Raises:
         MappingError: compiled by TorchScript, weights without values, or hooks on all modules.
@@ -106,9 +118,12 @@ def check_model(model: nn.Module) -> None:
         raise MappingError("model was compiled by torch.compile; map the module that it was made of (model._orig_mod)")
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         if nn.parameter.is_lazy(value):
+            if lazy:
+                continue
             owner, _, leaf = name.rpartition(".")
             raise MappingError(
-                f"layer {owner!r}: {leaf} has no shape yet (a lazy module); run the model once before mapping"
+                f"layer {owner!r}: {leaf} has no shape yet (a lazy module); run the model once before mapping, or pass "
+                "calibrate= or check="
             )
         if value.is_meta:
             raise MappingError(

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from .faithful import tensors_of
 from .hooks import hooked
-from .kinds import handler_of, kind_of, leaf_of
+from .inherited import computes_as
+from .kinds import handler_of, leaf_of
+from .leaf import Leaf, Matrices, as_matrices, lowered
 from .modules import copied, intercept
 
-BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+BY_DIMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+BATCH_NORMS = (*BY_DIMS, nn.SyncBatchNorm)
 FOLLOWS_NONE = "batch norm that follows no matrix layer"
 
 
@@ -64,18 +64,18 @@ def foldable(model: nn.Module) -> Folds:
             folds.behind[first] = second
     for first, second in pairs:
         known = first in folds.behind.values() or folds.reasons.get(first) == HOOKED
-        if not known and first in norms and _shiftable(modules[second]) and _fits(norms[first], modules[second], False):
+        if not known and first in norms and _folds(modules[second]) and _fits(norms[first], modules[second], False):
             folds.before[second] = first
     return folds
 
 
 def _unsteady(norm: nn.Module) -> str | None:
     """Why a batch norm is none that multiplies and adds fixed numbers."""
-    if type(norm) not in BATCH_NORMS:
+    if (kind := computes_as(type(norm), BATCH_NORMS)) is None:
         return f"a {type(norm).__name__}, which may compute something else than batch norm"
     if any(callable(getattr(type(norm), name, None)) for name in vars(norm)):
         return "batch norm with a forward of its own"
-    if type(norm).forward.__globals__["__name__"] != nn.BatchNorm1d.__module__:
+    if kind.forward.__globals__["__name__"] != nn.BatchNorm1d.__module__:
         return "batch norm with a forward of its own"
     if norm.running_mean is None or norm.running_var is None or norm.training:
         return "batch norm that normalises by the batch"
@@ -99,29 +99,24 @@ def _folds(layer: nn.Module) -> bool:
 
 
 def _fits(norm: nn.Module, layer: nn.Module, behind: bool) -> bool:
-    """Whether the channels of a batch norm are those of the layer."""
+    """Whether the channels of a batch norm are those of the layer, and in front of it may be shifted."""
     kind = leaf_of(layer)
     assert kind is not None
     try:
         leaf = kind.of(layer)
     except Exception:  # attributes that were set to what the constructor never makes of them: it stays digital
         return False
-    channels = leaf.out_features if behind else leaf.in_features
-    return type(norm) is BATCH_NORMS[max(leaf.dims, 1) - 1] and norm.num_features == channels
-
-
-def _shiftable(layer: nn.Module) -> bool:
-    """Whether a shift of all inputs of a layer, channel by channel, is a shift of its outputs."""
-    if kind_of(layer) not in CONVOLUTIONS:
+    if not behind and not leaf.shiftable:
         return False
-    assert isinstance(layer, CONVOLUTIONS)
-    padded = layer.padding != "valid" if isinstance(layer.padding, str) else any(layer.padding)
-    return layer.padding_mode != "zeros" or not padded
+    channels = leaf.out_features if behind else leaf.in_features
+    fitting = BY_DIMS[max(leaf.dims, 1) - 1], nn.SyncBatchNorm
+    return computes_as(type(norm), BATCH_NORMS) in fitting and bool(norm.num_features == channels)
 
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return handler_of(m) is not None or super().is_leaf_module(m, module_qualified_name)
+        whole = isinstance(m, BATCH_NORMS) or handler_of(m) is not None
+        return whole or super().is_leaf_module(m, module_qualified_name)
 
 
 def _traced(model: nn.Module, modules: dict[str, nn.Module], folds: Folds) -> list[tuple[str, str]]:
@@ -185,32 +180,35 @@ def _affine(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     if norm.weight is not None:
         factor = factor * norm.weight.double()
     shift = -norm.running_mean.double() * factor
-    return factor, shift if norm.bias is None else shift + norm.bias.double()
+    return factor.cpu(), (shift if norm.bias is None else shift + norm.bias.double()).cpu()
 
 
 @torch.no_grad()
-def folded(
-    layer: nn.Module, behind: nn.Module | None, before: nn.Module | None = None
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Weight and bias of a matrix layer with the batch norms behind and before it folded in (computed in float64)."""
-    tensors = tensors_of(layer)
-    given = tensors.get("bias")
+def folded(leaf: Leaf, tensors: dict[str, Any], behind: nn.Module | None, before: nn.Module | None = None) -> Matrices:
+    """The matrices of a layer with the batch norms behind and before it folded in (computed in float64).
+
+    Args:
+        leaf: its geometry.
+        tensors: its weight and bias, if it has one.
+        behind, before: the batch norms.
+
+    Raises:
+        ValueError: see `lowered`.
+    """
+    weight, given = tensors["weight"], tensors.get("bias")
+    plain = lowered(leaf, weight, given)
     if behind is None and before is None:
-        return tensors["weight"], given
-    weight = tensors["weight"].double()
-    bias = weight.new_zeros(len(weight)) if given is None else given.double()
-    over = (1,) * (weight.ndim - 2)  # the kernel
+        return plain
+    w = leaf.matrices(weight.detach().to("cpu", torch.float64))
+    bias = leaf.columns(w.new_zeros(leaf.out_features) if given is None else given.detach().to("cpu", torch.float64))
     if before is not None:
-        assert isinstance(layer, CONVOLUTIONS)
-        inputs = layer.groups, 1, layer.in_channels // layer.groups
-        factor, shift = (
-            v.reshape(inputs).expand(-1, len(weight) // layer.groups, -1).reshape(*weight.shape[:2], *over)
-            for v in _affine(before)
-        )
-        bias = bias + (weight * shift).flatten(1).sum(dim=1)
-        weight = weight * factor
+        groups, rows, _ = w.shape
+        factor, shift = (v.reshape(groups, 1, -1) for v in _affine(before))
+        factor, shift = (v.expand(-1, rows // v.shape[2], -1).reshape(groups, rows, 1) for v in (factor, shift))
+        bias = bias + (w * shift).sum(dim=1)
+        w = w * factor
     if behind is not None:
-        factor, shift = _affine(behind)
+        factor, shift = (leaf.columns(v) for v in _affine(behind))
         bias = bias * factor + shift
-        weight = weight * factor.reshape(-1, 1, *over)
-    return weight.float(), bias.float()
+        w = w * factor[:, None]
+    return as_matrices(w, bias)

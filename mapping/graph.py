@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -21,19 +21,19 @@ from torch import fx, nn
 from torch.fx.graph import inplace_methods, magic_methods
 from torch.overrides import get_overridable_functions, resolve_name
 
+from .arguments import NotPlain, plain, restore
 from .errors import CheckpointError
+from .expander import EXPANDERS
 from .guard import Marks, Unmarks
 from .hooks import hooks_of, overridden
 from .layers import TileLayer
 from .linear import Linear
 from .modules import copied, replaced
-from .recurrent import STEPS, Recurrent, Step
+from .operand import Operand
+from .transformer import COMPOSITES, attributes_of, composite
+from .weights import Plan, install, plans_of
 
 Tree = dict[str, Any]
-RECURRENT: dict[str, type[nn.Module]] = {
-    "Recurrent": Recurrent,
-    **{f"{kind}Step": step for kind, step in STEPS.items()},
-}
 MOST_LAYERS = 1024  # that one module of torch.nn may be told to build
 LAYER_COUNTS = ("num_layers", "num_encoder_layers", "num_decoder_layers")
 # what torch lists and a file must not name: it takes memory as it is, or calls what it is given
@@ -59,13 +59,15 @@ NEED_ORDER = """
 IN_MEMORY_ORDER = frozenset(NEED_ORDER.split())  # random numbers, too, are drawn in that order
 
 
-class NotPlain(ValueError):
-    """Something in a model has no plain description."""
-
-
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (TileLayer, Recurrent, Step)) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, (TileLayer, *_made().values())) or super().is_leaf_module(m, module_qualified_name)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if isinstance(attr_val, Operand):
+            name = next(name for name, value in self.root.named_buffers(remove_duplicate=False) if value is attr_val)
+            return self.create_proxy("get_attr", name, (), {})
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
 def _traced(model: nn.Module) -> tuple[fx.Graph, nn.Module]:
@@ -79,6 +81,11 @@ def _traced(model: nn.Module) -> tuple[fx.Graph, nn.Module]:
     twin = copied(model, [*tiles, *model.parameters()])
     with torch.random.fork_rng(devices=[]):
         return _Tracer().trace(twin), twin
+
+
+def _made() -> dict[str, type[nn.Module]]:
+    """The types of the modules that expanders make, by name."""
+    return {kind.__name__: kind for expander in EXPANDERS.loaded().values() for kind in expander.makes}
 
 
 @cache
@@ -136,7 +143,7 @@ def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
             raise NotPlain(f"{f'module {name!r}' if name else 'the model'} has a {own[0]} overridden on the instance")
     if isinstance(model, TileLayer):
         return {"layer": model.name}, {}
-    if isinstance(model, (Recurrent, Step)):
+    if type(model) in (*_made().values(), *COMPOSITES.values()):
         return {"module": _describe_module(model)}, {}
     try:
         graph, twin = _traced(model)
@@ -144,7 +151,7 @@ def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
         raise NotPlain(f"torch.fx cannot trace it ({' '.join(str(error).split())[:200]})") from error
     names = {id(function): name for name, function in _functions().items()}
     nodes, modules, constants = [], {}, {}
-    state = model.state_dict()
+    state, operands = model.state_dict(), {place for plan in plans_of(model).values() for place in plan.places}
     for node in graph.nodes:
         target = node.target
         if node.op == "call_function":
@@ -157,14 +164,14 @@ def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
             module = model.get_submodule(target)
             if not isinstance(module, TileLayer):
                 modules[target] = _describe_module(module)
-        elif node.op == "get_attr" and target not in state:
+        elif node.op == "get_attr" and target not in state and target not in operands:
             constants[target] = operator.attrgetter(target)(twin)
         text = {
             "name": node.name,
             "op": node.op,
             "target": target,
-            "args": _plain(node.args),
-            "kwargs": {key: _plain(value) for key, value in node.kwargs.items()},
+            "args": plain(node.args),
+            "kwargs": {key: plain(value) for key, value in node.kwargs.items()},
         }
         if fault := _fault(text):
             raise NotPlain(fault)
@@ -172,8 +179,12 @@ def describe(model: nn.Module) -> tuple[Tree, dict[str, torch.Tensor]]:
     return {"nodes": nodes, "modules": modules}, constants
 
 
-def rebuild(tree: Tree, layers: dict[str, nn.Module], tensors: dict[str, torch.Tensor]) -> nn.Module:
+def rebuild(
+    tree: Tree, layers: dict[str, nn.Module], tensors: dict[str, torch.Tensor], plans: Sequence[Plan] = ()
+) -> nn.Module:
     """The model of a description, with these tile layers by name (aliases included) and these digital tensors.
+
+    `plans` are of the parameters that are layers.
 
     Raises:
         CheckpointError: the description names something unknown, or a tensor is missing.
@@ -185,6 +196,11 @@ def rebuild(tree: Tree, layers: dict[str, nn.Module], tensors: dict[str, torch.T
         return _loaded(_with_tiles(_build_module(tree["module"]), "", layers), tensors)
     for name, text in tree["modules"].items():
         _place(root, name, _with_tiles(_build_module(text), name, layers))
+    operands = {place for plan in plans for place in plan.places}
+    for plan in plans:
+        for place in plan.places:
+            _parent(root, place.rpartition(".")[0])
+        install(root, plan, lambda name, chosen: layers.get(name) or chosen.module("meta"))
     graph = fx.Graph()
     by_name: dict[str, fx.Node] = {}
     for node in tree["nodes"]:
@@ -198,15 +214,18 @@ def rebuild(tree: Tree, layers: dict[str, nn.Module], tensors: dict[str, torch.T
                 raise CheckpointError(f"its model uses a layer {target!r} that it does not hold")
             _place(root, target, layers[target])
         elif node["op"] == "get_attr":
-            if target not in tensors:
+            if target not in tensors and target not in operands:
                 raise CheckpointError(f"its model uses a tensor {target!r} that it does not hold")
             parent, _, leaf = target.rpartition(".")
-            if not hasattr(_parent(root, parent), leaf):
+            if target not in operands and not hasattr(_parent(root, parent), leaf):
                 _parent(root, parent).register_buffer(leaf, tensors[target])
-        args = _restore(node["args"], by_name)
-        kwargs = {key: _restore(value, by_name) for key, value in node["kwargs"].items()}
+        args = restore(node["args"], by_name)
+        kwargs = {key: restore(value, by_name) for key, value in node["kwargs"].items()}
         by_name[node["name"]] = graph.create_node(node["op"], target, args, kwargs, node["name"])
-    return _loaded(fx.GraphModule(root, graph), tensors)
+    made = fx.GraphModule(root, graph)
+    for plan in plans:
+        install(made, plan, lambda name, _: root.get_submodule(name))
+    return _loaded(made, tensors)
 
 
 def _loaded(model: nn.Module, tensors: dict[str, torch.Tensor]) -> nn.Module:
@@ -267,8 +286,14 @@ def _fault(node: Tree) -> str | None:
 
 def _describe_module(module: nn.Module) -> Tree:
     kind = type(module)
-    if isinstance(module, (Recurrent, Step)):
-        return {"class": kind.__name__, "args": dict(module.config)}
+    if type(module) in _made().values():
+        config: Tree = module.config  # type: ignore[assignment]
+        return {"class": kind.__name__, "args": {key: plain(value) for key, value in config.items()}}
+    if isinstance(module, TileLayer) and type(module.spec) is Linear:  # in a composite: `_with_tiles` puts it there
+        sizes = {"in_features": module.spec.in_features, "out_features": module.spec.out_features}
+        return {"class": "Linear", "args": {**sizes, "bias": module.matrix.bias is not None}}
+    if kind in COMPOSITES.values():
+        return _describe_composite(module)
     if getattr(nn, kind.__name__, None) is not kind:
         raise NotPlain(f"it holds a module of {kind.__module__}.{kind.__qualname__}")
     args: Tree = {}
@@ -277,7 +302,7 @@ def _describe_module(module: nn.Module) -> Tree:
             continue
         if hasattr(module, name):
             value = getattr(module, name)
-            args[name] = value is not None if name == "bias" else _plain(value)
+            args[name] = value is not None if name == "bias" else plain(value)
     text = {"class": kind.__name__, "args": args}
     try:
         again = _build_module(text)
@@ -289,15 +314,27 @@ def _describe_module(module: nn.Module) -> Tree:
     return text
 
 
+def _describe_composite(module: nn.Module) -> Tree:
+    try:
+        attributes = attributes_of(module)
+    except ValueError as error:
+        raise NotPlain(str(error)) from error
+    parts = {name: _describe_module(part) for name, part in module._modules.items() if part is not None}
+    return {"class": type(module).__name__, "attributes": attributes, "parts": parts}
+
+
 def _shapes(module: nn.Module) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in module.state_dict().items()}
 
 
 def _build_module(text: Tree) -> nn.Module:
-    kind = RECURRENT.get(text["class"]) or getattr(nn, text["class"], None)
+    if text["class"] in COMPOSITES and "parts" in text:
+        parts = {str(name): _build_module(part) for name, part in text["parts"].items()}
+        return composite(text["class"], text["attributes"], parts)
+    kind = _made().get(text["class"]) or getattr(nn, text["class"], None)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise CheckpointError(f"its model holds a module {text['class']!r}, which torch.nn has not")
-    args = {key: _restore(value, {}) for key, value in text["args"].items()}
+    args = {key: restore(value, {}) for key, value in text["args"].items()}
     for key in LAYER_COUNTS:
         if not (type(args.get(key, 1)) is int and 0 < args.get(key, 1) <= MOST_LAYERS):
             raise CheckpointError(f"its model holds {text['class']} with {key} = {str(args[key])[:40]}")
@@ -316,56 +353,3 @@ def _parent(root: nn.Module, name: str) -> nn.Module:
 def _place(root: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, leaf = name.rpartition(".")
     _parent(root, parent).add_module(leaf, module)
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, fx.Node):
-        return {"node": value.name}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    if isinstance(value, tuple):
-        return {"tuple": [_plain(v) for v in value]}
-    if isinstance(value, dict):
-        return {"dict": [[_plain(key), _plain(v)] for key, v in value.items()]}  # text has no keys but text
-    if isinstance(value, slice):
-        return {"slice": [_plain(v) for v in (value.start, value.stop, value.step)]}
-    if isinstance(value, torch.dtype):
-        return {"dtype": str(value).removeprefix("torch.")}
-    if value is Ellipsis:
-        return {"ellipsis": True}
-    raise NotPlain(f"it uses a constant of type {type(value).__name__}")
-
-
-def _restore(value: Any, nodes: dict[str, fx.Node]) -> Any:
-    if isinstance(value, list):
-        return [_restore(v, nodes) for v in value]
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise CheckpointError(
-            f"the structure of its model is damaged or foreign: it holds a number of {len(str(value))} digits"
-        )
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, dict) and len(value) == 1:
-        ((kind, inner),) = value.items()
-        if kind == "node":
-            return nodes[inner]
-        if kind == "tuple":
-            return tuple(_restore(v, nodes) for v in inner)
-        if kind == "dict":
-            return {_restore(key, nodes): _restore(v, nodes) for key, v in inner}
-        if kind == "slice":
-            return slice(*(_restore(v, nodes) for v in inner))
-        if kind == "dtype":
-            return _dtype(inner)
-        if kind == "ellipsis":
-            return Ellipsis
-    raise CheckpointError(f"the structure of its model is damaged or foreign: it holds {str(value)[:100]!r}")
-
-
-def _dtype(name: str) -> torch.dtype:
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype):
-        raise CheckpointError(f"its model uses {name!r}, which is no dtype of torch")
-    return dtype

@@ -59,7 +59,7 @@ class Fold:
     def between(self, first: nn.Module, second: nn.Module) -> None:
         """Watch over what goes from one module to the other."""
         first.register_forward_hook(Marks(self))
-        second.register_forward_pre_hook(Unmarks(self))
+        second.register_forward_pre_hook(Unmarks(self), with_kwargs=True)
 
 
 class Marks:
@@ -87,8 +87,8 @@ class Unmarks:
     def __init__(self, fold: Fold) -> None:
         self.fold = fold
 
-    def __call__(self, module: nn.Module, args: Any) -> Any:
-        (x,) = args if len(args) == 1 else (None,)
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        (x,) = args if len(args) == 1 and not kwargs else (None,)
         if not isinstance(x, Between) or x.fold is not self.fold:
             raise MappingError(self.fold.fault)
-        return (unmarked(x),)
+        return (unmarked(x),), kwargs

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 
 from ..crossbar.hardware import Hardware
+from ..crossbar.magnitudes import Magnitudes
 from .arrays import as_numpy
 from .leaf import Leaf
-from .order import FIRST, Order, SampleAxis, order_of
+from .order import FIRST, Order, SampleAxis, order_of, padded_order_of
+from .padding import Padding
 from .session import Session
 from .trace import Recorder
 
@@ -60,7 +62,7 @@ class OnTiles(Protocol):
 
     def arranged(self, x: torch.Tensor) -> Arranged: ...
     def digital(self, x: torch.Tensor) -> torch.Tensor: ...
-    def calibrate(self, inputs: list[Array], orders: list[Order]) -> None: ...
+    def calibrate(self, inputs: list[Array], orders: list[Order], sizes: Magnitudes | None = None) -> None: ...
     def read(self, given: Arranged, order: Order, like: torch.Tensor, run: Read, call: int) -> torch.Tensor: ...
 
 
@@ -121,7 +123,7 @@ class Survey(Inference):
         given = layer.arranged(x)
         if layer.name in self.inputs:
             self.inputs[layer.name].append(as_numpy(given.values).copy())
-            self.orders.setdefault(layer.name, []).append(_order_or_none(layer, given, self.samples))
+            self.orders.setdefault(layer.name, []).append(order_or_none(layer, given, self.samples))
         return layer.digital(x)
 
 
@@ -136,6 +138,9 @@ class Read(Inference):
         first_sample: place of the first sample in the whole data set.
         noisy: False leaves out the noise of the read.
         alone: whether it is the read of a single layer, called by itself.
+        told: whether it has warned of a layer whose rows belong to no single sample.
+        padding: in front of the tokens of the samples, if there is any.
+        kind: what inputs of it are alike, where their shapes do not say: a step of a generation.
     """
 
     number: int = 0
@@ -144,6 +149,9 @@ class Read(Inference):
     first_sample: int = 0
     noisy: bool = True
     alone: bool = False
+    told: bool = False
+    padding: Padding | None = None
+    kind: Any = None
 
     def again(self, **changes: Any) -> Read:
         """This read from its start, with changes."""
@@ -170,7 +178,7 @@ class Read(Inference):
             given, samples = layer.arranged(x[: self.samples])._replace(shared=True), self.samples
         else:
             given, samples = layer.arranged(x), self.samples * self.reads
-        order = _order(layer, given, samples, chosen_too=self.alone)
+        order = _order(layer, given, samples, self.padding, chosen_too=self.alone)
         if order is None:
             self._warn(layer, given.leading, samples)
             if self.reads > 1:
@@ -185,6 +193,9 @@ class Read(Inference):
         if self.alone or not (chosen or elsewhere):
             return
         layer.session.one_by_one = True
+        if self.told:  # of a layer before it: a model of experts has hundreds
+            return
+        self.told = True
         shape = f" has an input of shape {leading} before its features for {samples} samples: its rows"
         how = ": the model chooses its rows by their values, so that they" if chosen else shape
         said = f"{how} belong to no single sample, and its noise depends on the batch"
@@ -196,34 +207,38 @@ class Calibration(Inference):
     """Sets the ranges of each layer at its first call, and reads it without noise.
 
     `inputs` are those of layers that were surveyed, over all their calls, with their `orders`; of others those of the
-    first call count.
+    first call count. `sizes` are those of all inputs, where these are some of them.
     """
 
     inputs: Mapping[str, list[Array]] = field(default_factory=dict)
     orders: Mapping[str, list[Order]] = field(default_factory=dict)
+    sizes: Mapping[str, Magnitudes] = field(default_factory=dict)
 
     def _output(self, layer: OnTiles, x: torch.Tensor, call: int) -> torch.Tensor:
         given, known = layer.arranged(x), self.inputs.get(layer.name)
         if known is None and not (layer.programmed if call else given.values.any()):
             return layer.digital(x)  # no range comes from zeros, as a state starts with; later calls may have others
-        order = _order_or_none(layer, given, self.samples)
+        order = order_or_none(layer, given, self.samples)
         if not call:
-            layer.calibrate(known or [as_numpy(given.values)], self.orders[layer.name] if known else [order])
+            surveyed = (known, self.orders[layer.name]) if known else ([as_numpy(given.values)], [order])
+            layer.calibrate(*surveyed, self.sizes.get(layer.name))
         return self._on_tiles(layer, given, x, call)
 
     def _on_tiles(self, layer: OnTiles, given: Arranged, x: torch.Tensor, call: int) -> torch.Tensor:
         """What its tiles give, without noise."""
-        order = _order_or_none(layer, given, self.samples)
+        order = order_or_none(layer, given, self.samples)
         run = Read(noisy=False, samples=self.samples, channels_last=self.channels_last)
         return layer.read(given, order, x, run, call)
 
 
-def _order_or_none(layer: OnTiles, given: Arranged, samples: int) -> Order:
+def order_or_none(layer: OnTiles, given: Arranged, samples: int) -> Order:
     """How the rows of a layer's inputs belong to so many samples, or that they belong to none."""
     return _order(layer, given, samples) or order_of(given.leading, FIRST, 0)
 
 
-def _order(layer: OnTiles, given: Arranged, samples: int, *, chosen_too: bool = False) -> Order | None:
+def _order(
+    layer: OnTiles, given: Arranged, samples: int, padding: Padding | None = None, *, chosen_too: bool = False
+) -> Order | None:
     """How the rows of a layer's inputs belong to so many samples; None where they belong to none.
 
     Rows that the model chose by their values belong to none, but in the read of a single layer (`chosen_too`).
@@ -234,5 +249,7 @@ def _order(layer: OnTiles, given: Arranged, samples: int, *, chosen_too: bool = 
     if layer.name in layer.session.chosen and not chosen_too:
         return None
     if leading and place is not None and len(leading) > place.axis and leading[place.axis] % samples == 0:
+        if padding is not None:
+            return padded_order_of(leading, place, samples, padding)
         return order_of(leading, place, samples)
     return None

@@ -7,14 +7,17 @@ from functools import cache
 from torch import nn
 from torch.nn.utils import parametrize
 
+from .attention import MultiheadAttention
 from .convolution import Convolution
 from .expander import EXPANDERS, Expander
 from .handler import Handler
+from .inherited import computes_as
 from .leaf import LEAVES, Leaf
-from .linear import Linear
+from .linear import Conv1D, Linear
 from .recurrent import RecurrentLayers
+from .transposed import TransposedConvolution
 
-__all__ = ["Convolution", "Linear", "RecurrentLayers"]
+__all__ = ["Conv1D", "Convolution", "Linear", "MultiheadAttention", "RecurrentLayers", "TransposedConvolution"]
 
 
 def kind_of(module: nn.Module) -> type[nn.Module]:
@@ -23,15 +26,22 @@ def kind_of(module: nn.Module) -> type[nn.Module]:
 
 
 def leaf_of(module: nn.Module) -> type[Leaf] | None:
-    """The kind of layer that takes modules of exactly this type."""
-    kind = kind_of(module)
-    return next((leaf for leaf in LEAVES.loaded().values() if kind in leaf.modules), None)
+    """The kind of layer that takes modules of this type."""
+    kind = _handled_as(module)
+    return None if kind is None else next((leaf for leaf in LEAVES.loaded().values() if kind in leaf.types()), None)
 
 
 def expander_of(module: nn.Module) -> type[Expander] | None:
-    """The expander that takes modules of exactly this type."""
-    kind = kind_of(module)
-    return next((expander for expander in EXPANDERS.loaded().values() if kind in expander.modules), None)
+    """The expander that takes modules of this type."""
+    kind = _handled_as(module)
+    if kind is None:
+        return None
+    return next((expander for expander in EXPANDERS.loaded().values() if kind in expander.types()), None)
+
+
+def _handled_as(module: nn.Module) -> type[nn.Module] | None:
+    """The type that some handler takes and that a module computes as."""
+    return computes_as(kind_of(module), handled_types())
 
 
 def handler_of(module: nn.Module) -> type[Handler] | None:
@@ -42,7 +52,7 @@ def handler_of(module: nn.Module) -> type[Handler] | None:
 def handled_types() -> tuple[type[nn.Module], ...]:
     """All types that some handler takes, leaves first."""
     handlers: list[type[Handler]] = [*LEAVES.loaded().values(), *EXPANDERS.loaded().values()]
-    return tuple(kind for handler in handlers for kind in handler.modules)
+    return tuple(kind for handler in handlers for kind in handler.types())
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..crossbar.cells import Drawn
 from ..crossbar.design import Design, Tell
 from ..crossbar.drive import Drive
 from ..crossbar.hardware import Hardware
+from ..crossbar.magnitudes import Magnitudes
 from ..crossbar.matrix import Matrix
 from ..crossbar.patches import PLAIN
 from ..crossbar.placement import Placement
@@ -27,6 +29,7 @@ from .counting import Counter
 from .errors import MappingError
 from .inference import Arranged, Read
 from .leaf import Leaf, Matrices
+from .modules import own_method
 from .order import FIRST, Order, SampleAxis
 from .parameters import TileParameter
 from .scaling import Scaled, by_row, operations, scaled
@@ -50,12 +53,14 @@ class TileLayer(nn.Module):
         samples_along: where the samples lie in its inputs; None where its rows belong to no sample.
         rows_are_samples: whether each row is a sample, however many the chip has: in the steps of recurrent layers.
         aliases: all names the layer has in its model.
+        origin: type of the module in its place, whose methods beyond torch's are called with this layer.
     """
 
     def __init__(self, name: str, spec: Leaf, weights: Matrices, hardware: Hardware, seed: int, copy: int = 0) -> None:
         super().__init__()
         self.name = name
         self.aliases: list[str] = [name]
+        self.origin: type[nn.Module] = nn.Module
         self.spec = spec
         self.session = Session()
         self.samples_along: SampleAxis | None = FIRST
@@ -92,6 +97,8 @@ class TileLayer(nn.Module):
         spec = vars(self).get("spec")
         if spec is not None and name in spec.attributes:
             return spec.attributes[name]
+        if (method := own_method(vars(self).get("origin", nn.Module), name)) is not None:
+            return method.__get__(self, type(self))
         own = (vars(self).get(kind, ()) for kind in ("_parameters", "_buffers", "_modules"))
         if spec is None or any(name in kept for kept in own):
             return super().__getattr__(name)
@@ -120,8 +127,12 @@ class TileLayer(nn.Module):
         """Conversions so far."""
         return self.counter.counts
 
-    def calibrate(self, inputs: list[np.ndarray[Any, Any]], orders: list[Order]) -> None:
+    def calibrate(
+        self, inputs: list[np.ndarray[Any, Any]], orders: list[Order], sizes: Magnitudes | None = None
+    ) -> None:
         """Set the ranges from inputs (as a `Survey` keeps them), those of all calls of one inference, and program.
+
+        `sizes` are those of all inputs, where these are some of them.
 
         Raises:
             MappingError: see `crossbar.calibration.calibrate`.
@@ -131,7 +142,7 @@ class TileLayer(nn.Module):
         pairs = zip(inputs, orders, strict=True)
         driven = tuple(as_numpy(self.scaled(torch.from_numpy(x), order).values) for x, order in pairs)
         try:
-            self.programmed = calibrate(self.matrix, driven, cells, *options)
+            self.programmed = calibrate(self.matrix, driven, cells, *options, sizes)
         except ValueError as error:
             raise MappingError(str(error)) from error
         self.counter.counts = Counts()
@@ -145,6 +156,11 @@ class TileLayer(nn.Module):
     @property
     def placement(self) -> Placement:
         return self.matrix.placement
+
+    @property
+    def fillers(self) -> int:
+        """Zeros of the matrix that stand for none of the weights."""
+        return prod(self.spec.matrix_shape) - prod(self.spec.weight_shape)
 
     @property
     def pulses(self) -> int:
@@ -166,8 +182,11 @@ class TileLayer(nn.Module):
         """Matrix reads per sample in one inference, all calls of the layer together; None before the first."""
         return self.session.positions(self.name)
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # as torch names it
+    def forward(self, input: torch.Tensor, *more: Any, **named: Any) -> torch.Tensor:  # as torch names it
         self._check(input)
+        return self.spec.called(self._output, input, *more, **named)
+
+    def _output(self, input: torch.Tensor) -> torch.Tensor:
         run = self.session.inference
         if run is None:  # a read of this layer alone
             run = Read(number=self.session.next_read(), samples=len(input) if input.ndim else 1, alone=True)
@@ -284,8 +303,8 @@ class TileLayer(nn.Module):
         if kind == "bias":
             assert matrix.bias is not None
             if programmed is None or not matrix.bias_on_array:
-                return torch.from_numpy(matrix.bias).reshape(-1)
-            return torch.from_numpy(programmed.weights[:, -1] * programmed.design.drive.limit).reshape(-1)
+                return self.spec.channels(torch.from_numpy(matrix.bias))
+            return self.spec.channels(torch.from_numpy(programmed.weights[:, -1] * programmed.design.drive.limit))
         found = matrix.weights if programmed is None else programmed.weights[:, : matrix.weights.shape[1]]
         return self.spec.weight_of(torch.from_numpy(self.unequalised(found))).contiguous()
 
@@ -302,7 +321,8 @@ class TileLayer(nn.Module):
     def scaling_operations(self, values: int, positions: int) -> int:
         """Digital operations that scale or equalise so many inputs, and scale the readings of so many positions."""
         equalised = self.equaliser is not None
-        return operations(self.hardware.dac, values, positions * self.spec.out_features, equalised=equalised)
+        outputs = positions * self.matrix.weights.shape[0] * self.matrix.weights.shape[2]
+        return operations(self.hardware.dac, values, outputs, equalised=equalised)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         destination[f"{prefix}{CELLS}"] = torch.frombuffer(bytearray(self.tiles.digest()), dtype=torch.uint8)

@@ -7,7 +7,9 @@ A kind is a class derived from `Leaf`; one of its objects is the geometry of one
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import cached_property
+from math import prod
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -21,6 +23,7 @@ from .handler import REGISTRIES, Handler, check_handler
 
 Features = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
 Size = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
+Tiles = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Leaf(Config, Handler):
@@ -38,7 +41,7 @@ class Leaf(Config, Handler):
         in_features: features, or channels, of the inputs.
         out_features: of the outputs.
         dtype: of the weights in the model, by its name in torch.
-        folds: whether a batch norm behind the layer may become part of it: its weight has the outputs first.
+        folds: whether a batch norm behind the layer may become part of it.
     """
 
     folds: ClassVar[bool] = False
@@ -81,6 +84,14 @@ class Leaf(Config, Handler):
         """Of the module's weight."""
         return self.out_features, self.in_features
 
+    @property
+    def shiftable(self) -> bool:
+        """Whether a shift of all inputs of a channel shifts each column of the matrices by one number everywhere.
+
+        A batch norm in front of the layer may then become part of it. Padding with zeros forbids it.
+        """
+        return False
+
     @cached_property
     def attributes(self) -> dict[str, Any]:
         """The attributes that models may read, by their names on the module."""
@@ -88,11 +99,19 @@ class Leaf(Config, Handler):
 
     @abstractmethod
     def matrices(self, weight: torch.Tensor) -> torch.Tensor:
-        """The module's weight as matrices (groups, rows, outputs); values are moved and nothing else."""
+        """The module's weight as matrices (groups, rows, outputs); values are moved, and zeros added, nothing else."""
 
     @abstractmethod
     def weight_of(self, matrices: torch.Tensor) -> torch.Tensor:
         """The inverse of `matrices`."""
+
+    def columns(self, values: torch.Tensor) -> torch.Tensor:
+        """(groups, outputs): what each column of the matrices has, of what each output channel has (out_features,)."""
+        return values.reshape(self.matrix_shape[0], -1)
+
+    def channels(self, columns: torch.Tensor) -> torch.Tensor:
+        """The inverse of `columns`; of columns of one channel that differ, their mean."""
+        return columns.reshape(-1)
 
     @abstractmethod
     def arrange(self, x: torch.Tensor) -> torch.Tensor:
@@ -109,7 +128,7 @@ class Leaf(Config, Handler):
         """
 
     def digital(self, x: torch.Tensor, matrices: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """What the layer gives for inputs without tiles, of matrices (groups, rows, outputs) and bias (out_features,).
+        """What the layer gives without tiles, of matrices (groups, rows, outputs) and bias (groups x outputs,).
 
         By default it is computed as tiles do: from the arranged inputs. A faster function of torch may take its place.
         """
@@ -122,6 +141,16 @@ class Leaf(Config, Handler):
         y = torch.cat([_patches(p, self.patches) @ m for p, m in zip(parts, matrices, strict=True)], dim=-1)
         y = y.reshape(len(y), *y.shape[4 - self.dims :])
         return self.assemble(y if bias is None else y + bias)
+
+    def called(self, tiles: Tiles, input: torch.Tensor) -> torch.Tensor:
+        """What the module's forward gives, of what the tiles give for an input. A forward that takes more than an
+        input takes it here.
+        """
+        return tiles(input)
+
+    def reads(self, space: tuple[int, ...]) -> int:
+        """Reads of the matrices that give one output with this size in space."""
+        return prod(space)
 
     def rows_needed(self, rows: int, rows_in: int) -> tuple[int, ...] | None:
         """For each of the rows of a picture (samples, channels, rows, columns) that the layer gives, the last of the
@@ -179,8 +208,17 @@ def lowered(leaf: Leaf, weight: torch.Tensor, bias: torch.Tensor | None) -> Matr
         raise ValueError(f"{kind}.matrices gives the shape {tuple(w.shape)}, not {leaf.matrix_shape}")
     if not torch.equal(leaf.weight_of(w), weight):
         raise ValueError(f"{kind}.weight_of does not give the weight that {kind}.matrices made its matrices of")
-    b = None if bias is None else bias.detach().to("cpu", torch.float32).reshape(len(w), -1).numpy()
-    return Matrices(np.ascontiguousarray(w.numpy()), b)
+    b = None if bias is None else leaf.columns(bias.detach().to("cpu", torch.float32))
+    return as_matrices(w, b)
+
+
+def as_matrices(weights: torch.Tensor, bias: torch.Tensor | None) -> Matrices:
+    """Matrices of tensors of these shapes."""
+    return Matrices(_packed(weights), None if bias is None else _packed(bias))
+
+
+def _packed(x: torch.Tensor) -> np.ndarray[Any, Any]:
+    return np.ascontiguousarray(x.to(torch.float32).numpy())
 
 
 def _patches(x: torch.Tensor, patches: Patches) -> torch.Tensor:

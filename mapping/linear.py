@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from operator import index
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from .leaf import LEAVES, Leaf
 class Linear(Leaf):
     """`nn.Linear`: its word lines are features."""
 
-    modules: ClassVar = (nn.Linear,)
+    modules: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
     folds: ClassVar = True
 
     @classmethod
@@ -40,3 +41,35 @@ class Linear(Leaf):
 
     def digital(self, x: torch.Tensor, matrices: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         return functional.linear(x, self.weight_of(matrices), bias)
+
+
+@LEAVES.register("transformers_conv1d")
+class Conv1D(Linear):
+    """The `Conv1D` of transformers, as in GPT-2: a linear layer whose weight has the inputs first."""
+
+    modules: ClassVar = ()
+    named: ClassVar = ("transformers.pytorch_utils.Conv1D",)
+
+    @classmethod
+    def of(cls, module: Any) -> Linear:
+        inputs, outputs = module.weight.shape
+        if outputs != module.nf:
+            raise ValueError(f"its nf is {module.nf}, its weight has {outputs} outputs")
+        return cls(in_features=inputs, out_features=outputs, dtype=dtype_of(module))
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return self.in_features, self.out_features
+
+    @cached_property
+    def attributes(self) -> dict[str, Any]:
+        return {"nx": self.in_features, "nf": self.out_features}
+
+    def matrices(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight[None]
+
+    def weight_of(self, matrices: torch.Tensor) -> torch.Tensor:
+        return matrices[0]
+
+    def digital(self, x: torch.Tensor, matrices: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        return functional.linear(x, matrices[0].T, bias)

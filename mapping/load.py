@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,23 +14,26 @@ from ..crossbar.backend import Backend
 from ..crossbar.backends import DEFAULT
 from ..crossbar.hardware import Hardware
 from ..devices.config import faults
+from ..devices.units import brief
 from .arrays import backend_with_arrays
+from .checkpoints.factories import Factory, build_model
 from .chip import Chip
-from .description import build_layer
+from .description import SavedChip, build_layer
 from .errors import CheckpointError
 from .expand import expandable, expanded
 from .folders import as_path
 from .graph import rebuild
-from .layers import CELLS
+from .layers import CELLS, TileLayer
 from .mapped import Digital
 from .migration import TOLD
 from .modules import copied, keep_attributes, replaced
 from .store import TENSORS, TEXT, Contents, one_line, origin, read
 from .trace import Call
+from .weights import LAYERS, Plan, install
 
 
 def load(
-    path: str | Path, *, model: nn.Module | None = None, backend: str | Backend = DEFAULT, mmap: bool = False
+    path: str | Path, *, model: nn.Module | str | None = None, backend: str | Backend = DEFAULT, mmap: bool = False
 ) -> Chip:
     """Read a chip that `Chip.save` wrote. It gives the same bits as the chip that was saved, its calls counted anew.
 
@@ -37,8 +41,10 @@ def load(
 
     Args:
         path: the folder.
-        model: the model it was mapped from, trained or not. Needed only where the structure could not be saved (a model
-            that torch.fx cannot trace, or with modules of its own that stay digital); the error says so.
+        model: the model it was mapped from, trained or not, or the factory that builds it, as `mho map --model` takes
+            it; its arguments stand in the chip. Needed only where the structure could not be saved (a model that
+            torch.fx cannot trace, or with modules of its own that stay digital); the error says so. A model of timm or
+            transformers that `mho.build_model` made is built again without: a file names no other code to run.
         backend: what computes the tiles, as in `mho.map`; a saved chip does not say.
         mmap: leave the tensors in the file, which is mapped into memory, for chips that memory hardly holds, or
             several processes that read the same one. They are checked once, now. Until
@@ -76,8 +82,9 @@ def load(
     return chip
 
 
-def _assemble(contents: Contents, model: nn.Module | None) -> Chip:
+def _assemble(contents: Contents, model: nn.Module | str | None) -> Chip:
     text, tensors = contents.text, contents.tensors
+    model = _built(text, model)
     structure, hardware = text.structure, Hardware.model_validate(text.hardware)
     state, constants = _taken("digital.", tensors), _taken("constant.", tensors)
     layers = {}
@@ -95,18 +102,42 @@ def _assemble(contents: Contents, model: nn.Module | None) -> Chip:
     places: dict[str, nn.Module] = {alias: layer for layer in layers.values() for alias in layer.aliases}
     for alias, tile in places.items():  # the digests of the file have said it already
         state[f"{alias}.{CELLS}".lstrip(".")] = torch.frombuffer(bytearray(digests[id(tile)]), dtype=torch.uint8)
+    plans = [Plan.build(plan) for plan in text.operands.values()]
+    for plan in plans:
+        _check_shapes(plan, layers)
     if model is not None:
         folded = {d.name: nn.Identity() for d in digital if d.reason.startswith("folded")}
-        built = _fill(model, places | folded, state)
+        built = _fill(model, places | folded, state, plans)
     elif isinstance(structure, str):
         raise CheckpointError(f"its structure was not saved: {structure}; pass mho.load(path, model=...)")
     else:
-        built = rebuild(structure, places, state | constants)
+        built = rebuild(structure, places, state | constants, plans)
     chip = Chip(built, hardware, layers, digital, text.seed, text.copy_index)
     chip.strict, chip.session.located = text.strict, text.located
+    chip.session.factory = _factory(text)
     chip.session.batch.extend([] if text.batch is None else [text.batch])
     chip.trace = [Call(**call.model_dump()) for call in text.trace]
     return chip
+
+
+def _built(text: SavedChip, model: nn.Module | str | None) -> nn.Module | None:
+    """The model that a caller gave, or that a chip says how to build; None where it has its structure."""
+    saved = _factory(text)
+    if isinstance(model, str):
+        return build_model(model, saved.arguments if saved is not None and saved.reference == model else None)
+    if model is not None or saved is None or not isinstance(text.structure, str):
+        return model
+    if saved.known:
+        return build_model(saved.reference, saved.arguments)
+    name = brief(saved.reference)
+    raise CheckpointError(
+        f"its structure was not saved: {text.structure}; it was built by {name}: if you trust that code, pass "
+        f"mho.load(path, model={name}) (--model)"
+    )
+
+
+def _factory(text: SavedChip) -> Factory | None:
+    return None if text.factory is None else Factory(text.factory.reference, text.factory.arguments)
 
 
 def _taken(start: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -114,8 +145,35 @@ def _taken(start: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tens
     return {key.removeprefix(start): tensors.pop(key) for key in list(tensors) if key.startswith(start)}
 
 
-def _fill(model: nn.Module, places: dict[str, nn.Module], state: dict[str, torch.Tensor]) -> nn.Module:
-    """A copy of the model with these modules in their places and this digital state.
+def _check_shapes(plan: Plan, layers: Mapping[str, TileLayer]) -> None:
+    """Raises CheckpointError where a layer on tiles is another than the parameter wants."""
+    for key, chosen in plan.layers.items():
+        tile = layers.get(f"{plan.places[0]}{LAYERS}.{key}")
+        if tile is not None and tile.spec.weight_shape != chosen.part.layout.shape:
+            raise CheckpointError(f"its layer {tile.name!r} is {tile.spec!r}, its parameter wants another")
+
+
+def _install(model: nn.Module, plan: Plan) -> None:
+    """Put layers without values in the place of a parameter.
+
+    Raises:
+        CheckpointError: the model has no such parameter.
+    """
+    for place in plan.places:
+        holder, _, key = place.rpartition(".")
+        try:
+            there = model.get_submodule(holder)._parameters.get(key)
+        except AttributeError:
+            there = None
+        if there is None or tuple(there.shape) != plan.shape:
+            raise CheckpointError(f"model does not fit: it has no parameter {place} of shape {plan.shape}")
+    install(model, plan, lambda _, chosen: chosen.module())
+
+
+def _fill(
+    model: nn.Module, places: dict[str, nn.Module], state: dict[str, torch.Tensor], plans: list[Plan]
+) -> nn.Module:
+    """A copy of the model with these modules in their places, these parameters as layers and this digital state.
 
     Raises:
         CheckpointError: it lacks one of the places, or has other digital tensors.
@@ -123,9 +181,11 @@ def _fill(model: nn.Module, places: dict[str, nn.Module], state: dict[str, torch
     if not isinstance(model, nn.Module):
         raise CheckpointError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     built = copied(model)
-    torchs = ("weight_ih", "weight_ih_l0")  # a recurrent layer with these was excluded and is as torch has it
+    torchs = ("weight_ih", "weight_ih_l0", "in_proj_weight", "q_proj_weight")  # of modules that are as torch has them
     keep = [name for name in expandable(built) if any(f"{name}.{w}".lstrip(".") in state for w in torchs)]
     built = expanded(built, keep)
+    for plan in plans:
+        _install(built, plan)
     names = {name for name, _ in built.named_modules(remove_duplicate=False)}
     absent = [name for name in places if name not in names]
     if absent:

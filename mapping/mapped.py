@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import nn
 
+from ..crossbar.backend import Backend
 from ..crossbar.hardware import Hardware
 from .inference import Inference
 from .layers import TileLayer
@@ -32,7 +33,10 @@ class MappedNetwork(Protocol):
     copy_index: int
     strict: bool
     session: Session
+    channels_last: bool
 
+    @property
+    def backend(self) -> Backend: ...
     @property
     def trace(self) -> list[Call]: ...
     def run(self, inputs: tuple[Any, ...], run: Inference, named: dict[str, Any] | None = None) -> Any: ...

@@ -1,24 +1,34 @@
-"""Layers whose cells are given one by one, as measured on a chip."""
+"""Layers whose cells are given one by one, as measured on a chip: as arrays, or as a table of their places."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ..crossbar.cells import Given
 from ..crossbar.limits import CELL
 from ..crossbar.programmed import Programmed
+from .cell_table import cells_of
 from .errors import MappingError
 from .layers import TileLayer
 
 
 def measured(layer: TileLayer, groups: Any) -> Programmed:
-    """The tiles of a layer with cells of these conductances: see `Chip.with_cells`.
+    """The tiles of a layer with cells of these conductances: see `Chip.with_conductances`.
+
+    Args:
+        groups: a table of its cells, or the arrays of its groups.
 
     Raises:
-        MappingError: arrays of another shape, or what is no conductance in siemens.
+        MappingError: arrays of another shape, a table of other cells, or what is no conductance in siemens.
     """
+    if isinstance(groups, pd.DataFrame) or (isinstance(groups, np.ndarray) and groups.dtype.names):
+        try:
+            groups = cells_of(layer.tiles, groups)
+        except ValueError as error:
+            raise MappingError(f"layer {layer.name!r}: {error}") from error
     try:
         return layer.tiles.with_cells(Given(layer.hardware, _table(layer, groups)))
     except ValueError as error:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from functools import partial
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .errors import MappingError
 from .hooks import move_hooks
 from .leaves import PLAIN
+from .transformer import plain
 
 _OF_TORCH = frozenset(vars(nn.Module()))  # hooks, parameters, modules
 
@@ -90,16 +92,33 @@ def intercept(model: nn.Module, module: nn.Module, around: Callable[[Callable[..
 
 
 def keep_attributes(there: nn.Module, instead: nn.Module) -> None:
-    """Give what stands in the place of a module the attributes that were set on it, as its model may read them."""
+    """Give what stands in the place of a module the attributes that were set on it, as its model may read them.
+
+    A layer on tiles gets what a subclass of torch's layer defines for itself, too.
+    """
+    if "origin" in vars(instead):
+        vars(instead)["origin"] = parametrize.type_before_parametrizations(there)
     for key, value in vars(there).items():
         if not hasattr(instead, key) and not isinstance(value, (torch.Tensor, nn.Module)):
             vars(instead)[key] = value
 
 
+def own_method(kind: type[nn.Module], name: str) -> Any:
+    """The method or property of this name that a class which is not torch's defines for a type, if there is one."""
+    owners = (owner for owner in kind.__mro__ if owner.__module__.partition(".")[0] not in ("torch", "builtins"))
+    found = next((vars(owner)[name] for owner in owners if name in vars(owner)), None)
+    return found if isinstance(found, (FunctionType, property, staticmethod, classmethod)) else None
+
+
 class _Detaching(TorchFunctionMode):
-    """Copies tensors that were computed (weights of pruned or normalised layers), which torch refuses to."""
+    """Copies what torch refuses to: tensors that were computed (weights of pruned or normalised layers), and buffers of
+    lazy modules."""
 
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.Tensor.__deepcopy__ and isinstance(args[0], nn.parameter.UninitializedBuffer):
+            value, known = args
+            made = nn.parameter.UninitializedBuffer(device=value.device, dtype=value.dtype)  # type: ignore[call-arg]
+            return known.setdefault(id(value), made)
         if function is torch.Tensor.__deepcopy__ and not args[0].is_leaf:
             value, known = args
             if id(value) not in known:
@@ -123,9 +142,6 @@ def copied(model: nn.Module, keep: Iterable[Any] = ()) -> nn.Module:
     except Exception as error:  # copying runs the code of whatever the model holds
         reason = " ".join(str(error).split())[:200]
         raise MappingError(f"model cannot be copied ({type(error).__name__}: {reason})") from error
-    for module in made.modules():
-        if isinstance(module, nn.TransformerEncoderLayer):
-            module.activation_relu_or_gelu = 0
-        elif isinstance(module, nn.TransformerEncoder):
-            module.use_nested_tensor = False
+    for there, module in zip(model.modules(), made.modules(), strict=True):
+        plain(module, there)
     return made

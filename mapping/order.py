@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from .padding import Padding
+
 
 class SampleAxis(NamedTuple):
     """Where the samples lie among the leading dimensions of a layer's input.
@@ -25,11 +27,16 @@ FIRST = SampleAxis()
 
 @dataclass(frozen=True)
 class Order:
-    """How the `leading` dimensions of a layer's input hold the samples, so many; 0 where its rows belong to none."""
+    """How the `leading` dimensions of a layer's input hold the samples, so many; 0 where its rows belong to none.
+
+    Where samples are padded in front, `padding` says how many steps there are and how many each has before its first
+    token. Steps are then turned, so that the first token is step 0 and the padding comes last.
+    """
 
     leading: tuple[int, ...]
     place: SampleAxis = FIRST
     samples: int = 0
+    padding: Padding | None = None
 
     @cached_property
     def _split(self) -> tuple[int, ...]:
@@ -55,15 +62,30 @@ class Order:
             del left[axis]
         return tuple(left)
 
+    @cached_property
+    def _turns(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Which row stands where after the steps were turned, and the other way; None where none are turned."""
+        if self.padding is None or not self.samples or self.others.count(self.padding.steps) != 1:
+            return None  # of two dimensions as long as the steps none is known to be them
+        axis = 1 + self.others.index(self.padding.steps)
+        ahead = torch.tensor(self.padding.ahead).repeat(self.samples // len(self.padding.ahead))
+        shape = (self.samples, *self.others)
+        steps = torch.arange(self.padding.steps).reshape(-1, *(1,) * (len(shape) - axis - 1))
+        turned = (steps + ahead.reshape(-1, *(1,) * (len(shape) - 1))) % self.padding.steps
+        rows = torch.arange(prod(shape)).reshape(shape).gather(axis, turned.expand(shape)).reshape(-1)
+        return rows, rows.argsort()
+
     def arranged(self, x: torch.Tensor) -> torch.Tensor:
         """x (all leading dimensions as one, ...) by sample, in this shape."""
-        if not self._at:
-            return x
         rest = x.shape[1:]
-        return x.reshape(*self._split, *rest).movedim(self._at, 0).reshape(-1, *rest)
+        if self._at:
+            x = x.reshape(*self._split, *rest).movedim(self._at, 0).reshape(-1, *rest)
+        return x if self._turns is None else x[self._turns[0].to(x.device)]
 
     def restored(self, y: torch.Tensor) -> torch.Tensor:
         """y (all leading dimensions as one, ...), arranged by sample, in the order of the model."""
+        if self._turns is not None:
+            y = y[self._turns[1].to(y.device)]
         if not self.samples or not self._at:
             return y
         split, rest = self._split, y.shape[1:]
@@ -76,3 +98,9 @@ class Order:
 def order_of(leading: tuple[int, ...], place: SampleAxis, samples: int) -> Order:
     """The order, kept: reads of small layers have it made anew often."""
     return Order(leading, place, samples)
+
+
+@lru_cache(maxsize=4)
+def padded_order_of(leading: tuple[int, ...], place: SampleAxis, samples: int, padding: Padding) -> Order:
+    """The order of samples that are padded in front, kept for the layers of one inference."""
+    return Order(leading, place, samples, padding)

@@ -7,17 +7,20 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..crossbar.drive import Drive
-from .batches import Batch
+from .batches import Batch, joined
 from .errors import MappingError
 from .inference import Calibration, Inference, Survey
 from .mapped import MappedNetwork
 from .order import Order
 from .samples import locate
-from .steps import equalize, stepped
+from .steps import equalize, joints, stepped
+from .stream import Sizes, Stream
 
 
-def prepare(chip: MappedNetwork, batches: Sequence[Batch]) -> dict[str, str]:
-    """Set the ranges that hardware leaves to calibration from batches of inputs, and program all layers.
+def prepare(chip: MappedNetwork, inputs: Stream | None) -> dict[str, str]:
+    """Set the ranges that hardware leaves to calibration from inputs, and program all layers.
+
+    Of more inputs than are kept, all set the ranges of the DACs, and some that are spread evenly those of the ADCs.
 
     Returns:
         The layers that no range could be set for, and so are not programmed, with the reason.
@@ -25,11 +28,30 @@ def prepare(chip: MappedNetwork, batches: Sequence[Batch]) -> dict[str, str]:
     Raises:
         MappingError: inputs are needed and missing, or do not fit the model.
     """
-    if not batches:
+    if inputs is None:
         _program(chip)
         return {}
-    with goes_through(batches[0]):
-        return _calibrate(chip, batches)
+    with goes_through(inputs.first[0]):
+        if inputs.whole is None:
+            return _calibrate(chip, inputs.first)
+        return _calibrate(chip, *_sized(chip, inputs))
+
+
+def _sized(chip: MappedNetwork, inputs: Stream) -> tuple[list[Batch], Sizes]:
+    """The batches to keep, and how large the inputs of each layer are in all of them."""
+    kept: list[Batch] = []
+    rare: list[Batch] = []  # the first that reach a layer, which need not do so beside others
+    run = Sizes({name: step.input_size for name, step in joints(chip.model).items()})
+    for number, batch in enumerate(inputs.batches()):
+        known = set(run.reached)
+        run.calls.clear()
+        with goes_through(batch):
+            rehearse(chip, batch, run)
+        if number and run.reached - known:
+            rare.append(batch)
+        elif number in inputs.kept:
+            kept.append(batch)
+    return [*(joined(kept) if len(kept) > 1 else kept), *rare], run
 
 
 @contextmanager
@@ -63,7 +85,7 @@ def _program(chip: MappedNetwork) -> None:
         layer.program(Drive.of(dac, None if dac.range is None else float(dac.range), signed=True))
 
 
-def _calibrate(chip: MappedNetwork, batches: Sequence[Batch]) -> dict[str, str]:
+def _calibrate(chip: MappedNetwork, batches: Sequence[Batch], sizes: Sizes | None = None) -> dict[str, str]:
     """Layer after layer; a layer that is called several times needs the inputs of all its calls beforehand.
 
     So does each layer where there are several batches.
@@ -79,10 +101,12 @@ def _calibrate(chip: MappedNetwork, batches: Sequence[Batch]) -> dict[str, str]:
             rehearse(chip, batch, Survey(survey, orders))
         inputs = {name: arrays for name, arrays in survey.items() if any(x.any() for x in arrays)}
         equalize(chip.model, inputs)
-        run = Calibration(inputs, orders)
+        gains = {name: float(step.gain) for name, step in joints(chip.model).items()}
+        ranges = {} if sizes is None else sizes.ranges(gains)
+        run = Calibration(inputs, orders, ranges)
         rehearse(chip, batches[0], run)
         for name in inputs.keys() - run.calls.keys():  # only later batches reach it
-            chip.layers[name].calibrate(inputs[name], orders[name])
+            chip.layers[name].calibrate(inputs[name], orders[name], ranges.get(name))
         idle = {name for name, layer in chip.layers.items() if layer.programmed is None}
         reached = run.calls.keys() | {name for name, arrays in survey.items() if arrays}
         more = ((idle & reached) | {name for name, calls in run.calls.items() if calls > 1}) - several

@@ -27,7 +27,7 @@ from .arrays import as_numpy
 from .batches import Batch
 from .errors import MappingError
 from .fold import BATCH_NORMS
-from .inference import Calibration
+from .inference import Calibration, order_or_none
 from .layers import TileLayer
 from .mapped import MappedNetwork
 
@@ -83,12 +83,13 @@ class Measurement(Calibration):
         if self.exact:
             return self._told(layer, layer.digital(x))
         given = layer.arranged(x)
+        driven = layer.scaled(given.values, order_or_none(layer, given, self.samples)).values
         if self.correct is None:
-            self.seen.setdefault(layer.name, []).append(as_numpy(given.values).copy())
+            self.seen.setdefault(layer.name, []).append(as_numpy(driven).copy())
             return self._told(layer, self._on_tiles(layer, given, x, call))
         if layer.name in self.several:
             return self._on_tiles(layer, given, x, call)
-        layer.programmed = recalibrated(layer.tiles, (as_numpy(given.values),))
+        layer.programmed = recalibrated(layer.tiles, (as_numpy(driven),))
         y = self._told(layer, self._on_tiles(layer, given, x, call))
         if layer.name not in self.folded:
             return y
@@ -116,8 +117,8 @@ def corrected(layer: TileLayer, before: Sums, now: Sums) -> Any:
     (mean, variance), (found, spread) = before.moments, now.moments
     alive = (variance > 0) & (spread > 0)
     gain = np.where(alive, np.sqrt(np.where(alive, variance, 1) / np.where(alive, spread, 1)), 1.0)
-    groups = layer.placement.groups
-    return layer.tiles.corrected(gain.reshape(groups, -1), (mean - gain * found).reshape(groups, -1))
+    by_column = (layer.spec.columns(torch.from_numpy(v)).numpy() for v in (gain, mean - gain * found))
+    return layer.tiles.corrected(*by_column)
 
 
 def set_statistics(norm: Any, sums: Sums) -> None:
@@ -138,18 +139,11 @@ def recalibrate(chip: MappedNetwork, batches: list[Batch]) -> None:
             averaged them over is not what an inference shows.
 
     Raises:
-        MappingError: inputs that do not fit the model, or that are several batches; layers whose inputs have a scale
-            for each sample or token.
+        MappingError: inputs that do not fit the model, or that are several batches.
     """
     if len(batches) > 1:
         raise MappingError(
             f"inputs: must be one batch, or batches of one tensor each and of one shape, got {len(batches)} others"
-        )
-    scaled = [name for name, layer in chip.layers.items() if layer.hardware.dac.scaling != "layer"]
-    if scaled:
-        raise MappingError(
-            f"layer {scaled[0]!r}: a chip is recalibrated where dac.scaling is 'layer', got "
-            f"{chip.layers[scaled[0]].hardware.dac.scaling!r}"
         )
     batch = batches[0]
     folded = frozenset(d.reason.removeprefix(FOLDED) for d in chip.digital if d.reason.startswith(FOLDED))

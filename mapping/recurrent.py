@@ -317,6 +317,7 @@ class RecurrentLayers(Expander):
     """torch's recurrent layers and cells, with the weights that their forward uses and their attributes."""
 
     modules = (*WHOLE, *CELLS)
+    makes = (Recurrent, *STEPS.values())
     reason = "its matrices are on tiles; activations and elementwise products of the gates stay digital"
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -18,6 +19,7 @@ from ..crossbar.hardware import Hardware
 from ..crossbar.patches import gather
 from ..crossbar.programmed import Programmed
 from ..crossbar.reader import Seeds
+from .batches import Batch, batches_of
 from .chip import Chip
 from .errors import MappingError
 from .estimates import ERRORS, FIGURES, LEAST, fit, gain_with_error, is_shared, mean_with_error, of_pairs
@@ -120,7 +122,7 @@ class Reduction:
         return shown.to_string(index=False)
 
 
-def reduce(chip: Chip, images: torch.Tensor, *, reads: int = 8) -> Reduction:
+def reduce(chip: Chip, images: Any, *, reads: int = 8) -> Reduction:
     """Reduce a chip to an additive and a multiplicative sigma per layer, as the paper's noise model has them.
 
     The inputs of each layer are those that the images give in the network without errors. Its errors are measured on
@@ -128,7 +130,9 @@ def reduce(chip: Chip, images: torch.Tensor, *, reads: int = 8) -> Reduction:
 
     Args:
         chip: the mapped network.
-        images: (n, ...) real inputs of the network; some dozens do. Up to 2,048 rows of each layer's matrix are read.
+        images: real inputs of the network, n samples; some dozens do. They come in the forms that `mho.map(calibrate=)`
+            takes; of an iterable 1,024 samples are taken. Up to 2,048 rows of each layer's matrix are read. Standard
+            errors are over samples, from 20 on: tokens of a text are not independent of each other.
         reads: noisy reads of each input in a series, 2 or more. Where noise lasts for some reads, this is the series
             for which slow and fresh parts are told apart: take the number of votes.
 
@@ -136,19 +140,20 @@ def reduce(chip: Chip, images: torch.Tensor, *, reads: int = 8) -> Reduction:
         ValueError: fewer than 2 images, or fewer than 2 reads.
         MappingError: a layer that the images never reach.
     """
-    if len(images) < 2:
-        raise ValueError(f"images must hold at least 2 samples, to tell errors from chance, got {len(images)}")
+    batches = batches_of(images, chip.model, "images")
+    count = sum(batch.samples for batch in batches)
+    if count < 2:
+        raise ValueError(f"images must hold at least 2 samples, to tell errors from chance, got {count}")
     if reads < 2:
         raise ValueError(f"reads must be at least 2, to tell frozen from fresh errors, got {reads}")
-    survey = Survey({name: [] for name in chip.layers})
-    chip.run((images,), survey)
+    survey, firsts = _survey(chip, batches)
     rows: list[dict[str, Any]] = []
     sources: list[dict[str, Any]] = []
     for name, layer in chip.layers.items():
         if not survey.inputs[name]:
             raise MappingError(f"reduce: the images never reach layer {name!r}")
         matrix = layer.tiles.plain()
-        x, samples, scales = _few_rows(layer, survey.inputs[name], survey.orders[name])
+        x, samples, scales = _few_rows(layer, survey.inputs[name], survey.orders[name], firsts[name])
         expected = expected_errors(matrix, x, reads, scales)
         measured, noise, gain = _measure(matrix, x, samples, expected, reads, scales)
         predicted = {part: expected.total(part) for part in PARTS}
@@ -174,7 +179,39 @@ def reduce(chip: Chip, images: torch.Tensor, *, reads: int = 8) -> Reduction:
     return Reduction(pd.DataFrame(rows), pd.DataFrame(sources), chip)
 
 
-def _few_rows(layer: TileLayer, calls: list[Array], orders: list[Order]) -> tuple[Array, Array, Array | None]:
+def _survey(chip: Chip, batches: Sequence[Batch]) -> tuple[Survey, dict[str, list[int]]]:
+    """What goes into each layer, and of each call of it the number of its batch's first sample."""
+    survey = Survey({name: [] for name in chip.layers})
+    firsts: dict[str, list[int]] = {name: [] for name in chip.layers}
+    first = 0
+    for batch in batches:
+        survey.calls.clear()
+        own = batch.apart()
+        chip.run(own.args, survey, own.kwargs)
+        for name, starts in firsts.items():
+            starts += [first] * (len(survey.inputs[name]) - len(starts))
+        first += batch.samples
+    return survey, firsts
+
+
+def _samples(order: Order, rows: int, *, arranged: bool) -> Array:
+    """(rows,) which sample each row of a layer's inputs is of, in the order of the model or `arranged`.
+
+    Each counts as one where they are of none.
+    """
+    if not order.samples:
+        return np.arange(rows)
+    of = np.arange(rows) // (rows // order.samples)
+    if arranged:
+        return of
+    found: Array = np.empty(rows, np.int64)
+    found[order.arranged(torch.arange(rows)).numpy()] = of
+    return found
+
+
+def _few_rows(
+    layer: TileLayer, calls: list[Array], orders: list[Order], firsts: list[int]
+) -> tuple[Array, Array, Array | None]:
     """Some of the rows that a layer reads, the sample of each, and what they were divided by if reads are scaled.
 
     They come from calls of the layer that are spread over the inference, and from as many samples as there are, with as
@@ -186,6 +223,7 @@ def _few_rows(layer: TileLayer, calls: list[Array], orders: list[Order]) -> tupl
     for call in chosen:
         divided = layer.scaled(torch.from_numpy(calls[call]), orders[call])
         x = divided.values.numpy()
+        numbers = firsts[call] + _samples(orders[call], len(x), arranged=divided.scales is not None)
         few = np.unique(np.linspace(0, len(x) - 1, min(len(x), ROWS // len(chosen))).astype(int))
         positions = prod(matrix.patches.positions(x.shape[1:4]))
         many = min(positions, max(1, ROWS // (len(chosen) * len(few))))
@@ -194,13 +232,13 @@ def _few_rows(layer: TileLayer, calls: list[Array], orders: list[Order]) -> tupl
             taken = np.sort(rng.choice(positions, many, replace=False))
             one = x[sample : sample + 1]
             patches.append(np.concatenate([gather(one, geometry)[taken] for geometry in geometries], axis=1))
-            samples += [sample] * many
+            samples += [numbers[sample]] * many
             if divided.scales is not None:
                 scales.append(divided.scales.numpy()[sample * positions + taken])
-    numbers = np.unique(samples, return_inverse=True)[1]
-    if numbers.max() + 1 < SAMPLES:
-        numbers = np.arange(len(samples))
-    return np.concatenate(patches)[:, None, None, None], numbers, np.concatenate(scales) if scales else None
+    clusters = np.unique(samples, return_inverse=True)[1]
+    if clusters.max() + 1 < SAMPLES:
+        clusters = np.arange(len(samples))
+    return np.concatenate(patches)[:, None, None, None], clusters, np.concatenate(scales) if scales else None
 
 
 @dataclass(frozen=True)

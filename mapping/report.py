@@ -38,8 +38,9 @@ class Report:
         table: one row a layer. `weight_rmse` is the error of the programmed weights as a share of the RMS weight;
             clipping is counted over all reads of the chip since it was calibrated (NaN where nothing was converted);
             conductances are in siemens, over all cells in use; `array_energy_j` is the array's energy for one sample.
-        digital: name, type, reason and number of parameters of what is not on tiles; a parameter that several parts
-            share, or that tiles hold too, counts once.
+        digital: name, type, reason and number of parameters of what is not on tiles, and its multiply-accumulates a
+            sample in the pass of the check (NaN without one). A parameter that several parts share, or that tiles hold
+            too, counts once.
         title: the hardware and the seed.
         cover: how much of the model is on tiles, and whether the mapping was checked.
         extrapolated: settings of the hardware outside the data behind its models, with the layers that have them.
@@ -66,6 +67,7 @@ class Report:
         cover = chip.cover or Cover.of(chip, None, set(), LOADED)
         digital = pd.DataFrame(list(chip.digital), columns=["name", "type", "reason"])
         digital["parameters"] = [cover.digital.get(name, 0) for name in digital["name"]]
+        digital["macs"] = [_macs_of(cover.check, name) for name in digital["name"]]
         extrapolated: dict[str, list[str]] = {}
         for name, layer in chip.layers.items():
             for said in extrapolations(layer.hardware):
@@ -111,6 +113,8 @@ class Report:
                 names = ", ".join(name or "the model" for name in rows["name"][:NAMED])
                 count = int(rows["parameters"].sum())
                 held = f"; {count:,} parameter{'s' * (count != 1)}" if count else ""
+                macs = int(rows["macs"].sum())
+                held += f"; {macs:,} multiply-accumulates a sample" if macs else ""
                 lines.append(f"  {names}{more} ({kind}): {reason}{held}")
         lines += _inputs(self.inputs)
         for said, layers in self.extrapolated.items():
@@ -156,6 +160,11 @@ def _shares(cover: Cover) -> str:
     macs = cover.check.macs // cover.check.samples
     share = _part(cover.check.macs_on_tiles, cover.check.macs)
     return f"on tiles: {parameters}, {share} of {macs:,} multiply-accumulates a sample"
+
+
+def _macs_of(check: Check | str, name: str) -> float:
+    """Multiply-accumulates a sample of a digital part."""
+    return np.nan if isinstance(check, str) else check.macs_within.get(name, 0) // check.samples
 
 
 def _part(part: int, whole: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from functools import partial
 
 import torch
 from torch import nn
@@ -12,20 +13,25 @@ from ..crossbar.hardware import Hardware
 from .chip import Chip
 from .errors import MappingError
 from .expand import expanded
-from .faithful import unfaithful
+from .faithful import tensors_of, unfaithful
 from .fold import BATCH_NORMS, Folds, foldable, folded
 from .guard import Fold
+from .inherited import above, overrides
 from .kinds import expander_of, handled_types, handler_of, kind_of, leaf_of
 from .layers import TileLayer
-from .leaf import lowered
+from .leaf import Leaf, Matrices
 from .mapped import Digital
 from .modules import keep_attributes, names_of, replaced
 from .quantized import QUANTIZED, packed_parameters
+from .study import Uses
+from .weights import LAYERS, Chosen, Plan, Weights, filled, install
 
 EXCLUDED = "excluded by name"
 TAKEN = "the model uses its weights itself, past the layer"
 ZERO = "its weights are all zero"
 OWN = "parameters of its own: "
+LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
+LOOKED_UP = "rows of it are looked up digitally; what is multiplied by it is on tiles"
 
 
 class Selection:
@@ -48,6 +54,7 @@ class Selection:
         self.listed: list[Digital] = []
         self.expanded: dict[str, Digital] = {}
         self.folds, self.taken = Folds(), set[str]()
+        self.uses = Uses()
         self.whole: dict[str, str] = {}  # modules that are not expanded, and why
         self.model = model
 
@@ -56,8 +63,10 @@ class Selection:
         self.folds = foldable(self.model)
         self.taken = {*taken, *self.folds.taken}
 
-    def expand(self) -> None:
-        """Put layers in the place of modules that are made of several, recurrent ones say."""
+    def expand(self, uses: Uses | None = None) -> None:
+        """Put layers in the place of modules that are made of several, recurrent ones say, and of the parameters that
+        the model multiplies by itself.
+        """
         names = names_of(self.model)
         for name, module in self.model.named_modules():
             inside = name.startswith(tuple(f"{outer}." if outer else "" for outer in (*self.expanded, *self.whole)))
@@ -70,12 +79,30 @@ class Selection:
             else:
                 self.expanded[name] = Digital(name, kind, expander.reason)
         self.model = expanded(self.model, self.whole)
-        self.names = names_of(self.model) | {name: names[name] for name in self.whole}
+        self._install(uses or Uses())
+        places = {name: list(plan.places) for name, plan in (uses or Uses()).plans.items()}
+        self.names = names_of(self.model) | places | {name: names[name] for name in self.whole if name in names}
+
+    def _install(self, uses: Uses) -> None:
+        """Put layers in the place of parameters."""
+        excluded = [name for name, plan in uses.plans.items() if matches(self.exclude, plan.places)]
+        self.uses = uses.without(excluded)
+        for name in excluded:
+            self.whole[name] = EXCLUDED
+            self.listed.append(Digital(name, "Parameter", EXCLUDED))
+        tensors = {name: self.model.get_parameter(name) for name in self.uses.plans}
+        for plan in self.uses.plans.values():
+            install(self.model, plan, partial(self._filled, plan, tensors), tensors[plan.places[0]])
+
+    @staticmethod
+    def _filled(plan: Plan, tensors: dict[str, nn.Parameter], name: str, chosen: Chosen) -> nn.Module:
+        return filled(chosen, plan.places[0], tensors)
 
     def place(self) -> None:
         """Put layers onto tiles."""
         modules = dict(self.model.named_modules())
         inside = tuple(f"{name}." for name, module in modules.items() if handler_of(module) is not None)
+        self.taken |= {f"{n}.out_proj" for n, m in modules.items() if isinstance(m, nn.MultiheadAttention)}
         layers = {name: m for name, m in modules.items() if leaf_of(m) is not None and not name.startswith(inside)}
         self._check_patterns(layers, self.whole)
         for name, module in layers.items():
@@ -105,9 +132,8 @@ class Selection:
         why = self._digital_by(name, module, names)
         ends = [self._norm(side.get(name)) for side in (self.folds.behind, self.folds.before)]
         if why is None:
-            weight, bias = folded(module, *(None if norm is None else self.model.get_submodule(norm) for norm in ends))
-            _check_finite(name, weight, bias)
-            if not weight.any():
+            spec, matrices = self._matrices(name, module, ends)
+            if not matrices.weights.any():
                 why = ZERO
                 if self.strict:
                     raise MappingError(f"layer {name!r}: weights are all zero, nothing to program (strict=True)")
@@ -119,11 +145,8 @@ class Selection:
                 f"layer {name!r}: cell.nonlinearity is '{hardware.cell.nonlinearity.kind}', and wires with resistance "
                 "are solved for linear cells; mho.crossbar.wires.read takes others, an input at a time"
             )
-        kind = leaf_of(module)
-        assert kind is not None
         try:
-            spec = kind.of(module)
-            layer = TileLayer(name, spec, lowered(spec, weight, bias), hardware, self.seed)
+            layer = TileLayer(name, spec, matrices, hardware, self.seed)
         except ValueError as error:
             raise MappingError(f"layer {name!r}: {error}") from error
         layer.aliases = names
@@ -134,6 +157,25 @@ class Selection:
         for norm, behind in zip(ends, (True, False), strict=True):
             if norm is not None:
                 self._empty(layer, norm, behind)
+
+    def _matrices(self, name: str, module: nn.Module, ends: list[str | None]) -> tuple[Leaf, Matrices]:
+        """The geometry of a layer, and its matrices with the batch norms of these names folded in.
+
+        Raises:
+            MappingError: NaN or infinite, or a kind of layer that is not in order.
+        """
+        kind, tensors = leaf_of(module), tensors_of(module)
+        assert kind is not None
+        _check_finite(name, tensors["weight"], tensors.get("bias"))
+        norms = [None if norm is None else self.model.get_submodule(norm) for norm in ends]
+        try:
+            spec = kind.of(module)
+            matrices = folded(spec, tensors, *norms)
+        except ValueError as error:
+            raise MappingError(f"layer {name!r}: {error}") from error
+        bias = None if matrices.bias is None else torch.from_numpy(matrices.bias)
+        _check_finite(name, torch.from_numpy(matrices.weights), bias)
+        return spec, matrices
 
     def _norm(self, norm: str | None) -> str | None:
         """The batch norm, unless it is excluded."""
@@ -178,7 +220,9 @@ class Selection:
         if not found:
             odd = [name for name, module in self.model.named_modules() if isinstance(module, handled_types())]
             subclasses = f" (but subclasses, which may compute something else: {', '.join(odd[:3])})" if odd else ""
-            return f"no linear, convolution or recurrent layer{subclasses}"
+            own = [f"{name!r} ({why})" for name, why in self.uses.reasons.items()][:3]
+            said = f", and no parameter of its own that can be one: {', '.join(own)}" if own else ""
+            return f"no linear, convolution or recurrent layer{subclasses}{said}"
         if all(d.reason == EXCLUDED for d in found):
             return "all are excluded"
         named = [f"{d.name!r} ({d.reason})" for d in found[:3]]
@@ -188,13 +232,22 @@ class Selection:
         """Names at which the mapped model gives what the caller's gives: not between a layer and its batch norm."""
         ends = {name: dict(places) for name, places in self.originals.items()}
         outer = (*self.expanded, *self.whole)
-        names = [name for name in outer if not isinstance(self.model.get_submodule(name), nn.Identity)]
+        modules = dict(self.model.named_modules())
+        names = [name for name in outer if name in modules and not isinstance(modules[name], nn.Identity)]
+        outer += tuple(f"{name}{LAYERS}" for name in self.uses.plans)
+        inside = tuple(f"{other}." for other in outer)
+        names += [name for name in self.holders if not name.startswith(inside)]
         for name in self.mapped:
-            if name.startswith(tuple(f"{other}." for other in outer)) or name in outer:
+            if name.startswith(inside) or name in outer:
                 continue
             behind = self.folds.behind.get(name)
             names.append(behind if behind in ends[name] and behind is not None else name)
         return names
+
+    @property
+    def holders(self) -> list[str]:
+        """The modules whose parameters became layers."""
+        return [*dict.fromkeys(name.rpartition(".")[0] for name in self.uses.plans)]
 
     def replaced(self, caller: nn.Module) -> dict[torch.Tensor, str]:
         """Tensors of the torch layers that tiles stand for, with their names, in this model and in the caller's.
@@ -207,7 +260,7 @@ class Selection:
         others: set[int] = set()
         for path, value in caller.named_parameters(remove_duplicate=False):
             owner = path.rpartition(".")[0]
-            name = mapped.get(owner, steps.get(owner))
+            name = mapped.get(owner, steps.get(owner, path if path in self.uses.plans else None))
             if name is None:
                 others.add(id(value))
             else:
@@ -220,7 +273,8 @@ class Selection:
     def held(self) -> set[int]:
         """Identities of the parameters of the caller's model whose values are on tiles."""
         modules = [module for places in self.originals.values() for module in places.values()]
-        return {id(p) for module in modules for p in module.parameters()}
+        tables = {id(m.table) for m in self.model.modules() if isinstance(m, Weights)}
+        return {id(p) for module in modules for p in module.parameters()} | tables
 
     def digital(self, model: nn.Module) -> tuple[Digital, ...]:
         """All parts of the model that are not on tiles: what was decided here, and modules of other kinds."""
@@ -237,18 +291,36 @@ class Selection:
             elif packed_parameters(module) is not None:
                 inside.append(f"{name}.")
                 found.append(Digital(name, module._get_name(), QUANTIZED))
-            elif any(True for _ in module.children()):
-                if own := [key for key, value in module._parameters.items() if value is not None]:
-                    found.append(Digital(name, kind_of(module).__name__, OWN + ", ".join(own)))
+            elif isinstance(module, Weights):
+                if module.table is not None:
+                    found.append(Digital(module.plan.places[0], "Parameter", LOOKED_UP))
+            elif own := self._own(name, module):
+                found.append(Digital(name, kind_of(module).__name__, OWN + own))
+            elif any(True for _ in module.children()) and not isinstance(module, BATCH_NORMS):
+                continue
             elif type(module) is not nn.Identity:
                 found.append(Digital(name, type(module).__name__, self._reason(name, module)))
         return (*self.listed, *found)
 
+    def _own(self, name: str, module: nn.Module) -> str:
+        """Parameters of a module that has parts, or that are looked at one by one, with the reasons."""
+        parts = any(True for _ in module.children())
+        if isinstance(module, (*LOOKUPS, *BATCH_NORMS)) or (isinstance(module, handled_types()) and not parts):
+            return ""
+        keys = {key: f"{name}.{key}".lstrip(".") for key, value in module._parameters.items() if value is not None}
+        why = {key: self.uses.reasons.get(path) for key, path in keys.items() if path not in self.whole}
+        if not any(why.values()) and not parts:
+            return ""
+        return ", ".join(f"{key} ({said})" if said else key for key, said in why.items())
+
     def _reason(self, name: str, module: nn.Module) -> str:
         if isinstance(module, BATCH_NORMS):
             return self.folds.reasons.get(name, "batch norm that folds into no matrix layer")
-        if base := next((kind for kind in handled_types() if isinstance(module, kind)), None):
-            return f"a subclass of {base.__name__}, which may compute something else"
+        if base := above(type(module), handled_types()):
+            odd = ", ".join(overrides(type(module), base))
+            return f"a subclass of {base.__name__} with its own {odd}, which may compute something else"
+        if isinstance(module, LOOKUPS):
+            return "a table: rows are looked up, and nothing is multiplied"
         return "no handler maps this type" if any(True for _ in module.parameters()) else "no weights"
 
 

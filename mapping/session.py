@@ -27,9 +27,11 @@ class Session:
         chosen: layers that were given rows that the model chose by their values.
         replaced: weights of the torch layers that tiles stand for, as long as something else keeps them, with the names
             of these layers.
+        factory: how the model was built, where that is known (see `checkpoints.factories`).
         batch: where in inputs of several lengths the samples are (see `mho.mapping.batches`), if that is known.
+        numbers: the kinds of inputs (how many by place, and names) with which the model returns a single number.
 
-    All chips of a model share the last four.
+    All chips of a model share the last five.
     """
 
     def __init__(self) -> None:
@@ -40,7 +42,9 @@ class Session:
         self.located = False
         self.judged: dict[str, int] = {}
         self.chosen: set[str] = set()
+        self.factory: Any = None
         self.batch: list[str] = []
+        self.numbers: set[tuple[Any, ...]] = set()
         self.replaced: Any = WeakTensorKeyDictionary()
         self.lock = threading.RLock()
 

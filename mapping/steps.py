@@ -25,6 +25,12 @@ def stepped(model: nn.Module) -> set[str]:
     }
 
 
+def joints(model: nn.Module) -> dict[str, Step]:
+    """The steps by the names of the tile layers that take input and state side by side."""
+    steps = (step for step in model.modules() if isinstance(step, Step))
+    return {step.joint.name: step for step in steps if isinstance(step.joint, TileLayer)}
+
+
 def equalize(model: nn.Module, inputs: Mapping[str, list[np.ndarray[Any, Any]]]) -> None:
     """Set the gain of each step's input from the inputs of its joint matrix, which are scaled with it.
 

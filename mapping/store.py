@@ -22,13 +22,15 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from ..devices.config import faults
+from .arguments import NotPlain
 from .description import FORMAT, SavedChip, describe_layer, layer_arrays
 from .errors import CheckpointError, MappingError
 from .folders import as_path, whole_folder
-from .graph import NotPlain, describe
+from .graph import describe
 from .mapped import MappedNetwork
 from .migration import OLDEST, migrated, parse_format_2
 from .tensor_file import MOST, bytes_of, header_of, read_tensors
+from .weights import plans_of
 
 __all__ = ["TENSORS", "TEXT", "Contents", "check_target", "load_file", "one_line", "origin", "read", "save", "write"]
 
@@ -70,7 +72,7 @@ def save(chip: MappedNetwork, path: str | Path) -> None:
     except NotPlain as reason:
         structure, constants = str(reason), {}
     trace = chip.trace if all(call.digital or call.positions for call in chip.trace) else []  # of an empty batch
-    hardware = chip.hardware.model_dump(mode="json")
+    hardware, plans = chip.hardware.model_dump(mode="json"), plans_of(chip.model)
     text = {
         "format": FORMAT,
         "seed": chip.seed,
@@ -82,9 +84,13 @@ def save(chip: MappedNetwork, path: str | Path) -> None:
         "digital": [list(d) for d in chip.digital],
         "trace": [call.plain() for call in trace],
         "layers": {name: describe_layer(layer) for name, layer in chip.layers.items()},
+        **({"operands": {name: plan.plain() for name, plan in plans.items()}} if plans else {}),
         "hardware": hardware,
         "structure": structure,
     }
+    factory = chip.session.factory
+    if isinstance(structure, str) and factory is not None:
+        text["factory"] = {"reference": factory.reference, "arguments": factory.arguments}
     state = chip.model.state_dict()
     if odd := next((key for key, value in state.items() if not isinstance(value, torch.Tensor)), None):
         raise MappingError(f"chip cannot be saved: {odd!r} of its digital part is no tensor")

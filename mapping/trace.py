@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .leaf import Leaf
 from .leaves import tensors_in
+from .operand import Operand, call
 from .rows import Rows
 
 __all__ = ["Call", "Recorder"]
@@ -99,11 +101,14 @@ class Recorder(TorchFunctionMode):
         self.inside = False
 
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
         if self.inside:
-            return result
-        name = getattr(function, "__name__", str(function))
-        given, results = tensors_in((args, kwargs)), tensors_in(result)
+            return function(*args, **(kwargs or {}))
+        given = tensors_in((args, kwargs))
+        if any(isinstance(x, Operand) for x in given):  # the products that it becomes are recorded
+            with self:
+                return call(function, args, kwargs or {})
+        result = function(*args, **(kwargs or {}))
+        name, results = getattr(function, "__name__", str(function)), tensors_in(result)
         if name in PRODUCTS:
             self.past += [self.replaced[x] for x in given if x in self.replaced]
         makers = self._makers(given)
@@ -156,7 +161,9 @@ class Recorder(TorchFunctionMode):
         if needs is None:
             needs, rows_in = (0,), 1
         samples = self.samples if x.ndim > spec.dims + 1 else 1  # a layer may also take one sample without a batch
-        positions = -(-output.numel() // (spec.out_features * samples))
+        space = tuple(output.shape[output.ndim - spec.dims :])
+        outputs = output.numel() // (spec.out_features * prod(space) or 1)
+        positions = -(-outputs * spec.reads(space) // samples) if output.numel() else 0
         after = tuple(sorted(makers - {INPUT}))
         values = -(-x.numel() // self.samples)
         self.calls.append(Call(name, (), after, positions, 0, values, rows_in, needs))

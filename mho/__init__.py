@@ -13,14 +13,20 @@ from .moved import watch
 if TYPE_CHECKING:
     from . import crossbar, devices, mapping, models
     from .crossbar.hardware import Hardware
+    from .mapping.analog_matrix import AnalogMatrix, matrix
     from .mapping.architecture.chain import Stages
     from .mapping.architecture.schedule import Schedule, schedule
+    from .mapping.checkpoints.factories import build_model
+    from .mapping.checkpoints.networks import load_model
     from .mapping.chip import Chip
     from .mapping.convert import map
+    from .mapping.explaining.explain import explain
+    from .mapping.explaining.explanation import Explanation
     from .mapping.load import load
     from .mapping.reduce import Reduction, reduce
     from .mapping.voting.adaptive import AdaptiveResult, adaptive_vote
     from .mapping.voting.votes import VoteResult, vote
+    from .models.noisy import NoisyLayers, noisy
     from .sweeps.optimize import optimize
     from .sweeps.optimum import Optimum
     from .sweeps.run import sweep
@@ -29,8 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdaptiveResult",
+    "AnalogMatrix",
     "Chip",
+    "Explanation",
     "Hardware",
+    "NoisyLayers",
     "Optimum",
     "Reduction",
     "Schedule",
@@ -38,12 +47,17 @@ __all__ = [
     "VoteResult",
     "__version__",
     "adaptive_vote",
+    "build_model",
     "crossbar",
     "devices",
+    "explain",
     "load",
+    "load_model",
     "map",
     "mapping",
+    "matrix",
     "models",
+    "noisy",
     "optimize",
     "reduce",
     "schedule",
@@ -54,16 +68,24 @@ __all__ = [
 _FOLDERS = ("crossbar", "devices", "mapping", "models")
 _HOMES = {
     "AdaptiveResult": ".mapping.voting.adaptive",
+    "AnalogMatrix": ".mapping.analog_matrix",
     "Chip": ".mapping.chip",
+    "Explanation": ".mapping.explaining.explanation",
     "Hardware": ".crossbar.hardware",
+    "NoisyLayers": ".models.noisy",
     "Optimum": ".sweeps.optimum",
     "Reduction": ".mapping.reduce",
     "Schedule": ".mapping.architecture.schedule",
     "Stages": ".mapping.architecture.chain",
     "VoteResult": ".mapping.voting.votes",
     "adaptive_vote": ".mapping.voting.adaptive",
+    "build_model": ".mapping.checkpoints.factories",
+    "explain": ".mapping.explaining.explain",
     "load": ".mapping.load",
+    "load_model": ".mapping.checkpoints.networks",
     "map": ".mapping.convert",
+    "matrix": ".mapping.analog_matrix",
+    "noisy": ".models.noisy",
     "optimize": ".sweeps.optimize",
     "reduce": ".mapping.reduce",
     "schedule": ".mapping.architecture.schedule",

@@ -16,6 +16,8 @@ import typer
 from .commands.attack import attack
 from .commands.demo import demo
 from .commands.devices import devices
+from .commands.explain import explain
+from .commands.export import export
 from .commands.map import map
 from .commands.optimize import optimize
 from .commands.schedule import schedule
@@ -27,6 +29,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "attack": attack,
     "demo": demo,
     "devices": devices,
+    "explain": explain,
+    "export": export,
     "map": map,
     "optimize": optimize,
     "schedule": schedule,

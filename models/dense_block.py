@@ -34,7 +34,10 @@ class Layer(Protocol):
 
 
 def fits(x: torch.Tensor, layers: Sequence[Layer]) -> bool:
-    """Whether `dense_block` can stand for the layers: in training, on a CPU, with noise that multiplies or none."""
+    """Whether `dense_block` can stand for the layers: in training, on a CPU, with noise that multiplies or none, and
+    without hooks of the convolutions, which it would pass by."""
+    if any(layer.conv._forward_hooks or layer.conv._forward_pre_hooks for layer in layers):
+        return False
     noises = [layer.noise for layer in layers]
     plain = all(isinstance(noise, Noise) and (noise.kind == "mult" or noise.sigma_train == 0) for noise in noises)
     return plain and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)

@@ -27,11 +27,7 @@ class Noise(nn.Module):
         self.kind, self.sigma_train, self.sigma_val = kind, sigma_train, sigma_val
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        sigma = self.sigma_train if self.training else self.sigma_val
-        if sigma == 0:
-            return x
-        z = normal_like(x)
-        return x * z.mul_(sigma).add_(1) if self.kind == "mult" else torch.add(x, z, alpha=sigma)
+        return with_normals(x, self.kind, self.sigma_train if self.training else self.sigma_val)
 
     def extra_repr(self) -> str:
         return f"{self.kind}, sigma_train={self.sigma_train}, sigma_val={self.sigma_val}"
@@ -62,9 +58,17 @@ class ChipNoise(nn.Module):
         return f"add={self.add}, mult={self.mult}"
 
 
-def normal_like(x: torch.Tensor) -> torch.Tensor:
+def with_normals(x: torch.Tensor, kind: Kind, sigma: float, generator: torch.Generator | None = None) -> torch.Tensor:
+    """x with the noise of `Noise`; x itself where sigma is 0."""
+    if sigma == 0:
+        return x
+    z = normal_like(x, generator)
+    return x * z.mul_(sigma).add_(1) if kind == "mult" else torch.add(x, z, alpha=sigma)
+
+
+def normal_like(x: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     """Standard normals of the shape and layout of x, drawn flat: torch fills channels-last tensors 8 times slower."""
-    flat = torch.randn(x.numel(), dtype=x.dtype, device=x.device)
+    flat = torch.randn(x.numel(), dtype=x.dtype, device=x.device, generator=generator)
     return flat.as_strided(x.shape, torch.empty_like(x).stride())
 
 

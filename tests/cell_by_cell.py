@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mho.crossbar.hardware import Hardware
 from mho.crossbar.programmed import Programmed
 
 Array = np.ndarray[Any, Any]
@@ -30,7 +31,7 @@ def simulate(tiled: Programmed, x: Array, reads: int, rng: np.random.Generator) 
         cells = tiled.cells.conductances(design, 0, t, tiled.backend).astype(np.float64)
         cells = cells.reshape(len(cells), 2, design.devices, *cells.shape[2:])
         targets = design.devices * design.encodings[0].targets(design.rows_of(0)[rows], t).astype(np.float64)
-        scale = design.encodings[0].scale[:, t] * drive.limit
+        scale = _counts(design)[:, None] * design.encodings[0].scale[-1, t] * drive.limit
         for sign, part in phases:
             charge = _charge(tiled, cells, targets, part[rows], reads, rng)
             for s in range(len(cells)):
@@ -48,7 +49,8 @@ def _charge(tiled: Programmed, cells: Array, targets: Array, code: Array, reads:
     for value, weight, repeats in pulses:
         for _ in range(repeats):
             for s in range(len(cells)):
-                pair = _read_pair(hw, cells[s], targets[s], value, reads, rng)
+                read = not hw.tile.joined or s == len(cells) - 1  # one amplifier reads what mirrors add up
+                pair = _read_pair(hw, cells[s], targets[s], value, reads, rng, hw.sensing.amplifier_variance * read)
                 for polarity in range(2):
                     found[polarity][s] += weight * pair[polarity]
     return found
@@ -71,10 +73,19 @@ def _pulses(drive: Any, code: Array) -> list[tuple[Array, float, int]]:
     return found
 
 
-def _read_pair(hw: Any, cells: Array, targets: Array, value: Array, reads: int, rng: Any) -> list[Array]:
+def _counts(design: Any) -> Array:
+    """What slices count, in units of the last."""
+    tile, levels = design.placement.tile, design.hardware.cell.levels
+    base = float(levels if tile.significance is None else tile.significance[0]) if tile.slices > 1 else 1.0
+    return base ** np.arange(1 - tile.slices, 1)
+
+
+def _read_pair(
+    hw: Any, cells: Array, targets: Array, value: Array, reads: int, rng: Any, variance: float
+) -> list[Array]:
     """Currents (reads, outputs) of the two bit lines of pairs, or what their voltages stand for.
 
-    Cells are (2, devices, rows, outputs), targets (2, rows, outputs).
+    `variance` is that of their amplifiers. Cells are (2, devices, rows, outputs), targets (2, rows, outputs).
     """
     sensing, conditions = hw.sensing, hw.conditions
     v_read = sensing.v_read
@@ -85,7 +96,7 @@ def _read_pair(hw: Any, cells: Array, targets: Array, value: Array, reads: int, 
     driven = volts
     if hw.cell.nonlinearity.kind != "linear" and hw.dac.levels == "voltage":
         driven = hw.cell.nonlinearity.current(volts, conditions, np)
-    amplifier = np.sqrt(sensing.amplifier_variance)
+    amplifier = np.sqrt(variance)
     if sensing.mode == "current":
         current = (driven * on)[:, None] * g
         white = np.stack([_white(sensing, cells[p], volts, on) for p in range(2)])
@@ -120,3 +131,30 @@ def _white(sensing: Any, g: Array, volts: Array, on: Array) -> Array:
     return on[:, None] * sensing.white_cell_variance(g, volts[:, None]) + (1 - on)[
         :, None
     ] * sensing.white_cell_variance(g, 0.0)
+
+
+def program(hw: Hardware, u: Array, trials: int, rng: np.random.Generator) -> Array:
+    """What pairs of cells that are programmed slice by slice stand for (trials, weights), for weights u, -1 to 1.
+
+    `residual`: each slice below the last is programmed to what a look at those above it leaves; else all at once.
+    """
+    cell, tile = hw.cell, hw.tile
+    span, at_once = cell.g_max - cell.g_min, hw.conditions
+    shape, found = (trials, len(u)), np.zeros((trials, len(u)))
+    assert tile.significance is not None
+    given = tile.significance * (tile.slices - 1 if len(tile.significance) == 1 else 1)
+    counts = [1.0, *(1 / np.prod(given[k:]) for k in reversed(range(tile.slices - 1)))]  # that which counts most first
+    if tile.slicing == "shares":
+        counts = [c / sum(counts) for c in counts]
+    left = np.broadcast_to(u, shape)
+    for count in counts:
+        wanted = np.broadcast_to(u, shape) if tile.slicing == "shares" else np.clip(left / count, -1, 1)
+        held = np.zeros(shape)
+        for sign in (1, -1):
+            half = np.maximum(sign * wanted, 0) if tile.encoding == "differential" else (1 + sign * wanted) / 2
+            for _ in range(tile.devices):
+                normals = [rng.normal(size=shape) for _ in range(cell.programming.draws)]
+                g = np.maximum(cell.programming.apply(cell.g_min + span * half, normals, at_once, np), 0)
+                held = held + sign * g / span / tile.devices
+        found, left = found + count * held, left - count * held
+    return found

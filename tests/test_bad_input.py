@@ -124,7 +124,7 @@ def test_data_that_is_none(shop, refused):
     np.save("pickle.npy", np.array([{"a": 1}, None]), allow_pickle=True)
     refused(shop.map(calibrate="pickle.npy"), "not a readable array file")
     shop.data(pictures=shop.images)
-    refused(shop.map(), "expected an array 'images', got pictures")
+    refused(shop.map(), "the model takes no input called pictures; it takes input")
 
 
 def test_integers_of_any_width_and_byte_order_are_data(shop):
@@ -186,7 +186,7 @@ def test_folders_that_are_something_else(shop, refused):
 def test_votes_that_cannot_be_counted(shop, refused):
     assert run(app, shop.map()) == 0
     vote = ["vote", "out/chip", "--data", "data.npz"]
-    refused([*vote, "--rule", "loud"], "rule must be 'hard' or 'soft', got 'loud'")
+    refused([*vote, "--rule", "loud"], "rule must be 'hard', 'soft' or 'mean', got 'loud'")
     refused([*vote, "--votes", "2", "--copies", "3"], "copies must be at most k = 2, got 3")
     refused([*vote, "--votes", "0"], "--votes")
     refused([*vote, "--error", "1"], "error must be a probability above 0 and below 1, got 1.0")

@@ -48,6 +48,28 @@ PARTS: dict[str, dict[str, Any]] = {
     },
     "devices": {"tile__devices": 3},
     "devices, one line": {"tile__devices": 2, "sensing__mode": "voltage", "wires__pairs": "shared"},
+    "slices of shares": {"tile__slices": 3, "tile__slicing": "shares", "tile__significance": 2.0},
+    "slices of what is left": {"tile__slices": 2, "tile__slicing": "residual", "tile__significance": 6.0},
+    "joined shares": {
+        "tile__slices": 3,
+        "tile__slicing": "shares",
+        "tile__significance": 2.0,
+        "tile__join": "mirror",
+        "sensing__amplifier_noise": "30 pA/rtHz",
+    },
+    "joined, left": {
+        "tile__slices": 2,
+        "tile__slicing": "residual",
+        "tile__significance": 6.0,
+        "tile__join": "mirror",
+        "adc__polarity": "apart",
+    },
+    "joined digits of time": {
+        "tile__slices": 2,
+        "cell__levels": 8,
+        "tile__join": "mirror",
+        "dac__coding": "time",
+    },
     "slices apart": {"adc__polarity": "apart", "tile__slices": 2, "cell__levels": 8},
 }
 ROWS, OUTPUTS, READS = 24, 3, 6000
@@ -94,12 +116,14 @@ SEEN = {
     "charge, repeated": {},
     "voltage, one line": {},
     "two phases of bits": QUIET,
+    "joined shares": QUIET | {"sensing__thermal": False, "sensing__shot": False},
 }  # what shows that a part is not the plain one
 
 
 @pytest.mark.parametrize("part", SEEN)
 def test_noise_of_another_part_is_told_apart(part):
-    plain = {key: value for key, value in PARTS[part].items() if key in SERIAL}
+    kept = (*SERIAL, "tile__slices", "tile__slicing", "tile__significance", "sensing__amplifier_noise")
+    plain = {key: value for key, value in PARTS[part].items() if key in kept}
     tiled, x = programmed(setting(**(PARTS[part] | SEEN[part]))), one_input()
     for fields, agrees in ((PARTS[part], True), (plain, False)):
         wanted = simulate(programmed(setting(**(fields | SEEN[part]))), x, READS, np.random.default_rng(7))
@@ -127,7 +151,20 @@ def test_factors_that_readings_come_with_are_those_of_conversions(part, noise):
     assert errors.total("fresh")[0] == pytest.approx(reads_of(tiled, x).var(axis=0), rel=0.15)
 
 
-@pytest.mark.parametrize("part", ["time", "voltage, one line", "voltage, two lines", "curved cells", "pairs apart"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "time",
+        "voltage, one line",
+        "voltage, two lines",
+        "curved cells",
+        "pairs apart",
+        "slices of shares",
+        "slices of what is left",
+        "joined shares",
+        "joined, left",
+    ],
+)
 def test_expected_errors_of_programming_are_those_of_chips(part):
     hw = setting(
         **(PARTS[part] | {"cell__programming": {"kind": "polynomial", "coefficients": ["0.8 uS"], "g_ref": "1 uS"}})

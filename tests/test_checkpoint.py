@@ -251,7 +251,7 @@ def test_truncated_and_spoiled_files_are_refused_or_read(name, tmp_path):
 def test_files_that_are_not_there_or_of_another_kind(tmp_path):
     refused(tmp_path / "a.pt", "no such file")
     refused(tmp_path, "no such file")
-    for name in ("a.ckpt", "a.bin", "a"):
+    for name in ("a.npz", "a.json", "a"):
         (tmp_path / name).write_bytes(b"x")
         refused(tmp_path / name, r"expected a .pt, .pth or .safetensors file")
 

@@ -46,7 +46,7 @@ def fake_layer(**changes: object) -> SimpleNamespace:
         wires=fields["wires"],
     )
     own = {name: fields[name] for name in ("placement", "pulses", "phases", "positions", "array_energy_j")}
-    return SimpleNamespace(hardware=hardware, scaling_operations=lambda *_: 0, **own)
+    return SimpleNamespace(hardware=hardware, scaling_operations=lambda *_: 0, fillers=0, **own)
 
 
 def fake_chip(**layers: SimpleNamespace) -> SimpleNamespace:

@@ -123,7 +123,7 @@ def nested(depth: int) -> list:
         (lambda text: text["layers"]["0"].update(kind="linear"), "Linear has no field groups, kernel"),
         (
             lambda text: text["layers"]["0"].update(kind="attention"),
-            "kind of layer must be one of linear, convolution.*, got 'attention'",
+            "kind of layer must be one of linear, .*convolution.*, got 'attention'",
         ),
         (lambda text: text["layers"]["0"].update(cells={"kind": "given"}), "its tensor '0.conductances' is missing"),
         (lambda text: text["layers"]["0"]["cells"].update(kind="grown"), "cells.kind = 'grown'"),

@@ -108,7 +108,10 @@ def test_ids_know_version_and_options(fields: dict[str, Any], monkeypatch: pytes
         ({"grid": {"options.most": [1, 0.5]}}, r"point 2 \(options.most: 0.5\): Spread: most = 0.5: Input should be"),
         ({"grid": {"options": [{}]}}, r"grid: options vary one by one: name them as options.NAME"),
         ({"experiment": "accuracy", "options": {"most": 1}}, r"point 1 .*: Voted: Voted has no field most"),
-        ({"experiment": "spreads"}, r"^experiment must be one of accuracy, voting, reduction, spread, got 'spreads'$"),
+        (
+            {"experiment": "spreads"},
+            r"^experiment must be one of accuracy, voting, reduction, regression, spread, got 'spreads'$",
+        ),
         ({"experiment": "no_module:spread"}, r"^experiment 'no_module:spread': its module does not load \(ModuleNot"),
         ({"experiment": "sweeps_model:drift"}, r"^experiment 'sweeps_model:drift': its module adds no 'drift'; there"),
         ({"experiment": ":"}, r"^experiment ':': its module does not load \(ValueError: Empty module name\)$"),
@@ -175,5 +178,5 @@ def test_what_is_no_experiment_is_refused(changes: dict[str, Any], message: str)
 
 
 def test_ours_are_there() -> None:
-    assert list(EXPERIMENTS) == ["accuracy", "voting", "reduction"]
+    assert list(EXPERIMENTS) == ["accuracy", "voting", "reduction", "regression"]
     assert experiment_of("mho.sweeps.experiments:voting") is EXPERIMENTS["voting"]

@@ -290,7 +290,7 @@ def test_a_weight_that_the_model_takes_itself_stays_digital(how):
 
 def test_fused_kernels_of_transformers_leave_the_layers_to_the_tiles():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    chip = equals(nn.TransformerEncoder(layer, 2).eval(), torch.randn(2, 5, 8), on_tiles=4)
+    chip = equals(nn.TransformerEncoder(layer, 2).eval(), torch.randn(2, 5, 8), on_tiles=12)
     assert torch.equal(chip(torch.zeros(1, 5, 8)), chip(torch.zeros(1, 5, 8)))
     noisy = mho.map(layer.eval(), hardware(), calibrate=torch.randn(8, 5, 8))
     x = torch.randn(2, 5, 8)
@@ -299,7 +299,10 @@ def test_fused_kernels_of_transformers_leave_the_layers_to_the_tiles():
 
 TYPES = {
     "complex": (nn.Linear(4, 3, dtype=torch.complex64), "its weight is complex"),
-    "a subclass": (type("Mine", (nn.Linear,), {})(4, 3), "a subclass of Linear, which may compute something else"),
+    "a subclass": (
+        type("Mine", (nn.Linear,), {"forward": lambda self, x: 2 * nn.Linear.forward(self, x)})(4, 3),
+        "a subclass of Linear with its own forward, which may compute something else",
+    ),
     "cut": (nn.Linear(6, 3), "its weight has the shape (3, 4), its attributes say (3, 6)"),
 }
 TYPES["cut"][0].weight = nn.Parameter(TYPES["cut"][0].weight[:, :4].detach())

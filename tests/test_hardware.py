@@ -13,6 +13,7 @@ from mho import Hardware
 from mho.cli import describe
 from mho.crossbar.hardware import PRESETS
 
+LEFT = {"tile.slices": 2, "tile.slicing": "residual", "tile.significance": 8}
 LOWEST = """
 cell: {g_min: 1 uS, g_max: 50 uS}
 sensing: {v_read: 200 mV, t_read: 100 ns}
@@ -141,6 +142,10 @@ IMPOSSIBLE = {
     "tile.rows": [0, -1, 1.5, "many"],
     "tile.columns": [0],
     "tile.slices": [0, 17],
+    "tile.slicing": ["bits", ("shares", "tile.significance must be set, got null with tile.slicing 'shares'")],
+    "tile.significance": [0.5, 1001, (2, "tile.significance must be null when tile.slicing is 'digits', got .2")],
+    "tile.join": ["analog"],
+    "tile.mirror_mismatch": [-0.1, 0.4],
     "tile.encoding": ["triple"],
     "tile.scale": ["row"],
     "tile.bias": ["none"],
@@ -174,6 +179,23 @@ def test_impossible_values_are_refused_by_the_name_of_the_field(path, value):
         ({"dac.range": None}, r"dac.range must be 'calibrated' or a number when dac.bits is set, got null"),
         ({"adc.bits": None}, "adc.bits and adc.full_scale must both be set or both be null, got None and calibrated"),
         ({"tile.slices": 2}, "cell.levels must be set when tile.slices > 1"),
+        (LEFT | {"tile.slices": 1}, "tile.slices must be at least 2 when tile.slicing is 'residual', got 1"),
+        (LEFT | {"tile.encoding": "single"}, "tile.encoding must not be 'single' when tile.slicing is 'residual'"),
+        (LEFT | {"cell.stuck": {"bit_lines": 0.1}}, "cell.stuck.map must be null, word_lines and bit_lines 0 when"),
+        (
+            LEFT | {"sensing.mode": "voltage", "wires.pairs": "shared"},
+            "tile.slicing must not be 'residual' when sensing.mode is 'voltage'",
+        ),
+        (LEFT | {"tile.mirror_mismatch": 0.1}, "tile.mirror_mismatch must be 0 unless tile.join is 'mirror', got 0.1"),
+        (LEFT | {"tile.significance": [2, 3]}, "tile.significance must be one number, or 1 for 2 slices, got 2"),
+        (LEFT | {"tile.significance": []}, "tile.significance must be one number, or 1 for 2 slices, got 0"),
+        (LEFT | {"tile.significance": ["two"]}, "tile.significance.0 = 'two': expected a number"),
+        ({"tile.join": "mirror"}, "tile.slices must be at least 2 when tile.join is 'mirror', got 1"),
+        (
+            {"tile.join": "mirror", "tile.slices": 2, "cell.levels": 4, "sensing.mode": "voltage"},
+            "tile.join must be 'digital' when sensing.mode is 'voltage': mirrors add up currents",
+        ),
+        (LEFT | {"tile.slices": 16}, "tile.significance must keep what the last slice counts at most 1e.06 times"),
         ({"cell.v_max": "0.1 V"}, r"sensing.v_read must be at most cell.v_max = 0.1 V, got 0.2 V"),
         ({"cell.stuck": {"at_g_min": 0.6, "at_g_max": 0.6}}, r"at_g_min \+ at_g_max must be at most 1, got 0.6 \+ 0.6"),
     ],

@@ -23,7 +23,7 @@ MAY_IMPORT = {
 PACKAGES = {
     "devices": {"numpy", "scipy", "pydantic"},
     "crossbar": {"numpy", "scipy", "pydantic", "numba", "yaml"},
-    "mapping": {"numpy", "scipy", "pydantic", "yaml", "torch", "safetensors", "pandas"},
+    "mapping": {"numpy", "scipy", "pydantic", "yaml", "torch", "safetensors", "pandas", "pyarrow"},
     "models": {"numpy", "scipy", "pydantic", "yaml", "torch", "safetensors", "pandas", "rich"},
 }
 DRAWING = {"mapping": {"matplotlib"}}

@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers import hardware, pictures, relative_error, small_cnn
 from numpy.testing import assert_allclose, assert_array_equal
+from test_scaling import scaled
 from torch import nn
 
 import mho
@@ -200,10 +201,83 @@ def test_pcm_after_a_million_seconds_reads_digits_again() -> None:
     assert accuracy(late.recalibrate(images[5000:5128])) > 0.98
 
 
-def test_layers_with_scales_of_their_own_are_refused():
-    torch.manual_seed(0)
-    x = torch.randn(50, 20)
-    hw = mho.Hardware.preset("pcm").replace({"dac.scaling": "token"})
-    chip = mho.map(nn.Sequential(nn.Linear(20, 5)), hw, calibrate=x)
-    with pytest.raises(MappingError, match=r"layer '0': a chip is recalibrated where dac\.scaling is 'layer'"):
-        chip.recalibrate(x)
+def of_all_sizes(x: torch.Tensor) -> torch.Tensor:
+    """Samples that differ in size, by up to some hundred."""
+    rng = torch.Generator().manual_seed(8)
+    return x * torch.exp(1.5 * torch.randn(len(x), *[1] * (x.ndim - 1), generator=rng))
+
+
+def norm_of_vectors() -> nn.Sequential:
+    torch.manual_seed(3)
+    norms = [nn.BatchNorm1d(12, momentum=None), nn.BatchNorm1d(5, momentum=None)]
+    net = nn.Sequential(nn.Linear(40, 12), norms[0], nn.ReLU(), nn.Linear(12, 5), norms[1]).train()
+    with torch.no_grad():
+        net(of_all_sizes(torch.randn(4000, 40)))
+    return net.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+@pytest.mark.parametrize("kind", ["sample", "token"])
+def test_layers_with_a_scale_for_each_sample_or_token_are_measured_again(
+    kind: str, backend: str, tmp_path: Path
+) -> None:
+    net, torch_rng = norm_of_vectors(), torch.Generator().manual_seed(4)
+    x, other = (of_all_sizes(torch.randn(400, 40, generator=torch_rng)) for _ in range(2))
+    chip = mho.map(net, pcm(dac__scaling=kind), calibrate=x, backend=backend)
+    late = chip.at(LATE)
+    again = late.recalibrate(x)
+    exact = net(other)
+    errors = [relative_error(c.read(other, read=0), exact) for c in (chip, late, again)]
+    assert errors[1] > 0.3  # the negative control
+    assert errors[2] < 2 * errors[0]
+    for name in ("0", "3"):
+        old, new = late.layers[name].tiles, again.layers[name].tiles
+        assert new.ranges.full_scale[0] < 0.9 * old.ranges.full_scale[0]
+    first, firsts = again.layers["0"], net[:2](x)
+    y = torch.from_numpy(reads_alone(first, x))
+    assert torch.allclose(y.mean(dim=0), firsts.mean(dim=0), atol=1e-3)
+    assert torch.allclose(y.std(dim=0), firsts.std(dim=0), rtol=1e-3)
+    again.save(tmp_path / "chip")
+    assert torch.equal(mho.load(tmp_path / "chip", backend=backend).read(other, read=3), again.read(other, read=3))
+    assert first.tiles.digest() != late.layers["0"].tiles.digest()
+
+
+def reads_alone(layer: Any, x: torch.Tensor) -> np.ndarray[Any, Any]:
+    """Outputs of a linear layer without noise, before what follows."""
+    values, scales = scaled(layer, x)
+    return layer.tiles.reader.read(values.numpy(), scales=scales.numpy(), noisy=False)[0]
+
+
+def test_gains_and_offsets_of_outputs_come_after_the_scales() -> None:
+    x = of_all_sizes(torch.randn(30, 40, generator=torch.Generator().manual_seed(4)))
+    layer = mho.map(norm_of_vectors(), pcm(dac__scaling="sample"), calibrate=x).layers["0"]
+    y, plain = reads_alone(layer, x), layer.tiles
+    moved = plain.corrected(np.full((1, 12), 1.5), np.full((1, 12), 2.0))
+    layer.programmed = moved
+    assert_allclose(reads_alone(layer, x), 1.5 * y + 2, rtol=1e-4, atol=1e-4)
+    values, scales = (part.numpy() for part in scaled(layer, x))
+    bias = plain.design.bias_of(0)
+    before, after = (expected_errors(tiles, values, 2, scales) for tiles in (plain, moved))
+    assert_allclose(after.mean + bias, 1.5 * (before.mean + bias) + 2, rtol=1e-4, atol=1e-4)
+    assert_array_equal(moved.packed[0].planes.bias, 0)
+    assert moved.digest() != plain.corrected(np.full((1, 12), 1.5), np.full((1, 12), 1.0)).digest()
+
+
+def test_a_convolution_whose_samples_have_scales_gets_its_statistics_back() -> None:
+    net, x, other = two_norms(), pictures(256, 5), pictures(256, 6)
+    chip = mho.map(net, pcm(dac__scaling="sample"), calibrate=x)
+    late, exact = chip.at(LATE), net(other)
+    again = late.recalibrate(x)
+    assert relative_error(late.read(other, read=0), exact) > 0.3
+    assert relative_error(again.read(other, read=0), exact) < 2 * relative_error(chip.read(other, read=0), exact)
+    tensor = mho.map(net, pcm(dac__scaling="sample"), calibrate=x, exclude=("1", "5")).at(LATE).recalibrate(x)
+    assert relative_error(tensor.read(other, read=0), exact) < 0.5 * relative_error(late.read(other, read=0), exact)
+
+
+def test_a_layer_of_scaled_steps_is_measured_over_all_its_calls() -> None:
+    lstm = nn.LSTM(5, 6, batch_first=True).eval().requires_grad_(False)
+    steps = of_all_sizes(torch.rand(32, 4, 5, generator=torch.Generator().manual_seed(2)))
+    late = mho.map(lstm, pcm(dac__scaling="sample"), calibrate=steps).at(LATE)
+    again = late.recalibrate(steps)
+    for name, layer in again.layers.items():
+        assert layer.tiles.ranges.full_scale[0] < 0.9 * late.layers[name].tiles.ranges.full_scale[0]

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import nn
 
 import mho
-from mho.mapping.voting import votes
+from mho.mapping.voting import asked
 from mho.mapping.voting.intervals import Accuracy
 from mho.mapping.voting.votes import VoteResult, vote
 
@@ -155,7 +155,7 @@ def test_accuracy_of_a_result():
         ({"copies": 0}, "copies must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"k": 2, "copies": 3}, "copies must be at most k = 2, got 3"),
-        ({"rule": "loud"}, "rule must be 'hard' or 'soft', got 'loud'"),
+        ({"rule": "loud"}, "rule must be 'hard', 'soft' or 'mean', got 'loud'"),
     ],
 )
 def test_bad_options_are_refused(options, match):
@@ -163,13 +163,13 @@ def test_bad_options_are_refused(options, match):
         vote(Scripted(torch.zeros(9, 4, 3)), **{"images": torch.zeros(4, 1)} | options)
 
 
-@pytest.mark.parametrize("shape", [(4, 3, 2), (4,), (5, 3), (4, 1)])
+@pytest.mark.parametrize("shape", [(4,), (5, 3), (4, 1), (4, 3, 1), (4, 1, 3, 3), (5, 3, 2)])
 def test_an_output_that_is_not_classes_is_refused(shape):
     class Odd(Scripted):
         def read(self, images, *, read, reads, first_sample):
             return torch.zeros(shape)
 
-    with pytest.raises(ValueError, match=r"vote needs an output of shape \(samples, classes\), .* gives \("):
+    with pytest.raises(ValueError, match=r"vote needs an output of shape \(samples, .* gives \("):
         vote(Odd(torch.zeros(0)), torch.zeros(4, 1), 1)
 
 
@@ -188,7 +188,7 @@ class Returning(Scripted):
 @pytest.mark.parametrize(
     ("output", "said"),
     [
-        ({"logits": torch.zeros(4, 3), "hidden": None}, "a dict with 'logits', 'hidden'"),
+        ({"scores": torch.zeros(4, 3), "hidden": None}, "a dict with 'scores', 'hidden'"),
         ({}, "an empty dict"),
         ((torch.zeros(4, 3), torch.zeros(4)), "a tuple of 2"),
         ([torch.zeros(4, 3)], "a list of 1"),
@@ -200,7 +200,7 @@ class Returning(Scripted):
 def test_a_model_that_returns_no_tensor_is_refused_in_one_line(cast, output, said):
     with pytest.raises(ValueError, match=r"vote needs a model that returns one tensor") as caught:
         cast(Returning(output), torch.zeros(4, 1), 1)
-    assert f"this one returns {said}; wrap it" in str(caught.value)
+    assert f"this one returns {said}; say with output= where it is" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -212,10 +212,10 @@ def test_a_model_of_a_dict_on_a_chip_is_refused_in_one_line(cast):
             self.head = nn.Linear(8, 3)
 
         def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-            return {"logits": self.head(x)}
+            return {"scores": self.head(x)}
 
     chip = mho.map(Named().eval(), mho.Hardware.preset("ideal"))
-    with pytest.raises(ValueError, match=r"this one returns a dict with 'logits'; wrap it in a module"):
+    with pytest.raises(ValueError, match=r"this one returns a dict with 'scores'; say with output= where"):
         cast(chip, torch.rand(4, 8), 3)
 
 
@@ -233,8 +233,9 @@ def test_an_output_of_nan_is_no_vote():
         ({"copies": 1.0}, "copies must be a whole number, got 1.0"),
         ({"batch_size": 2.0}, "batch_size must be a whole number, got 2.0"),
         ({"first_sample": -1}, "first_sample must be at least 0, got -1"),
-        ({"images": {"x": 1}}, "images must be a tensor or an array of numbers, got dict"),
+        ({"images": {"x": 1}}, "images: holds no tensor"),
         ({"images": [[1, 2], [3]]}, "images must be a tensor or an array of numbers, got list"),
+        ({"images": "mnist"}, "images: expected a tensor, a NumPy array, a tuple"),
         ({"images": torch.tensor(1.0)}, "images must hold at least one sample"),
         ({"images": np.zeros((0, 1))}, "images must hold at least one sample"),
     ],
@@ -328,7 +329,7 @@ def test_a_chip_votes_the_same_at_once_or_one_after_another(chip, options, monke
         assert torch.equal(again.softmax, five.softmax)
         assert torch.equal(again.counts, five.counts)
     for together in (1, 4000, 10**6):
-        monkeypatch.setattr(votes, "TOGETHER", together)
+        monkeypatch.setattr(asked, "TOGETHER", together)
         assert torch.equal(mho.vote(chip, x, 5, **options).softmax, five.softmax)
     assert not torch.equal(mho.vote(chip, x, 1).softmax, mho.vote(chip, x, 2).softmax)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -34,6 +34,7 @@ class Demand:
     positions: reads of its matrix. array_energy_j: of the array for one of them. values: that it takes, each counted
     once. work: operations of its digital unit. composed: the parts of its read, where its hardware does not say.
     scaling: operations by which its inputs are scaled or equalised, and its readings scaled back.
+    fillers: numbers of its matrix that are none of the layer's weights.
     """
 
     hardware: Hardware
@@ -45,6 +46,7 @@ class Demand:
     work: int
     composed: Chain | None = None
     scaling: int = 0
+    fillers: int = 0
 
     @property
     def chain(self) -> Chain:
@@ -133,7 +135,8 @@ class Demand:
     @property
     def operations(self) -> int:
         """Multiplications and additions."""
-        return 2 * self.positions * self.placement.groups * self.placement.rows * self.placement.outputs
+        numbers = self.placement.groups * self.placement.rows * self.placement.outputs
+        return 2 * self.positions * (numbers - self.fillers)
 
     def _periphery(self) -> Periphery:
         return Periphery.of(self.placement.tile, self.hardware.wires)
@@ -157,8 +160,7 @@ class Demand:
         cost, tile, (dac_bits, adc_bits) = self.hardware.cost, self.placement.tile, self._bits()
         if cost.register_area is not None:
             return cost.register_area
-        readings = tile.outputs * tile.slices + tile.reference_columns
-        return (tile.rows * dac_bits + readings * adc_bits) * cost.latch_area
+        return (tile.rows * dac_bits + tile.readings * adc_bits) * cost.latch_area
 
     def _buffer_bits(self) -> float:
         """Size of its buffer: given for a tile, or one picture of its inputs."""
@@ -185,7 +187,8 @@ def demands(chip: Chip) -> dict[str, Demand]:
         chain = Chain.of(hardware, layer.phases)
         array = layer.array_energy_j
         scaling, positions = layer.scaling_operations(values, layer.positions), layer.positions
-        found[name] = Demand(hardware, layer.placement, layer.pulses, positions, array, values, work, chain, scaling)
+        demand = Demand(hardware, layer.placement, layer.pulses, positions, array, values, work, chain, scaling)
+        found[name] = replace(demand, fillers=layer.fillers)
     return found
 
 

@@ -30,6 +30,7 @@ class Chain:
         accumulates: whether all pulses of a phase are added up before one conversion, not each converted.
         polarities: conversions of one reading: 2 where positive and negative cells are converted apart.
         devices: memory devices of a cell.
+        joined: slices of a weight that mirrors add up before a conversion; 1: each is converted.
     """
 
     inputs: Inputs = "amplitude"
@@ -39,6 +40,7 @@ class Chain:
     accumulates: bool = False
     polarities: int = 1
     devices: int = 1
+    joined: int = 1
 
     @classmethod
     def of(cls, hardware: Hardware, phases: int | None = None) -> Chain:
@@ -56,12 +58,13 @@ class Chain:
             accumulates=dac.accumulate != "digital",
             polarities=2 if adc.polarity == "apart" else 1,
             devices=hardware.tile.devices,
+            joined=hardware.tile.slices if hardware.tile.joined else 1,
         )
 
     @property
     def mirrored(self) -> bool:
-        """Whether a copy of a column's current is drawn from the supply, to drive an oscillator."""
-        return self.converter == "cco"
+        """Whether a copy of a column's current is drawn from the supply, to drive an oscillator or to be added up."""
+        return self.converter == "cco" or self.joined > 1
 
     def reads(self, pulses: int) -> int:
         """Pulses on the lines for one input."""
@@ -75,9 +78,7 @@ class Chain:
         """ADCs of one tile."""
         if self.columns is None:
             return cost.adcs_per_tile
-        tile = placement.tile
-        readings = tile.outputs * tile.slices + tile.reference_columns
-        return ceil(readings / self.columns)
+        return ceil(placement.tile.readings / self.columns)
 
     def conversion_time(self, placement: Placement, cost: Cost, bits: int) -> float:
         """Seconds in which the ADCs of the fullest tile convert all its readings once."""

@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from numbers import Real
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from ..architecture.cost import layer_costs
 from ..chip import Chip
-from .intervals import Accuracy, Array
-from .votes import Progress, Result, order, prepare, reads_of
+from ..outputs import Where
+from .answers import Answers, together
+from .asked import Election, Given, Progress, prepare
+from .votes import order
 
 CAUTION = 0.25  # votes that each of two classes is credited with before a bet; any value above 0 keeps the guarantee
 AHEAD = 4  # rounds that are simulated at once: what a sample reads after its decision is not counted
 
 
 @dataclass(frozen=True, eq=False)
-class AdaptiveResult(Result):
+class AdaptiveResult(Answers):
     """What noisy inferences of n samples decided, each sample read until its lead was safe, or k times.
 
+    A sample has one answer, or one for each token or pixel; it is read until all its answers are decided, and each
+    answer counts the inferences up to its own decision.
+
     Attributes:
-        classes: (n,) int64, the winners; for samples that were not safe, those of the k votes of `mho.vote`.
-        counts: (n, classes) int64, inferences for each class.
-        softmax: (n, classes) float32, mean softmax over the inferences.
+        classes: (n, ...) int64, the winners; for answers that were not safe, those of the k votes of `mho.vote`.
+        counts: (n, ..., classes) int64, inferences for each class.
+        softmax: (n, ..., classes) float32, mean softmax over the inferences.
         reads: (n,) int64, inferences that each sample took.
-        safe: (n,) bool, whether the test stopped them: then the winner differs from the class that infinitely many
+        safe: (n, ...) bool, whether the test stopped them: then the winner differs from the class that infinitely many
             inferences would choose with a probability of at most `error`.
         k: most inferences of a sample.
-        error: that probability, for each sample.
+        error: that probability, for each answer.
         rule: hard or soft.
         copies: number of chips that the inferences were dealt out to.
+        labels: (n, ...) those that the inputs brought along, None if none.
+        mask: (n, ...) bool, which answers are to tokens that are none of the padding; None: all are. The others decide
+            nothing.
     """
 
     classes: torch.Tensor
@@ -44,6 +52,8 @@ class AdaptiveResult(Result):
     error: float
     rule: Literal["hard", "soft"]
     copies: int
+    labels: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
 
     @property
     def mean_reads(self) -> float:
@@ -56,26 +66,23 @@ class AdaptiveResult(Result):
         return -(-self.reads // self.copies)
 
     @property
+    def answers(self) -> int:
+        """How many answers there are, padding left out."""
+        return self.classes.numel() if self.mask is None else int(self.mask.sum())
+
+    @property
     def capped(self) -> int:
-        """Samples that k inferences did not make safe."""
-        return int((~self.safe).sum())
+        """Answers that k inferences did not make safe."""
+        return int((~self.safe if self.mask is None else ~self.safe & self.mask).sum())
 
     def energy_j(self, chip: Chip) -> float:
         """Energy of a decision of `chip` on average: mean reads times the energy of an inference (`layer_costs`)."""
         return self.mean_reads * float(layer_costs(chip)["energy_j"].sum())
 
-    def accuracy(self, labels: Array, confidence: float = 0.95) -> Accuracy:
-        """Share of samples whose winner is their label (n,), a float with the Wilson interval `.low`, `.high`.
-
-        Raises:
-            ValueError: labels of another length.
-        """
-        return Accuracy.of(self.classes, labels, confidence)
-
 
 def adaptive_vote(
     chip: Chip,
-    images: torch.Tensor | np.ndarray[Any, Any],
+    images: Any,
     k: int = 20,
     *,
     error: float = 0.01,
@@ -84,6 +91,7 @@ def adaptive_vote(
     rule: Literal["hard", "soft"] = "hard",
     first_sample: int = 0,
     progress: Progress = lambda done, total: None,
+    output: Where = None,
 ) -> AdaptiveResult:
     """Classify samples by noisy inferences that stop when the lead is safe, k at most.
 
@@ -105,34 +113,51 @@ def adaptive_vote(
     telegraph) makes neighbouring inferences agree, and the error larger than `error` says.
 
     Args:
-        chip, images, k, batch_size, copies, rule, first_sample, progress: as in `mho.vote`.
-        error: accepted probability, for a sample, of stopping safe with another class than the true choice.
+        chip, images, k, batch_size, copies, rule, first_sample, progress, output: as in `mho.vote`.
+        error: accepted probability, for a sample (or for each of its tokens or pixels), of stopping safe with another
+            class than the true choice.
 
     Raises:
         ValueError: as `mho.vote`, or an error outside 0 to 1.
     """
     if not isinstance(error, Real) or not 0 < error < 1:
         raise ValueError(f"error must be a probability above 0 and below 1, got {error!r}")
-    asked = prepare(chip, images, k, batch_size, copies, rule, first_sample, progress)
-    parts = [_decide(asked.chips, batch, start, asked.k, error, rule) for start, batch in asked.batches]
-    ballots, softmax, reads, safe, classes = (torch.cat(part) for part in zip(*parts, strict=True))
-    return AdaptiveResult(classes, ballots, softmax, reads, safe, asked.k, float(error), rule, asked.copies)
+    asked = prepare(chip, images, k, batch_size, copies, rule, first_sample, progress, output, rules=("hard", "soft"))
+    parts = [(given, _decide(asked, given, error, rule)) for given in asked.batches]
+    (counts, softmax, safe, classes), labels, mask = together(
+        [(given, found[1:]) for given, found in parts], (1, 1, 0, 0), (0, 0.0, False, -1)
+    )
+    reads = torch.cat([found[0] for _, found in parts])
+    return AdaptiveResult(
+        classes, counts, softmax, reads, safe, asked.k, float(error), rule, asked.copies, labels, mask
+    )
 
 
-def _decide(
-    chips: list[Chip], batch: torch.Tensor, start: int, k: int, error: float, rule: str
-) -> tuple[torch.Tensor, ...]:
-    """Counts, mean softmax, reads, safe and winners of one batch."""
-    tally = Tally(len(batch), k, error, rule, len(chips))
-    for first in range(0, k, AHEAD * len(chips)):
-        stop = min(k, first + AHEAD * len(chips))
-        rows = tally.open.nonzero()[:, 0]
-        if not len(rows):
+def _decide(asked: Election, given: Given, error: float, rule: str) -> tuple[torch.Tensor, ...]:
+    """Reads of the samples of one batch; counts, mean softmax, safe and winners of their answers."""
+    k, copies, n = asked.k, len(asked.chips), given.samples
+    tally = Tally(0, k, error, rule, copies)
+    shape: tuple[int, ...] = ()
+    waiting = torch.ones(n, dtype=torch.bool)
+    for first in range(0, k, AHEAD * copies):
+        stop = min(k, first + AHEAD * copies)
+        if not waiting.any():
             break
-        runs = [list(reads_of(chips, batch[a:b], start + a, range(first, stop))) for a, b in _runs(tally.open)]
+        runs = [list(asked.scores(given.part(a, b), range(first, stop))) for a, b in _runs(waiting)]
+        samples = waiting.nonzero()[:, 0]
+        if not first:
+            shape = tuple(runs[0][0].shape[1:-1])
+            tally = Tally(n * prod(shape), k, error, rule, copies)
+            counted = given.counted(shape)
+            if counted is not None:
+                tally.open &= counted.reshape(-1).cpu()
+        rows = (samples[:, None] * prod(shape) + torch.arange(prod(shape))).reshape(-1)
         for read, logits in enumerate(zip(*runs, strict=True), start=first):
-            tally.add(rows, read, torch.cat(logits))
-    return tally.counts, tally.mean, tally.reads, tally.safe, tally.leaders
+            tally.add(rows, read, torch.cat(logits).flatten(0, -2))
+        waiting = tally.open.reshape(n, -1).any(dim=1)
+    answers = (tally.counts, tally.mean, tally.safe, tally.leaders)
+    reads = tally.reads.reshape(n, -1).amax(dim=1)
+    return reads, *(x.reshape(n, *shape, *x.shape[1:]) for x in answers)
 
 
 def _runs(mask: torch.Tensor) -> list[tuple[int, int]]:

@@ -18,6 +18,9 @@ Values = pd.Series | np.ndarray[Any, Any]
 class Accuracy(float):
     """A share of right answers, with the Wilson (1927) score interval `low`, `high` and the number of samples `n`.
 
+    Where samples have several `answers` each (tokens, pixels), `alike` is the number of independent answers that tell
+    as much, and the interval is that of so many: see `mho.mapping.voting.clusters`.
+
     Raises:
         ValueError: no samples, more right answers than samples, or a confidence outside 0 to 1.
     """
@@ -25,23 +28,27 @@ class Accuracy(float):
     low: float
     high: float
     n: int
-    _made_of: tuple[int, int, float]
+    answers: int
+    _made_of: tuple[int, int, float, int | None, float | None]
 
-    def __new__(cls, right: int, n: int, confidence: float = 0.95) -> Accuracy:
+    def __new__(
+        cls, right: int, n: int, confidence: float = 0.95, samples: int | None = None, alike: float | None = None
+    ) -> Accuracy:
         if not 0 <= right <= n or n < 1:
             raise ValueError(f"an accuracy needs 0 to n right answers of n >= 1 samples, got {right} of {n}")
         if not 0 < confidence < 1:
             raise ValueError(f"confidence must be above 0 and below 1, got {confidence}")
         self = super().__new__(cls, right / n)
         z = ndtri((1 + confidence) / 2)
-        p, z2 = right / n, z * z
-        centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-        half = z / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-        self.low, self.high, self.n = float(np.clip(centre - half, 0, p)), float(np.clip(centre + half, p, 1)), n
-        self._made_of = right, n, confidence
+        p, z2, m = right / n, z * z, n if alike is None else alike
+        centre = (p + z2 / (2 * m)) / (1 + z2 / m)
+        half = z / (1 + z2 / m) * np.sqrt(p * (1 - p) / m + z2 / (4 * m * m))
+        self.low, self.high = float(np.clip(centre - half, 0, p)), float(np.clip(centre + half, p, 1))
+        self.n, self.answers = n if samples is None else samples, n
+        self._made_of = right, n, confidence, samples, alike
         return self
 
-    def __getnewargs__(self) -> tuple[int, int, float]:  # type: ignore[override]  # of float: what copies are made of
+    def __getnewargs__(self) -> tuple[int, int, float, int | None, float | None]:  # type: ignore[override]  # of float
         return self._made_of
 
     @classmethod

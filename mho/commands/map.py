@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from .options import IMPORTS, import_own
+from .options import ARG, IMPORTS, KEY, MODEL, STRIP_PREFIX, import_own
 
 
 class WireCompensation(str, Enum):
@@ -16,11 +16,13 @@ class WireCompensation(str, Enum):
 
 
 def map(
-    checkpoint: Path = typer.Argument(..., help="State dict: .pt, .pth or .safetensors."),
-    model: str = typer.Option(
-        ..., help="The network, as package.module:factory; the factory is called without arguments."
+    checkpoint: Path = typer.Argument(
+        ..., help="State dict (.pt, .pth, .ckpt, .safetensors), folder of Hugging Face, .pt2 or .onnx."
     ),
-    key: str | None = typer.Option(None, help="Which state dict of the checkpoint, where it holds several that fit."),
+    model: str = MODEL,
+    arg: list[str] = ARG,
+    key: str | None = KEY,
+    strip_prefix: str | None = STRIP_PREFIX,
     hardware: str = typer.Option("reram", help="Preset (ideal, reram, pcm, nand) or YAML file."),
     calibrate: str = typer.Option(
         "mnist", help="Real inputs that set the converters' ranges: mnist, cifar10, strokes, .npy or .npz file."
@@ -39,7 +41,8 @@ def map(
 ) -> None:
     """Map a trained checkpoint onto virtual tiles, print the report and, with --out, save the chip."""
     from ..inputs import find_hardware, find_inputs
-    from ..mapping.checkpoint import build_model, find_weights
+    from ..mapping.checkpoints.factories import parse_arguments
+    from ..mapping.checkpoints.networks import find_model
     from ..mapping.convert import map as map_model
     from ..mapping.store import check_target
     from .progress import shown
@@ -50,9 +53,8 @@ def map(
     settings = find_hardware(hardware)
     if equalise is not None:
         settings = settings.replace({"dac.equalise": equalise})
-    network = build_model(model)
-    weights = find_weights(network, checkpoint, key)
-    network.load_state_dict(weights.state, strict=False)
+    arguments = parse_arguments(arg)
+    network, weights = find_model(checkpoint, model or None, arguments=arguments, key=key, strip_prefix=strip_prefix)
     with shown("wires of tiles", every=10.0) as tell:
         chip = map_model(
             network,
@@ -65,7 +67,7 @@ def map(
         )
     if out is not None:
         chip.save(out)
-    if weights.key or weights.prefix:
+    if weights is not None and not weights.plain:
         print(weights)
     print(chip.report())
     print(f"ranges calibrated with the first {images} inputs of {calibrate}" + (f"; saved in {out}" if out else ""))

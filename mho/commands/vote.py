@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from .options import IMPORTS, import_own
+from .options import ARG, IMPORTS, import_own
 
 
 def vote(
     chip: Path = typer.Argument(..., help="Folder of a chip, as `mho map` saves it."),
-    data: str = typer.Option("mnist", help="mnist, cifar10, strokes (test sets), or an .npz file."),
+    data: str = typer.Option(
+        "mnist", help="mnist, cifar10, strokes (test sets), or an .npz file: images, or inputs by name; and labels."
+    ),
     images: int = typer.Option(1000, min=1, help="How many, from the first."),
     votes: int = typer.Option(20, min=1, help="Noisy inferences of each."),
     copies: int = typer.Option(1, min=1, help="Chips that they are dealt out to."),
-    rule: str = typer.Option("hard", help="hard: the mode; soft: the mean softmax."),
+    rule: str = typer.Option(
+        "hard", help="hard: the mode; soft: the mean softmax; mean: the mean of the output, for a regression."
+    ),
+    output: str | None = typer.Option(
+        None, help="Where the scores are in what the network returns: a name, a number, or package.module:function."
+    ),
+    next_token: bool = typer.Option(
+        False, "--next-token", help="Labels are the tokens of the texts; the answer at each is about the next one."
+    ),
     error: float | None = typer.Option(
         None, help="Read each picture only until its lead is safe: accepted probability that it is not."
     ),
     batch_size: int = typer.Option(250, min=1, help="Samples processed together; does not change the result."),
     model: str = typer.Option("", help="The network, as in mho map; only for chips that say they need it."),
+    arg: list[str] = ARG,
     imports: list[str] = IMPORTS,
 ) -> None:
-    """Classify by repeated noisy inferences of a saved chip, and print the accuracy with its 95 % interval."""
-    from ..inputs import find_inputs
-    from ..mapping.checkpoint import build_model
+    """Decide by repeated noisy inferences of a saved chip, and print the accuracy or error with its 95 % interval."""
+    from ..inputs import find_inputs, find_output
+    from ..mapping.checkpoints.factories import build_model, parse_arguments
     from ..mapping.load import load
     from ..mapping.voting.adaptive import adaptive_vote
     from ..mapping.voting.votes import vote as cast_votes
@@ -37,8 +49,11 @@ def vote(
     if labels is None:
         raise ValueError(f"data {data}: has no labels to compare with")
     inputs, labels = inputs[:images], labels[:images]
-    mapped = load(chip, model=build_model(model) if model else None)
-    options: dict[str, Any] = {"batch_size": batch_size, "copies": copies, "rule": rule}
+    arguments = parse_arguments(arg)
+    mapped = load(chip, model=build_model(model, arguments) if model and arguments else model or None)
+    options: dict[str, Any] = {"batch_size": batch_size, "copies": copies, "rule": rule, "output": find_output(output)}
+    if next_token and rule == "mean":
+        raise ValueError("--next-token is for classes, and --rule mean has none")
     with shown("inputs", every=10.0) as tell:
         if error is not None:
             found = adaptive_vote(mapped, inputs, votes, error=error, progress=tell, **options)
@@ -46,10 +61,15 @@ def vote(
             result = cast_votes(mapped, inputs, votes, progress=tell, **options)
     if error is not None:
         print(
-            f"{found.mean_reads:.2f} votes on average, {votes} at most  {found.accuracy(labels)}\n"
-            f"{found.capped} of {len(inputs)} not safe at an error of {error:g}"
+            f"{found.mean_reads:.2f} votes on average, {votes} at most  "
+            f"{found.accuracy(labels, next_token=next_token)}\n"
+            f"{found.capped} of {found.answers} not safe at an error of {error:g}"
         )
         return
-    for k, accuracy in enumerate(result.accuracy_over_votes(labels), start=1):
+    if rule == "mean":
+        curve: Sequence[object] = [f"RMSE {error}" for error in result.rmse_over_votes(labels)]
+    else:
+        curve = result.accuracy_over_votes(labels, next_token=next_token)
+    for k, shown_as in enumerate(curve, start=1):
         if k in (1, 2, 5, 10, votes) or k % 20 == 0:
-            print(f"{k:4d} vote{'s' if k > 1 else ' '}  {accuracy}")
+            print(f"{k:4d} vote{'s' if k > 1 else ' '}  {shown_as}")

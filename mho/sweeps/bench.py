@@ -3,58 +3,83 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from ..mapping.batches import Batch
 from ..mapping.chip import Chip
+from ..mapping.outputs import Where
 from ..mapping.voting.adaptive import adaptive_vote
+from ..mapping.voting.clusters import compared
 from ..mapping.voting.votes import vote
 from .file import Settings
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
+class Decided(NamedTuple):
+    """Of each of n samples: right answers, answers, inferences that it took, rounds of them; (n,) each."""
+
+    right: Counts
+    answers: Counts
+    reads: Counts
+    rounds: Counts
+
+
 @dataclass
 class Bench:
-    """One chip and all the labelled pictures there are; what one task has read, the next need not read again.
+    """One chip and all the labelled inputs there are; what one task has read, the next need not read again.
 
     Attributes:
         chip: as mapped for the settings of the tasks.
-        images: (n, ...); a task uses the first of them.
-        labels: (n,).
+        images: (n, ...), or inputs by name; a task uses the first of them, `images[:n]`.
+        labels: (n,), or (n, ...) where a sample has several answers.
+        output: where the scores are in what the network returns, as `mho.vote` takes it.
     """
 
     chip: Chip
-    images: torch.Tensor
+    images: torch.Tensor | Batch
     labels: torch.Tensor
+    output: Where = None
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def right(self, start: int, stop: int, settings: Settings) -> Counts:
-        """(votes,) right answers to pictures start to stop after 1, 2, ... votes."""
-        key = start, stop, settings.copies, settings.rule
-        found: Counts | None = self._kept.get(key)
-        if found is None or len(found) < settings.votes:
-            found = self._kept[key] = self._vote(start, stop, settings, settings.votes)
-        return found[: settings.votes]
+        """(votes,) right answers to samples start to stop after 1, 2, ... votes."""
+        found: Counts = self.answers(start, stop, settings)[0].sum(axis=0)
+        return found
 
-    def decided(self, start: int, stop: int, settings: Settings) -> Counts:
-        """Right answers to pictures start to stop, inferences that they took, squares of these, rounds of them."""
+    def answers(self, start: int, stop: int, settings: Settings) -> tuple[Counts, Counts]:
+        """(n, votes) right answers to samples start to stop after 1, 2, ... votes, and (n,) all that count."""
+        key = start, stop, settings.copies, settings.rule
+        found: tuple[Counts, Counts] | None = self._kept.get(key)
+        if found is None or found[0].shape[1] < settings.votes:
+            found = self._kept[key] = self._vote(start, stop, settings, settings.votes)
+        return found[0][:, : settings.votes], found[1]
+
+    def decided(self, start: int, stop: int, settings: Settings) -> Decided:
+        """What the votes of the settings decide for samples start to stop."""
         votes, copies, error, n = settings.votes, settings.copies, settings.vote_error, stop - start
         if error is None:
-            right = self.right(start, stop, settings)[-1]
-            return np.array([right, n * votes, n * votes**2, n * -(-votes // copies)])
-        images, labels = self.images[start:stop], self.labels[start:stop]
-        size, rule = settings.batch_size, settings.rule
+            right, answers = self.answers(start, stop, settings)
+            return Decided(right[:, -1], answers, np.full(n, votes), np.full(n, -(-votes // copies)))
         found = adaptive_vote(
-            self.chip, images, votes, error=error, batch_size=size, copies=copies, rule=rule, first_sample=start
+            self.chip,
+            self.images[start:stop],
+            votes,
+            error=error,
+            batch_size=settings.batch_size,
+            copies=copies,
+            rule=settings.rule,
+            first_sample=start,
+            output=self.output,
         )
-        taken = (found.reads, found.reads**2, found.rounds)
-        return np.array([int((found.classes == labels).sum()), *(int(each.sum()) for each in taken)])
+        right, answers = self.scored(found.classes[..., None], found.mask, start, stop, settings)
+        return Decided(right[:, 0], answers, found.reads.numpy(), found.rounds.numpy())
 
     def clipped(self, start: int, stop: int, settings: Settings) -> Counts:
-        """Inputs, inputs clipped, readings, readings clipped in the first inference of pictures start to stop."""
+        """Inputs, inputs clipped, readings, readings clipped in the first inference of samples start to stop."""
         if ("clipped", start, stop) not in self._kept:
             before = self._conversions()
             right = self._vote(start, stop, settings, 1)
@@ -63,7 +88,25 @@ class Bench:
         found: Counts = self._kept["clipped", start, stop]
         return found
 
-    def _vote(self, start: int, stop: int, settings: Settings, votes: int) -> Counts:
+    def scored(
+        self, classes: torch.Tensor, mask: torch.Tensor | None, start: int, stop: int, settings: Settings
+    ) -> tuple[Counts, Counts]:
+        """(n, ways) right answers of samples start to stop among classes (n, ..., ways), and (n,) all that count.
+
+        Raises:
+            ValueError: labels that are no classes, or of another shape.
+        """
+        labels = self.labels[start:stop]
+        shape, got = tuple(classes.shape[:-1]), tuple(labels.shape)
+        if got != shape:
+            raise ValueError(f"labels must have shape {shape}, as the network answers, got {got}")
+        if labels.is_floating_point():
+            raise ValueError("labels must be numbers of classes, got fractions; experiment regression takes numbers")
+        found, truth, counted = compared(classes, labels, mask, None, next_token=settings.next_token)
+        right = ((found == truth[..., None]) & counted[..., None]).reshape(len(found), -1, found.shape[-1]).sum(dim=1)
+        return right.numpy(), counted.reshape(len(counted), -1).sum(dim=1).numpy()
+
+    def _vote(self, start: int, stop: int, settings: Settings, votes: int) -> tuple[Counts, Counts]:
         result = vote(
             self.chip,
             self.images[start:stop],
@@ -72,9 +115,9 @@ class Bench:
             copies=min(settings.copies, votes),
             rule=settings.rule,
             first_sample=start,
+            output=self.output,
         )
-        found: Counts = (result.winners == self.labels[start:stop, None]).sum(dim=0).numpy()
-        return found
+        return self.scored(result.winners, result.mask, start, stop, settings)
 
     def _conversions(self) -> Counts:
         total = np.zeros(4, np.int64)

@@ -5,7 +5,6 @@ A further one is a class that derives from `Experiment`, here or in a package of
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from importlib import import_module
@@ -19,21 +18,18 @@ from ..devices.config import Config
 from ..devices.imports import importable
 from ..devices.registry import Registry, check_class
 from ..devices.units import brief
-from ..mapping.architecture.cost import layer_costs
-from ..mapping.architecture.decision import decision
-from ..mapping.architecture.loading import Loading
-from ..mapping.chip import Chip
 from ..mapping.reduce import reduce
 from ..mapping.voting.adaptive import Tally
+from ..mapping.voting.asked import prepare
+from ..mapping.voting.clusters import Estimate, of_counts
 from ..mapping.voting.intervals import Accuracy
-from ..mapping.voting.votes import order, prepare, reads_of, vote
-from .bench import Bench
+from ..mapping.voting.votes import order, vote
+from .bench import Bench, Counts, Decided
+from .costs import COSTS, ENERGY, costs_of, energy_of, error_of_mean
 from .file import Settings
 
 ERROR = 0.01  # accepted by the adaptive votes of `voting` for a picture, unless the settings say
 READS = 8  # at least, of a reduction
-COSTS = ("decision_energy_j", "total_energy_j", "latency_s", "area_m2")
-ENERGY = ("array_energy_j", "inference_energy_j")
 TAKEN = ("task_id", "experiment", "extrapolated", "mho_version", *Settings.model_fields)  # columns of every table
 Columns = dict[str, float | int | str | bool]
 
@@ -144,7 +140,7 @@ class Voted(Experiment):
     average (the votes, unless adaptive), and its standard error `mean_reads_se`;
     `dac_clipped`, `adc_clipped`, shares of the conversions of the first inference that were clipped (NaN where nothing
     is converted); `array_energy_j` of one inference of one picture, `inference_energy_j`, all of `layer_costs` (NaN
-    where a converter has no bits, and so no cost); and the columns of `_costs`.
+    where a converter has no bits, and so no cost); and the columns of `mho.sweeps.costs.costs_of`.
     """
 
     version = 3
@@ -164,21 +160,25 @@ class Voted(Experiment):
     )
 
     def run(self, bench: Bench, settings: Settings) -> Columns:
-        spent, conversions = np.zeros(4, np.int64), np.zeros(4, np.int64)
+        conversions = np.zeros(4, np.int64)
         once = settings.model_copy(update={"votes": 1, "copies": 1, "vote_error": None})
-        right_1, found = 0, Accuracy(0, 1)
+        firsts: list[Counts] = []
+        blocks: list[Decided] = []
+        spent, found = Decided(*[np.empty(0, np.int64)] * 4), Accuracy(0, 1)
         for start, stop in _blocks(settings, len(bench.images)):
             conversions += bench.clipped(start, stop, settings)
-            right_1 += int(bench.right(start, stop, once)[0])
-            spent += bench.decided(start, stop, settings)
-            found = Accuracy(int(spent[0]), stop)
+            firsts.append(bench.answers(start, stop, once)[0][:, 0])
+            blocks.append(bench.decided(start, stop, settings))
+            spent = Decided(*map(np.concatenate, zip(*blocks, strict=True)))
+            found = _accuracy(spent.right, spent.answers)
             if settings.target_width is not None and found.high - found.low <= settings.target_width:
                 break
-        mean_reads, mean_rounds = float(spent[1] / found.n), float(spent[3] / found.n)
-        one = Accuracy(right_1, found.n)
-        energy = _energy(bench.chip)
+        n, reads = len(spent.reads), int(spent.reads.sum())
+        mean_reads, mean_rounds = float(reads / n), float(spent.rounds.sum() / n)
+        one = _accuracy(np.concatenate(firsts), spent.answers)
+        energy = energy_of(bench.chip)
         return {
-            "pictures": found.n,
+            "pictures": n,
             "accuracy": float(found),
             "low": found.low,
             "high": found.high,
@@ -187,11 +187,11 @@ class Voted(Experiment):
             "accuracy_1_low": one.low,
             "accuracy_1_high": one.high,
             "mean_reads": mean_reads,
-            "mean_reads_se": _error_of_mean(int(spent[1]), int(spent[2]), found.n),
+            "mean_reads_se": error_of_mean(reads, int(np.square(spent.reads).sum()), n),
             "dac_clipped": conversions[1] / conversions[0] if conversions[0] else np.nan,
             "adc_clipped": conversions[3] / conversions[2] if conversions[2] else np.nan,
             **energy,
-            **_costs(bench.chip, settings, energy["inference_energy_j"], mean_reads, mean_rounds),
+            **costs_of(bench.chip, settings, energy["inference_energy_j"], mean_reads, mean_rounds),
         }
 
 
@@ -229,32 +229,41 @@ class Deciding(Experiment):
         if settings.target_width is not None:
             raise ValueError(f"target_width must be null for experiment voting, got {settings.target_width}")
         k, rule = settings.votes, settings.rule
-        images, labels = bench.images[: settings.images], bench.labels[: settings.images]
-        asked = prepare(bench.chip, images, k, settings.batch_size, settings.copies, rule)
-        right, reads, squares, capped = np.zeros(3, np.int64), 0, 0, 0
-        for start, batch in asked.batches:
-            truth = labels[start : start + len(batch)]
-            logits = list(reads_of(asked.chips, batch, start, range(k)))
-            stopping = Tally(len(truth), k, settings.vote_error or ERROR, rule, settings.copies)
-            for read, found in enumerate(logits):
-                stopping.add(torch.arange(len(truth)), read, found)
-            votes = torch.stack(logits)
-            chosen = votes.argmax(dim=2)
-            counts = torch.nn.functional.one_hot(chosen, votes.shape[2]).sum(dim=0)
-            voted = order(counts, votes.double().softmax(dim=2).mean(dim=0).float(), rule)[:, 0]
-            right += [int((classes == truth).sum()) for classes in (chosen[0], voted, stopping.leaders)]
-            reads += int(stopping.reads.sum())
-            squares += int(stopping.reads.square().sum())
-            capped += int((~stopping.safe).sum())
+        images = bench.images[: settings.images]
+        how: dict[str, Any] = {"output": bench.output}
+        asked = prepare(bench.chip, images, k, settings.batch_size, settings.copies, rule, **how)
+        blocks: list[tuple[Counts, Counts]] = []
+        reads, squares, capped = 0, 0, 0
+        for given in asked.batches:
+            logits = torch.stack(list(asked.scores(given, range(k))))
+            shape = tuple(logits.shape[1:-1])
+            rows = logits.flatten(1, -2)
+            stopping = Tally(rows.shape[1], k, settings.vote_error or ERROR, rule, settings.copies)
+            mask = given.counted(shape[1:])
+            if mask is not None:
+                stopping.open &= mask.reshape(-1)
+            for read, found in enumerate(rows):
+                stopping.add(torch.arange(len(found)), read, found)
+            chosen = rows.argmax(dim=2)
+            counts = torch.nn.functional.one_hot(chosen, rows.shape[2]).sum(dim=0)
+            voted = order(counts, rows.double().softmax(dim=2).mean(dim=0).float(), rule)[:, 0]
+            ways = torch.stack([chosen[0], voted, stopping.leaders], dim=-1).reshape(*shape, 3)
+            blocks.append(bench.scored(ways, mask, given.start, given.start + given.samples, settings))
+            taken = stopping.reads.reshape(given.samples, -1).amax(dim=1)
+            reads += int(taken.sum())
+            squares += int(taken.square().sum())
+            unsafe = ~stopping.safe.reshape(shape)
+            capped += int((unsafe if mask is None else unsafe & mask).sum())
+        right, answers = map(np.concatenate, zip(*blocks, strict=True))
         columns: Columns = {"pictures": len(images)}
-        for name, count in zip(("single", "voted", "adaptive"), right, strict=True):
-            accuracy = Accuracy(int(count), len(images))
+        for name, hits in zip(("single", "voted", "adaptive"), right.T, strict=True):
+            accuracy = _accuracy(hits, answers)
             columns |= {name: float(accuracy), f"{name}_low": accuracy.low, f"{name}_high": accuracy.high}
-        energy, mean_reads = _energy(bench.chip), reads / len(images)
+        energy, mean_reads = energy_of(bench.chip), reads / len(images)
         return {
             **columns,
             "mean_reads": mean_reads,
-            "mean_reads_se": _error_of_mean(reads, squares, len(images)),
+            "mean_reads_se": error_of_mean(reads, squares, len(images)),
             "capped": capped,
             **energy,
             "decision_energy_j": k * energy["inference_energy_j"],
@@ -292,12 +301,11 @@ class Reduced(Experiment):
         reduced = reduce(bench.chip, bench.images[: settings.calibrate], reads=max(votes, READS))
         columns: Columns = {"pictures": len(images)}
         for name, chip in (("chip", bench.chip), ("model", reduced.model(settings.seed))):
-            curve = vote(chip, images, votes, batch_size=settings.batch_size, rule=settings.rule).accuracy_over_votes(
-                labels
-            )
-            for way, found in (("single", curve[0]), ("voted", curve[-1])):
-                columns |= {f"{name}_{way}": float(found)}
-                columns |= {f"{name}_{way}_low": found.low, f"{name}_{way}_high": found.high}
+            found = vote(chip, images, votes, batch_size=settings.batch_size, rule=settings.rule, output=bench.output)
+            curve = found.accuracy_over_votes(labels, next_token=settings.next_token)
+            for way, accuracy in (("single", curve[0]), ("voted", curve[-1])):
+                columns |= {f"{name}_{way}": float(accuracy)}
+                columns |= {f"{name}_{way}_low": accuracy.low, f"{name}_{way}_high": accuracy.high}
         table = reduced.table.set_index(["part", "layer"])
         total = table.loc["total"]
         misfit = total["misfit"].combine(total["misfit_outputs"], max)
@@ -320,51 +328,58 @@ class Reduced(Experiment):
         }
 
 
-def _error_of_mean(total: int, squares: int, n: int) -> float:
-    """Standard error of the mean of n whole numbers with this sum and sum of squares; NaN for one, which has no spread.
+@EXPERIMENTS.register("regression")
+class Averaged(Experiment):
+    """Errors of a network that gives numbers: of one inference, and of the mean of all (`mho.vote(rule="mean")`).
 
-    Whole numbers are exact: those that are all the same have 0.
+    Columns: `pictures` used; `rmse`, root mean square error of the mean of `votes` inferences, and `rmse_1` of one
+    inference, each with its 95 % interval over samples `..._low`, `..._high`; `mae`, mean absolute error; `spread`,
+    root mean square over all outputs of the standard deviation of one inference (NaN with one); energies and costs as
+    in `accuracy`.
     """
-    return math.sqrt((n * squares - total**2) / (n - 1)) / n if n > 1 else np.nan
+
+    version = 1
+    columns = ("pictures", *_interval("rmse"), *_interval("rmse_1"), "mae", "spread", *ENERGY, *COSTS)
+
+    def run(self, bench: Bench, settings: Settings) -> Columns:
+        """As all do.
+
+        Raises:
+            ValueError: settings of classes, which it does not know.
+        """
+        for name in ("target_width", "vote_error", "next_token"):
+            if getattr(settings, name):
+                raise ValueError(f"{name} is not known to experiment regression, got {getattr(settings, name)}")
+        images, labels = bench.images[: settings.images], bench.labels[: settings.images]
+        found = vote(
+            bench.chip,
+            images,
+            settings.votes,
+            batch_size=settings.batch_size,
+            copies=settings.copies,
+            rule="mean",
+            output=bench.output,
+        )
+        curve = found.rmse_over_votes(labels)
+        columns: Columns = {"pictures": len(images)}
+        for name, error in (("rmse", curve[-1]), ("rmse_1", curve[0])):
+            columns |= {name: float(error), f"{name}_low": error.low, f"{name}_high": error.high}
+        spread = Estimate.of(
+            found.std.square(), torch.ones_like(found.std, dtype=torch.bool) if found.mask is None else found.mask
+        )
+        energy = energy_of(bench.chip)
+        costs = costs_of(
+            bench.chip, settings, energy["inference_energy_j"], settings.votes, -(-settings.votes // settings.copies)
+        )
+        return {**columns, "mae": float(found.mae(labels)), "spread": float(spread) ** 0.5, **energy, **costs}
 
 
-def _energy(chip: Chip) -> dict[str, float]:
-    """Of one inference of one picture: of the arrays, and all of it."""
-    layers = chip.layers.values()
-    priced = all(None not in (layer.hardware.dac.bits, layer.hardware.adc.bits) for layer in layers)
-    return {
-        "array_energy_j": sum((layer.array_energy_j or 0.0) * (layer.positions or 0) for layer in layers),
-        "inference_energy_j": float(layer_costs(chip)["energy_j"].sum()) if priced else np.nan,
-    }
-
-
-def _costs(chip: Chip, settings: Settings, energy: float, mean_reads: float, mean_rounds: float) -> Columns:
-    """What a decision costs (`mho.mapping.architecture.decision`), NaN where a converter has no bits, and so no cost.
-
-    `decision_energy_j` of all its inferences, and `total_energy_j` with the leakage of its share of the time of a full
-    pipeline; `latency_s` from the input to the decision in an empty pipeline; `area_m2` of all copies. Adaptive votes
-    start a round when the one before is decided, which takes longer than rounds that follow one another through the
-    pipeline; meanwhile other inputs fill it. A network that does not fit its chip is written for each decision, with
-    adaptive votes for each round.
-    """
-    if np.isnan(energy):
-        return dict.fromkeys(COSTS, np.nan)
-    copies = settings.copies
-    a_round = decision(chip, copies, copies=copies)
-    latency = mean_rounds * a_round.latency_s
-    written = mean_rounds if settings.vote_error is not None else 1.0
-    spared = (mean_rounds - written) * a_round.leakage_w * Loading.of(chip).time_s
-    if settings.vote_error is None:
-        latency = decision(chip, settings.votes, copies=copies).latency_s
-    return {
-        "decision_energy_j": mean_reads * energy + written * a_round.write_j,
-        "total_energy_j": mean_reads * energy
-        + written * a_round.write_j
-        + mean_rounds * a_round.leakage_w * a_round.interval_s
-        - spared,
-        "latency_s": latency,
-        "area_m2": a_round.area_m2,
-    }
+def _accuracy(right: Counts, answers: Counts) -> Accuracy:
+    """The share of right answers, of samples with so many that count each."""
+    some = answers > 0
+    if not some.any():
+        raise ValueError("no answer counts: all labels are to be ignored")
+    return of_counts(torch.from_numpy(right[some]).double(), torch.from_numpy(answers[some]).double())
 
 
 def _blocks(settings: Settings, available: int) -> Iterator[tuple[int, int]]:

@@ -27,7 +27,8 @@ S = TypeVar("S", bound="Study")
 class Shared(Config):
     """The settings of an experiment, beside the fields of its hardware.
 
-    model: a network of `mho.models` by name, or package.module:factory.
+    model: a network of `mho.models` by name, package.module:factory, timm:NAME, transformers:NAME, or a file or folder
+        that holds one (`.onnx`, `.pt2`, Hugging Face).
     weights: committed weights of that network by name, or a checkpoint file; null for a factory that brings its own.
     data: `mnist`, `cifar10` or `strokes` (their test sets), or an .npz file with images and labels.
     images: how many of them, from the first; with `target_width`, how many to begin with.
@@ -39,6 +40,9 @@ class Shared(Config):
     seed: which chip.
     batch_size: pictures processed together; does not change the result.
     target_width: widest 95 % interval of the accuracy; pictures are doubled until it is reached or there are no more.
+    output: where the scores are in what the network returns: a name, a number, or package.module:function; null: it is
+        the output itself, or its part `logits`.
+    next_token: the labels are the tokens of the texts, and the answer at each token is about the next one.
     options: the fields of the experiment, where it has some; `options.NAME` in a grid.
     """
 
@@ -55,6 +59,8 @@ class Shared(Config):
     seed: Seed = 0
     batch_size: Count = 250
     target_width: Share | None = None
+    output: str | None = None
+    next_token: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..mapping.voting.votes import whole_number
-from .experiments import COSTS, experiment_of
+from ..mapping.voting.asked import whole_number
+from .costs import COSTS
+from .experiments import experiment_of
 from .file import Values, describe, is_hardware
 from .folder import CONFIRMED, FIGURE, REPORT, SEARCH_MARK, TABLE, TRIALS, SweepFolder
 from .optimum import Optimum, front_of, near_front_of, ranked

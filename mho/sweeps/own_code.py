@@ -14,7 +14,7 @@ from ..devices.config import Config
 from ..devices.imports import import_module_of, place_of
 from ..mapping.expander import EXPANDERS, Expander
 from ..mapping.handler import Handler
-from ..mapping.kinds import kind_of, load_handlers
+from ..mapping.kinds import expander_of, leaf_of, load_handlers
 from ..mapping.leaf import LEAVES
 
 
@@ -51,9 +51,8 @@ def parts_of(hardware: Hardware) -> set[type]:
 def handlers_of(network: nn.Module) -> set[type]:
     """The handlers of layers that others registered and that a network may come to: see `mho.mapping.handler`."""
     load_handlers()
-    types = {kind_of(module) for module in network.modules()}
     known: list[type[Handler]] = [*EXPANDERS.loaded().values(), *LEAVES.loaded().values()]
-    found = {made for made in known if types & set(made.modules)}
+    found = {made for module in network.modules() for made in (expander_of(module), leaf_of(module)) if made}
     if any(issubclass(made, Expander) and not is_own(made.__module__) for made in found):
         return set(known)  # it may expand to anything
     return set(found)
@@ -80,7 +79,7 @@ def fetch(code: Iterable[OwnCode]) -> None:
 def own_modules_of(reference: str) -> list[str]:
     """The module that a reference (package.module:name) names, where it names one that is not of Mho."""
     module, colon, _ = reference.partition(":")
-    return [module] if colon and not is_own(module) else []
+    return [module] if colon and not is_own(module) and module not in ("timm", "transformers") else []
 
 
 def classes_of(value: Any) -> set[type]:

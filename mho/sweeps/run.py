@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from ..mapping.voting.votes import whole_number
+from ..mapping.voting.asked import whole_number
 from .clusters import on_dask, on_ray
 from .file import OPTION, Settings, Study, Sweep, field_of, is_hardware
 from .folder import MARK, TABLE, SweepFolder
-from .tasks import Parcel, Row, Task, groups_of, run_group, run_parcel, tasks_of
+from .tasks import ANSWERING, Parcel, Row, Task, groups_of, run_group, run_parcel, tasks_of
 from .workers import cores, spread
 
 SweepLike = str | Path | Mapping[str, Any]
@@ -56,7 +56,8 @@ def sweep(
     with folder.locked():
         folder.begin(MARK, settings.dump(), hardware_text(task.settings.hardware for task in tasks))
         rows = measure(tasks, folder, settings, jobs, progress)
-        names = list(dict.fromkeys(name for values in settings.values for name in values if is_hardware(name)))
+        names = [name for name in ANSWERING if any(getattr(task.settings, name) for task in tasks)]
+        names += dict.fromkeys(name for values in settings.values for name in values if is_hardware(name))
         table = folder.finish(TABLE, [joined(task, names, rows[task.id]) for task in tasks], csv=csv)
     frame: pd.DataFrame = table.to_pandas()
     return frame
@@ -90,8 +91,8 @@ def planned(source: SweepLike, *, out: str | Path) -> pd.DataFrame:
 
 
 def joined(task: Task, names: list[str], row: Row) -> Row:
-    """A row of the table: the settings of the task, the named fields of its hardware, and the result."""
-    unseen = ("batch_size", "options")
+    """A row of the table: the settings of the task, further settings and fields of its hardware by name, the result."""
+    unseen = ("batch_size", "options", *ANSWERING)
     asked = {name: getattr(task.settings, name) for name in Settings.model_fields if name not in unseen}
     asked |= {f"{OPTION}{name}": _cell(value) for name, value in task.settings.options.items()}
     results = {name: value for name, value in row.items() if not name.endswith("_meta")}

@@ -24,8 +24,11 @@ from .. import models
 from ..crossbar.extrapolation import extrapolations
 from ..crossbar.hardware import Hardware
 from ..devices.imports import import_modules
-from ..inputs import find_inputs
+from ..inputs import find_inputs, find_output
+from ..mapping.batches import Batch
 from ..mapping.checkpoint import build_model, load_weights
+from ..mapping.checkpoints.hub import CONFIG
+from ..mapping.checkpoints.networks import WHOLE, load_model
 from ..mapping.convert import map as map_model
 from .bench import Bench
 from .experiments import Experiment, columns_of, experiment_of
@@ -45,6 +48,7 @@ IDENTIFYING = (  # model, data: by content
     "seed",
     "target_width",
 )
+ANSWERING = ("output", "next_token")  # where they are not as by default
 VOTING = ("votes", "vote_error")  # tasks that differ in these alone share a chip and its inferences
 
 
@@ -100,6 +104,7 @@ def tasks_of(sweep: Sweep) -> list[Task]:
         try:
             asked = experiment(**settings.options)
             settings = settings.model_copy(update={"options": asked.model_dump(mode="json")})
+            find_output(settings.output)
             network, pictures = known.network(settings), known.pictures(settings)
             code = known.code(asked, settings, hardware)
         except ValueError as error:
@@ -113,7 +118,8 @@ def tasks_of(sweep: Sweep) -> list[Task]:
             pictures,
             *([name, made] for name, made, _ in code),
         ]
-        options = {"options": settings.options} if settings.options else {}
+        options: dict[str, Any] = {"options": settings.options} if settings.options else {}
+        options |= {name: getattr(settings, name) for name in ANSWERING if getattr(settings, name)}
         what = {name: getattr(settings, name) for name in IDENTIFYING} | options
         found = _digest([common, what])
         if found in tasks:
@@ -169,9 +175,10 @@ class _Known:
 
     def code(self, experiment: Experiment, settings: Settings, hardware: Hardware) -> tuple[OwnCode, ...]:
         things = frozenset(classes_of(experiment) | self._chip(hardware)[1] | self._network(settings)[1])
-        key = things, settings.model
+        key = things, settings.model, settings.output
         if key not in self._code:
-            self._code[key] = own_code(things, [*self._modules, *own_modules_of(settings.model)])
+            modules = [*own_modules_of(settings.model), *own_modules_of(settings.output or "")]
+            self._code[key] = own_code(things, [*self._modules, *modules])
         return self._code[key]
 
 
@@ -213,7 +220,8 @@ def run_group(group: list[Task], threads: int | None = None) -> list[Row]:
         network = _known_network(settings.model, settings.weights, first.network, first.code)
         images, labels = _known_data(settings.data, first.pictures)
         calibrate = images[: settings.calibrate]
-        bench = Bench(map_model(network, first.hardware, calibrate=calibrate, seed=settings.seed), images, labels)
+        chip = map_model(network, first.hardware, calibrate=calibrate, seed=settings.seed)
+        bench = Bench(chip, images, labels, find_output(settings.output))
         outside = "; ".join(dict.fromkeys(s for x in bench.chip.layers.values() for s in extrapolations(x.hardware)))
         for task in group:
             columns = columns_of(task.experiment, experiment, bench, task.settings)
@@ -242,6 +250,10 @@ def load_network(model: str, weights: str | None) -> nn.Module:
     Raises:
         ValueError: no such network, or no such weights.
     """
+    if Path(model).suffix in WHOLE or (Path(model) / CONFIG).is_file():
+        if weights is not None:
+            raise ValueError(f"weights: {model} brings its own, got {weights!r}")
+        return load_model(model)
     named = [name for name in models.__all__ if callable(getattr(models, name))]
     if ":" not in model and model not in named:
         raise ValueError(f"model must be one of {', '.join(named)} or package.module:factory, got {model!r}")
@@ -256,7 +268,7 @@ def load_network(model: str, weights: str | None) -> nn.Module:
     return network.eval() if weights is None else load_weights(network, weights).eval()
 
 
-def load_data(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+def load_data(name: str) -> tuple[torch.Tensor | Batch, torch.Tensor]:
     """Labelled pictures, as `mho.inputs.find_inputs`.
 
     Raises:
@@ -277,10 +289,16 @@ def network_hash(model: str, network: nn.Module) -> str:
     return found.hexdigest()
 
 
-def data_hash(images: torch.Tensor, labels: torch.Tensor) -> str:
-    """Hash of labelled pictures."""
-    found = blake2b(f"{tuple(images.shape)}".encode(), digest_size=16)
-    for tensor in (images, labels):
+def data_hash(images: torch.Tensor | Batch, labels: torch.Tensor) -> str:
+    """Hash of labelled inputs."""
+    if isinstance(images, torch.Tensor):
+        found, tensors = blake2b(f"{tuple(images.shape)}".encode(), digest_size=16), [images]
+    else:
+        said = [(name, str(x.dtype), tuple(x.shape)) for name, x in images.kwargs.items()]
+        found, tensors = blake2b(f"{said}".encode(), digest_size=16), list(images.kwargs.values())
+    if labels.ndim > 1 or labels.is_floating_point():
+        found.update(f"{labels.dtype} {tuple(labels.shape)}".encode())
+    for tensor in (*tensors, labels):
         found.update(_bytes(tensor))
     return found.hexdigest()
 
@@ -301,7 +319,7 @@ def _known_network(model: str, weights: str | None, wanted: str, code: tuple[Own
 
 
 @lru_cache(maxsize=2)
-def _known_data(name: str, wanted: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _known_data(name: str, wanted: str) -> tuple[torch.Tensor | Batch, torch.Tensor]:
     images, labels = load_data(name)
     if data_hash(images, labels) != wanted:
         raise ValueError(f"data {name}: is another here than where the sweep was started")

@@ -1,0 +1,91 @@
+"""`mho.load_model`: a network with its weights, from what a checkpoint is and a factory says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from ..checkpoint import Weights, build_model, find_weights
+from ..errors import CheckpointError
+from ..folders import as_path
+from . import hub
+from .exported import load_exported
+from .factories import Factory, remember
+from .onnx_file import load_onnx
+
+WHOLE: dict[str, Callable[[Path], nn.Module]] = {
+    ".onnx": load_onnx,
+    ".pt2": load_exported,
+}  # files that hold the network, not its weights alone
+
+
+class Loaded(NamedTuple):
+    """A network, and which weights of a checkpoint it took; None where the file is the network itself."""
+
+    model: nn.Module
+    weights: Weights | None
+
+
+def load_model(
+    path: str | Path,
+    model: str | nn.Module | None = None,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    strip_prefix: str | None = None,
+) -> nn.Module:
+    """A network with the weights of a checkpoint, in evaluation mode. No pickled program is run: docs/checkpoints.md.
+
+    Args:
+        path: a state dict (`.pt`, `.pth`, `.ckpt`, `.bin`, `.safetensors`, an `.index.json` of shards); a folder of
+            Hugging Face; or a file that holds a network: `.pt2` of torch.export, `.onnx`.
+        model: the network that a state dict belongs to: a module, which is filled, or how it is built, as `build_model`
+            takes it (`timm:resnet18`, `transformers:bert`, `package.module:factory`). None where the file or folder
+            says it.
+        arguments: of the factory, by keyword.
+        key: which state dict of the file, where several fit.
+        strip_prefix: what is taken off the names of its tensors; those without it are left out.
+
+    Raises:
+        CheckpointError: no usable file, an unknown factory, or weights that do not fit.
+    """
+    return find_model(path, model, arguments=arguments, key=key, strip_prefix=strip_prefix).model
+
+
+def find_model(
+    path: str | Path,
+    model: str | nn.Module | None = None,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    strip_prefix: str | None = None,
+) -> Loaded:
+    """As `load_model`, with the weights that were found."""
+    path = as_path(path, "checkpoint", CheckpointError)
+    whole = WHOLE.get(path.suffix)
+    if whole is None and path.is_dir() and model is None and (path / hub.CONFIG).exists():
+        whole = hub.load_folder
+    given = {"model": model, "arguments": arguments, "key": key, "strip_prefix": strip_prefix}
+    if whole is not None:
+        if odd := [name for name, value in given.items() if value]:
+            raise CheckpointError(f"checkpoint {path}: holds its own network, so that {odd[0]} has no meaning")
+        if whole is not hub.load_folder and not path.is_file():
+            raise CheckpointError(f"checkpoint {path}: no such file")
+        network = whole(path).eval()
+        if whole is hub.load_folder:
+            remember(network, Factory(f"transformers:{type(network).__name__}", hub.fields_of(network)))
+        return Loaded(network, None)
+    if model is None:
+        raise CheckpointError(
+            f"checkpoint {path}: which network do its weights belong to? Say it by model= (--model): timm:NAME, "
+            "transformers:NAME or package.module:factory"
+        )
+    if isinstance(model, nn.Module) and arguments:
+        raise CheckpointError("arguments: a model that is built already takes none")
+    network = model if isinstance(model, nn.Module) else build_model(model, arguments)
+    weights = find_weights(network, path, key, strip_prefix=strip_prefix)
+    network.load_state_dict(weights.state, strict=False)
+    return Loaded(network.eval(), weights)

@@ -1,0 +1,75 @@
+"""`mho.explain`: why a chip is less accurate than its network, and what wins accuracy back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from ..chip import Chip
+from ..errors import MappingError
+from ..outputs import Where
+from ..voting.asked import whole_number
+from .bench import Bench, Exhausted
+from .explanation import Explanation
+from .groups import asked_for
+from .stages import Stages
+
+__all__ = ["explain"]
+
+Progress = Callable[[int, int, str], None]
+
+
+def explain(
+    chip: Chip,
+    images: Any,
+    labels: Any = None,
+    *,
+    layers: Iterable[str] | None = None,
+    samples: int = 1000,
+    votes: int = 1,
+    output: Where = None,
+    calibrate: Any = None,
+    most: int = 200,
+    progress: Progress = lambda done, total, said: None,
+) -> Explanation:
+    """Find out which layers, and which sources of error in them, cost a chip its accuracy, and what wins it back.
+
+    Everything is measured on the same samples with the same reads: the chip with one layer digital, and with one layer
+    on tiles; without one source of error in all layers, and with that alone; without one in one of the worst layers;
+    and the network mapped with other settings. Nothing is estimated. What is frozen is that of this chip and no other
+    copy.
+
+    Args:
+        chip: the mapped network.
+        images: the samples, in the forms that `mho.vote` takes; of an iterable the first are taken and kept.
+        labels: (n, ...) classes, of samples, tokens or pixels (-100: does not count); or, where they are not all whole,
+            numbers that the network is to meet. None: those that the batches of `images` bring along.
+        layers: names or patterns, each of which is measured as one; None: each layer, or of more than 24 layers groups
+            by name, of which the worst are split until single layers are left.
+        samples: how many are classified, the first of `images`. Twice as precise takes four times as many.
+        votes: inferences that decide about each sample.
+        output: where the scores are in what the network returns: see `mho.vote`.
+        calibrate: inputs that set the ranges of what is tried, as `mho.map` takes them; None: the first 256 samples,
+            whose labels play no part in it.
+        most: accuracies that are measured at most; what is left then is left out, and said to be.
+        progress: told what was measured, how many accuracies were, and about how many are to be.
+
+    Raises:
+        ValueError: labels that are missing or do not fit, or outputs that are no classes or numbers.
+        MappingError: a pattern that matches no layer.
+    """
+    if not isinstance(chip, Chip):
+        raise MappingError(f"chip must be a mapped network (see mho.map), got {type(chip).__name__}")
+    most = whole_number("most", most, least=2)
+    groups = None if layers is None else asked_for(layers, tuple(chip.layers))
+    bench = Bench(chip, images, labels, samples=samples, votes=votes, output=output, most=most, tell=progress)
+    stages = Stages(bench, groups, calibrate)
+    with suppress(Exhausted):
+        stages.layers()
+        stages.sources()
+        if stages.lost:
+            stages.places()
+            stages.tries()
+        stages.finished = True
+    return stages.explanation()

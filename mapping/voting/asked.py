@@ -1,0 +1,213 @@
+"""What votes are asked for: the chips that vote, batch after batch of inputs, and where the scores of classes are."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_leaves
+
+from ..batches import Batch, Takes, batches_in
+from ..chip import Chip
+from ..outputs import Where, found_in, returned
+from ..padding import mask_in
+from .intervals import tensor_of
+
+TOGETHER = 24e6  # bytes of the largest layer output of the reads made at once: more would not stay in memory kept
+RULES = ("hard", "soft", "mean")
+
+Progress = Callable[[int, int], None]
+
+
+class Given(NamedTuple):
+    """A batch to read.
+
+    Attributes:
+        start: place of its first sample in the whole data set.
+        batch: the inputs.
+        samples: how many.
+        labels: (samples, ...), if it brings any.
+        tokens: (samples, tokens) bool: which are none of the padding, if the inputs say.
+    """
+
+    start: int
+    batch: Batch
+    samples: int
+    labels: torch.Tensor | None = None
+    tokens: torch.Tensor | None = None
+
+    def counted(self, shape: tuple[int, ...]) -> torch.Tensor | None:
+        """Which answers (samples, *shape) are to tokens that are none of the padding; None: all of them."""
+        mine = self.tokens is not None and len(shape) == 1 and self.tokens.shape[1] == shape[0]
+        return self.tokens if mine else None
+
+    def part(self, start: int, stop: int) -> Given:
+        """The samples from start up to stop."""
+        return Given(
+            self.start + start,
+            self.batch.part(start, stop),
+            stop - start,
+            None if self.labels is None else self.labels[start:stop],
+            None if self.tokens is None else self.tokens[start:stop],
+        )
+
+
+@dataclass(frozen=True)
+class Election:
+    """The arguments of `vote`, checked: the chips that vote, the samples of a batch at most (`size`), and the others.
+
+    `total` is the number of samples, where it is known.
+    """
+
+    chips: list[Chip]
+    inputs: Any
+    total: int | None
+    k: int
+    size: int | None
+    copies: int
+    first_sample: int
+    progress: Progress
+    output: Where
+
+    @property
+    def batches(self) -> Iterator[Given]:
+        """The batches, in parts of the same size but for the last where they are larger than `size`."""
+        model, done = getattr(self.chips[0], "model", None), 0
+        for batch, labels in batches_in(self.inputs, model, "images"):
+            count = batch.samples
+            found = None if labels is None else tensor_of("labels", labels)
+            if found is not None and (not found.ndim or len(found) != count):
+                raise ValueError(
+                    f"labels must be those of the {count} samples of their batch, got {tuple(found.shape)}"
+                )
+            mask = mask_in(model, (batch.args, batch.kwargs))
+            tokens = mask != 0 if mask is not None and mask.ndim == 2 and len(mask) == count else None
+            given = Given(self.first_sample + done, batch, count, found, tokens)
+            size = -(-count // -(-count // (self.size or count)))
+            for start in range(0, count, size):
+                part = given.part(start, min(start + size, count))
+                yield part
+                done += part.samples
+                self.progress(done, self.total or done)
+
+    def reads(self, given: Given, reads: range) -> Iterator[torch.Tensor]:
+        """What these inferences of a batch give in turn, (samples, ...), made in groups where one chip makes them all.
+
+        Raises:
+            ValueError: the model gives something else than one tensor of numbers, samples first.
+        """
+        chips, samples, batch = self.chips, given.samples, given.batch
+        named: dict[str, Any] = {"named": batch.kwargs} if batch.kwargs else {}
+        together = max(1, int(TOGETHER / (chips[0].largest_output * samples))) if len(chips) == 1 else 1
+        for first in reads[::together]:
+            group = min(together, reads.stop - first)
+            output = chips[first % len(chips)].read(
+                *batch.args, read=first, reads=group, first_sample=given.start, **named
+            )
+            scores = found_in(output, self.output)
+            if not isinstance(scores, torch.Tensor) or scores.is_complex():
+                raise ValueError(
+                    "vote needs a model that returns one tensor of shape (samples, classes), this one returns "
+                    f"{returned(scores)}; say with output= where it is (a name, a number or a function)"
+                )
+            if not scores.ndim or len(scores) != group * samples:
+                raise ValueError(
+                    f"vote needs an output of shape (samples, ...), the model gives {tuple(scores.shape)} for "
+                    f"{group * samples} samples"
+                )
+            yield from scores.chunk(group)
+
+    def scores(self, given: Given, reads: range) -> Iterator[torch.Tensor]:
+        """As `reads`, the scores of classes (samples, ..., classes).
+
+        Classes come last in (samples, tokens, classes), and else behind the samples: (samples, classes, rows, ...).
+
+        Raises:
+            ValueError: there are none, or NaN among them.
+        """
+        for scores in self.reads(given, reads):
+            if scores.ndim < 2:
+                raise ValueError(
+                    "vote needs an output of shape (samples, classes), two classes or more, the model gives "
+                    f"{tuple(scores.shape)} for {given.samples} samples"
+                )
+            moved = scores.movedim(-1 if scores.ndim == 3 else 1, -1)
+            if moved.shape[-1] < 2:
+                raise ValueError(
+                    "vote needs an output of shape (samples, classes), two classes or more, the model gives "
+                    f"{tuple(scores.shape)} for {given.samples} samples; rule='mean' takes means of numbers"
+                )
+            there = given.counted(moved.shape[1:-1])
+            odd = torch.isnan(moved).any(dim=-1)
+            if bool((odd if there is None else odd & there.to(odd.device)).any()):
+                raise ValueError("vote needs an output of numbers, the model gives NaN for some samples")
+            yield moved.masked_fill(odd[..., None], 0.0) if bool(odd.any()) else moved
+
+
+def prepare(
+    chip: Chip,
+    images: Any,
+    k: int,
+    batch_size: int | None,
+    copies: int,
+    rule: str,
+    first_sample: int = 0,
+    progress: Progress = lambda done, total: None,
+    output: Where = None,
+    *,
+    rules: tuple[str, ...] = RULES,
+) -> Election:
+    """What `vote` and `adaptive_vote` are asked for.
+
+    Raises:
+        ValueError: as `vote`.
+    """
+    k, copies = whole_number("k", k), whole_number("copies", copies)
+    size = None if batch_size is None else whole_number("batch_size", batch_size)
+    first_sample = whole_number("first_sample", first_sample, least=0)
+    if copies > k:
+        raise ValueError(f"copies must be at most k = {k}, got {copies}")
+    if rule not in rules:
+        raise ValueError(f"rule must be {', '.join(map(repr, rules[:-1]))} or {rules[-1]!r}, got {rule!r}")
+    inputs, total = _inputs(chip, images)
+    others = [index for index in range(copies) if index != chip.copy_index][: copies - 1]
+    chips = [chip, *(chip.copy(index) for index in others)]
+    return Election(chips, inputs, total, k, size, copies, first_sample, progress, output)
+
+
+def _inputs(chip: Any, images: Any) -> tuple[Any, int | None]:
+    """Inputs as `batches_in` takes them, and how many samples they have, if that can be told.
+
+    Raises:
+        ValueError: no samples.
+    """
+    numbers = isinstance(images, list) and all(isinstance(x, (bool, int, float)) for x in tree_leaves(images))
+    if numbers or isinstance(images, (torch.Tensor, np.ndarray)):
+        images = tensor_of("images", images)
+        if not images.ndim or not len(images):
+            raise ValueError("images must hold at least one sample, got none")
+        return images, len(images)
+    if isinstance(images, (tuple, Mapping, Batch)):
+        takes = Takes.of(getattr(chip, "model", None))
+        given = takes.inputs_of(images)[0] if isinstance(images, Mapping) else images
+        return [images] if isinstance(images, Mapping) else images, takes.batch(given, "images").samples
+    return images, None
+
+
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """A count as int.
+
+    Raises:
+        ValueError: no whole number, or one that is too small.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise ValueError(f"{name} must be a whole number, got {value!r}") from error
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    return number
