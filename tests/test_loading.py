@@ -19,7 +19,7 @@ from mho.mapping.architecture.decision import decision
 from mho.mapping.architecture.loading import Loading
 from mho.mapping.architecture.replication import replicate, ways
 from mho.mapping.architecture.uncounted import uncounted
-from mho.sweeps.experiments import _costs
+from mho.sweeps.costs import costs_of
 
 TILE = Tile(rows=10, columns=20, encoding="differential")
 
@@ -104,13 +104,13 @@ def test_sweeps_count_what_is_written() -> None:
     tight = chip(8)
     loading, whole = Loading.of(tight), decision(tight, 4)
     votes = {"copies": 1, "votes": 4}
-    once = _costs(tight, SimpleNamespace(**votes, vote_error=None), 1e-6, 4.0, 4.0)
+    once = costs_of(tight, SimpleNamespace(**votes, vote_error=None), 1e-6, 4.0, 4.0)
     assert once["decision_energy_j"] == pytest.approx(4e-6 + loading.energy_j, rel=1e-12)
     assert once["total_energy_j"] == pytest.approx(
         4e-6 + loading.energy_j + whole.leakage_w * whole.interval_s, rel=1e-9
     )
     assert once["latency_s"] == whole.latency_s
-    rounds = _costs(tight, SimpleNamespace(**votes, vote_error=0.1), 1e-6, 4.0, 4.0)
+    rounds = costs_of(tight, SimpleNamespace(**votes, vote_error=0.1), 1e-6, 4.0, 4.0)
     assert rounds["decision_energy_j"] == pytest.approx(4e-6 + 4 * loading.energy_j, rel=1e-12)
     assert rounds["latency_s"] == pytest.approx(4 * decision(tight).latency_s, rel=1e-12)
 
