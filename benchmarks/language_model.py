@@ -3,8 +3,8 @@
     python benchmarks/language_model.py --train [--minutes 45] [--threads 1]     weights, anew or from where it stopped
     python benchmarks/language_model.py [--windows 64] [--chips 3]               docs/results/language_model
 
-A byte is a token. Perplexity is that of a byte, over windows of text of modules that training has not seen; an interval
-is over windows and chips. The text differs between versions of Python: the record names the one that was used.
+A byte is a token. Perplexity is that of a byte, over windows of text of modules that training has not seen; the interval
+of its ratio to the exact network's is over windows and chips. The text differs between versions of Python: the record names the one that was used.
 """
 
 from __future__ import annotations
@@ -177,16 +177,19 @@ def on_chips(hardware: mho.Hardware, model: nn.Module, many: int, chips: int, vo
     return found
 
 
-def rows(name: str, value: Any, found: np.ndarray) -> Iterator[dict[str, Any]]:
-    """A row for each number of votes that is shown: perplexity, and its interval over windows and chips."""
+def rows(name: str, value: Any, found: np.ndarray, exact: np.ndarray) -> Iterator[dict[str, Any]]:
+    """A row for each number of votes that is shown: perplexity, and its ratio to that of the exact network.
+
+    The interval of the ratio is over the same windows (the differences of their entropies) and over chips.
+    """
     for vote in (1, 5, 20):
         if vote <= len(found):
-            each = found[vote - 1]
-            over = stats.sem(each.mean(0)) ** 2 + (stats.sem(each.mean(1)) ** 2 if len(each) > 1 else 0.0)
-            half = 1.96 * over**0.5
-            middle = each.mean()
-            limits = {f"perplexity_{side}": math.exp(middle + sign * half) for side, sign in (("low", -1), ("high", 1))}
-            yield {"setting": name, "value": value, "votes": vote, "perplexity": math.exp(middle), **limits}
+            more = found[vote - 1] - exact
+            over = stats.sem(more.mean(0)) ** 2 + (stats.sem(more.mean(1)) ** 2 if len(more) > 1 else 0.0)
+            middle, half = more.mean(), 1.96 * over**0.5
+            row = {"setting": name, "value": value, "votes": vote, "perplexity": math.exp(found[vote - 1].mean())}
+            sides = {"ratio": 0.0, "ratio_low": -half, "ratio_high": half}
+            yield row | {key: math.exp(middle + side) for key, side in sides.items()}
 
 
 def settings() -> dict[tuple[str, Any], tuple[mho.Hardware, int]]:
@@ -210,12 +213,12 @@ def measure(many: int, chips: int) -> None:
     model = ByteModel()
     model.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
     model.eval().requires_grad_(False)
-    exact = losses(model, many)[None, None].numpy()
-    table = list(rows("digital", "", exact))
+    exact = losses(model, many).numpy()
+    table = list(rows("digital", "", exact[None, None], exact))
     RESULTS.mkdir(parents=True, exist_ok=True)
     for (name, value), (hardware, votes) in settings().items():
         began = time.monotonic()
-        table += rows(name, value, on_chips(hardware, model, many, chips, votes))
+        table += rows(name, value, on_chips(hardware, model, many, chips, votes), exact)
         print(*(f"{key} {cell}" for key, cell in table[-1].items()), f"({time.monotonic() - began:.0f} s)", flush=True)
         pd.DataFrame(table).to_csv(RESULTS / "perplexity.csv", index=False, float_format="%.5g")
     command = f"benchmarks/language_model.py --windows {many} --chips {chips}"

@@ -1,6 +1,7 @@
 """Networks of timm, transformers and torch on tiles: what share, how exact, how noisy, how fast, how large.
 
     python benchmarks/networks.py [--only PATTERN] [--threads 2] [--again]      docs/results/networks/networks.csv
+    python benchmarks/networks.py --table                                       its rows as in docs/networks.md
 
 Each network is mapped in a process of its own, on `ideal` and on the presets, with random weights. A network that was
 measured is left out (`--again` measures it once more), so that a run that was stopped goes on.
@@ -28,10 +29,25 @@ from torch.utils._pytree import tree_leaves
 import mho
 from mho.mapping.check import Check
 from mho.records import record, write_json
+from mho.tables import Column, print_table
 from mho.timing import compare
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs/results/networks"
 PRESETS = ("reram", "pcm", "nand")
+COLUMNS = {
+    "network": Column("network", "s"),
+    "parameters": Column("parameters (M)", ".1f", 1e-6),
+    "parameters_on_tiles": Column("on tiles (%)", ".1f", 100),
+    "macs_on_tiles": Column("MACs on tiles (%)", ".1f", 100),
+    "tiles": Column("tiles", ",.0f"),
+    "error_ideal": Column("ideal", ".0e"),
+    "error_reram": Column("reram (%)", ".0f", 100),
+    "error_pcm": Column("pcm (%)", ".0f", 100),
+    "error_nand": Column("nand (%)", ".0f", 100),
+    "ratio": Column("time / torch", ".1f"),
+    "map_cpu_s": Column("map (s)", ".0f"),
+    "memory": Column("memory / weights", ".1f"),
+}
 LONGEST = 1800  # seconds of a network
 GIB = 2**30
 
@@ -108,6 +124,7 @@ def main() -> None:
     parser.add_argument("--only", default="*", help="networks whose names match, in shell wildcards")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--again", action="store_true", help="measure those that are in the table too")
+    parser.add_argument("--table", action="store_true", help="print what was measured as Markdown, and measure nothing")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -116,6 +133,9 @@ def main() -> None:
         return
     path = RESULTS / "networks.csv"
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+    if options.table:
+        print_table("networks", pd.DataFrame(rows), COLUMNS, markdown=True)
+        return
     known = {row["network"] for row in rows if not options.again and not isinstance(row.get("failed"), str)}
     RESULTS.mkdir(parents=True, exist_ok=True)
     for name in NETWORKS:
