@@ -135,3 +135,14 @@ def test_the_cascade_runs_with_our_suppression(bench, merit):
     detect = importlib.import_module("facenet_pytorch.models.utils.detect_face")
     kept = detect.batched_nms(apart, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 0, 1]), 0.5)
     assert kept.tolist() == [0, 2]
+
+
+@pytest.mark.skipif(find_spec("facenet_pytorch") is None, reason="needs facenet-pytorch")
+@pytest.mark.filterwarnings("ignore")
+def test_boxes_beside_the_picture_are_cut_to_a_pixel(bench):
+    bench.cascade()
+    detect = importlib.import_module("facenet_pytorch.models.utils.detect_face")
+    boxes = torch.tensor([[2.0, 3, 8, 9], [70, -30, 90, -10], [-40, 65, -20, 80]])
+    top, bottom, left, right = detect.pad(boxes, 60, 50)
+    assert (top.tolist(), bottom.tolist()) == ([3, 1, 50], [9, 1, 50])
+    assert (left.tolist(), right.tolist()) == ([2, 60, 1], [8, 60, 1])
