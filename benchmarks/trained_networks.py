@@ -32,7 +32,7 @@ from mho.tables import write_table
 
 Array = np.ndarray[Any, Any]
 PRESETS = ("reram", "pcm", "nand")
-LOWER = 0.02  # of the read voltage of the preset
+LOWER = {"faces": 0.1, "voices": 0.02}  # of the read voltage of the preset: where reads differ
 VOTES = (1, 5, 20)
 PACKAGES = {
     "t1.jpg": "insightface",
@@ -75,9 +75,9 @@ def find(name: str, folder: Path) -> Path:
     raise FileNotFoundError(f"{name} is neither in --data {folder} nor installed: it comes with {package}")
 
 
-def hardware_points() -> Iterator[tuple[str, float, mho.Hardware]]:
+def hardware_points(lower: float) -> Iterator[tuple[str, float, mho.Hardware]]:
     """Each preset at its own read voltage and at a lower one: its name, the voltage, the hardware."""
-    for factor in (1.0, LOWER):
+    for factor in (1.0, lower):
         for preset in PRESETS:
             v = hardware_voltage(preset) * factor
             yield preset, v, mho.Hardware.preset(preset).replace({"sensing.v_read": v})
@@ -195,7 +195,7 @@ def faces_rows(folder: Path, count: int) -> Iterator[dict[str, Any]]:
     reference = [detected(mtcnn, image) for image in images]
     points = [
         (preset, v, {name: chips_of(networks[name], hardware, calibrate[name], count) for name in STAGES})
-        for preset, v, hardware in hardware_points()
+        for preset, v, hardware in hardware_points(LOWER["faces"])
     ]
     for votes in VOTES:
         for preset, v, chips in points:
@@ -256,7 +256,7 @@ def voices_rows(folder: Path, count: int) -> Iterator[dict[str, Any]]:
     points = [
         (preset, v, variant, chips_of(encoder, hardware, calibrate, count, exclude=list(exclude)))
         for variant, exclude in VARIANTS.items()
-        for preset, v, hardware in hardware_points()
+        for preset, v, hardware in hardware_points(LOWER["voices"])
         if exclude or v == hardware_voltage(preset)  # with all layers on tiles the converters fail at any voltage
     ]
     reads: list[list[list[Array]]] = [[[] for _ in chips] for *_, chips in points]
