@@ -3,9 +3,9 @@
     python benchmarks/language_model.py --train [--minutes 45] [--threads 1]     weights, anew or from where it stopped
     python benchmarks/language_model.py [--windows 64] [--chips 3]               docs/results/language_model
 
-A byte is a token. Perplexity is that of a byte, over windows of text of modules that training has not seen; the interval
-of its ratio to the exact network's is over windows and chips. The text differs between versions of Python: the record
-names the one that was used.
+A byte is a token. Perplexity is that of a byte, over windows of text of modules that training has not seen; the
+interval of its ratio to the exact network's is over windows and chips. The text differs between versions of Python:
+the record names the one that was used.
 """
 
 from __future__ import annotations
