@@ -9,8 +9,10 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that wait by spinning are s
 
 # ruff: noqa: E402  (after the environment that libraries read when they are imported)
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from command_shop import refused, shop  # noqa: F401  (fixtures)
 from helpers import hardware, pictures, small_cnn
 from hypothesis import settings
@@ -19,6 +21,16 @@ import mho
 
 settings.register_profile("mho", deadline=None, derandomize=True)
 settings.load_profile("mho")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def torchvision_operators() -> Any:
+    """What torchvision asks for at its import, where it has no compiled part; timm and transformers import it."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
 
 
 @pytest.fixture(scope="module")

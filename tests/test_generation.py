@@ -195,11 +195,7 @@ def test_a_padded_batch_generates_what_each_text_does(chip, options):
 
 def test_hugging_face_generates_on_a_chip():
     transformers = pytest.importorskip("transformers")
-    with torch.library._scoped_library("torchvision", "FRAGMENT") as library:
-        for name in ("nms", "qnms"):
-            if not hasattr(torch.ops.torchvision, name):
-                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        config, model = transformers.LlamaConfig, transformers.LlamaForCausalLM
+    config, model = transformers.LlamaConfig, transformers.LlamaForCausalLM
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
     net = model(config(vocab_size=32, pad_token_id=0, eos_token_id=None, bos_token_id=1, **sizes)).eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -72,12 +71,6 @@ NETWORKS: dict[str, tuple[str, str, dict[str, Any], float]] = {
         0.91,
     ),
 }
-
-
-TORCHVISION = torch.library.Library("torchvision", "FRAGMENT")
-for operator in ("nms", "qnms"):  # which its package without compiled code asks for, but if they are there
-    with contextlib.suppress(RuntimeError):
-        TORCHVISION.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 def logits(output: Any) -> torch.Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -76,18 +74,7 @@ def test_conv1d_of_transformers(tmp_path: Path) -> None:
     assert torch.equal(mho.load(tmp_path / "chip").read(x, read=1), real.read(x, read=1))
 
 
-@pytest.fixture
-def torchvision_operators() -> Iterator[None]:
-    """Operators that torchvision registers fakes of, where its compiled part is missing; transformers imports it."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name, arguments in (("nms", "Tensor a, Tensor b, float c"), ("qnms", "Tensor a, Tensor b, float c")):
-        if find_spec("torchvision") and not hasattr(torch.ops.torchvision, name):
-            library.define(f"{name}({arguments}) -> Tensor")
-    yield
-    library._destroy()
-
-
-def test_gpt2_of_transformers(torchvision_operators: None) -> None:
+def test_gpt2_of_transformers() -> None:
     transformers = pytest.importorskip("transformers")
     sizes = {"n_layer": 2, "n_head": 2, "n_embd": 16, "vocab_size": 31, "n_positions": 12}
     config = transformers.GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)
