@@ -99,6 +99,7 @@ class UNet(nn.Module):
 
 def hugging(config: str, model: str, inputs: Callable[[Any], dict[str, Any]], **changes: Any) -> Built:
     """A network of transformers, of a configuration with some fields changed."""
+    operators_of_torchvision()
     import transformers
 
     made = getattr(transformers, config)(**changes)

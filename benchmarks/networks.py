@@ -10,6 +10,7 @@ measured is left out (`--again` measures it once more), so that a run that was s
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import resource
 import subprocess
@@ -24,7 +25,7 @@ from typing import Any
 import pandas as pd
 import torch
 from network_list import NETWORKS, built
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 import mho
 from mho.mapping.check import Check
@@ -39,6 +40,7 @@ COLUMNS = {
     "parameters_on_tiles": Column("on tiles (%)", ".1f", 100),
     "macs_on_tiles": Column("MACs on tiles (%)", ".1f", 100),
     "tiles": Column("tiles", ",.0f"),
+    "error_torch": Column("torch, 32 bits", ".0e"),
     "error_ideal": Column("ideal", ".0e"),
     "error_reram": Column("reram (%)", ".0f", 100),
     "error_pcm": Column("pcm (%)", ".0f", 100),
@@ -81,6 +83,7 @@ def measured(name: str, threads: int) -> dict[str, Any]:
     row["error_reram"] = difference(wanted, call(chip, inputs))
     row["memory"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (4 * row["parameters"])
     row |= covered(chip)
+    row["error_torch"] = difference(call(copy.deepcopy(network).double(), doubled(inputs)), wanted)
     row["torch_cpu_s"], noisy = seconds(network, chip, inputs)
     row["ratio"] = noisy / row["torch_cpu_s"]
     for preset in ("ideal", *PRESETS[1:]):
@@ -99,6 +102,11 @@ def seconds(network: Any, chip: mho.Chip, inputs: Any) -> tuple[float, float]:
             call(which, inputs)
             times.append(time.process_time() - began)
     return median(found[0]), median(found[1])
+
+
+def doubled(inputs: Any) -> Any:
+    """Inputs in 64 bits."""
+    return tree_map(lambda x: x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x, inputs)
 
 
 def covered(chip: mho.Chip) -> dict[str, Any]:
