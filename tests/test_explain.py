@@ -214,6 +214,17 @@ def test_the_bad_layer_of_many_is_found_without_measuring_each():
     assert said[0].startswith("1/")
 
 
+@pytest.mark.parametrize("most", [2, 8, 12])
+def test_what_was_measured_until_it_must_stop_is_said(most, tmp_path):
+    found = explained({"adc.bits": 2}, most=most)
+    assert found.lost
+    assert not len(found.tries)
+    assert (found.worst_layer is None) == (most == 2)
+    assert f"left out: what follows: {most} accuracies were measured" in str(found)
+    found.save(tmp_path)
+    assert pd.read_csv(tmp_path / "tries.csv").empty
+
+
 def test_layers_by_pattern_numbers_tokens_and_loaders():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 4)).eval()
