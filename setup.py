@@ -66,6 +66,8 @@ setup(
             "foolbox>=3.3.4",
             "hypothesis>=6.100",
             "mypy>=1.11",
+            "onnx>=1.18",
+            "onnxruntime>=1.20; python_version >= '3.11'",
             "optuna>=4",
             "pandas-stubs>=2.2",
             "pytest>=8",

@@ -17,6 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
 
 from .batches import Batch
 from .errors import MappingError
@@ -203,6 +204,7 @@ def _digital_pass(chip: MappedNetwork, names: list[str], batch: Batch) -> tuple[
         intercept(trial.chip.model, layer, trial.counted)
     seen = [*dict.fromkeys([*names, *chip.layers])]
     try:
+        counter.mod_tracker = _Forward()
         with counter:
             _spare_compiler(counter)
             call = lambda: trial.chip.run(batch.args, trial.run, batch.kwargs)  # noqa: E731
@@ -219,6 +221,16 @@ def _digital_pass(chip: MappedNetwork, names: list[str], batch: Batch) -> tuple[
     for path, counts in counter.get_flop_counts().items():  # the name of the model's type comes first
         trial.macs_within[path.partition(".")[2]] = sum(counts.values()) // 2
     return after, trial
+
+
+class _Forward(ModuleTracker):
+    """Tells which modules run, without the hooks on gradients, which fail where an input is a parameter's view."""
+
+    def _fw_pre_hook(self, mod: nn.Module, input: Any) -> None:
+        self._get_append_fn(self._get_mod_name(mod), False)()
+
+    def _fw_post_hook(self, mod: nn.Module, input: Any, output: Any) -> None:
+        self._get_pop_fn(self._get_mod_name(mod), False)()
 
 
 def _spare_compiler(counter: Any) -> None:

@@ -114,8 +114,12 @@ def check_model(model: nn.Module, *, lazy: bool) -> None:
         raise MappingError(
             "model is a TorchScript module, whose layers can't be replaced; map the model it was made of"
         )
-    if hasattr(model, "_orig_mod"):  # torch._dynamo's OptimizedModule, which importing would take seconds to name
-        raise MappingError("model was compiled by torch.compile; map the module that it was made of (model._orig_mod)")
+    for name, module in model.named_modules():
+        if "_orig_mod" in module._modules:  # OptimizedModule of torch, which takes seconds to import
+            part = f"model.{name}" if name else "model"
+            raise MappingError(
+                f"{part} was compiled by torch.compile; map the module that it was made of ({part}._orig_mod)"
+            )
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         if nn.parameter.is_lazy(value):
             if lazy:

@@ -80,6 +80,9 @@ class Operand(torch.Tensor):
         made: Operand = known[id(self)]
         return made
 
+    def __reduce_ex__(self, proto: Any) -> tuple[Any, ...]:
+        return Operand, (self.source, self.piece, self.dtype, self.pick)
+
     def __hash__(self) -> int:
         return id(self)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from .errors import MappingError
 from .view import Layout, NoLayout, View
 
 Labels = list[Hashable]
@@ -70,7 +71,12 @@ def _contract(x: Any, x_labels: Labels, w: Any, w_labels: Labels, out: Labels, b
         if w.pick is None and label in out and view.is_repeated(at):
             view, w_labels = view.moved(torch.select, (at, 0)), [other for other in w_labels if other != label]
         elif of != many:
-            if of != 1 or label not in out:
+            if of != 1:
+                raise MappingError(
+                    f"parameter {w.source.name!r}: {tuple(w.shape)} of it is multiplied by a tensor of shape "
+                    f"{tuple(x.shape)}, which must have {many} where it has {of}"
+                )
+            if label not in out:
                 raise _Other
             x = x.expand([many if other == label else -1 for other in x_labels])
     batch = [label for label in w_labels if label in x_labels and label in out]

@@ -155,6 +155,8 @@ def _hardware(layer: TileLayer) -> Hardware:
             "tile.scale": "tile",
             "tile.bias": "digital",
             "tile.amplifiers": "bit_line",
+            "tile.join": "digital",  # slices are driven one after another
+            "tile.mirror_mismatch": 0.0,
             "wires": {**wires.swapped.model_dump(), "pairs": pairs, "order": "natural"},
             "adc.polarity": "apart" if apart else "together",
             "dac.range": None if own.dac.range is None else "calibrated",

@@ -119,6 +119,16 @@ def test_lines_that_float_are_read_both_ways(fields: dict[str, Any]) -> None:
     assert off(a.T.read(Y, read=0, noisy=False), W.T @ Y) < 5e-3
 
 
+def test_slices_of_the_other_way_are_driven_one_after_another_whatever_joins_them() -> None:
+    """Mirrors behind the bit lines join slices of the forward product alone."""
+    sliced = {"tile__slices": 2, "tile__slicing": "shares", "tile__significance": 2.0}
+    apart = analog(**sliced)
+    joined = analog(**sliced, tile__join="mirror", tile__mirror_mismatch=0.1)
+    assert off(joined.read(X, read=0), apart.read(X, read=0)) > 0.01
+    assert_array_equal(joined.T.read(Y, read=0), apart.T.read(Y, read=0))
+    assert apart.counts.readings - joined.counts.readings == 2 * W.shape[0] * X.shape[1]  # two row tiles, forward
+
+
 def test_cells_of_the_other_way_that_are_not_those_of_the_first_are_seen() -> None:
     """The test above can fail: cells of another chip are as far away as errors of programming are."""
     a = analog(**EXACT | {"cell__programming": {"kind": "polynomial", "coefficients": ["2 uS"], "g_ref": "1 uS"}})

@@ -112,3 +112,22 @@ def test_networks_equal_torch(make, inputs, layers):
             assert float((a - b).norm() / b.norm()) < 2e-6
         digital = [d for d in chip.digital if d.type in ("Linear", "Conv2d", "BatchNorm2d")]
         assert all(d.reason.startswith("folded") for d in digital)
+
+
+class Token(nn.Module):
+    """Gives a part of it a view of a parameter, as networks with a class token do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.token, self.inner, self.out = nn.Parameter(torch.randn(1, 1, 8)), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.inner(self.token.expand(len(x), -1, -1)) + x)
+
+
+def test_a_view_of_a_parameter_as_the_input_of_a_layer() -> None:
+    net, x = Token().eval(), torch.randn(4, 5, 8, generator=torch.Generator().manual_seed(1))
+    chip = mho.map(net, mho.Hardware.preset("ideal"), calibrate=x)
+    assert torch.allclose(chip(x), net(x), atol=1e-6)
+    assert chip.cover.check.macs_on_tiles == chip.cover.check.macs == 2 * (8 * 8 + 5 * 8 * 3)

@@ -20,7 +20,7 @@ from mho.mapping.explaining.bench import Bench
 from mho.mapping.explaining.differences import Scores
 from mho.mapping.explaining.groups import split
 from mho.mapping.explaining.partly import Variant, View
-from mho.mapping.explaining.sources import without
+from mho.mapping.explaining.sources import Present, without
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = 300
@@ -66,6 +66,7 @@ def explained(planted: dict, hardware: mho.Hardware = HARDWARE, **options) -> mh
     return mho.explain(chip, x, y, **options)
 
 
+SLICED = {"tile.slices": 2, "tile.slicing": "shares", "tile.significance": 1.0}
 PLANTED = {
     "ADC rounding": {"adc.bits": 2},
     "ADC clipping": {"adc.full_scale": 3e-7},
@@ -78,6 +79,7 @@ PLANTED = {
     "gain": {"sensing.gain_noise": 1.0},
     "output noise": {"output_noise.sigma_add": 3.0},
     "wires": {"wires": {"r_word_line": 2000.0, "r_bit_line": 2000.0}},
+    "levels of conductance": SLICED | {"cell.levels": 2},
 }
 
 
@@ -156,6 +158,18 @@ def test_a_layer_without_a_source_is_the_layer_of_a_chip_that_never_had_it():
     assert np.array_equal(made.tiles.conductances()[0], chip.conductances("2")["2"][0])
 
 
+def test_mirrors_are_a_source_of_their_own():
+    net = network()
+    fixed = SLICED | {"tile.join": "mirror", "adc.full_scale": 1e-4, "dac.range": 3.0}
+    chip = mho.map(net, HARDWARE.replace({**fixed, "tile.mirror_mismatch": 0.3}))
+    exact = mho.map(net, HARDWARE.replace(fixed)).layers["2"].tiles.weights
+    present = Present.of(chip.layers, {name: layer.counts for name, layer in chip.layers.items()})
+    assert all("mirrors" in sources for sources in present.layers.values())
+    layer = chip.layers["2"]
+    assert np.array_equal(without(layer, ["mirrors"], lambda _: ()).tiles.weights, exact)
+    assert not np.array_equal(without(layer, ["stuck cells"], lambda _: ()).tiles.weights, exact)
+
+
 def test_what_dacs_take_is_all_that_is_missing():
     net = network()
     x, _ = data(net, 50)
@@ -212,6 +226,17 @@ def test_the_bad_layer_of_many_is_found_without_measuring_each():
     assert found.worst_place == ("ADC rounding", "20")
     assert found.measured <= 60
     assert said[0].startswith("1/")
+
+
+@pytest.mark.parametrize("most", [2, 8, 12])
+def test_what_was_measured_until_it_must_stop_is_said(most, tmp_path):
+    found = explained({"adc.bits": 2}, most=most)
+    assert found.lost
+    assert not len(found.tries)
+    assert (found.worst_layer is None) == (most == 2)
+    assert f"left out: what follows: {most} accuracies were measured" in str(found)
+    found.save(tmp_path)
+    assert pd.read_csv(tmp_path / "tries.csv").empty
 
 
 def test_layers_by_pattern_numbers_tokens_and_loaders():

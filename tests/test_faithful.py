@@ -385,6 +385,10 @@ def test_neither_trace_nor_check_leaves_anything_in_the_chip():
 def test_a_compiled_model_is_refused_in_a_line():
     with pytest.raises(MappingError, match=r"compiled by torch\.compile; .*_orig_mod"):
         mho.map(torch.compile(mlp()), ideal())
+    net = mlp()
+    net[0] = torch.compile(net[0])
+    with pytest.raises(MappingError, match=r"model\.0 was compiled by torch\.compile; .*model\.0\._orig_mod"):
+        mho.map(net, ideal())
 
 
 def test_a_name_with_the_signs_of_a_pattern_is_matched_as_it_is():

@@ -55,3 +55,44 @@ def test_the_judge_finds_fault(script, monkeypatch, fault, said):
             script.Plain, "codes", lambda self, x, scale, out, threads: codes(self, np.sqrt(np.abs(x)), scale, out, 1)
         )
     assert said in judge(0)
+
+
+def test_a_twin_that_rounds_otherwise_is_one_code_off_at_a_tie(script):
+    """Chain 220 of seed 7, whose currents are few and even: some are half a code, but for rounding in 32 bits."""
+    fields = {
+        "dac.phases": 2,
+        "dac.bits": 2,
+        "dac.bits_per_pulse": 1,
+        "adc.span": "fitted",
+        "adc.transfer": "mid_rise",
+        "adc.bits": 6,
+        "cell.stuck": {"at_g_min": 0.2, "at_g_max": 0.1},
+        "cell.g_min": 0.0,
+        "cell.programming": {"kind": "none"},
+        "cell.levels": 9,
+        "tile.slices": 3,
+        "tile.slicing": "shares",
+        "tile.significance": 2.0,
+        "tile.join": "mirror",
+    }
+    hw, (weights, bias, x) = script.Hardware.model_validate(script.NOISY).replace(fields), script.layer(220, 7, False)
+
+    def made(backend):
+        matrix, cells = script.Matrix("layer", weights, bias, hw), script.Drawn(hw, 5)
+        return script.calibrate(matrix, (x,), cells, script.Seeds(5), backend)
+
+    tiled, twin = made(script.Compiled()), made(script.Plain())
+    design, (full_scale,), (middle,) = tiled.design, tiled.ranges.full_scale, tiled.ranges.middle
+    g = tiled.cells.conductances(design, 0, 0, tiled.backend).astype(float)
+    signed = np.tensordot([1 / 4, 1 / 2, 1], g[:, 0] - g[:, 1], axes=1) / hw.cell.g_max
+    step, pulses = (
+        full_scale / 32,
+        script.pulses_of(script.input_codes(x[:, 0, 0, 0].astype(float), design.drive), design.drive),
+    )
+    level = (np.stack([[v @ signed for v in phase] for phase in pulses]) - middle) / step - 0.5
+    tie = np.abs(level - np.floor(level) - 0.5) < 1e-5  # (phases, pulses, samples, outputs)
+    weight = np.abs(np.asarray(design.drive.weights))[:, None, None]
+    may = (weight * tie).sum(axis=(0, 1)) * step * design.encodings[0].scale[0, 0] * hw.cell.g_max * design.drive.limit
+    off = np.abs(tiled.reader.read(x, noisy=False)[0] - twin.reader.read(x, noisy=False)[0])
+    assert (off <= may + 1e-6).all()
+    assert 0 < tie.mean() < 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -283,6 +284,21 @@ def test_weights_outside_of_an_inference() -> None:
     assert torch.equal(chip.model(x())[:, :1], chip.model(x())[:, :1]) is False  # each call is a read
 
 
+def test_a_pickled_chip_is_the_same() -> None:
+    torch.manual_seed(0)
+    chip = mho.map(Biased(p(4, 8), p(4)).eval(), hardware(), calibrate=x())
+    again = pickle.loads(pickle.dumps(chip))
+    assert list(again.layers) == list(chip.layers)
+    assert torch.equal(again.read(x(), read=3), chip.read(x(), read=3))
+
+
+def test_inputs_of_another_size_are_said_to_be_so() -> None:
+    torch.manual_seed(0)
+    chip = mho.map(Net(lambda s, x: x @ s.w, w=p(8, 3)).eval(), ideal(), check=x())
+    with pytest.raises(MappingError, match=r"'w'.* a tensor of shape \(4, 6, 5\), which must have 8 where it has 5"):
+        chip(x()[..., :5])
+
+
 class Words(nn.Module):
     """Its last layer is the table of its embedding, as in many language models."""
 
@@ -310,7 +326,7 @@ def test_a_table_that_is_multiplied_by_too(tmp_path: Path) -> None:
     assert torch.equal(again.read(tokens, read=0), chip.read(tokens, read=0))
     assert torch.equal(again.copy(1).model.words(tokens), net.words(tokens))
     plain = mho.map(nn.Sequential(nn.Embedding(11, 8), nn.Linear(8, 2)).eval(), ideal())
-    assert ("0", "Embedding", "no handler maps this type") in plain.digital
+    assert ("0", "Embedding", "a table: rows are looked up, and nothing is multiplied") in plain.digital
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -35,6 +35,7 @@ FROZEN: dict[str, dict[str, Any]] = {  # what of the hardware is changed without
     "levels of conductance": {"cell.levels": None},
     "drift": {"cell.drift": {"kind": "none"}},
     "stuck cells": {"cell.stuck": {}},
+    "mirrors": {"tile.mirror_mismatch": 0.0},
     "wires": {"wires": {}},
     "nonlinear cells": {"cell.nonlinearity": {"kind": "linear"}},
 }
@@ -88,7 +89,7 @@ class Present:
             made.layers[name] = [source for source in made.possible[name] if not unclipped.get(source)]
             if layer.hardware.dac.scaling == "sample" and counts[name].inputs:
                 made._leave_out("DAC rounding and clipping, where dac.scaling is 'sample'", name)
-            if layer.hardware.cell.levels is not None and layer.placement.tile.slices > 1:
+            if layer.hardware.cell.levels is not None and _digits(layer):
                 made._leave_out("levels of conductance, which are digits of slices", name)
             if layer.tiles.ranges.outputs is not None:
                 made._leave_out("gains and offsets of a recalibration, which stay as they are,", name)
@@ -129,9 +130,10 @@ def _of_layer(layer: TileLayer) -> set[str]:
     found = {
         GIVEN: given,
         "programming error": not given and cell.programming.kind != "none",
-        "levels of conductance": not given and cell.levels is not None and tiles.design.placement.tile.slices == 1,
+        "levels of conductance": not given and cell.levels is not None and not _digits(layer),
         "drift": not given and cell.drift.active(hardware.conditions),
         "stuck cells": not given and _stuck(tiles),
+        "mirrors": hardware.tile.mirror_mismatch > 0,
         "wires": not hardware.wires.ideal,
         "nonlinear cells": tiles.design.curved,
         **fresh,
@@ -143,6 +145,12 @@ def _of_layer(layer: TileLayer) -> set[str]:
         ADC_ALL: adc.differ,
     }
     return {source for source, there in found.items() if there}
+
+
+def _digits(layer: TileLayer) -> bool:
+    """Whether slices hold digits, which levels of conductance are the base of."""
+    tile = layer.placement.tile
+    return tile.slices > 1 and tile.slicing == "digits"
 
 
 def _stuck(tiles: Programmed) -> bool:

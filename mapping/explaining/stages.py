@@ -62,7 +62,8 @@ class Rows:
         ends = [f"{key}{end}" for key in self.keys for end in ("", "_low", "_high", "_sure")]
         before = [column for column in columns if column in COMMON]
         after = [column for column in columns if column not in COMMON]
-        return pd.DataFrame(made, columns=[*before, *ends, *after]).astype({f"{key}_sure": bool for key in self.keys})
+        types = {end: bool if end.endswith("_sure") else float for end in ends}  # of tables without rows too
+        return pd.DataFrame(made, columns=[*before, *ends, *after]).astype(types)
 
 
 COMMON = ("layer", "layers", "source", "kind", "try")
