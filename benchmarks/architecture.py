@@ -21,14 +21,15 @@ ROOT = Path(__file__).parents[1]
 ROWS = (
     ("mho", "mho/commands", "mho/sweeps"),
     ("models", "models/data", "models/kernels"),
-    ("mapping", "mapping/architecture", "mapping/voting"),
+    ("mapping/explaining", "mapping/architecture", "mapping/voting"),
+    ("mapping", "mapping/checkpoints"),
     ("crossbar", "crossbar/backends", "crossbar/kernels"),
     ("devices",),
 )
-COLOURS = ("#fbe3c8", "#f7d3d6", "#d8e6f5", "#d9eeda", "#ece3f4")
-WIDTH, GAP, HEIGHT = 34, 1.5, 15.0  # of the page and between rooms, in units of the drawing
+COLOURS = ("#fbe3c8", "#f7d3d6", "#cfe0f3", "#d8e6f5", "#d9eeda", "#ece3f4")
+WIDTH, GAP, HEIGHT = 34, 1.5, 17.0  # of the page and between rooms, in units of the drawing
 NARROW = 7  # a room that has no space for the name of the folder around it
-LINES = 8  # files one below the other in a room
+LINES = 10  # files one below the other in a room
 
 
 def files(room: str) -> list[Path]:

@@ -149,6 +149,7 @@ def candidates(model: nn.Module) -> dict[str, list[str]]:
             if value is None:
                 continue
             odd = type(value) is not nn.Parameter or not _plain(value) or hasattr(module, f"{key}{LAYERS}")
+            odd |= hasattr(type(module), key)  # a property of this name may make anything of it
             if known or within or odd:
                 held.add(id(value))
             else:

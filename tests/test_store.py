@@ -307,7 +307,7 @@ def test_a_model_that_does_not_fit_is_refused(small_chip, folder):
         mho.load(folder, model=nn.Sequential(nn.Conv2d(3, 8, 3)))
     with pytest.raises(CheckpointError, match=r"model does not fit: .*Missing key.*8.weight"):
         mho.load(folder, model=nn.Sequential(*small_cnn(), nn.LayerNorm(10)))
-    with pytest.raises(CheckpointError, match=r"model must be a torch.nn.Module, got str"):
+    with pytest.raises(CheckpointError, match=r"model must be given as package.module:factory, got 'net'"):
         mho.load(folder, model="net")
 
 

@@ -133,7 +133,6 @@ def test_a_subclass_with_the_forward_of_its_parent_is_on_tiles(tmp_path: Path) -
     [
         (Halved(2, 2, 1), "a subclass of Conv2d with its own _conv_forward, which may compute something else"),
         (Computed(), "a subclass of Linear with its own weight, which may compute something else"),
-        (Wrapped(4, 4), "a subclass of Linear with its own __call__, which may compute something else"),
         (Mixed(4, 4), "a subclass of Linear with its own forward, which may compute something else"),
     ],
 )
@@ -141,6 +140,13 @@ def test_a_subclass_with_its_own_stays_digital(layer: nn.Module, said: str) -> N
     torch.manual_seed(0)
     chip = mapped(nn.Sequential(nn.Conv2d(2, 2, 1), layer), torch.randn(3, 2, 4, 4))
     assert reasons(chip) == {"1": said}
+
+
+def test_a_subclass_with_its_own_call_has_its_weight_on_tiles() -> None:
+    torch.manual_seed(0)
+    chip = mapped(nn.Sequential(nn.Linear(3, 4), Wrapped(4, 4)), torch.randn(5, 3))
+    assert list(chip.layers) == ["0", "1.weight_layers.0"]
+    assert reasons(chip) == {}
 
 
 class Helpful(nn.Linear):
