@@ -32,11 +32,11 @@ from scipy import stats
 from torch import nn
 
 import mho
+from mho.mapping.folders import whole
 from mho.mapping.straight_through import StraightThrough
 from mho.mapping.voting.intervals import of_mean
 from mho.mapping.voting.votes import VoteResult, vote
 from mho.models.attacks import TABLE_10, Adversarial, pgd
-from mho.models.files import whole
 from mho.models.noise import set_inference_noise
 from mho.records import record, write_json
 

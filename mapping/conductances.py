@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pyarrow.parquet as pq
 
 from .cell_table import KINDS, table_of
 from .errors import MappingError
+from .folders import whole
 from .layers import TileLayer
 
 Array = np.ndarray[Any, Any]
@@ -84,7 +83,7 @@ class Conductances(Mapping[str, list[Array]]):
         path = Path(path)
         if path.suffix not in ENDS:
             raise ValueError(f"conductances are written to .parquet or .npz, got {path}")
-        with _whole(path) as part:
+        with whole(path) as part:
             (self._write_parquet if path.suffix == ".parquet" else self._write_npz)(part)
 
     def _lines(self, name: str, *, devices: bool) -> pd.DataFrame:
@@ -205,14 +204,3 @@ def _from_npz(path: Path) -> Mapping[str, Any]:
 
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place once it is complete."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .models.files import whole
+from .mapping.folders import whole
 
 
 def record(packages: Sequence[str], command: str) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..mapping.folders import whole
 from .attacks import Adversary, perturbed
 from .augment import AUGMENTATIONS
-from .files import whole
 
 SAVE_EVERY_S = 120.0
 OPTIMIZERS, SCHEDULES = ("adam", "sgd"), ("one-cycle", "triangle", "steps", "fixed")

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import typer
 
-from .options import ARG, IMPORTS, import_own
+from .options import ARG, DATA, IMPORTS, NEXT_TOKEN, OF_CHIP, OUTPUT, import_own
 
 
 def explain(
     chip: Path = typer.Argument(..., help="Folder of a chip, as `mho map` saves it."),
-    data: str = typer.Option(
-        "mnist", help="mnist, cifar10, strokes (test sets), or an .npz file: images, or inputs by name; and labels."
-    ),
+    data: str = DATA,
     images: int = typer.Option(1000, min=1, help="How many, from the first; four times as many are twice as precise."),
     votes: int = typer.Option(1, min=1, help="Noisy inferences that decide about each."),
     layer: list[str] = typer.Option(
@@ -21,18 +19,14 @@ def explain(
         help="Name or pattern of layers that are measured as one; may be given again. None: each, or groups of many.",
     ),
     time: float | None = typer.Option(None, min=0, help="Seconds since programming; none: as the chip was saved."),
-    output: str | None = typer.Option(
-        None, help="Where the scores are in what the network returns: a name, a number, or package.module:function."
-    ),
-    next_token: bool = typer.Option(
-        False, "--next-token", help="Labels are the tokens of the texts; the answer at each is about the next one."
-    ),
+    output: str | None = OUTPUT,
+    next_token: bool = NEXT_TOKEN,
     calibrate: str | None = typer.Option(
         None, help="Inputs that set the ranges of what is tried, as in mho map; none: the first 256 of the data."
     ),
     most: int = typer.Option(200, min=2, help="Accuracies that are measured at most."),
     out: Path | None = typer.Option(None, help="Folder for tables (CSV), text and figure (PNG)."),
-    model: str = typer.Option("", help="The network, as in mho map; only for chips that say they need it."),
+    model: str = OF_CHIP,
     arg: list[str] = ARG,
     imports: list[str] = IMPORTS,
 ) -> None:

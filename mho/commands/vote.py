@@ -8,31 +8,25 @@ from typing import Any
 
 import typer
 
-from .options import ARG, IMPORTS, import_own
+from .options import ARG, DATA, IMPORTS, NEXT_TOKEN, OF_CHIP, OUTPUT, import_own
 
 
 def vote(
     chip: Path = typer.Argument(..., help="Folder of a chip, as `mho map` saves it."),
-    data: str = typer.Option(
-        "mnist", help="mnist, cifar10, strokes (test sets), or an .npz file: images, or inputs by name; and labels."
-    ),
+    data: str = DATA,
     images: int = typer.Option(1000, min=1, help="How many, from the first."),
     votes: int = typer.Option(20, min=1, help="Noisy inferences of each."),
     copies: int = typer.Option(1, min=1, help="Chips that they are dealt out to."),
     rule: str = typer.Option(
         "hard", help="hard: the mode; soft: the mean softmax; mean: the mean of the output, for a regression."
     ),
-    output: str | None = typer.Option(
-        None, help="Where the scores are in what the network returns: a name, a number, or package.module:function."
-    ),
-    next_token: bool = typer.Option(
-        False, "--next-token", help="Labels are the tokens of the texts; the answer at each is about the next one."
-    ),
+    output: str | None = OUTPUT,
+    next_token: bool = NEXT_TOKEN,
     error: float | None = typer.Option(
         None, help="Read each picture only until its lead is safe: accepted probability that it is not."
     ),
     batch_size: int = typer.Option(250, min=1, help="Samples processed together; does not change the result."),
-    model: str = typer.Option("", help="The network, as in mho map; only for chips that say they need it."),
+    model: str = OF_CHIP,
     arg: list[str] = ARG,
     imports: list[str] = IMPORTS,
 ) -> None:
