@@ -106,6 +106,13 @@ def test_reductions_and_regressions_are_swept(place):
         mho.sweep({**FIELDS, **more, "experiment": "accuracy"}, out="never")
 
 
+def test_labels_that_are_no_classes_stop_a_sweep(place):
+    np.savez("beyond.npz", input_ids=texts(20).numpy(), labels=np.full((20, 5), 11))
+    for experiment in ("accuracy", "voting"):
+        with pytest.raises(ValueError, match="labels must be classes 0 to 10, got 11"):
+            mho.sweep({**FIELDS, "data": "beyond.npz", "experiment": experiment}, out=experiment)
+
+
 def test_the_command_votes_over_them(place, capsys):
     net = LanguageModel().eval()
     mho.map(net, mho.Hardware.paper(sigma_mult=0.5), check=texts()).save("chip")
@@ -121,6 +128,10 @@ def test_the_command_votes_over_them(place, capsys):
     assert said("--data", "ends.npz", "--output", "networks_of_forms:last").endswith(str(last))
     tokens = said("--data", "texts.npz", "--next-token", "--output", "logits")
     assert tokens.startswith("   3 votes")
+    np.savez("unlabelled.npz", input_ids=ids.numpy(), attention_mask=mask.numpy())
+    assert said("--data", "unlabelled.npz", "--next-token", "--output", "logits") == tokens
+    assert run(app, ["vote", "chip", "--data", "unlabelled.npz"]) == 2
+    assert "data unlabelled.npz: has no labels to compare with" in capsys.readouterr().err
     few = said("--data", "texts.npz", "--next-token", "--error", "0.1")
     assert few.split()[2] == str(int(mask.sum()))
     mho.map(Regression().eval(), mho.Hardware.paper(sigma_mult=0.5)).save("numbers")

@@ -198,6 +198,13 @@ def test_cross_entropy_and_perplexity_of_tokens():
     assert perplexity.low == pytest.approx(np.exp(loss.low))
     with pytest.raises(ValueError, match="labels must be classes 0 to 10, got 11"):
         found.cross_entropy(torch.full_like(ids, 11))
+    with pytest.raises(
+        ValueError, match="labels must be classes 0 to 10, got -1; ignore_index or mask leaves some out"
+    ):
+        found.accuracy(torch.full_like(ids, -1))
+    with pytest.raises(ValueError, match="labels must be classes 0 to 10, got 11"):
+        found.accuracy_over_votes(torch.where(ids == ids[0, 0], 11, ids), next_token=True)
+    assert found.accuracy(torch.where(ids == ids[0, 0], -1, ids), ignore_index=-1).answers < ids.numel()
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.35])

@@ -58,7 +58,9 @@ class Scores:
                 raise ValueError(f"labels must have shape {tuple(found.shape)}, got {tuple(truth.shape)}")
             worth = (found.double() - truth.double()).square()
         else:
-            found, truth, counted = compared(result.classes, labels, result.mask, None)
+            found, truth, counted = compared(
+                result.classes, labels, result.mask, None, classes=result.softmax.shape[-1]
+            )
             if truth.shape != found.shape:
                 raise ValueError(f"labels must have shape {tuple(found.shape)}, got {tuple(truth.shape)}")
             worth = (found == truth).double()

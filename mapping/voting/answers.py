@@ -65,7 +65,7 @@ class Answers(Result):
             ignore_index: label of answers that do not count; None: all do.
 
         Raises:
-            ValueError: no labels, labels or a mask of another shape, or no answer that counts.
+            ValueError: no labels, labels or a mask of another shape, a label that is no class, or none that counts.
         """
         how: dict[str, Any] = {"mask": mask, "next_token": next_token, "ignore_index": ignore_index}
         return self.accuracy_of(self.classes, labels, confidence, **how)
@@ -74,7 +74,9 @@ class Answers(Result):
         self, classes: torch.Tensor, labels: Array | None, confidence: float, *, mask: Array | None, **how: Any
     ) -> Accuracy:
         """That of other classes (n, ...)."""
-        found, truth, counted = compared(classes, self._labels(labels), self.mask, mask, **how)
+        found, truth, counted = compared(
+            classes, self._labels(labels), self.mask, mask, classes=self.softmax.shape[-1], **how
+        )
         if truth.shape != found.shape:
             raise ValueError(f"labels must have shape {tuple(classes.shape)}, got {tuple(truth.shape)}")
         if truth.is_floating_point() and bool((counted & (truth != truth.round())).any()):
@@ -93,19 +95,13 @@ class Answers(Result):
         """Mean of -log of the mean softmax of the label, in nats: a float with the 95 % interval `.low`, `.high`.
 
         The interval is Student's over samples. Arguments and errors as of `accuracy`.
-
-        Raises:
-            ValueError: also for a label that is no class.
         """
-        softmax, truth, counted = compared(
-            self.softmax, self._labels(labels), self.mask, mask, next_token=next_token, ignore_index=ignore_index
-        )
-        truth, classes = truth.long(), softmax.shape[-1]
+        classes = self.softmax.shape[-1]
+        how: dict[str, Any] = {"classes": classes, "next_token": next_token, "ignore_index": ignore_index}
+        softmax, truth, counted = compared(self.softmax, self._labels(labels), self.mask, mask, **how)
+        truth = truth.long()
         if truth.shape != softmax.shape[:-1]:
             raise ValueError(f"labels must have shape {tuple(self.classes.shape)}, got {tuple(truth.shape)}")
-        odd = counted & ((truth < 0) | (truth >= classes))
-        if bool(odd.any()):
-            raise ValueError(f"labels must be classes 0 to {classes - 1}, got {int(truth[odd][0])}")
         chances = softmax.gather(-1, truth.clamp(0, classes - 1)[..., None])[..., 0].double()
         return Estimate.of(-chances.log(), counted, confidence)
 

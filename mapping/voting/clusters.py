@@ -104,6 +104,7 @@ def compared(
     kept: torch.Tensor | None,
     mask: Array | None,
     *,
+    classes: int | None = None,
     next_token: bool = False,
     ignore_index: int | None = IGNORED,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -114,11 +115,12 @@ def compared(
         labels: (n, ...).
         kept: which answers there are, if not all.
         mask: which of them count, if not all.
+        classes: how many there are, where labels are classes.
         next_token: labels are the tokens of the texts: the answer at each is about the next one.
         ignore_index: label of answers that do not count; None: all do.
 
     Raises:
-        ValueError: no labels, or labels or a mask of another shape.
+        ValueError: no labels, labels or a mask of another shape, or a label that counts and is no class.
     """
     if labels is None:
         raise ValueError("labels are missing: give them, or vote over batches that bring them along")
@@ -136,4 +138,11 @@ def compared(
         if len(shape) != 2 or shape[1] < 2:
             raise ValueError(f"next_token needs answers for each token (n, tokens), two or more, got {tuple(shape)}")
         answers, found, counted = answers[:, :-1], found[:, 1:], counted[:, :-1] & counted[:, 1:]
-    return answers, found, counted if ignore_index is None else counted & (found != ignore_index)
+    if ignore_index is not None:
+        counted = counted & (found != ignore_index)
+    odd = counted & ((found < 0) | (found >= (classes or 0)))
+    if classes is not None and bool(odd.any()):
+        raise ValueError(
+            f"labels must be classes 0 to {classes - 1}, got {int(found[odd][0])}; ignore_index or mask leaves some out"
+        )
+    return answers, found, counted

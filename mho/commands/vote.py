@@ -32,6 +32,7 @@ def vote(
 ) -> None:
     """Decide by repeated noisy inferences of a saved chip, and print the accuracy or error with its 95 % interval."""
     from ..inputs import find_inputs, find_output
+    from ..mapping.batches import Batch
     from ..mapping.checkpoints.factories import build_model, parse_arguments
     from ..mapping.load import load
     from ..mapping.voting.adaptive import adaptive_vote
@@ -40,8 +41,11 @@ def vote(
 
     import_own(imports, chip)
     inputs, labels = find_inputs(data)
+    if labels is None and next_token and isinstance(inputs, Batch):
+        labels = inputs.kwargs.get("input_ids")
     if labels is None:
-        raise ValueError(f"data {data}: has no labels to compare with")
+        wanted = "labels, nor input_ids to take for them," if next_token else "labels"
+        raise ValueError(f"data {data}: has no {wanted} to compare with")
     inputs, labels = inputs[:images], labels[:images]
     arguments = parse_arguments(arg)
     mapped = load(chip, model=build_model(model, arguments) if model and arguments else model or None)

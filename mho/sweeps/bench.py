@@ -75,7 +75,7 @@ class Bench:
             first_sample=start,
             output=self.output,
         )
-        right, answers = self.scored(found.classes[..., None], found.mask, start, stop, settings)
+        right, answers = self.scored(found.classes[..., None], found.softmax.shape[-1], found.mask, start, settings)
         return Decided(right[:, 0], answers, found.reads.numpy(), found.rounds.numpy())
 
     def clipped(self, start: int, stop: int, settings: Settings) -> Counts:
@@ -89,20 +89,20 @@ class Bench:
         return found
 
     def scored(
-        self, classes: torch.Tensor, mask: torch.Tensor | None, start: int, stop: int, settings: Settings
+        self, found: torch.Tensor, classes: int, mask: torch.Tensor | None, start: int, settings: Settings
     ) -> tuple[Counts, Counts]:
-        """(n, ways) right answers of samples start to stop among classes (n, ..., ways), and (n,) all that count.
+        """(n, ways) right answers of samples from start on among those found (n, ..., ways), and (n,) all that count.
 
         Raises:
             ValueError: labels that are no classes, or of another shape.
         """
-        labels = self.labels[start:stop]
-        shape, got = tuple(classes.shape[:-1]), tuple(labels.shape)
+        labels = self.labels[start : start + len(found)]
+        shape, got = tuple(found.shape[:-1]), tuple(labels.shape)
         if got != shape:
             raise ValueError(f"labels must have shape {shape}, as the network answers, got {got}")
         if labels.is_floating_point():
             raise ValueError("labels must be numbers of classes, got fractions; experiment regression takes numbers")
-        found, truth, counted = compared(classes, labels, mask, None, next_token=settings.next_token)
+        found, truth, counted = compared(found, labels, mask, None, classes=classes, next_token=settings.next_token)
         right = ((found == truth[..., None]) & counted[..., None]).reshape(len(found), -1, found.shape[-1]).sum(dim=1)
         return right.numpy(), counted.reshape(len(counted), -1).sum(dim=1).numpy()
 
@@ -117,7 +117,7 @@ class Bench:
             first_sample=start,
             output=self.output,
         )
-        return self.scored(result.winners, result.mask, start, stop, settings)
+        return self.scored(result.winners, result.softmax.shape[-1], result.mask, start, settings)
 
     def _conversions(self) -> Counts:
         total = np.zeros(4, np.int64)

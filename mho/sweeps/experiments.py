@@ -248,7 +248,7 @@ class Deciding(Experiment):
             counts = torch.nn.functional.one_hot(chosen, rows.shape[2]).sum(dim=0)
             voted = order(counts, rows.double().softmax(dim=2).mean(dim=0).float(), rule)[:, 0]
             ways = torch.stack([chosen[0], voted, stopping.leaders], dim=-1).reshape(*shape, 3)
-            blocks.append(bench.scored(ways, mask, given.start, given.start + given.samples, settings))
+            blocks.append(bench.scored(ways, rows.shape[2], mask, given.start, settings))
             taken = stopping.reads.reshape(given.samples, -1).amax(dim=1)
             reads += int(taken.sum())
             squares += int(taken.square().sum())
