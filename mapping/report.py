@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,13 +16,17 @@ from ..crossbar.extrapolation import extrapolations
 from ..crossbar.row_tile import BINS, HISTOGRAM_TOP
 from .architecture.loading import Loading
 from .architecture.uncounted import uncounted
+from .batches import Batch, batches_of
 from .check import Check
 from .cover import Cover
 from .layers import TileLayer
 from .mapped import MappedNetwork
+from .reports.chip_page import ChipPage, Explained, Reduced, Votes
+from .reports.page import Page, check_name
 from .writing import write_costs
 
 LOADED = "the chip was loaded"
+SAMPLES = 64  # that a page is measured with
 NAMED = 3  # modules of one type and reason that the text names
 
 
@@ -47,6 +53,7 @@ class Report:
         loading: the tiles that it needs and has, and what writing them again costs where it does not fit.
         uncounted: what energy, time and area leave out.
         writing: what programming takes, see `mho.mapping.writing.write_costs`.
+        chip: whose report it is; None in a copy that was pickled.
         inputs: what is done digitally with the inputs of layers, for those that have it: `scaling` (see `dac.scaling`),
             and the least and the largest factor that channels are divided by (NaN: none).
     """
@@ -60,6 +67,7 @@ class Report:
     uncounted: list[str]
     writing: pd.DataFrame
     inputs: pd.DataFrame
+    chip: Covered | None = field(repr=False, compare=False)
 
     @classmethod
     def of(cls, chip: Covered) -> Report:
@@ -76,7 +84,64 @@ class Report:
         left_out, written = uncounted(layer.hardware for layer in chip.layers.values()), write_costs(chip)
         inputs = pd.DataFrame([_inputs_of(layer) for layer in chip.layers.values()])
         inputs = inputs[(inputs["scaling"] != "layer") | inputs["equaliser_max"].notna()]
-        return cls(table, digital, title, cover, extrapolated, Loading.of(chip), left_out, written, inputs)
+        return cls(table, digital, title, cover, extrapolated, Loading.of(chip), left_out, written, inputs, chip)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "chip": None}
+
+    def save(self, path: str | PathLike[str], images: Any = None, **more: Any) -> None:
+        """Write the `page` of the chip to a file that ends in .html: complete or not at all. Arguments as of `page`.
+
+        Raises:
+            ValueError: another ending, or a report that has lost its chip.
+            MappingError: a tile that there is not.
+        """
+        check_name(path)
+        self.page(images, **more).write(path)
+
+    def page(
+        self,
+        images: Any = None,
+        *,
+        tiles: Iterable[tuple[str, int]] = (),
+        votes: Sequence[Votes] = (),
+        explanation: Explained | None = None,
+        reduction: Reduced | None = None,
+    ) -> Page:
+        """A page for a browser: one file of at most 20 MB, which needs no network.
+
+        It has the network as a picture, a table and histograms of its layers, maps of tiles, costs, and what is given
+        here.
+
+        Args:
+            images: a few inputs of the model, in the forms that `mho.map(calibrate=)` takes: errors of layers, and what
+                converters take and see, are measured with them. The first 64 samples are used.
+            tiles: layer and number of tiles to show maps of; those whose weights are furthest off follow.
+            votes: what `mho.vote(...).accuracy_over_votes(labels)` gives.
+            explanation: what `mho.explain` gives: which layers and sources cost accuracy.
+            reduction: what `mho.reduce` gives: errors of layers by source.
+
+        Raises:
+            ValueError: a report that was pickled: its chip is not with it.
+            MappingError: a tile that there is not.
+        """
+        if self.chip is None:
+            raise ValueError("this report was pickled and has lost its chip: take chip.report() anew")
+        batches = [] if images is None else _few(batches_of(images, self.chip.model, "images"))
+        found = ChipPage(self, self.chip, batches)
+        found.summary()
+        found.network()
+        found.conductances()
+        found.tiles(tuple(tiles))
+        if batches:
+            found.converters()
+        found.errors(reduction)
+        found.costs_by_component()
+        if votes:
+            found.votes(votes)
+        if explanation is not None:
+            found.explanation(explanation)
+        return found.page
 
     def __str__(self) -> str:
         shown = pd.DataFrame(
@@ -123,6 +188,16 @@ class Report:
             lines.append(f"outside the data ({where}{more}): {said}")
         lines.append(f"cost leaves out: {', '.join(self.uncounted)}")
         return "\n".join([*lines, *_checked(self.cover.check), _shares(self.cover)])
+
+
+def _few(batches: list[Batch]) -> list[Batch]:
+    """The first samples of batches."""
+    found, left = [], SAMPLES
+    for batch in batches:
+        if left > 0:
+            found.append(batch.first(left))
+            left -= found[-1].samples
+    return found
 
 
 def _inputs(table: pd.DataFrame) -> list[str]:

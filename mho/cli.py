@@ -20,6 +20,7 @@ from .commands.explain import explain
 from .commands.export import export
 from .commands.map import map
 from .commands.optimize import optimize
+from .commands.report import report
 from .commands.schedule import schedule
 from .commands.sweep import sweep
 from .commands.train import train
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export,
     "map": map,
     "optimize": optimize,
+    "report": report,
     "schedule": schedule,
     "sweep": sweep,
     "train": train,

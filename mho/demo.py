@@ -20,9 +20,11 @@ from torch import nn
 from . import figures
 from .crossbar.hardware import Hardware
 from .crossbar.row_tile import BINS, HISTOGRAM_TOP
+from .demo_page import demo_page
 from .mapping.chip import Chip
 from .mapping.convert import map as map_model
 from .mapping.report import Report
+from .mapping.reports.page import Page
 from .mapping.voting.intervals import Accuracy
 from .mapping.voting.votes import vote
 from .models import mnist_cnn
@@ -39,6 +41,7 @@ DIGITAL = "digital"
 WEIGHTS = ("sigma-0.0", "sigma-0.5")
 CALIBRATION_IMAGES = 256
 ERROR_IMAGES = 200
+PAGE_IMAGES = 32
 BATCH = 250
 
 
@@ -61,6 +64,7 @@ class Results:
     layers: the reports' tables with weights and hardware.
     errors: weights, hardware (presets), layer, error (of its output, relative RMS), in one noisy inference.
     conductance: weights, hardware (presets), g (siemens, middle of a bin), cells.
+    pages: of the chips with the last of the weights, by preset.
     """
 
     accuracy: pd.DataFrame
@@ -69,6 +73,7 @@ class Results:
     errors: pd.DataFrame
     conductance: pd.DataFrame
     reports: dict[tuple[str, str], Report]
+    pages: dict[str, Page]
     seconds: float
 
 
@@ -81,6 +86,7 @@ class _Part:
     errors: list[dict[str, Any]]
     conductance: list[dict[str, Any]]
     report: Report | None
+    page: Page | None
     said: str
 
 
@@ -103,9 +109,14 @@ def run(settings: Settings, jobs: int = 1, step: Callable[[int, int, str], None]
         name: pd.DataFrame([row for place in places for row in getattr(found[place], name)])
         for name in ("accuracy", "votes", "errors", "conductance")
     }
+    pages = {name: part.page for (_, name), part in found.items() if part.page is not None}
     layers = [report.table.assign(weights=weights, hardware=name) for (weights, name), report in reports.items()]
     return Results(
-        **tables, layers=pd.concat(layers, ignore_index=True), reports=reports, seconds=time.perf_counter() - began
+        **tables,
+        layers=pd.concat(layers, ignore_index=True),
+        reports=reports,
+        pages={name: pages[name] for name in PRESETS if name in pages},
+        seconds=time.perf_counter() - began,
     )
 
 
@@ -116,7 +127,9 @@ def _part(place: tuple[str, str], weights: str, name: str, settings: Settings) -
     net = mnist_cnn(weights=weights).eval()
     if name == DIGITAL:
         exact = _digital(net, images, labels)
-        return place, _Part([_row(weights, name, "exact", exact)], [], [], [], None, f"{weights}: digital {exact}")
+        return place, _Part(
+            [_row(weights, name, "exact", exact)], [], [], [], None, None, f"{weights}: digital {exact}"
+        )
     chip = map_model(net, HARDWARE[name], calibrate=images[:CALIBRATION_IMAGES], seed=settings.seed)
     once, curve = _votes(chip, images, labels, settings, noisy=name != "ideal")
     where = {"weights": weights, "hardware": name}
@@ -128,6 +141,7 @@ def _part(place: tuple[str, str], weights: str, name: str, settings: Settings) -
         errors=[{**where, **error} for error in layer_errors(chip, images[:ERROR_IMAGES])] if known else [],
         conductance=[{**where, **shares} for shares in conductances(chip)] if known else [],
         report=report,
+        page=report.page(images[:PAGE_IMAGES], votes=curve) if known and weights == WEIGHTS[-1] else None,
         said=f"{weights} on {name}: {once} in one inference, {curve[-1]} by {settings.votes} votes",
     )
 
@@ -162,6 +176,9 @@ def write(results: Results, settings: Settings, folder: Path) -> None:
     figures.accuracy_over_votes(results.votes, results.accuracy).savefig(folder / "accuracy_over_votes.png", dpi=150)
     figures.conductances(results.conductance).savefig(folder / "conductances.png", dpi=150)
     figures.layer_errors(results.errors).savefig(folder / "layer_errors.png", dpi=150)
+    for name, page in results.pages.items():
+        page.write(folder / f"{name}.html")
+    demo_page(results.accuracy, results.votes, results.errors, tuple(results.pages)).write(folder / "report.html")
 
 
 def show(results: Results, console: Console) -> None:

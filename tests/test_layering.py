@@ -26,7 +26,7 @@ PACKAGES = {
     "mapping": {"numpy", "scipy", "pydantic", "yaml", "torch", "safetensors", "pandas", "pyarrow"},
     "models": {"numpy", "scipy", "pydantic", "yaml", "torch", "safetensors", "pandas", "rich"},
 }
-DRAWING = {"mapping": {"matplotlib"}}
+DRAWING = {"mapping": {"matplotlib", "plotly"}}
 KERNELS = ("crossbar/kernels", "models/kernels")
 KERNELS_OF = {"crossbar": "mho.crossbar.kernels", "models": ("mho.crossbar.kernels", "mho.models.kernels")}
 KERNEL_PACKAGES = {"numpy", "numba", "llvmlite"}

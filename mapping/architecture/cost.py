@@ -16,7 +16,7 @@ from .read_chain import Chain
 from .stages import Reading, check_converters, reading
 
 if TYPE_CHECKING:
-    from ..chip import Chip
+    from ..mapped import MappedNetwork
 
 __all__ = ["AREAS", "COMPONENTS", "Demand", "layer_costs", "peak"]
 
@@ -168,7 +168,7 @@ class Demand:
         return self.values * self._bits()[0] if given is None else given * self.placement.tiles
 
 
-def demands(chip: Chip) -> dict[str, Demand]:
+def demands(chip: MappedNetwork) -> dict[str, Demand]:
     """What one inference asks of each layer on tiles, by name.
 
     Raises:
@@ -192,7 +192,7 @@ def demands(chip: Chip) -> dict[str, Demand]:
     return found
 
 
-def layer_costs(chip: Chip) -> pd.DataFrame:
+def layer_costs(chip: MappedNetwork) -> pd.DataFrame:
     """Time, energy and area of one inference of one sample, a row per layer on tiles.
 
     Columns: `layer`; `positions`, reads of the matrix; `read_time_s` of one of them and `read_interval_s` to the next,

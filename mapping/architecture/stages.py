@@ -15,7 +15,7 @@ from .read_chain import Chain
 if TYPE_CHECKING:
     from ...crossbar.hardware import Hardware
     from ...crossbar.placement import Placement
-    from ..chip import Chip
+    from ..mapped import MappedNetwork
     from ..trace import Call
 
 __all__ = ["Reading", "StagePlan", "Work", "chip_plan", "reading", "unit_names"]
@@ -160,7 +160,7 @@ def unit_names(calls: Sequence[Call]) -> list[str]:
     return [call.layer if not call.digital else f"{call.layer or 'input'}.digital" for call in calls]
 
 
-def chip_plan(chip: Chip, replicas: Mapping[str, int] | None = None, line_buffers: bool = False) -> StagePlan:
+def chip_plan(chip: MappedNetwork, replicas: Mapping[str, int] | None = None, line_buffers: bool = False) -> StagePlan:
     """The plan of a mapped network.
 
     Args:

@@ -34,3 +34,4 @@ def demo(
         job.write(results, settings, folder)
     job.show(results, Console())
     print(f"{results.seconds:.0f} s; tables, figures and configuration in {out}")
+    print(f"to look at in a browser: {(out / 'report.html').resolve()}")

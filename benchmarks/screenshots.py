@@ -1,0 +1,62 @@
+"""Pictures of Mho's pages for the docs, taken in Chromium.
+
+python benchmarks/screenshots.py [--out docs/images]     # needs Chromium and playwright
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mho
+from mho.models import mnist_cnn
+from mho.models.data import mnist
+
+WIDTH = 1180
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """A page of Chromium to open files in."""
+    from playwright.sync_api import sync_playwright
+
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        raise FileNotFoundError("Chromium is not installed")
+    with sync_playwright() as player:
+        program = player.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield program.new_page(viewport={"width": WIDTH, "height": 900})
+        program.close()
+
+
+def report(page: Any, folder: Path, out: Path) -> None:
+    """The page of the MNIST network on ReRAM: its head, and the map of a tile."""
+    images, _ = mnist("test")
+    chip = mho.map(mnist_cnn(weights="sigma-0.5").eval(), mho.Hardware.preset("reram"), calibrate=images[:256])
+    chip.report().save(folder / "report.html", images[:64], tiles=[("conv3", 0)])
+    page.goto((folder / "report.html").as_uri())
+    for figure in page.locator(".figure").all():
+        figure.scroll_into_view_if_needed()
+        figure.locator(".main-svg").first.wait_for()
+    page.evaluate("window.scrollTo(0, 0)")
+    end = page.locator("h2", has_text="Converters").bounding_box()["y"]
+    page.screenshot(path=out / "report.png", clip={"x": 0, "y": 0, "width": WIDTH, "height": end - 10}, full_page=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder, browser() as page:
+        report(page, Path(folder), options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
