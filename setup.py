@@ -34,7 +34,7 @@ setup(
     packages=list(FOLDERS),
     package_dir=FOLDERS,
     package_data={
-        "mho": ["py.typed"],
+        "mho": ["py.typed", "*.css", "*.js"],
         "mho.crossbar": ["costs.yaml"],
         "mho.devices": ["presets/*"],
         "mho.mapping.reports": ["*.css", "*.js"],

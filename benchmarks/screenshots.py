@@ -49,12 +49,25 @@ def report(page: Any, folder: Path, out: Path) -> None:
     page.screenshot(path=out / "report.png", clip={"x": 0, "y": 0, "width": WIDTH, "height": end - 10}, full_page=True)
 
 
+def explorer(page: Any, folder: Path, out: Path) -> None:
+    """The explorer over the search of docs/optimize.md."""
+    page.goto(mho.view("docs/results/search/trials.csv", folder / "view.html").as_uri())
+    page.locator("#plot .main-svg").first.wait_for()
+    page.locator("#front button").nth(4).click()
+    page.evaluate("window.scrollTo(0, 0)")
+    end = page.locator("h2", has_text="Filters").bounding_box()["y"]
+    page.screenshot(
+        path=out / "explorer.png", clip={"x": 0, "y": 0, "width": WIDTH, "height": end + 260}, full_page=True
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder, browser() as page:
         report(page, Path(folder), options.out)
+        explorer(page, Path(folder), options.out)
     return 0
 
 

@@ -13,6 +13,7 @@ from .moved import watch
 if TYPE_CHECKING:
     from . import crossbar, devices, mapping, models
     from .crossbar.hardware import Hardware
+    from .explorer import view
     from .mapping.analog_matrix import AnalogMatrix, matrix
     from .mapping.architecture.chain import Stages
     from .mapping.architecture.schedule import Schedule, schedule
@@ -62,6 +63,7 @@ __all__ = [
     "reduce",
     "schedule",
     "sweep",
+    "view",
     "vote",
 ]
 
@@ -90,6 +92,7 @@ _HOMES = {
     "reduce": ".mapping.reduce",
     "schedule": ".mapping.architecture.schedule",
     "sweep": ".sweeps.run",
+    "view": ".explorer",
     "vote": ".mapping.voting.votes",
 }
 

@@ -24,6 +24,7 @@ from .commands.report import report
 from .commands.schedule import schedule
 from .commands.sweep import sweep
 from .commands.train import train
+from .commands.view import view
 from .commands.vote import vote
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "schedule": schedule,
     "sweep": sweep,
     "train": train,
+    "view": view,
     "vote": vote,
 }
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from helpers import hardware, pictures, small_cnn
 
@@ -103,3 +105,60 @@ def test_a_table_is_sorted_by_keyboard(opened: Any, chip_page: Path) -> None:
         found = page.evaluate(cells)
         assert found == way(found)
     assert page.locator('th[aria-sort="descending"]').count() == 1
+
+
+def test_a_point_of_a_sweep_runs_again(opened: Any, tmp_path: Path) -> None:
+    asked = {"experiment": "accuracy", "model": "mnist_cnn", "weights": "sigma-0.5", "images": 20, "calibrate": 10}
+    grid = {"sensing.v_read": [0.01, 0.2], "votes": [1, 2], "vote_error": [None, 0.1], "rule": ["soft"]}
+    table = mho.sweep({**asked, "hardware": "reram", "grid": grid}, out=tmp_path / "run")
+    page = opened(mho.view(tmp_path / "run"))
+    page.locator("#plot .main-svg").first.wait_for()
+    assert page.locator("#count").text_content().startswith("8 of 8 rows")
+    page.get_by_role("group", name="votes", exact=True).get_by_label("1", exact=True).uncheck()
+    assert page.locator("#count").text_content().startswith("4 of 8 rows")
+    page.locator("#front button").first.press("Enter")
+    text = page.locator("#yaml").text_content()
+    (tmp_path / "point.yaml").write_text(text)
+    again = mho.sweep(tmp_path / "point.yaml", out=tmp_path / "again")
+    (row,) = table[table["task_id"] == again["task_id"][0]].to_dict("records")
+    assert row["votes"] == 2
+    assert row["accuracy"] == again["accuracy"][0]
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="save as point.yaml").click()
+    assert saved.value.path().read_text() == text
+
+
+def test_the_front_is_of_what_stays(opened: Any, tmp_path: Path) -> None:
+    pd.DataFrame(
+        {
+            "votes": [1, 1, 2, 2, 5],
+            "accuracy": [0.5, 0.4, 0.7, 0.9, 0.8],
+            "total_energy_j": [1e-6, 2e-6, 3e-6, 4e-6, 5e-6],
+        }
+    ).to_csv(tmp_path / "t.csv", index=False)
+    page = opened(mho.view(tmp_path / "t.csv"))
+    page.locator("#plot .main-svg").first.wait_for()
+    front = "() => [...document.querySelectorAll('#front tbody tr')].map(row => +row.cells[1].textContent)"
+    assert page.evaluate(front) == [0.5, 0.7, 0.9]
+    page.get_by_role("group", name="votes", exact=True).get_by_label("2", exact=True).uncheck()
+    assert page.evaluate(front) == [0.5, 0.8]
+    page.locator("#better-y").select_option("low")
+    assert page.evaluate(front) == [0.5, 0.4]
+    page.locator("#x").select_option("votes")
+    page.locator("#colour").select_option("")
+    assert page.evaluate("() => document.getElementById('plot').data[0].x") == [1, 1, 5]
+
+
+def test_a_hundred_thousand_rows_open(browser: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    many = 100_000
+    table = {"votes": rng.integers(1, 9, many), "accuracy": rng.random(many), "total_energy_j": rng.random(many)}
+    pd.DataFrame(table).to_parquet(tmp_path / "t.parquet")
+    page = browser.new_page()
+    page.set_default_timeout(60_000)
+    page.goto(mho.view(tmp_path / "t.parquet").as_uri())
+    page.locator("#plot canvas").first.wait_for()
+    assert page.locator("#count").text_content().startswith("100,000 of 100,000 rows")
+    page.get_by_role("group", name="votes", exact=True).get_by_label("1", exact=True).uncheck()
+    assert page.locator("#count").text_content().startswith(f"{int((table['votes'] != 1).sum()):,} of")
+    page.close()
