@@ -1,6 +1,7 @@
 # make demo    a trained network on simulated ReRAM, PCM and NAND tiles; ARGS="--images 500" to change it
 # make test    the tests; ARGS="-k tile -x" to choose
 # make lint    ruff and mypy
+# make docs    the documentation site, in docs/_build
 # make bench   the scripts in benchmarks/
 # make clean   remove what was built, but for the virtual environment and the runs
 #
@@ -18,7 +19,7 @@ LEFT_OUT = benchmarks/screenshots.py benchmarks/paper.py benchmarks/attacks_cifa
 	benchmarks/networks.py benchmarks/language_model.py benchmarks/trained_networks.py
 BENCHMARKS = $(filter-out $(LEFT_OUT),$(sort $(shell grep -l '__name__ == "__main__"' benchmarks/*.py)))
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs bench clean
 
 demo: $(READY)
 	$(BIN)/mho demo $(ARGS)
@@ -34,11 +35,16 @@ lint: $(READY)
 	@$(BIN)/python setup.py --quiet build_py --build-lib $(TYPED)
 	cd $(TYPED) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir /dev/null -p mho
 
+docs: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	$(BIN)/python -m sphinx --fail-on-warning --quiet -b html docs docs/_build
+	@echo "to look at in a browser: $(CURDIR)/docs/_build/index.html"
+
 bench: $(READY)
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/_build docs/api *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 $(READY): setup.py pyproject.toml constraints.txt

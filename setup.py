@@ -59,6 +59,7 @@ setup(
     ],
     extras_require={
         "cluster": ["dask[distributed]>=2024.8", "ray>=2.10"],
+        "docs": ["furo>=2024.8", "myst-parser>=4", "sphinx>=8.1"],
         "hub": ["transformers>=5,<6"],
         "onnx": ["onnx>=1.18"],
         "search": ["optuna>=4"],

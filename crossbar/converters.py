@@ -109,7 +109,7 @@ class Adc(Config):
         description="read voltage that a calibrated full scale is for, so that the range stays when sensing.v_read "
         "changes; null: the range tracks v_read",
     )
-    transfer: Literal["mid_tread", "mid_rise"] = "mid_tread"
+    transfer: Literal["mid_tread", "mid_rise"] = Field("mid_tread", description="where its levels are: see above")
     polarity: Literal["together", "apart"] = Field(
         "together",
         description="of the two bit lines of a pair: subtracted, then converted; or converted each, then subtracted",

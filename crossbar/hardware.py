@@ -59,17 +59,17 @@ class OutputNoise(Config):
     all reads of a sample.
     """
 
-    sigma_add: Additive = 0.0
-    sigma_mult: Relative = 0.0
-    frozen_add: Additive = 0.0
-    frozen_mult: Relative = 0.0
+    sigma_add: Additive = Field(0.0, description="standard deviation of what is added anew in each read")
+    sigma_mult: Relative = Field(0.0, description="that of the factor 1 + n, anew in each read")
+    frozen_add: Additive = Field(0.0, description="standard deviation of what is added alike in all reads of a sample")
+    frozen_mult: Relative = Field(0.0, description="that of the factor 1 + n, alike in all reads of a sample")
 
 
 class Seeds(Config):
     """Seeds that override the seed of `mho.map`: `program` for frozen errors, `read` for the noise of reads."""
 
-    program: Seed | None = None
-    read: Seed | None = None
+    program: Seed | None = Field(None, description="of frozen errors; null: the seed of the chip")
+    read: Seed | None = Field(None, description="of the noise of reads; null: the seed of the chip")
 
 
 class Hardware(Config):
@@ -80,8 +80,8 @@ class Hardware(Config):
     from.
     """
 
-    name: Name = "custom"
-    description: Text = ""
+    name: Name = Field("custom", description="what it is called in reports")
+    description: Text = Field("", description="what it is, in words")
     cell: Cell
     sensing: Sensing
     tile: Tile = Tile()
@@ -100,8 +100,12 @@ class Hardware(Config):
         None, description="of the array from programming to reading; null: sensing.temperature"
     )
     seeds: Seeds = Seeds()
-    layers: Annotated[dict[Name, dict[Name, Any]], Field(max_length=1000)] = Field(default_factory=dict)
-    sources: Annotated[dict[Name, Text], Field(max_length=10_000)] = Field(default_factory=dict)
+    layers: Annotated[dict[Name, dict[Name, Any]], Field(max_length=1000)] = Field(
+        default_factory=dict, description="settings of layers whose names match a pattern; later patterns win"
+    )
+    sources: Annotated[dict[Name, Text], Field(max_length=10_000)] = Field(
+        default_factory=dict, description="where each number comes from, by the name of the setting"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Hardware:

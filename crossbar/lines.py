@@ -76,8 +76,10 @@ class Wires(Lines):
     amplifiers, outputs with the largest conductance next to the drivers.
     """
 
-    pairs: Literal["adjacent", "apart", "shared"] = "adjacent"
-    order: Literal["natural", "conductance"] = "natural"
+    pairs: Literal["adjacent", "apart", "shared"] = Field(
+        "adjacent", description="where the two cells of a differential pair are: see above"
+    )
+    order: Literal["natural", "conductance"] = Field("natural", description="of word lines and outputs: see above")
 
     @property
     def ideal(self) -> bool:

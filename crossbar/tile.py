@@ -49,9 +49,9 @@ class Tile(Config):
     `single`: one cell, for weights that are not negative.
     """
 
-    rows: Annotated[Whole, Field(ge=1, le=65536)] = 256
-    columns: Annotated[Whole, Field(ge=1, le=65536)] = 256
-    encoding: EncodingName = "differential"
+    rows: Annotated[Whole, Field(ge=1, le=65536)] = Field(256, description="word lines")
+    columns: Annotated[Whole, Field(ge=1, le=65536)] = Field(256, description="bit lines")
+    encoding: EncodingName = Field("differential", description="how signed weights sit in cells: see above")
     scale: Literal["column", "tile"] = Field(
         "column", description="what shares one weight scale: a tile's column, or the tile"
     )

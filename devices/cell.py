@@ -46,16 +46,20 @@ class Cell(Config):
     whose wires have resistance, and on bit lines that float, cells must be linear.
     """
 
-    technology: Name = "custom"
-    g_min: Annotated[Siemens, Field(ge=0)]
-    g_max: Annotated[Siemens, Field(gt=0)]
-    levels: Annotated[Whole, Field(ge=2, le=65536)] | None = None
+    technology: Name = Field("custom", description="what the cell is made of, in words")
+    g_min: Annotated[Siemens, Field(ge=0)] = Field(description="lowest conductance that it is programmed to")
+    g_max: Annotated[Siemens, Field(gt=0)] = Field(description="highest conductance that it is programmed to")
+    levels: Annotated[Whole, Field(ge=2, le=65536)] | None = Field(
+        None, description="conductances that it can be programmed to, evenly spaced; null: any"
+    )
     programming: Programming = NoProgrammingError()
     stuck: Stuck = Stuck()
     drift: Drift = NoDrift()
     read_noise: ReadNoise = NoReadNoise()
     nonlinearity: Nonlinearity = Linear()
-    v_max: Annotated[Volt, Field(gt=0)] | None = None
+    v_max: Annotated[Volt, Field(gt=0)] | None = Field(
+        None, description="largest voltage that it may be read at; null: no limit known"
+    )
 
     @model_validator(mode="after")
     def _a_range(self) -> Cell:

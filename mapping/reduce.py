@@ -48,7 +48,7 @@ class Reduction:
             from read to read, and `total` is what one read sees. Columns: `sigma_add` (in the layer's own units) and
             `sigma_mult`, fitted to the measured E[error^2 | y] = sigma_add^2 + sigma_mult^2 y^2 over real inputs;
             `misfit`, the root mean square relative deviation of the mean squared errors from that, over bins of
-            equally many outputs by |y|; `misfit_outputs`, the same over the outputs of the layer, one by one; both less
+            equally many outputs by `|y|`; `misfit_outputs`, the same over outputs of the layer, one by one; both less
             what sampling gives; `holds`, whether both are at most 25 %; `rms`, of the error; `gain`, by which outputs
             before the bias are multiplied on average (of `frozen`, else 1); of each of these but `holds`, the standard
             error `..._se`; the same, `predicted_...`, for the errors expected from the physics, for which nothing is

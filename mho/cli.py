@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import platform
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -56,16 +57,17 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.callback(invoke_without_command=True)
 def face(
     context: typer.Context,
-    version: bool = typer.Option(False, "--version", help="Show the version and exit."),
+    version: bool = typer.Option(False, "--version", help="Show the versions that results depend on."),
 ) -> None:
     """Trained networks on simulated analog crossbars.
 
     Bad input is answered by one line and exit code 2; MHO_TRACEBACK=1 shows where it came from.
     """
     if version:
-        from . import __version__
+        from .records import version as version_of
 
-        typer.echo(f"mho {__version__}")
+        others = " ".join(f"{name} {version_of(name)}" for name in ("torch", "numpy", "numba"))
+        typer.echo(f"mho {version_of('mho')}, python {platform.python_version()} {others}")
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
