@@ -7,3 +7,9 @@ class MappingError(ValueError):
 
 class CheckpointError(ValueError):
     """A file that is not a usable checkpoint or chip."""
+
+
+def check_chip(chip: object) -> None:
+    """Raises MappingError for what is no mapped network."""
+    if not hasattr(chip, "copy_index"):
+        raise MappingError(f"chip must be a mapped network (see mho.map), got {type(chip).__name__}")

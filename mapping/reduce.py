@@ -21,7 +21,7 @@ from ..crossbar.programmed import Programmed
 from ..crossbar.reader import Seeds
 from .batches import Batch, batches_of
 from .chip import Chip
-from .errors import MappingError
+from .errors import MappingError, check_chip
 from .estimates import ERRORS, FIGURES, LEAST, fit, gain_with_error, is_shared, mean_with_error, of_pairs
 from .inference import Survey
 from .layers import TileLayer
@@ -140,6 +140,7 @@ def reduce(chip: Chip, images: Any, *, reads: int = 8) -> Reduction:
         ValueError: fewer than 2 images, or fewer than 2 reads.
         MappingError: a layer that the images never reach.
     """
+    check_chip(chip)
     batches = batches_of(images, chip.model, "images")
     count = sum(batch.samples for batch in batches)
     if count < 2:

@@ -55,7 +55,7 @@ def fake_chip(**layers: SimpleNamespace) -> SimpleNamespace:
         Call(name, (), (n - 1,) if n else (), layer.positions, 30, layer.placement.rows)
         for n, (name, layer) in enumerate(layers.items())
     ]
-    return SimpleNamespace(layers=layers, trace=trace)
+    return SimpleNamespace(layers=layers, trace=trace, copy_index=0)
 
 
 def test_survey_law_is_near_a_built_converter() -> None:

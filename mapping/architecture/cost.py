@@ -11,7 +11,7 @@ from ...crossbar.drive import Drive
 from ...crossbar.hardware import Hardware
 from ...crossbar.periphery import Periphery
 from ...crossbar.placement import Placement
-from ..errors import MappingError
+from ..errors import MappingError, check_chip
 from .read_chain import Chain
 from .stages import Reading, check_converters, reading
 
@@ -174,6 +174,7 @@ def demands(chip: MappedNetwork) -> dict[str, Demand]:
     Raises:
         MappingError: no layer on tiles, a converter without a number of bits, or a layer that has seen no input yet.
     """
+    check_chip(chip)
     if not chip.layers:
         raise MappingError("cost: no layer of this chip is on tiles")
     found = {}

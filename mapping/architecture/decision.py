@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..errors import check_chip
 from .cost import SCALES_WITH_V, demands
 from .loading import Loading
 from .schedule import schedule
@@ -103,6 +104,7 @@ def decision(
     """
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
         raise ValueError(f"batch: a whole number of at least 1, got {batch!r}")
+    check_chip(chip)
     run = schedule(
         chip,
         votes=votes,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..errors import MappingError
+from ..errors import MappingError, check_chip
 from .closed_forms import sequential
 from .cost import Demand, demands
 from .decision import Decision, decision
@@ -83,6 +83,7 @@ def replicate(
         raise MappingError(f"goal: throughput or latency, got {goal!r}")
     if votes < 1:
         raise MappingError(f"votes: a whole number of at least 1, got {votes!r}")
+    check_chip(chip)
     field, budget = _budget(tiles, area)
     if not (loading := Loading.of(chip)).fits:
         raise MappingError(f"replicate: the network {loading}; set cost.tiles to at least {loading.needed}, or to null")
@@ -250,6 +251,7 @@ def ways(chip: Chip, votes: int) -> pd.DataFrame:
     Columns: `latency_s`, `overhead` over one inference without a voter, `interval_s` of a stream, `energy_j` of a
     decision without leakage and `energy_full_j` with that of its interval, `area_m2`, `power_full_w`.
     """
+    check_chip(chip)
     if (tiles := Loading.of(chip).available) is not None:
         raise MappingError(f"ways: compares chips of different size, set cost.tiles to null, got {tiles}")
     one = decision(chip, votes)

@@ -8,7 +8,7 @@ from fractions import Fraction
 from math import ceil, gcd, log2
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ..errors import MappingError
+from ..errors import MappingError, check_chip
 from .pipeline import Operation, loops_of
 from .read_chain import Chain
 
@@ -173,6 +173,7 @@ def chip_plan(chip: MappedNetwork, replicas: Mapping[str, int] | None = None, li
         MappingError: an inference of the chip is not known, a layer is not part of it or has a converter without a
             number of bits, or no layer has a name in `replicas`.
     """
+    check_chip(chip)
     calls = chip.trace
     if not chip.layers:
         raise MappingError("schedule: no layer of this chip is on tiles")

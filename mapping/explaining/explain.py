@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..chip import Chip
-from ..errors import MappingError
+from ..errors import check_chip
 from ..outputs import Where
 from ..voting.asked import whole_number
 from .bench import Bench, Exhausted
@@ -59,8 +59,7 @@ def explain(
         ValueError: labels that are missing or do not fit, or outputs that are no classes or numbers.
         MappingError: a pattern that matches no layer.
     """
-    if not isinstance(chip, Chip):
-        raise MappingError(f"chip must be a mapped network (see mho.map), got {type(chip).__name__}")
+    check_chip(chip)
     most = whole_number("most", most, least=2)
     groups = None if layers is None else asked_for(layers, tuple(chip.layers))
     bench = Bench(chip, images, labels, samples=samples, votes=votes, output=output, most=most, tell=progress)

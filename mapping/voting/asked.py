@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..batches import Batch, Takes, batches_in
 from ..chip import Chip
+from ..errors import check_chip
 from ..outputs import Where, found_in, returned
 from ..padding import mask_in
 from .intervals import tensor_of
@@ -165,7 +166,9 @@ def prepare(
 
     Raises:
         ValueError: as `vote`.
+        MappingError: what is no chip.
     """
+    check_chip(chip)
     k, copies = whole_number("k", k), whole_number("copies", copies)
     size = None if batch_size is None else whole_number("batch_size", batch_size)
     first_sample = whole_number("first_sample", first_sample, least=0)
