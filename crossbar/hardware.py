@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -203,6 +204,11 @@ class Hardware(Config):
             return cls.model_validate(fields)
         except ValidationError as error:
             raise ValueError(f"{where}: {faults(error)}") from None
+
+    def _repr_html_(self) -> str:
+        text = yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
+        head = f"<b>{escape(self.name)}</b>: {escape(self.description)}"
+        return f"<details open><summary>{head}</summary><pre>{escape(text)}</pre></details>"
 
     def dump(self) -> str:
         """The configuration as YAML, all fields resolved."""

@@ -314,6 +314,9 @@ class Chip(nn.Module):
             known |= {id(part): part for part in (layer.spec, layer.matrix, layer.programmed, layer.counter)}
         return copy.deepcopy(self, known)
 
+    def _repr_html_(self) -> str:
+        return self.report()._repr_html_()
+
     def report(self) -> Report:
         """What the mapping took, layer by layer: see `mho.mapping.report.Report`."""
         return Report.of(self)

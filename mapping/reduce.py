@@ -106,6 +106,9 @@ class Reduction:
         model.seed, model.copy_index = seed, 0
         return model
 
+    def _repr_html_(self) -> str:
+        return str(self.table.to_html(index=False, float_format="{:.3g}".format))
+
     def __str__(self) -> str:
         shown = self.table[["layer", "part"]].copy()
         for name in (n for n in self.table.columns[2:] if not n.endswith("_se")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from os import PathLike
 from typing import Any, Protocol
 
@@ -143,8 +144,16 @@ class Report:
             found.explanation(explanation)
         return found.page
 
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<li>{escape(line)}</li>" for line in self._lines())
+        return f"<b>{escape(self.title)}</b>{self._shown().to_html(index=False)}<ul>{lines}</ul>"
+
     def __str__(self) -> str:
-        shown = pd.DataFrame(
+        return "\n".join([f"chip: {self.title}", self._shown().to_string(index=False), *self._lines()])
+
+    def _shown(self) -> pd.DataFrame:
+        """The table for people."""
+        return pd.DataFrame(
             {
                 "layer": self.table["layer"],
                 "weights": self.table["outputs"].astype(str) + " x " + self.table["inputs"].astype(str),
@@ -159,8 +168,11 @@ class Report:
                 "G std (uS)": (1e6 * self.table["g_std"]).map(_number),
             }
         )
+
+    def _lines(self) -> list[str]:
+        """What stands below the table."""
         cells = int(self.table["cells"].sum())
-        lines = [f"chip: {self.title}", shown.to_string(index=False)]
+        lines = []
         lines.append(f"total: {int(self.table['tiles'].sum())} tiles, {cells:,} cells in use")
         if self.loading.available is not None:
             lines.append(str(self.loading))
@@ -187,7 +199,7 @@ class Report:
             more = f" and {len(layers) - NAMED} more" if NAMED < len(layers) < len(self.table) else ""
             lines.append(f"outside the data ({where}{more}): {said}")
         lines.append(f"cost leaves out: {', '.join(self.uncounted)}")
-        return "\n".join([*lines, *_checked(self.cover.check), _shares(self.cover)])
+        return [*lines, *_checked(self.cover.check), _shares(self.cover)]
 
 
 def _few(batches: list[Batch]) -> list[Batch]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ..reports.page import Page, as_table
+from ..reports.schedule_page import cards_of, schedule_page
 from .chain import Stages, count_of, seconds_of
 from .gantt import chrome_trace, gantt
 from .loading import Loading
@@ -74,6 +76,13 @@ class Schedule:
     def gantt(self, path: str | PathLike[str] | None = None) -> Figure:
         """The chart of the events: a row per stage, a bar and a colour per job. Written to `path` too, if given."""
         return gantt(self, path)
+
+    def page(self) -> Page:
+        """A page for a browser: what runs when on which stage, and how busy each is. `write` makes the file."""
+        return schedule_page(self)
+
+    def _repr_html_(self) -> str:
+        return as_table(cards_of(self))
 
     def trace(self, path: str | PathLike[str]) -> None:
         """Write the events as JSON that chrome://tracing and Perfetto show."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,22 +189,32 @@ class Explanation:
             return f"{100 * d.value:{plus}.2f} [{100 * d.low:.2f}, {100 * d.high:.2f}] points"
         return f"{d.value:.3g} [{d.low:.3g}, {d.high:.3g}]"
 
-    def __str__(self) -> str:
-        text = [*self.findings]
-        for title, table, keys in (
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<li>{escape(line)}</li>" for line in self.findings)
+        tables = [self._table(table, keys) for _, table, keys in self._tables() if len(table)]
+        return f"<ul>{lines}</ul>" + "".join(table.to_html(index=False) for table in tables)
+
+    def _tables(self) -> tuple[tuple[str, pd.DataFrame, tuple[str, ...]], ...]:
+        return (
             ("layer by layer", self.layers, ("layer", "gain", "cost")),
             ("source by source", self.sources, ("source", "layer", "gain", "cost")),
             ("what was tried", self.tries, ("try", "gain", "energy", "time")),
-        ):
+        )
+
+    def __str__(self) -> str:
+        text = [*self.findings]
+        for title, table, keys in self._tables():
             if len(table):
-                text += ["", f"{title} ({self._unit()}; * sure):", self._shown(table, keys)]
+                shown = self._table(table, keys).to_string(index=False)
+                text += ["", f"{title} ({self._unit()}; * sure):", shown]
         text += ["", *(f"left out: {line}" for line in self.left_out)] if self.left_out else []
         return "\n".join(text)
 
     def _unit(self) -> str:
         return "points of accuracy" if self.classes else "mean squared error"
 
-    def _shown(self, table: pd.DataFrame, keys: tuple[str, ...]) -> str:
+    def _table(self, table: pd.DataFrame, keys: tuple[str, ...]) -> pd.DataFrame:
+        """A table for people."""
         shown = pd.DataFrame(index=table.index)
         for key in keys:
             if key in ("gain", "cost"):
@@ -213,7 +224,7 @@ class Explanation:
                 shown[key] = ["-" if x != x else f"x {x:.3g}" for x in table[f"{key}_ratio"]]
             else:
                 shown[key] = table[key]
-        return shown.to_string(index=False)
+        return shown
 
     def _cell(self, row: Any, key: str) -> str:
         value, low, high = row[key], row[f"{key}_low"], row[f"{key}_high"]

@@ -179,6 +179,12 @@ def number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4g}"
 
 
+def as_table(values: Mapping[str, str]) -> str:
+    """Names and values as HTML, for notebooks."""
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in values.items())
+    return f"<table>{rows}</table>"
+
+
 def engineering(value: float, unit: str) -> str:
     """A quantity with a prefix of SI, as 3.2 uJ."""
     if not value or not math.isfinite(value):

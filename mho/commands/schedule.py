@@ -21,6 +21,7 @@ def schedule(
     line_buffers: bool = typer.Option(False, help="Rows of a chip's pictures go on as they are ready."),
     gantt: Path | None = typer.Option(None, help="Picture of the schedule: .png, .pdf or .svg."),
     trace: Path | None = typer.Option(None, help="The schedule as JSON for chrome://tracing or Perfetto."),
+    report: Path | None = typer.Option(None, help="The schedule as a page for a browser: .html."),
     imports: list[str] = IMPORTS,
 ) -> None:
     """Pipeline a stream of voted inferences through stages and print latency, throughput and utilisation.
@@ -75,3 +76,6 @@ def schedule(
         plan.gantt(gantt)
     if trace is not None:
         plan.trace(trace)
+    if report is not None:
+        plan.page().write(report)
+        print(f"to look at in a browser: {report.resolve()}")
