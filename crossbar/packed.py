@@ -21,6 +21,7 @@ from .kernels.read import ALIKE, Planes
 from .keys import Key
 from .row_tile import Assembly, RowTile, through_wires
 from .slow_noise import block_shares, perturbed
+from .threads import in_parallel
 from .wire_compensation import gains_of
 
 Array = np.ndarray[Any, Any]
@@ -151,13 +152,12 @@ def pack(
     row_conductance = np.empty((slices, placement.rows))
     c0, _ = sensing.timed_cell_coefficients() if design.drive.timed else sensing.white_cell_coefficients()
     assembly, wired = Assembly(design, cells, group, shares, backend), not hardware.wires.ideal
-    tiles: Iterator[RowTile] = (
-        assembly.row_tile(weights[a:b], t, keep=wired) for t, (a, b) in enumerate(pairwise(edges))
-    )
-    if wired:
-        tiles = through_wires(list(tiles), weights, assembly, moments, tell)
     measured = np.ones((len(encoding.scale), placement.row_tiles, placement.outputs)) if gains is None else gains
-    for t, apart in enumerate(tiles):
+
+    def assembled(t: int) -> RowTile:
+        return assembly.row_tile(weights[edges[t] : edges[t + 1]], t, keep=wired)
+
+    def add(t: int, apart: RowTile) -> None:
         rows, tile = slice(edges[t], edges[t + 1]), apart if mirrors is None else apart.joined(mirrors[t])
         if gains is None:
             targets = cells.targets(design, weights[rows], group, t, slice(None), backend)
@@ -174,6 +174,13 @@ def pack(
         if design.floats:
             floor = building.floated(t, tile, floor, encoding.targets(weights[rows], t))
         building.add(t, tile, floor)
+
+    if wired:
+        tiles = in_parallel(assembled, placement.row_tiles)
+        for t, tile in enumerate(through_wires(tiles, weights, assembly, moments, tell)):
+            add(t, tile)
+    else:
+        in_parallel(lambda t: add(t, assembled(t)), placement.row_tiles)
     bias = design.bias_of(group)
     planes = building.planes(encoding, measured, np.zeros_like(bias) if design.scaled else bias)
     return Packed(planes, row_conductance, assembly.histogram, slow_std, shares), measured

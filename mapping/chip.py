@@ -26,6 +26,7 @@ from .generate import generate
 from .graph import asks_for_no_view
 from .inference import Inference, Read
 from .layers import TileLayer
+from .lent import known_in_trials
 from .mapped import Digital
 from .measured import measured
 from .reading import run_pass
@@ -312,6 +313,7 @@ class Chip(nn.Module):
         known |= {id(value): value for value in self.session.replaced}
         for layer in self.layers.values():
             known |= {id(part): part for part in (layer.spec, layer.matrix, layer.programmed, layer.counter)}
+        known |= known_in_trials(self.model)
         return copy.deepcopy(self, known)
 
     def report(self) -> Report:

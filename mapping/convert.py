@@ -28,7 +28,7 @@ from .fold import BATCH_NORMS
 from .inference import Survey
 from .kinds import handled_types, load_handlers
 from .lazy import is_lazy, materialise
-from .modules import copied
+from .lent import Written, keep, lent
 from .passes import Pass
 from .prepare import prepare, rehearse
 from .selection import Selection
@@ -89,25 +89,30 @@ def map(
     load_handlers()
     inputs = None if calibrate is None else Stream.of(calibrate, model, "calibrate")
     batches = [] if inputs is None else inputs.first
-    caller, model = model, copied(model)
-    if is_lazy(model):
-        materialise(model, (batches or batches_of(check, model, "check"))[0], seed)
-    trial = _Trial.of(model, batches, check)
-    selection = Selection(model, hardware, exclude, strict, seed)
-    selection.fold(trial.taken)
-    selection.expand(Uses.of(model, trial.samples or (batches[0].first(SAMPLES) if batches else None)))
-    selection.place()
-    for layer in selection.mapped.values():
-        layer.backend = computes
-    chip = _build(selection, caller)
-    equalise(chip, () if inputs is None else inputs.batches())
-    with _wires(selection, wire_compensation, progress):
-        outcome = trial.compare(chip, selection.watched())
-        idle = prepare(chip, inputs)
-    if idle:
-        _restore(selection, chip, caller, idle, batches[0])
-    chip.digital = selection.digital(chip.model)
-    chip.cover = Cover.of(chip, selection.parameters, selection.held(), outcome)
+    checked = check if check is None or isinstance(check, bool) else batches_of(check, model, "check")
+    for share in (not is_lazy(model), False):
+        with contextlib.suppress(Written), lent(model, share=share) as mine:
+            if is_lazy(mine):
+                materialise(mine, (batches or checked)[0], seed)
+            selection = Selection(mine, hardware, exclude, strict, seed)
+            trial = _Trial.of(mine, batches, checked)
+            selection.fold(trial.taken)
+            selection.expand(Uses.of(mine, trial.samples or (batches[0].first(SAMPLES) if batches else None)))
+            selection.place()
+            for layer in selection.mapped.values():
+                layer.backend = computes
+            chip = _build(selection, model)
+            equalise(chip, () if inputs is None else inputs.batches())
+            with _wires(selection, wire_compensation, progress):
+                outcome = trial.compare(chip, selection.watched())
+                del trial  # and what went through the caller's network
+                idle = prepare(chip, inputs)
+            if idle:
+                _restore(selection, chip, model, idle, batches[0])
+            chip.digital = selection.digital(chip.model)
+            chip.cover = Cover.of(chip, selection.parameters, selection.held(), outcome)
+            keep(chip.model)
+            break
     return chip
 
 
@@ -134,12 +139,12 @@ class _Trial:
     said: str
 
     @classmethod
-    def of(cls, model: nn.Module, batches: list[Batch], check: Any) -> _Trial:
+    def of(cls, model: nn.Module, batches: list[Batch], check: list[Batch] | bool | None) -> _Trial:
         """Of a model, which is left as it is, on the samples that `mho.map` was given."""
         if check is False:
             return cls(None, None, None, OFF)
         asked = check is None or isinstance(check, bool)
-        tried = batches if asked else batches_of(check, model, "check")
+        tried = batches if asked else check
         if not tried:
             return cls(None, None, None, UNCHECKED)
         samples = tried[0].first(SAMPLES)

@@ -218,7 +218,7 @@ def as_matrices(weights: torch.Tensor, bias: torch.Tensor | None) -> Matrices:
 
 
 def _packed(x: torch.Tensor) -> np.ndarray[Any, Any]:
-    return np.ascontiguousarray(x.to(torch.float32).numpy())
+    return np.array(x.to(torch.float32).numpy(), order="C")  # a copy: the tensor may be the caller's
 
 
 def _patches(x: torch.Tensor, patches: Patches) -> torch.Tensor:
