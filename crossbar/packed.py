@@ -19,6 +19,7 @@ from .kernels.panel import PANEL, unpack
 from .kernels.philox import GROUP
 from .kernels.read import ALIKE, Planes
 from .keys import Key
+from .memory import zeros
 from .row_tile import Assembly, RowTile, through_wires
 from .slow_noise import block_shares, perturbed
 from .threads import in_parallel
@@ -49,6 +50,11 @@ class Packed:
     histogram: Array
     slow_std: Array
     slow_shares: Array
+
+    @property
+    def large(self) -> tuple[Array, ...]:
+        """What there is of for each cell, and may be in a file: see `memory.zeros`."""
+        return self.planes.mean, self.planes.variance, self.planes.linear, self.slow_std
 
     @property
     def noisy(self) -> bool:
@@ -148,7 +154,7 @@ def pack(
     weights, moments, edges = design.rows_of(group), design.moments_of(group), placement.edges
     building = Building.of(design, encoding.columns, backend)
     shares = slow_shares(hardware)
-    slow_std = np.empty((len(shares), design.readings, placement.rows, encoding.columns), dtype=np.float32)
+    slow_std = zeros((len(shares), design.readings, placement.rows, encoding.columns), np.float32)
     row_conductance = np.empty((slices, placement.rows))
     c0, _ = sensing.timed_cell_coefficients() if design.drive.timed else sensing.white_cell_coefficients()
     assembly, wired = Assembly(design, cells, group, shares, backend), not hardware.wires.ideal
@@ -180,7 +186,8 @@ def pack(
         for t, tile in enumerate(through_wires(tiles, weights, assembly, moments, tell)):
             add(t, tile)
     else:
-        in_parallel(lambda t: add(t, assembled(t)), placement.row_tiles)
+        rows = max(b - a for a, b in pairwise(edges))
+        in_parallel(lambda t: add(t, assembled(t)), placement.row_tiles, RowTile.bytes(design, rows, encoding.columns))
     bias = design.bias_of(group)
     planes = building.planes(encoding, measured, np.zeros_like(bias) if design.scaled else bias)
     return Packed(planes, row_conductance, assembly.histogram, slow_std, shares), measured
@@ -345,8 +352,8 @@ def empty_panels(shape: tuple[int, int, int], integers: bool) -> Array:
     slices, rows, columns = shape
     panels = -(-columns // PANEL)
     if integers:
-        return np.zeros((slices, panels, (rows + 1) // 2, 2 * PANEL), dtype=np.int16)
-    return np.zeros((slices, panels, rows, PANEL), dtype=np.float32)
+        return zeros((slices, panels, (rows + 1) // 2, 2 * PANEL), np.int16)
+    return zeros((slices, panels, rows, PANEL), np.float32)
 
 
 def pack_tile(values: Array, first: int, largest: int | None, panels: Array, backend: Backend) -> float:

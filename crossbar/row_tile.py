@@ -65,6 +65,11 @@ class RowTile:
         floor, thermal = (np.zeros((design.lines, columns)) for _ in range(2))
         return cls(signed, spread, linear, slow, floor, thermal, np.zeros((design.placement.tile.slices, rows)))
 
+    @staticmethod
+    def bytes(design: Design, rows: int, columns: int) -> int:
+        """About what the arrays of a tile take."""
+        return design.lines * rows * columns * (12 if design.linear else 8)
+
     def joined(self, ratios: Array) -> RowTile:
         """The slices added up by mirrors of these ratios (slices, lines of each, columns), one reading for a line."""
         first = ratios.astype(np.float32)[:, :, None]

@@ -13,6 +13,7 @@ from torch import nn
 from ..crossbar.backend import Backend
 from ..crossbar.backends import DEFAULT
 from ..crossbar.hardware import Hardware
+from ..crossbar.memory import trim
 from ..crossbar.wire_compensation import WireCompensation
 from ..devices.renamed import renamed
 from .arrays import backend_with_arrays
@@ -28,7 +29,7 @@ from .fold import BATCH_NORMS
 from .inference import Survey
 from .kinds import handled_types, load_handlers
 from .lazy import is_lazy, materialise
-from .lent import Written, keep, lent
+from .lent import Written, hand_back, keep, lent
 from .passes import Pass
 from .prepare import prepare, rehearse
 from .selection import Selection
@@ -99,13 +100,15 @@ def map(
             selection.fold(trial.taken)
             selection.expand(Uses.of(mine, trial.samples or (batches[0].first(SAMPLES) if batches else None)))
             selection.place()
+            hand_back(model)
             for layer in selection.mapped.values():
                 layer.backend = computes
             chip = _build(selection, model)
             equalise(chip, () if inputs is None else inputs.batches())
             with _wires(selection, wire_compensation, progress):
                 outcome = trial.compare(chip, selection.watched())
-                del trial  # and what went through the caller's network
+                del trial
+                trim()  # what went through the networks is used no more
                 idle = prepare(chip, inputs)
             if idle:
                 _restore(selection, chip, model, idle, batches[0])

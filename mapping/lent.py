@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..crossbar.memory import pages_out
 from .hooks import hooks_of
 from .modules import copied
 
@@ -82,6 +83,11 @@ def keep(model: nn.Module) -> None:
     for value in model.parameters():
         if places and type(value) is nn.Parameter and _place(value) in places:
             value.data = value.data.clone()
+
+
+def hand_back(model: nn.Module) -> None:
+    """Give the pages of weights that are mapped from files back to the system: see `memory.pages_out`."""
+    pages_out((p.data_ptr(), p.nbytes) for p in model.parameters() if p.device.type == "cpu" and _place(p))
 
 
 def _same_memory(parameters: Any) -> dict[int, nn.Parameter]:

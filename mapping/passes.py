@@ -105,7 +105,9 @@ def watch_pass(model: nn.Module, names: list[str], call: Callable[[], Any]) -> P
     finally:
         for handle in handles:
             handle.remove()
-    return Pass(tuple(seen), output, drew=drew)
+    calls = tuple(seen)
+    seen.clear()  # the model may live on for a while, and what went through it shall not
+    return Pass(calls, output, drew=drew)
 
 
 def as_tree(output: Any) -> Any:
