@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from math import prod
-from types import MethodType
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from .errors import MappingError
 from .inference import Inference, Survey
 from .layers import TileLayer
 from .leaves import tensors_in
+from .lent import spare_compiler
 from .mapped import MappedNetwork
 from .modules import copied, intercept_all
 from .passes import ROUNDING, Pass, Seen, as_tree, relative_error, rms, watch_pass
@@ -205,7 +205,7 @@ def _digital_pass(chip: MappedNetwork, names: list[str], batch: Batch) -> tuple[
     try:
         counter.mod_tracker = _Forward()
         with counter:
-            _spare_compiler(counter)
+            spare_compiler(counter.mode)
             call = lambda: trial.chip.run(batch.args, trial.run, batch.kwargs)  # noqa: E731
             after = watch_pass(trial.chip.model, seen, call)
     except MappingError:
@@ -230,13 +230,6 @@ class _Forward(ModuleTracker):
 
     def _fw_post_hook(self, mod: nn.Module, input: Any, output: Any) -> None:
         self._get_pop_fn(self._get_mod_name(mod), False)()
-
-
-def _spare_compiler(counter: Any) -> None:
-    """Take torch's guard against its compiler off: no pass here is compiled, and the guard would load it, seconds."""
-    plain = getattr(counter.mode.__torch_dispatch__, "__wrapped__", None)
-    if plain is not None:
-        counter.mode.__torch_dispatch__ = MethodType(plain, counter.mode)
 
 
 def _verdict(before: Pass, after: Pass, trial: _Trial, samples: int) -> Check:

@@ -32,6 +32,7 @@ from .lazy import is_lazy, materialise
 from .lent import Written, hand_back, keep, lent
 from .passes import Pass
 from .prepare import prepare, rehearse
+from .progress import told
 from .selection import Selection
 from .stream import Stream
 from .study import Uses, candidates
@@ -75,7 +76,9 @@ def map(
         strict: layers whose weights are all zero, and layers that the calibration inputs never reach or reach with
             zeros alone, are errors, and otherwise they stay digital. So are settings of the hardware outside the data
             behind its models, which otherwise get an `ExtrapolationWarning` and a line in the report.
-        progress: told how many of the tiles with resistive wires are solved, and how many there are.
+        progress: told how many of the layers are programmed, and how many there are; or of the tiles with resistive
+            wires how many are solved, where there are any. None: a line on the terminal, where standard error is one,
+            from two seconds on.
         backend: what computes the tiles, by name (`numba`, `numpy`, or one that was added) or itself: see
             docs/kernels.md. Copies of the chip and the chip at other times keep it.
 
@@ -92,7 +95,7 @@ def map(
     batches = [] if inputs is None else inputs.first
     checked = check if check is None or isinstance(check, bool) else batches_of(check, model, "check")
     for share in (not is_lazy(model), False):
-        with contextlib.suppress(Written), lent(model, share=share) as mine:
+        with contextlib.suppress(Written), told("mapping, layers", progress) as tell, lent(model, share=share) as mine:
             if is_lazy(mine):
                 materialise(mine, (batches or checked)[0], seed)
             selection = Selection(mine, hardware, exclude, strict, seed)
@@ -105,11 +108,11 @@ def map(
                 layer.backend = computes
             chip = _build(selection, model)
             equalise(chip, () if inputs is None else inputs.batches())
-            with _wires(selection, wire_compensation, progress):
+            with _wires(selection, wire_compensation, tell) as wired:
                 outcome = trial.compare(chip, selection.watched())
                 del trial
                 trim()  # what went through the networks is used no more
-                idle = prepare(chip, inputs)
+                idle = prepare(chip, inputs, None if wired else tell)
             if idle:
                 _restore(selection, chip, model, idle, batches[0])
             chip.digital = selection.digital(chip.model)
@@ -217,9 +220,9 @@ def _check_maps(selection: Selection) -> None:
 
 @contextlib.contextmanager
 def _wires(
-    selection: Selection, compensation: WireCompensation | None, progress: Callable[[int, int], None] | None
-) -> Iterator[None]:
-    """Layers with resistive wires compensate them, and tell of their progress meanwhile.
+    selection: Selection, compensation: WireCompensation | None, tell: Callable[[int, int], None]
+) -> Iterator[bool]:
+    """Layers with resistive wires compensate them, and tell of their progress meanwhile; whether there are any.
 
     Raises:
         MappingError: there is nothing to compensate.
@@ -233,8 +236,8 @@ def _wires(
     tiles = sum(layer.placement.tiles for layer in wired) * (2 if compensation == "program" else 1)
     for layer in wired:
         layer.wire_compensation = compensation
-        layer.tell = None if progress is None else lambda: progress(next(solved), tiles)
-    yield
+        layer.tell = lambda: tell(next(solved), tiles)
+    yield bool(wired)
     for layer in wired:
         layer.tell = None
 

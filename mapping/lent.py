@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MethodType
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class _Watch(TorchDispatchMode):
     def __init__(self, places: frozenset[int]) -> None:
         super().__init__()
         self.places = places
+        spare_compiler(self)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         schema = getattr(func, "_schema", None)
@@ -44,6 +46,13 @@ class _Watch(TorchDispatchMode):
                     if any(isinstance(x, torch.Tensor) and _place(x) in self.places for x in written):
                         raise Written
         return func(*args, **(kwargs or {}))
+
+
+def spare_compiler(mode: Any) -> None:
+    """Take torch's guard against its compiler off a mode: no pass here is compiled, and it would load that, seconds."""
+    plain = getattr(mode.__torch_dispatch__, "__wrapped__", None)
+    if plain is not None:
+        mode.__torch_dispatch__ = MethodType(plain, mode)
 
 
 @contextmanager
