@@ -87,7 +87,7 @@ class Chip(nn.Module):
             layer.session = self.session
         for name in stepped(model):
             layers[name].rows_are_samples = True
-        self.channels_last = asks_for_no_view(model)
+        self.channels_last = any(layer.spec.dims for layer in layers.values()) and asks_for_no_view(model)
         self.eval()
 
     def __getattr__(self, name: str) -> Any:

@@ -93,13 +93,13 @@ def map(
     load_handlers()
     inputs = None if calibrate is None else Stream.of(calibrate, model, "calibrate")
     batches = [] if inputs is None else inputs.first
-    checked = check if check is None or isinstance(check, bool) else batches_of(check, model, "check")
+    own = None if check is None or isinstance(check, bool) else batches_of(check, model, "check")
     for share in (not is_lazy(model), False):
         with contextlib.suppress(Written), told("mapping, layers", progress) as tell, lent(model, share=share) as mine:
             if is_lazy(mine):
-                materialise(mine, (batches or checked)[0], seed)
+                materialise(mine, (batches or own or [])[0], seed)
             selection = Selection(mine, hardware, exclude, strict, seed)
-            trial = _Trial.of(mine, batches, checked)
+            trial = _Trial.of(mine, batches, own, off=check is False)
             selection.fold(trial.taken)
             selection.expand(Uses.of(mine, trial.samples or (batches[0].first(SAMPLES) if batches else None)))
             selection.place()
@@ -145,19 +145,18 @@ class _Trial:
     said: str
 
     @classmethod
-    def of(cls, model: nn.Module, batches: list[Batch], check: list[Batch] | bool | None) -> _Trial:
-        """Of a model, which is left as it is, on the samples that `mho.map` was given."""
-        if check is False:
+    def of(cls, model: nn.Module, batches: list[Batch], own: list[Batch] | None, *, off: bool) -> _Trial:
+        """Of a model, which is left as it is, on the calibration inputs or on its `own`; none where it is `off`."""
+        if off:
             return cls(None, None, None, OFF)
-        asked = check is None or isinstance(check, bool)
-        tried = batches if asked else check
+        tried = batches if own is None else own
         if not tried:
             return cls(None, None, None, UNCHECKED)
         samples = tried[0].first(SAMPLES)
         before, fault = _pass(model, samples)
         if fault is not None and samples is not tried[0]:  # a model may take a fixed number of samples
             before, fault = _pass(model, samples := tried[0])
-        return cls(samples, before, fault, "calibrate" if asked else "check")
+        return cls(samples, before, fault, "calibrate" if own is None else "check")
 
     @property
     def taken(self) -> frozenset[str]:

@@ -67,7 +67,7 @@ def lent(model: nn.Module, *, share: bool) -> Iterator[nn.Module]:
     """
     own = {id(p) for module in model.modules() if hooks_of(module) for p in module.parameters()}
     shared = [p for p in model.parameters() if share and type(p) is nn.Parameter and id(p) not in own]
-    places = frozenset(map(_place, shared)) - {None}
+    places = frozenset(place for p in shared if (place := _place(p)) is not None)
     made = copied(model, known=_same_memory(p for p in shared if _place(p) in places))
     token = _LENT.set(places)
     try:

@@ -57,7 +57,7 @@ class Stream:
         begun = [chain(found, coming)]
 
         def whole() -> Iterator[Batch]:
-            return begun.pop() if begun else (batch for batch, _ in batches_in(inputs, model, said))
+            yield from begun.pop() if begun else (batch for batch, _ in batches_in(inputs, model, said))
 
         return cls(first, whole, kept)
 
