@@ -67,6 +67,7 @@ def lent(model: nn.Module, *, share: bool) -> Iterator[nn.Module]:
     """
     own = {id(p) for module in model.modules() if hooks_of(module) for p in module.parameters()}
     shared = [p for p in model.parameters() if share and type(p) is nn.Parameter and id(p) not in own]
+    shared = [p for p in shared if not p.is_inference()]  # which torch makes no other parameters of
     places = frozenset(place for p in shared if (place := _place(p)) is not None)
     made = copied(model, known=_same_memory(p for p in shared if _place(p) in places))
     token = _LENT.set(places)

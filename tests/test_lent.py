@@ -139,6 +139,14 @@ def test_hooked_layers_do_not_notice_what_the_caller_does() -> None:
     assert torch.equal(chip.read(X, read=0), wanted)
 
 
+def test_weights_that_were_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        model = mlp()
+    assert torch.equal(
+        mho.map(model, RERAM, calibrate=X).read(X, read=0), mho.map(mlp(), RERAM, calibrate=X).read(X, read=0)
+    )
+
+
 def test_torch_compiler_is_not_loaded() -> None:
     code = (
         "import sys, torch, mho\n"
