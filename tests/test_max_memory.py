@@ -190,8 +190,11 @@ def test_weights_of_another_type_are_converted(tmp_path: Path) -> None:
 
 def test_only_safetensors_stay_in_their_file(tmp_path: Path) -> None:
     torch.save(mlp().state_dict(), tmp_path / "w.pt")
-    with pytest.raises(CheckpointError, match="mmap is for files of safetensors"):
-        mho.load_model(tmp_path / "w.pt", mlp(), mmap=True)
+    for path in (tmp_path / "w.pt", tmp_path):
+        with pytest.raises(CheckpointError, match="mmap is for files of safetensors"):
+            mho.load_model(path, mlp(), mmap=True)
+    save_file(mlp().state_dict(), tmp_path / "model.safetensors")
+    assert torch.equal(mho.load_model(tmp_path, mlp(), mmap=True)[0].weight, mlp()[0].weight)
 
 
 def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ def load_model(
         strip_prefix: what is taken off the names of its tensors; those without it are left out.
         mmap: leave the weights of safetensors in the file, which is mapped into memory: the system reads what is used,
             and may drop it again. What is written to them stays in memory. Until the network is no longer used nobody
-            may write to the file.
+            may write to the file. Networks of a folder of Hugging Face are left there in any case.
 
     Raises:
         CheckpointError: no usable file, an unknown factory, or weights that do not fit.
@@ -73,7 +73,9 @@ def find_model(
     whole = WHOLE.get(path.suffix)
     if whole is None and path.is_dir() and model is None and (path / hub.CONFIG).exists():
         whole = hub.load_folder
-    if mmap and path.suffix != ".safetensors" and not path.name.endswith(".safetensors.index.json"):
+    if mmap and not (
+        path.name.endswith((".safetensors", ".safetensors.index.json")) or any(path.glob("*.safetensors"))
+    ):
         raise CheckpointError(f"checkpoint {path}: mmap is for files of safetensors")
     given = {"model": model, "arguments": arguments, "key": key, "strip_prefix": strip_prefix}
     if whole is not None:
