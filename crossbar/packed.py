@@ -19,7 +19,7 @@ from .kernels.panel import PANEL, unpack
 from .kernels.philox import GROUP
 from .kernels.read import ALIKE, Planes
 from .keys import Key
-from .memory import zeros
+from .max_memory import zeros
 from .row_tile import Assembly, RowTile, through_wires
 from .slow_noise import block_shares, perturbed
 from .threads import in_parallel
@@ -53,7 +53,7 @@ class Packed:
 
     @property
     def large(self) -> tuple[Array, ...]:
-        """What there is of for each cell, and may be in a file: see `memory.zeros`."""
+        """What there is of for each cell, and may be in a file: see `max_memory.zeros`."""
         return self.planes.mean, self.planes.variance, self.planes.linear, self.slow_std
 
     @property

@@ -16,7 +16,7 @@ from .design import Design, Tell
 from .extrapolation import extrapolations
 from .hardware import Hardware
 from .kernels.read import ALIKE
-from .memory import released
+from .max_memory import released
 from .mirrors import ratios_of
 from .packed import BESIDE, Packed, pack
 from .patches import PLAIN

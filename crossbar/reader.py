@@ -15,7 +15,7 @@ from .hardware import Hardware
 from .kernels.philox import Rows
 from .kernels.read import Circuit, Geometry
 from .keys import Key, Purpose, stream_key
-from .memory import in_file, released
+from .max_memory import in_file, released
 from .packed import Packed, halves_squares, largest_factors, pedestal_of
 from .positions import position_numbers
 from .ranges import Ranges

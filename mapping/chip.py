@@ -29,6 +29,7 @@ from .layers import TileLayer
 from .lent import known_in_trials
 from .mapped import Digital
 from .measured import measured
+from .progress import told
 from .reading import run_pass
 from .recalibration import recalibrate
 from .report import Report
@@ -293,7 +294,11 @@ class Chip(nn.Module):
         """A chip of the same model and layers with other hardware and tiles; all its counts are at 0."""
         known: dict[int, Any] = {id(self.hardware): hardware, id(self.session): self.session.anew()}
         known |= {id(value): value for value in self.session.replaced}  # by which they are known
-        made = {name: programmed(layer) for name, layer in self.layers.items()}
+        made = {}
+        with told("programming, layers") as tell:
+            for name, layer in self.layers.items():
+                made[name] = programmed(layer)
+                tell(len(made), len(self.layers))
         for name, layer in self.layers.items():
             known |= {
                 id(layer.spec): layer.spec,

@@ -13,7 +13,7 @@ from torch import nn
 from ..crossbar.backend import Backend
 from ..crossbar.backends import DEFAULT
 from ..crossbar.hardware import Hardware
-from ..crossbar.memory import trim
+from ..crossbar.max_memory import trim
 from ..crossbar.wire_compensation import WireCompensation
 from ..devices.renamed import renamed
 from .arrays import backend_with_arrays

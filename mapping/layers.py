@@ -19,7 +19,7 @@ from ..crossbar.drive import Drive
 from ..crossbar.hardware import Hardware
 from ..crossbar.magnitudes import Magnitudes
 from ..crossbar.matrix import Matrix
-from ..crossbar.memory import released
+from ..crossbar.max_memory import released
 from ..crossbar.patches import PLAIN
 from ..crossbar.placement import Placement
 from ..crossbar.programmed import Programmed

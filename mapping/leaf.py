@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from pydantic import Field, ValidationError
 
-from ..crossbar.memory import released, zeros
+from ..crossbar.max_memory import released, zeros
 from ..crossbar.patches import PLAIN, Patches
 from ..devices.config import Config, faults
 from ..devices.registry import Registry

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..crossbar.memory import pages_out
+from ..crossbar.max_memory import pages_out
 from .hooks import hooks_of
 from .modules import copied
 
@@ -96,7 +96,7 @@ def keep(model: nn.Module) -> None:
 
 
 def hand_back(model: nn.Module) -> None:
-    """Give the pages of weights that are mapped from files back to the system: see `memory.pages_out`."""
+    """Give the pages of weights that are mapped from files back to the system: see `max_memory.pages_out`."""
     pages_out((p.data_ptr(), p.nbytes) for p in model.parameters() if p.device.type == "cpu" and _place(p))
 
 

@@ -13,7 +13,7 @@ from .moved import watch
 if TYPE_CHECKING:
     from . import crossbar, devices, mapping, models
     from .crossbar.hardware import Hardware
-    from .crossbar.memory import limits
+    from .crossbar.max_memory import limits
     from .mapping.analog_matrix import AnalogMatrix, matrix
     from .mapping.architecture.chain import Stages
     from .mapping.architecture.schedule import Schedule, schedule
@@ -83,7 +83,7 @@ _HOMES = {
     "adaptive_vote": ".mapping.voting.adaptive",
     "build_model": ".mapping.checkpoints.factories",
     "explain": ".mapping.explaining.explain",
-    "limits": ".crossbar.memory",
+    "limits": ".crossbar.max_memory",
     "load": ".mapping.load",
     "load_model": ".mapping.checkpoints.networks",
     "map": ".mapping.convert",

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mho
-from mho.crossbar import memory, threads
+from mho.crossbar import max_memory as memory
+from mho.crossbar import threads
 from mho.mapping.errors import CheckpointError
 
 RERAM = mho.Hardware.preset("reram")
