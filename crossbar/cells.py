@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..devices.parts import Conditions
 from .backend import Backend
 from .design import Design
 from .encoding import left_over
@@ -133,7 +134,7 @@ class Drawn(Cells):
                 raise ValueError(f"{kind}.normals must give the shape {targets.shape}, gave {found.shape}")
             return found
 
-        g = hardware.cell.settle(targets, draw, hardware.conditions, np).astype(np.float32, copy=False)
+        g = hardware.cell.settle(targets, draw, self._conditions, np).astype(np.float32, copy=False)
         stuck, rows = hardware.cell.stuck, len(targets)
         if (known := map_of(design, stuck)) is not None:
             g = at_ends(g, known[place.group, place.slice, place.polarity, place.row : place.row + rows], hardware)
@@ -141,6 +142,10 @@ class Drawn(Cells):
             on = place.group, place.slice, place.polarity, place.row
             g = np.where(open_lines(design, hardware, on, rows, (seed, self.copy), backend), np.float32(0), g)
         return g
+
+    @cached_property
+    def _conditions(self) -> Conditions:
+        return self.hardware.conditions
 
     def copied(self, copy: int) -> Drawn:
         return replace(self, copy=copy)

@@ -19,8 +19,10 @@ from .kernels.panel import PANEL, unpack
 from .kernels.philox import GROUP
 from .kernels.read import ALIKE, Planes
 from .keys import Key
+from .max_memory import zeros
 from .row_tile import Assembly, RowTile, through_wires
 from .slow_noise import block_shares, perturbed
+from .threads import in_parallel
 from .wire_compensation import gains_of
 
 Array = np.ndarray[Any, Any]
@@ -48,6 +50,11 @@ class Packed:
     histogram: Array
     slow_std: Array
     slow_shares: Array
+
+    @property
+    def large(self) -> tuple[Array, ...]:
+        """What there is of for each cell, and may be in a file: see `max_memory.zeros`."""
+        return self.planes.mean, self.planes.variance, self.planes.linear, self.slow_std
 
     @property
     def noisy(self) -> bool:
@@ -147,17 +154,16 @@ def pack(
     weights, moments, edges = design.rows_of(group), design.moments_of(group), placement.edges
     building = Building.of(design, encoding.columns, backend)
     shares = slow_shares(hardware)
-    slow_std = np.empty((len(shares), design.readings, placement.rows, encoding.columns), dtype=np.float32)
+    slow_std = zeros((len(shares), design.readings, placement.rows, encoding.columns), np.float32)
     row_conductance = np.empty((slices, placement.rows))
     c0, _ = sensing.timed_cell_coefficients() if design.drive.timed else sensing.white_cell_coefficients()
     assembly, wired = Assembly(design, cells, group, shares, backend), not hardware.wires.ideal
-    tiles: Iterator[RowTile] = (
-        assembly.row_tile(weights[a:b], t, keep=wired) for t, (a, b) in enumerate(pairwise(edges))
-    )
-    if wired:
-        tiles = through_wires(list(tiles), weights, assembly, moments, tell)
     measured = np.ones((len(encoding.scale), placement.row_tiles, placement.outputs)) if gains is None else gains
-    for t, apart in enumerate(tiles):
+
+    def assembled(t: int) -> RowTile:
+        return assembly.row_tile(weights[edges[t] : edges[t + 1]], t, keep=wired)
+
+    def add(t: int, apart: RowTile) -> None:
         rows, tile = slice(edges[t], edges[t + 1]), apart if mirrors is None else apart.joined(mirrors[t])
         if gains is None:
             targets = cells.targets(design, weights[rows], group, t, slice(None), backend)
@@ -174,6 +180,14 @@ def pack(
         if design.floats:
             floor = building.floated(t, tile, floor, encoding.targets(weights[rows], t))
         building.add(t, tile, floor)
+
+    if wired:
+        tiles = in_parallel(assembled, placement.row_tiles)
+        for t, tile in enumerate(through_wires(tiles, weights, assembly, moments, tell)):
+            add(t, tile)
+    else:
+        rows = max(b - a for a, b in pairwise(edges))
+        in_parallel(lambda t: add(t, assembled(t)), placement.row_tiles, RowTile.bytes(design, rows, encoding.columns))
     bias = design.bias_of(group)
     planes = building.planes(encoding, measured, np.zeros_like(bias) if design.scaled else bias)
     return Packed(planes, row_conductance, assembly.histogram, slow_std, shares), measured
@@ -338,8 +352,8 @@ def empty_panels(shape: tuple[int, int, int], integers: bool) -> Array:
     slices, rows, columns = shape
     panels = -(-columns // PANEL)
     if integers:
-        return np.zeros((slices, panels, (rows + 1) // 2, 2 * PANEL), dtype=np.int16)
-    return np.zeros((slices, panels, rows, PANEL), dtype=np.float32)
+        return zeros((slices, panels, (rows + 1) // 2, 2 * PANEL), np.int16)
+    return zeros((slices, panels, rows, PANEL), np.float32)
 
 
 def pack_tile(values: Array, first: int, largest: int | None, panels: Array, backend: Backend) -> float:

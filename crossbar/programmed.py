@@ -16,6 +16,7 @@ from .design import Design, Tell
 from .extrapolation import extrapolations
 from .hardware import Hardware
 from .kernels.read import ALIKE
+from .max_memory import released
 from .mirrors import ratios_of
 from .packed import BESIDE, Packed, pack
 from .patches import PLAIN
@@ -69,6 +70,7 @@ class Programmed:
         ]
         gains = tuple(gains for _, gains in found) if compensates else ()
         packed = tuple(packed for packed, _ in found)
+        released(design.matrix.weights, *(array for p in packed for array in p.large))
         if ranges.outputs is not None:
             packed = tuple(
                 p.corrected(ranges.outputs[0, g], ranges.before_scales(design, g)) for g, p in enumerate(packed)

@@ -15,6 +15,7 @@ from .hardware import Hardware
 from .kernels.philox import Rows
 from .kernels.read import Circuit, Geometry
 from .keys import Key, Purpose, stream_key
+from .max_memory import in_file, released
 from .packed import Packed, halves_squares, largest_factors, pedestal_of
 from .positions import position_numbers
 from .ranges import Ranges
@@ -106,6 +107,7 @@ class Reader:
         self.prepared = [
             backend.prepared(group.planes._replace(**adcs)) for group, adcs in zip(packed, self._adcs, strict=True)
         ]
+        self._in_files = [array for group in packed for array in group.large if in_file(array)]
         self._coding, self._largest = Coding.of(design), largest_factors(design)[0]
         self._conversions = design.placement.conversions * design.drive.conversions * (2 if design.apart else 1)
         self._bias = np.concatenate([ranges.bias(design, g) for g in range(len(packed))])
@@ -255,6 +257,8 @@ class Reader:
                 job = Job(part, geometry, planes, circuit)
                 clipped += self.backend.read(job, key, rows, read + first, threads, groups[g, first : first + many])
         out = self.backend.joined(groups)
+        if self._in_files:
+            released(*self._in_files)
         if circuit.step.size:
             counts = Counts(counts.inputs, counts.inputs_clipped, reads * count * self._conversions, clipped)
         if scales is not None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from typing import Any
 
 import numba
 import numpy as np
 
+from ..devices.parts import Conditions
 from .backend import Backend, Sums
 from .cells import Cells, Place
 from .design import Design, Tell
@@ -62,6 +65,11 @@ class RowTile:
         floor, thermal = (np.zeros((design.lines, columns)) for _ in range(2))
         return cls(signed, spread, linear, slow, floor, thermal, np.zeros((design.placement.tile.slices, rows)))
 
+    @staticmethod
+    def bytes(design: Design, rows: int, columns: int) -> int:
+        """About what the arrays of a tile take."""
+        return design.lines * rows * columns * (12 if design.linear else 8)
+
     def joined(self, ratios: Array) -> RowTile:
         """The slices added up by mirrors of these ratios (slices, lines of each, columns), one reading for a line."""
         first = ratios.astype(np.float32)[:, :, None]
@@ -89,7 +97,7 @@ class Assembly:
     """Adds up the cells of a group, row tile by row tile.
 
     `shares` (parts, components) are those of the sources of read noise that reads share, no part where they share none.
-    `histogram` counts cells by conductance.
+    `histogram` counts cells by conductance. Several threads may add row tiles at once.
     """
 
     design: Design
@@ -98,6 +106,12 @@ class Assembly:
     shares: Array
     backend: Backend
     histogram: Array = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
+    lock: threading.Lock = field(default_factory=threading.Lock)  # held while something is added to the histogram
+
+    @cached_property
+    def conditions(self) -> Conditions:
+        """What the cells are read at."""
+        return self.cells.hardware.conditions
 
     @property
     def encoding(self) -> Encoding:
@@ -109,7 +123,7 @@ class Assembly:
         placement, hardware = encoding.placement, self.cells.hardware
         sensing, unit = hardware.sensing, hardware.cell.g_max
         first, rows, slices = placement.edges[t], len(weights), placement.tile.slices
-        design = self.design
+        design, counted = self.design, np.zeros_like(self.histogram)
         tile = RowTile.empty(design, rows, columns, len(self.shares))
         timed, each = design.drive.timed, 2 if design.apart else 1  # readings of a slice
         c2 = 0.0 if timed else sensing.white_cell_coefficients()[1]
@@ -137,14 +151,15 @@ class Assembly:
                 units = np.array(
                     [-unit if taken_off else unit, c2 / unit**2, BINS / (HISTOGRAM_TOP * unit)], np.float32
                 )
-                sums = Sums(tile.signed[r, some], tile.spread[r, some], tile.thermal[r], self.histogram)
+                sums = Sums(tile.signed[r, some], tile.spread[r, some], tile.thermal[r], counted)
                 self.backend.add_cells(g, std, tuple(units), sums)
                 if timed:
                     tile.linear[r, some] += on_time * g
                 elif design.floats:
                     own = (std / np.float32(unit)) ** 2 + units[1] * g
                     tile.linear[r, some] += -own if taken_off else own
-                tile.slow[:, r, some] += slow
+                if len(slow):
+                    tile.slow[:, r, some] += slow
                 tile.supplied[s, some] += along
                 if tile.cells is not None:
                     tile.cells[0][s, polarity, some] += g
@@ -152,6 +167,8 @@ class Assembly:
                     if timed:
                         tile.cells[2][s, polarity, some] += on_time * g
                     tile.cells[1][1:, s, polarity, some] += slow
+        with self.lock:
+            self.histogram += counted
         return tile
 
     def noise(self, g: Array) -> tuple[Array, Array]:
@@ -163,10 +180,10 @@ class Assembly:
         unit, noise = np.float32(hardware.cell.g_max), hardware.cell.read_noise
         slow = np.zeros((len(self.shares), *g.shape), dtype=np.float32)
         if not len(slow):
-            return noise.std(g, hardware.conditions, np), slow
+            return noise.std(g, self.conditions, np), slow
         fresh = np.zeros_like(g)
         for p, part in enumerate(noise.parts):
-            slow[p] = (part.std(g, hardware.conditions, np) / unit) ** 2
+            slow[p] = (part.std(g, self.conditions, np) / unit) ** 2
             fresh += self.shares[p, 0].astype(np.float32) * slow[p]
         return np.sqrt(fresh) * unit, slow
 

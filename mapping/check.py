@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from math import prod
-from types import MethodType
 from typing import Any
 
 import torch
@@ -24,9 +23,10 @@ from .errors import MappingError
 from .inference import Inference, Survey
 from .layers import TileLayer
 from .leaves import tensors_in
+from .lent import spare_compiler
 from .mapped import MappedNetwork
-from .modules import copied, intercept
-from .passes import ROUNDING, Pass, Seen, as_tree, largest_rms, relative_error, rms, watch_pass
+from .modules import copied, intercept_all
+from .passes import ROUNDING, Pass, Seen, as_tree, relative_error, rms, watch_pass
 from .samples import Sizes, Unfound, narrowed, settle
 
 SAMPLES = 3
@@ -131,8 +131,8 @@ def reference(model: nn.Module, names: list[str], batch: Batch, more: Iterable[s
     """The pass of a copy of the caller's network in evaluation. `names` are layers, `more` modules of other kinds."""
     twin, batch = copied(model, model.parameters()), batch.apart()
     watch = _Watch(twin, names)
+    intercept_all(twin, ((module, watch.around(module)) for module in watch.holders))
     for module in watch.holders:
-        intercept(twin, module, watch.around(module))
         module.register_forward_pre_hook(watch.enter, prepend=True)
         module.register_forward_hook(watch.leave, always_call=True)
     with watch:
@@ -200,13 +200,12 @@ def _digital_pass(chip: MappedNetwork, names: list[str], batch: Batch) -> tuple[
     batch = batch.apart()
     counter = FlopCounterMode(display=False, custom_mapping=NOT_COUNTED)
     trial = _Trial(chip.trial(), Survey(), counter)
-    for layer in trial.chip.layers.values():
-        intercept(trial.chip.model, layer, trial.counted)
+    intercept_all(trial.chip.model, ((layer, trial.counted) for layer in trial.chip.layers.values()))
     seen = [*dict.fromkeys([*names, *chip.layers])]
     try:
         counter.mod_tracker = _Forward()
         with counter:
-            _spare_compiler(counter)
+            spare_compiler(counter.mode)
             call = lambda: trial.chip.run(batch.args, trial.run, batch.kwargs)  # noqa: E731
             after = watch_pass(trial.chip.model, seen, call)
     except MappingError:
@@ -233,13 +232,6 @@ class _Forward(ModuleTracker):
         self._get_pop_fn(self._get_mod_name(mod), False)()
 
 
-def _spare_compiler(counter: Any) -> None:
-    """Take torch's guard against its compiler off: no pass here is compiled, and the guard would load it, seconds."""
-    plain = getattr(counter.mode.__torch_dispatch__, "__wrapped__", None)
-    if plain is not None:
-        counter.mode.__torch_dispatch__ = MethodType(plain, counter.mode)
-
-
 def _verdict(before: Pass, after: Pass, trial: _Trial, samples: int) -> Check:
     tolerance = _tolerance(trial.chip.model, before)
     compared = dict.fromkeys(call.name for call in before.seen)  # in the order of the pass
@@ -250,7 +242,7 @@ def _verdict(before: Pass, after: Pass, trial: _Trial, samples: int) -> Check:
             _same_on_tiles(layer, after.of(name), tolerance)
     wanted, got = (tree_leaves(as_tree(done.output)) for done in (before, after))
     off = relative_error(wanted, got, 0.0)
-    if not off <= tolerance and relative_error(wanted, got, largest_rms(before) * ROUNDING):
+    if not off <= tolerance and relative_error(wanted, got, before.largest_rms * ROUNDING):
         raise MappingError(
             f"the mapped network is not the caller's: all {len(compared)} layers give the same, and its output differs "
             f"by {off:.2g} (relative RMS; tolerance {tolerance:.2g}); check=False maps it all the same"
@@ -268,10 +260,10 @@ def _same_layer(name: str, before: Pass, after: Pass, chip: MappedNetwork, toler
         )
     layer = chip.layers.get(name)
     for one, other in zip(wanted, got, strict=True):
-        floor = 0.0
-        if layer is not None and one.input is not None:  # where products cancel, their rounding is left
-            floor = _rounding(layer, one.input)
-        error = relative_error(list(one.outputs), list(other.outputs), floor)
+        error = relative_error(list(one.outputs), list(other.outputs), 0.0)
+        if not error <= tolerance and layer is not None and one.input is not None:
+            floor = _rounding(layer, one.input)  # where products cancel, their rounding is left
+            error = relative_error(list(one.outputs), list(other.outputs), floor)
         if not error <= tolerance:
             fed = relative_error(_some(one.input), _some(other.input), 0.0)
             why = "its inputs differ already" if not fed <= tolerance else "its inputs are the same"
@@ -283,9 +275,8 @@ def _same_layer(name: str, before: Pass, after: Pass, chip: MappedNetwork, toler
 
 def _rounding(layer: TileLayer, x: torch.Tensor) -> float:
     """A difference of the outputs for x that counts as none, in epsilons."""
-    return (
-        ROUNDING * rms([x]) * float((layer.unequalised(layer.matrix.weights).astype(float) ** 2).sum(1).mean()) ** 0.5
-    )
+    weights = torch.from_numpy(layer.unequalised(layer.matrix.weights))
+    return ROUNDING * rms(x) * rms(weights) * weights.shape[1] ** 0.5
 
 
 def _same_on_tiles(layer: TileLayer, calls: list[Seen], tolerance: float) -> None:

@@ -26,8 +26,10 @@ from .generate import generate
 from .graph import asks_for_no_view
 from .inference import Inference, Read
 from .layers import TileLayer
+from .lent import known_in_trials
 from .mapped import Digital
 from .measured import measured
+from .progress import told
 from .reading import run_pass
 from .recalibration import recalibrate
 from .report import Report
@@ -86,7 +88,7 @@ class Chip(nn.Module):
             layer.session = self.session
         for name in stepped(model):
             layers[name].rows_are_samples = True
-        self.channels_last = asks_for_no_view(model)
+        self.channels_last = any(layer.spec.dims for layer in layers.values()) and asks_for_no_view(model)
         self.eval()
 
     def __getattr__(self, name: str) -> Any:
@@ -292,7 +294,11 @@ class Chip(nn.Module):
         """A chip of the same model and layers with other hardware and tiles; all its counts are at 0."""
         known: dict[int, Any] = {id(self.hardware): hardware, id(self.session): self.session.anew()}
         known |= {id(value): value for value in self.session.replaced}  # by which they are known
-        made = {name: programmed(layer) for name, layer in self.layers.items()}
+        made = {}
+        with told("programming, layers") as tell:
+            for name, layer in self.layers.items():
+                made[name] = programmed(layer)
+                tell(len(made), len(self.layers))
         for name, layer in self.layers.items():
             known |= {
                 id(layer.spec): layer.spec,
@@ -312,6 +318,7 @@ class Chip(nn.Module):
         known |= {id(value): value for value in self.session.replaced}
         for layer in self.layers.values():
             known |= {id(part): part for part in (layer.spec, layer.matrix, layer.programmed, layer.counter)}
+        known |= known_in_trials(self.model)
         return copy.deepcopy(self, known)
 
     def _repr_html_(self) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 from ..crossbar.backend import Backend
 from ..crossbar.backends import DEFAULT
 from ..crossbar.hardware import Hardware
+from ..crossbar.max_memory import trim
 from ..crossbar.wire_compensation import WireCompensation
 from ..devices.renamed import renamed
 from .arrays import backend_with_arrays
@@ -28,9 +29,10 @@ from .fold import BATCH_NORMS
 from .inference import Survey
 from .kinds import handled_types, load_handlers
 from .lazy import is_lazy, materialise
-from .modules import copied
+from .lent import Written, hand_back, keep, lent
 from .passes import Pass
 from .prepare import prepare, rehearse
+from .progress import told
 from .selection import Selection
 from .stream import Stream
 from .study import Uses, candidates
@@ -74,7 +76,9 @@ def map(
         strict: layers whose weights are all zero, and layers that the calibration inputs never reach or reach with
             zeros alone, are errors, and otherwise they stay digital. So are settings of the hardware outside the data
             behind its models, which otherwise get an `ExtrapolationWarning` and a line in the report.
-        progress: told how many of the tiles with resistive wires are solved, and how many there are.
+        progress: told how many of the layers are programmed, and how many there are; or of the tiles with resistive
+            wires how many are solved, where there are any. None: a line on the terminal, where standard error is one,
+            from two seconds on.
         backend: what computes the tiles, by name (`numba`, `numpy`, or one that was added) or itself: see
             docs/kernels.md. Copies of the chip and the chip at other times keep it.
 
@@ -89,25 +93,32 @@ def map(
     load_handlers()
     inputs = None if calibrate is None else Stream.of(calibrate, model, "calibrate")
     batches = [] if inputs is None else inputs.first
-    caller, model = model, copied(model)
-    if is_lazy(model):
-        materialise(model, (batches or batches_of(check, model, "check"))[0], seed)
-    trial = _Trial.of(model, batches, check)
-    selection = Selection(model, hardware, exclude, strict, seed)
-    selection.fold(trial.taken)
-    selection.expand(Uses.of(model, trial.samples or (batches[0].first(SAMPLES) if batches else None)))
-    selection.place()
-    for layer in selection.mapped.values():
-        layer.backend = computes
-    chip = _build(selection, caller)
-    equalise(chip, () if inputs is None else inputs.batches())
-    with _wires(selection, wire_compensation, progress):
-        outcome = trial.compare(chip, selection.watched())
-        idle = prepare(chip, inputs)
-    if idle:
-        _restore(selection, chip, caller, idle, batches[0])
-    chip.digital = selection.digital(chip.model)
-    chip.cover = Cover.of(chip, selection.parameters, selection.held(), outcome)
+    own = None if check is None or isinstance(check, bool) else batches_of(check, model, "check")
+    for share in (not is_lazy(model), False):
+        with contextlib.suppress(Written), told("mapping, layers", progress) as tell, lent(model, share=share) as mine:
+            if is_lazy(mine):
+                materialise(mine, (batches or own or [])[0], seed)
+            selection = Selection(mine, hardware, exclude, strict, seed)
+            trial = _Trial.of(mine, batches, own, off=check is False)
+            selection.fold(trial.taken)
+            selection.expand(Uses.of(mine, trial.samples or (batches[0].first(SAMPLES) if batches else None)))
+            selection.place()
+            hand_back(model)
+            for layer in selection.mapped.values():
+                layer.backend = computes
+            chip = _build(selection, model)
+            equalise(chip, () if inputs is None else inputs.batches())
+            with _wires(selection, wire_compensation, tell) as wired:
+                outcome = trial.compare(chip, selection.watched())
+                del trial
+                trim()  # what went through the networks is used no more
+                idle = prepare(chip, inputs, None if wired else tell)
+            if idle:
+                _restore(selection, chip, model, idle, batches[0])
+            chip.digital = selection.digital(chip.model)
+            chip.cover = Cover.of(chip, selection.parameters, selection.held(), outcome)
+            keep(chip.model)
+            break
     return chip
 
 
@@ -134,19 +145,18 @@ class _Trial:
     said: str
 
     @classmethod
-    def of(cls, model: nn.Module, batches: list[Batch], check: Any) -> _Trial:
-        """Of a model, which is left as it is, on the samples that `mho.map` was given."""
-        if check is False:
+    def of(cls, model: nn.Module, batches: list[Batch], own: list[Batch] | None, *, off: bool) -> _Trial:
+        """Of a model, which is left as it is, on the calibration inputs or on its `own`; none where it is `off`."""
+        if off:
             return cls(None, None, None, OFF)
-        asked = check is None or isinstance(check, bool)
-        tried = batches if asked else batches_of(check, model, "check")
+        tried = batches if own is None else own
         if not tried:
             return cls(None, None, None, UNCHECKED)
         samples = tried[0].first(SAMPLES)
         before, fault = _pass(model, samples)
         if fault is not None and samples is not tried[0]:  # a model may take a fixed number of samples
             before, fault = _pass(model, samples := tried[0])
-        return cls(samples, before, fault, "calibrate" if asked else "check")
+        return cls(samples, before, fault, "calibrate" if own is None else "check")
 
     @property
     def taken(self) -> frozenset[str]:
@@ -209,9 +219,9 @@ def _check_maps(selection: Selection) -> None:
 
 @contextlib.contextmanager
 def _wires(
-    selection: Selection, compensation: WireCompensation | None, progress: Callable[[int, int], None] | None
-) -> Iterator[None]:
-    """Layers with resistive wires compensate them, and tell of their progress meanwhile.
+    selection: Selection, compensation: WireCompensation | None, tell: Callable[[int, int], None]
+) -> Iterator[bool]:
+    """Layers with resistive wires compensate them, and tell of their progress meanwhile; whether there are any.
 
     Raises:
         MappingError: there is nothing to compensate.
@@ -225,8 +235,8 @@ def _wires(
     tiles = sum(layer.placement.tiles for layer in wired) * (2 if compensation == "program" else 1)
     for layer in wired:
         layer.wire_compensation = compensation
-        layer.tell = None if progress is None else lambda: progress(next(solved), tiles)
-    yield
+        layer.tell = lambda: tell(next(solved), tiles)
+    yield bool(wired)
     for layer in wired:
         layer.tell = None
 

@@ -10,7 +10,7 @@ from ..devices.units import brief
 from .errors import MappingError
 from .faithful import tensors_of, unfaithful
 from .kinds import expander_of, load_handlers
-from .modules import names_of, replaced
+from .modules import names_of, replaced_all
 
 
 def expandable(model: nn.Module, keep: Iterable[str] = ()) -> dict[str, list[str]]:
@@ -46,6 +46,5 @@ def expanded(model: nn.Module, keep: Iterable[str] = ()) -> nn.Module:
             raise MappingError(f"layer {name!r}: {expander.__name__}.expand fails ({reason})") from error
         if not isinstance(made, nn.Module):
             raise MappingError(f"layer {name!r}: {expander.__name__}.expand must give a module, gave {brief(made)}")
-        for alias in names:
-            model = replaced(model, alias, made)
+        model = replaced_all(model, [(alias, made) for alias in names])
     return model

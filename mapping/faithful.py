@@ -40,7 +40,7 @@ def unfaithful(module: nn.Module) -> str | None:
             return f"its {name} is complex"
         if not value.is_floating_point() or value.layout is not torch.strided or value.is_quantized:
             return f"its {name} is {value.dtype}, {value.layout}: tiles take dense floating-point numbers"
-        if not torch.equal(value, second[name]) and not value.isnan().any():
+        if value is not second[name] and not torch.equal(value, second[name]) and not value.isnan().any():
             return f"its {name} is drawn anew at each use"
     return _odd_geometry(module, first)
 

@@ -15,7 +15,7 @@ from .hooks import hooked
 from .inherited import computes_as
 from .kinds import handler_of, leaf_of
 from .leaf import Leaf, Matrices, as_matrices, lowered
-from .modules import copied, intercept
+from .modules import copied, intercept_all
 
 BY_DIMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 BATCH_NORMS = (*BY_DIMS, nn.SyncBatchNorm)
@@ -126,9 +126,8 @@ def _traced(model: nn.Module, modules: dict[str, nn.Module], folds: Folds) -> li
     twin = copied(model, model.parameters())  # tracing leaves its stand-ins for tensors in whatever the model keeps
     names = {id(module): name for name, module in twin.named_modules()}
     direct: set[str] = set()  # layers whose forward the model calls past their hooks, which watch over folds
-    for module in list(twin.modules()):
-        if leaf_of(module) is not None and "forward" not in vars(module):
-            intercept(twin, module, partial(_as_leaf, module, names[id(module)], direct))
+    plain = [m for m in twin.modules() if leaf_of(m) is not None and "forward" not in vars(m)]
+    intercept_all(twin, ((m, partial(_as_leaf, m, names[id(m)], direct)) for m in plain))
     with torch.random.fork_rng(devices=[]):
         graph = _Tracer().trace(twin)
     called = {node: names[id(twin.get_submodule(str(node.target)))] for node in graph.nodes if node.op == "call_module"}

@@ -82,6 +82,8 @@ def move_hooks(module: nn.Module, to: nn.Module, name: str) -> None:
     """Have the hooks of a module run around what takes its place, if they don't already."""
     if any(isinstance(hook, Hook) and hook.module is module for hook in hooks_of(to)):
         return
+    if not hooked(module):
+        return
     kept = {key: v.detach().clone() if isinstance(v, torch.Tensor) else v for key, v in _state(module).items()}
     for key, hook in module._forward_pre_hooks.items():
         if not isinstance(hook, (*MAKERS, Hook, Unmarks)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -207,12 +207,14 @@ class Calibration(Inference):
     """Sets the ranges of each layer at its first call, and reads it without noise.
 
     `inputs` are those of layers that were surveyed, over all their calls, with their `orders`; of others those of the
-    first call count. `sizes` are those of all inputs, where these are some of them.
+    first call count. `sizes` are those of all inputs, where these are some of them. `tell` is told the number of
+    layers so far.
     """
 
     inputs: Mapping[str, list[Array]] = field(default_factory=dict)
     orders: Mapping[str, list[Order]] = field(default_factory=dict)
     sizes: Mapping[str, Magnitudes] = field(default_factory=dict)
+    tell: Callable[[int], object] = lambda done: None
 
     def _output(self, layer: OnTiles, x: torch.Tensor, call: int) -> torch.Tensor:
         given, known = layer.arranged(x), self.inputs.get(layer.name)
@@ -222,6 +224,7 @@ class Calibration(Inference):
         if not call:
             surveyed = (known, self.orders[layer.name]) if known else ([as_numpy(given.values)], [order])
             layer.calibrate(*surveyed, self.sizes.get(layer.name))
+            self.tell(len(self.calls))
         return self._on_tiles(layer, given, x, call)
 
     def _on_tiles(self, layer: OnTiles, given: Arranged, x: torch.Tensor, call: int) -> torch.Tensor:

@@ -19,6 +19,7 @@ from ..crossbar.drive import Drive
 from ..crossbar.hardware import Hardware
 from ..crossbar.magnitudes import Magnitudes
 from ..crossbar.matrix import Matrix
+from ..crossbar.max_memory import released
 from ..crossbar.patches import PLAIN
 from ..crossbar.placement import Placement
 from ..crossbar.programmed import Programmed
@@ -295,7 +296,9 @@ class TileLayer(nn.Module):
             y = spec.of_arranged(self._equalised(spec.arrange(given)), weights, flat)
             return y.reshape(*x.shape[: x.ndim - 1 - spec.dims], *y.shape[1:]).to(x)
         compute = Leaf.digital if as_tiles else type(spec).digital
-        return compute(spec, given, weights, flat).to(x)
+        y = compute(spec, given, weights, flat).to(x)
+        released(self.matrix.weights)
+        return y
 
     def stored(self, kind: str) -> torch.Tensor:
         """Weight or bias, as `kind` says, in torch's layout: what the cells stand for, or before they do the exact."""

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from pydantic import Field, ValidationError
 
+from ..crossbar.max_memory import released, zeros
 from ..crossbar.patches import PLAIN, Patches
 from ..devices.config import Config, faults
 from ..devices.registry import Registry
@@ -218,7 +219,10 @@ def as_matrices(weights: torch.Tensor, bias: torch.Tensor | None) -> Matrices:
 
 
 def _packed(x: torch.Tensor) -> np.ndarray[Any, Any]:
-    return np.ascontiguousarray(x.to(torch.float32).numpy())
+    found = zeros(tuple(x.shape), np.float32)  # a copy: the tensor may be the caller's
+    torch.from_numpy(found).copy_(x)
+    released(found)
+    return found
 
 
 def _patches(x: torch.Tensor, patches: Patches) -> torch.Tensor:

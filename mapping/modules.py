@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
@@ -36,19 +36,30 @@ def replaced(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
 
     Returns the model, which is `module` itself when the name is empty.
     """
-    there = model.get_submodule(name)
-    move_hooks(there, module, name)
-    if not name:
-        return module
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
+    return replaced_all(model, [(name, module)])
+
+
+def replaced_all(model: nn.Module, places: Iterable[tuple[str, nn.Module]]) -> nn.Module:
+    """As `replaced`, of several places, one after the other, with one walk through what the modules keep."""
+    instead: dict[int, tuple[nn.Module, nn.Module]] = {}  # what stood there, which lives with its identity
+    for name, module in places:
+        there = model.get_submodule(name)
+        move_hooks(there, module, name)
+        if not name:
+            return module
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, module)
+        instead[id(there)] = there, module
 
     def swap(leaf: Any) -> Any:
-        if isinstance(leaf, MethodType) and leaf.__self__ is there:
-            return getattr(module, leaf.__name__, leaf)
-        return module if leaf is there else leaf
+        if isinstance(leaf, MethodType):
+            found = instead.get(id(leaf.__self__))
+            return leaf if found is None else getattr(found[1], leaf.__name__, leaf)
+        found = instead.get(id(leaf))
+        return leaf if found is None else found[1]
 
-    swap_leaves(model, swap)
+    if instead:
+        swap_leaves(model, swap)
     return model
 
 
@@ -78,17 +89,32 @@ def swap_leaves(model: nn.Module, swap: Callable[[Any], Any]) -> None:
                     vars(holder)[key] = tree_map(swapped, value)
 
 
-def intercept(model: nn.Module, module: nn.Module, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Have `around(forward)` take the place of a module's forward, however the model calls it, for good."""
-    plain = module.forward
-    instead = around(plain)
-    vars(module)["forward"] = instead
+Around = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def intercept_all(model: nn.Module, pairs: Iterable[tuple[nn.Module, Around]]) -> None:
+    """Have `around(forward)` take the place of the forward of modules, however the model calls it, for good.
+
+    A module that comes twice has what is around it twice, the first inside.
+    """
+    forwards: dict[int, Callable[..., Any]] = {}  # of each module, and in the place of each that stood there
+    held: list[Any] = []  # lives with its identities
+    for module, around in pairs:
+        plain = module.forward
+        instead = around(plain)
+        vars(module)["forward"] = instead
+        forwards |= {id(module): instead, id(plain): instead}
+        held += [module, plain]
 
     def swap(leaf: Any) -> Any:
-        mine = isinstance(leaf, MethodType) and leaf.__self__ is module and leaf.__name__ == "forward"
-        return instead if mine or leaf is plain else leaf
+        if isinstance(leaf, MethodType) and leaf.__name__ == "forward":
+            leaf = forwards.get(id(leaf.__self__), leaf)
+        while id(leaf) in forwards and not isinstance(leaf, nn.Module):
+            leaf = forwards[id(leaf)]
+        return leaf
 
-    swap_leaves(model, swap)
+    if forwards:
+        swap_leaves(model, swap)
 
 
 def keep_attributes(there: nn.Module, instead: nn.Module) -> None:
@@ -127,18 +153,20 @@ class _Detaching(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def copied(model: nn.Module, keep: Iterable[Any] = ()) -> nn.Module:
+def copied(model: nn.Module, keep: Iterable[Any] = (), known: Mapping[int, Any] | None = None) -> nn.Module:
     """A copy of a model in evaluation; parameters and modules in `keep` are not copied but shared.
+
+    `known` stands in the place of what has these identities.
 
     The fused kernels of torch's transformer layers are off in it, as they take weights past the layers that hold them.
 
     Raises:
         MappingError: it holds something that cannot be copied.
     """
-    known: dict[int, Any] = {id(value): value for value in keep}
+    memo: dict[int, Any] = {id(value): value for value in keep} | dict(known or {})
     try:
         with _Detaching():
-            made = copy.deepcopy(model, known).eval()
+            made = copy.deepcopy(model, memo).eval()
     except Exception as error:  # copying runs the code of whatever the model holds
         reason = " ".join(str(error).split())[:200]
         raise MappingError(f"model cannot be copied ({type(error).__name__}: {reason})") from error

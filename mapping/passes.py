@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,9 +14,11 @@ from torch.utils._pytree import tree_map
 
 from .guard import unmarked
 from .leaves import tensors_in
-from .modules import intercept
+from .modules import intercept_all
 
 SEED = 0
+EPS = torch.finfo(torch.float32).eps
+AT_ONCE = 1 << 16  # values that are added up together: as many as stay in the cache in 64 bits
 ROUNDING = 16  # rounding errors of float32, as a multiple of its epsilon, that a sum of products may show
 
 
@@ -40,7 +44,19 @@ class Pass:
     drew: bool = False
 
     def of(self, name: str) -> list[Seen]:
-        return [call for call in self.seen if call.name == name]
+        return self._by_name.get(name, [])
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Seen]]:
+        found: dict[str, list[Seen]] = {}
+        for call in self.seen:
+            found.setdefault(call.name, []).append(call)
+        return found
+
+    @cached_property
+    def largest_rms(self) -> float:
+        """Of what layers gave: rounding errors of the output cannot be small against those of it."""
+        return max((rms(x) for call in self.seen for x in call.outputs), default=0.0)
 
 
 def watch_pass(model: nn.Module, names: list[str], call: Callable[[], Any]) -> Pass:
@@ -75,9 +91,9 @@ def watch_pass(model: nn.Module, names: list[str], call: Callable[[], Any]) -> P
         return around
 
     handles: list[Any] = []
+    intercept_all(model, ((model.get_submodule(name), directly(name)) for name in names))
     for name in names:
         module = model.get_submodule(name)
-        intercept(model, module, directly(name))
         handles.append(module.register_forward_pre_hook(lambda *_, name=name: hooked.append(name), prepend=True))
         handles.append(module.register_forward_hook(record(name), with_kwargs=True))
     try:
@@ -89,7 +105,9 @@ def watch_pass(model: nn.Module, names: list[str], call: Callable[[], Any]) -> P
     finally:
         for handle in handles:
             handle.remove()
-    return Pass(tuple(seen), output, drew=drew)
+    calls = tuple(seen)
+    seen.clear()  # the model may live on for a while, and what went through it shall not
+    return Pass(calls, output, drew=drew)
 
 
 def as_tree(output: Any) -> Any:
@@ -103,16 +121,35 @@ def as_tree(output: Any) -> Any:
     return torch.tensor(output, dtype=torch.float64) if isinstance(output, float) else output
 
 
-def largest_rms(done: Pass) -> float:
-    """The largest RMS of what layers gave: rounding errors of the output cannot be small against those of it."""
-    return max((rms([x]) for call in done.seen for x in call.outputs), default=0.0)
+def rms(x: torch.Tensor) -> float:
+    """Of the values that are finite; 0 for those of no floating-point type."""
+    if not (x.is_floating_point() and x.numel()):
+        return 0.0
+    if (square := _squares(x)) is not None:
+        return float((square / x.numel()) ** 0.5)
+    finite = x.detach().to(torch.float64).flatten()
+    finite = finite[finite.isfinite()]
+    return float((finite**2).mean() ** 0.5) if finite.numel() else 0.0
 
 
-def rms(tensors: list[torch.Tensor]) -> float:
-    values = [x.detach().to(torch.float64).flatten() for x in tensors if x.is_floating_point() and x.numel()]
-    finite = [x[x.isfinite()] for x in values]
-    count = sum(x.numel() for x in finite)
-    return float((sum(float((x**2).sum()) for x in finite) / count) ** 0.5) if count else 0.0
+def _parts(x: torch.Tensor) -> Iterable[torch.Tensor]:
+    """Its values in 64 bits, some at a time."""
+    return (part.to(torch.float64) for part in x.detach().reshape(-1).split(AT_ONCE))
+
+
+def _squares(x: torch.Tensor) -> float | None:
+    """The sum of the squares of its values; None where one of them is not finite, or the sum is beyond 64 bits."""
+    total = sum(float(part @ part) for part in _parts(x))
+    return total if math.isfinite(total) else None
+
+
+def _squares_of_difference(a: torch.Tensor, b: torch.Tensor) -> float | None:
+    """As `_squares`, of a - b."""
+    total = 0.0
+    for one, other in zip(_parts(a), _parts(b), strict=True):
+        off = one - other
+        total += float(off @ off)
+    return total if math.isfinite(total) else None
 
 
 def relative_error(wanted: list[Any], got: list[Any], floor: float) -> float:
@@ -136,25 +173,27 @@ def _difference(wanted: Any, got: Any, floor: float) -> float:
         return 0.0
     if not (wanted.is_floating_point() or wanted.is_complex()):  # ties may fall otherwise
         return 0.0 if float((wanted != got).double().mean()) <= 0.1 else float("inf")
-    a, b = (torch.view_as_real(x) if x.is_complex() else x for x in (wanted, got))
-    a, b = a.to("cpu", torch.float64), b.to("cpu", torch.float64)
+    a, b = (torch.view_as_real(x.cpu()) if x.is_complex() else x.cpu() for x in (wanted, got))
+    off, whole = _squares_of_difference(a, b), _squares(a)
+    if off is not None and whole is not None:
+        difference, size = ((square / a.numel()) ** 0.5 for square in (off, whole))
+        return 0.0 if difference <= floor * EPS else difference / size if size else float("inf")
+    a, b = a.to(torch.float64), b.to(torch.float64)
     odd = ~(a.isfinite() & b.isfinite())
     if bool(odd.any()):
         if bool((odd & ~((a == b) | (a.isnan() & b.isnan()))).any()):
             return float("inf")
         a, b = a[~odd], b[~odd]
-    difference, size = rms([a - b]), rms([a])
-    if difference <= floor * torch.finfo(torch.float32).eps:
-        return 0.0
-    return difference / size if size else float("inf")
+    difference, size = rms(a - b), rms(a)
+    return 0.0 if difference <= floor * EPS else difference / size if size else float("inf")
 
 
 def alike(done: Pass) -> Callable[[torch.Tensor, torch.Tensor], bool]:
     """Whether two tensors are the same but for rounding, in a pass of numbers of this size."""
-    floor = ROUNDING * largest_rms(done)
+    floor = ROUNDING * done.largest_rms
 
     def same(a: torch.Tensor, b: torch.Tensor) -> bool:
         eps = torch.finfo(a.dtype).eps if a.is_floating_point() else 0.0
-        return relative_error([a], [b], floor) <= max(eps, torch.finfo(torch.float32).eps) ** 0.5
+        return relative_error([a], [b], floor) <= max(eps, EPS) ** 0.5
 
     return same

@@ -12,15 +12,17 @@ from .errors import MappingError
 from .inference import Calibration, Inference, Survey
 from .mapped import MappedNetwork
 from .order import Order
+from .progress import Tell
 from .samples import locate
 from .steps import equalize, joints, stepped
 from .stream import Sizes, Stream
 
 
-def prepare(chip: MappedNetwork, inputs: Stream | None) -> dict[str, str]:
+def prepare(chip: MappedNetwork, inputs: Stream | None, tell: Tell | None = None) -> dict[str, str]:
     """Set the ranges that hardware leaves to calibration from inputs, and program all layers.
 
     Of more inputs than are kept, all set the ranges of the DACs, and some that are spread evenly those of the ADCs.
+    `tell` is told how many layers are programmed, and how many there are.
 
     Returns:
         The layers that no range could be set for, and so are not programmed, with the reason.
@@ -29,12 +31,11 @@ def prepare(chip: MappedNetwork, inputs: Stream | None) -> dict[str, str]:
         MappingError: inputs are needed and missing, or do not fit the model.
     """
     if inputs is None:
-        _program(chip)
+        _program(chip, tell)
         return {}
     with goes_through(inputs.first[0]):
-        if inputs.whole is None:
-            return _calibrate(chip, inputs.first)
-        return _calibrate(chip, *_sized(chip, inputs))
+        batches, sizes = (inputs.first, None) if inputs.whole is None else _sized(chip, inputs)
+        return _calibrate(chip, batches, sizes, tell)
 
 
 def _sized(chip: MappedNetwork, inputs: Stream) -> tuple[list[Batch], Sizes]:
@@ -72,9 +73,9 @@ def goes_through(batch: Batch) -> Iterator[None]:
         ) from error
 
 
-def _program(chip: MappedNetwork) -> None:
+def _program(chip: MappedNetwork, tell: Tell | None) -> None:
     """Program layers whose ranges the hardware sets."""
-    for name, layer in chip.layers.items():
+    for done, (name, layer) in enumerate(chip.layers.items(), 1):
         dac, adc = layer.hardware.dac, layer.hardware.adc
         if "calibrated" in (dac.range, adc.full_scale):
             field = "dac.range" if dac.range == "calibrated" else "adc.full_scale"
@@ -83,9 +84,11 @@ def _program(chip: MappedNetwork) -> None:
                 f"or set {field} to a number"
             )
         layer.program(Drive.of(dac, None if dac.range is None else float(dac.range), signed=True))
+        if tell is not None:
+            tell(done, len(chip.layers))
 
 
-def _calibrate(chip: MappedNetwork, batches: Sequence[Batch], sizes: Sizes | None = None) -> dict[str, str]:
+def _calibrate(chip: MappedNetwork, batches: Sequence[Batch], sizes: Sizes | None, tell: Tell | None) -> dict[str, str]:
     """Layer after layer; a layer that is called several times needs the inputs of all its calls beforehand.
 
     So does each layer where there are several batches.
@@ -103,7 +106,7 @@ def _calibrate(chip: MappedNetwork, batches: Sequence[Batch], sizes: Sizes | Non
         equalize(chip.model, inputs)
         gains = {name: float(step.gain) for name, step in joints(chip.model).items()}
         ranges = {} if sizes is None else sizes.ranges(gains)
-        run = Calibration(inputs, orders, ranges)
+        run = Calibration(inputs, orders, ranges, lambda done: tell and tell(done, len(chip.layers)))
         rehearse(chip, batches[0], run)
         for name in inputs.keys() - run.calls.keys():  # only later batches reach it
             chip.layers[name].calibrate(inputs[name], orders[name], ranges.get(name))

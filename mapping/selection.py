@@ -21,7 +21,7 @@ from .kinds import expander_of, handled_types, handler_of, kind_of, leaf_of
 from .layers import TileLayer
 from .leaf import Leaf, Matrices
 from .mapped import Digital
-from .modules import keep_attributes, names_of, replaced
+from .modules import keep_attributes, names_of, replaced_all
 from .quantized import QUANTIZED, packed_parameters
 from .study import Uses
 from .weights import LAYERS, Chosen, Plan, Weights, filled, install
@@ -105,8 +105,10 @@ class Selection:
         self.taken |= {f"{n}.out_proj" for n, m in modules.items() if isinstance(m, nn.MultiheadAttention)}
         layers = {name: m for name, m in modules.items() if leaf_of(m) is not None and not name.startswith(inside)}
         self._check_patterns(layers, self.whole)
+        placed: list[tuple[str, nn.Module]] = []
         for name, module in layers.items():
-            self._place(name, module)
+            self._place(name, module, placed)
+        self.model = replaced_all(self.model, placed)
         if not self.mapped:
             raise MappingError(f"model has no layer to map: {self._why_none()}")
 
@@ -127,7 +129,8 @@ class Selection:
                     f"{said}: pattern {pattern!r} matches no layer; layers are {', '.join(layers) or 'none'}"
                 )
 
-    def _place(self, name: str, module: nn.Module) -> None:
+    def _place(self, name: str, module: nn.Module, placed: list[tuple[str, nn.Module]]) -> None:
+        """Put a layer onto tiles, or list it; what takes which place in the model is added to `placed`."""
         names, hardware = self.names[name], self.hardware.for_layer(*self.names[name])
         why = self._digital_by(name, module, names)
         ends = [self._norm(side.get(name)) for side in (self.folds.behind, self.folds.before)]
@@ -152,11 +155,11 @@ class Selection:
         layer.aliases = names
         keep_attributes(module, layer)
         self.mapped[name], self.originals[name] = layer, {name: module}
-        for alias in names:
-            self.model = replaced(self.model, alias, layer)
+        placed += [(alias, layer) for alias in names]
         for norm, behind in zip(ends, (True, False), strict=True):
             if norm is not None:
-                self._empty(layer, norm, behind)
+                empty = self._empty(layer, norm, behind)
+                placed += [(alias, empty) for alias in self.names[norm]]
 
     def _matrices(self, name: str, module: nn.Module, ends: list[str | None]) -> tuple[Leaf, Matrices]:
         """The geometry of a layer, and its matrices with the batch norms of these names folded in.
@@ -184,16 +187,15 @@ class Selection:
         self.folds.reasons[norm] = EXCLUDED
         return None
 
-    def _empty(self, layer: TileLayer, norm: str, behind: bool) -> None:
-        """Leave the place of a folded batch norm empty, and watch over what the model does there."""
+    def _empty(self, layer: TileLayer, norm: str, behind: bool) -> nn.Module:
+        """What stands in the place of a folded batch norm: nothing, and what the model does there is watched."""
         module, empty = self.model.get_submodule(norm), nn.Identity()
         self.originals[layer.name][norm] = module
         self.listed.append(Digital(norm, type(module).__name__, f"folded into {layer.name}"))
         keep_attributes(module, empty)
-        for alias in self.names[norm]:
-            replaced(self.model, alias, empty)
         ends = (layer, empty) if behind else (empty, layer)
         Fold(layer.name, norm, layer.spec.dims).between(*ends)
+        return empty
 
     def restore(self, chip: Chip, idle: dict[str, str]) -> None:
         """Take layers off the tiles again, for the reasons given, with all that was folded into them.
@@ -206,9 +208,8 @@ class Selection:
                 raise MappingError(f"calibrate: layer {name!r}: {why}; exclude it (strict=True)")
             places = self.originals.pop(name)
             self.listed = [d for d in self.listed if d.name not in places]
-            for place, module in places.items():
-                for alias in self.names[place]:
-                    chip.model = replaced(chip.model, alias, module)
+            back = [(alias, module) for place, module in places.items() for alias in self.names[place]]
+            chip.model = replaced_all(chip.model, back)
             self.listed.append(Digital(name, kind_of(places[name]).__name__, why))
             self.folds.reasons |= dict.fromkeys(set(places) - {name}, f"batch norm of {name}, which is digital")
             del self.mapped[name]
@@ -331,8 +332,9 @@ def matches(patterns: Iterable[str], names: Iterable[str]) -> bool:
 
 def _check_finite(name: str, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
     for what, values in (("weights", weight), ("bias", bias)):
-        if values is not None and not torch.isfinite(values).all():
-            count = int((~torch.isfinite(values)).sum())
+        if values is None or torch.isfinite(values.detach().sum()):  # a sum of what is not finite is not
+            continue
+        if count := int((~torch.isfinite(values)).sum()):
             raise MappingError(
                 f"layer {name!r}: {what} must be finite, got {count} NaN or infinite of {values.numel()}"
             )

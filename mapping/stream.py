@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ class Stream:
 
     Attributes:
         first: the first of them, up to 1,024 samples.
-        whole: gives all of them from the beginning, where there are more; None where these are all, or where nobody
-            knows whether there is an end, as of a generator.
+        whole: gives all of them, where there are more; None where these are all, or where nobody knows whether there is
+            an end, as of a generator. The first time it goes on behind the first ones, so that inputs are asked for
+            once; each further time it begins anew.
         kept: the numbers of those, spread evenly, that make about 1,024 samples.
     """
 
@@ -41,7 +43,8 @@ class Stream:
             MappingError: see there.
         """
         found: list[Batch] = []
-        for batch, _ in batches_in(inputs, model, said):
+        coming = (batch for batch, _ in batches_in(inputs, model, said))
+        for batch in coming:
             found.append(batch)
             if sum(batch.samples for batch in found) >= ENOUGH:
                 break
@@ -51,7 +54,12 @@ class Stream:
             return cls(first)
         many = max(1, min(count, ENOUGH // max(batch.samples for batch in found)))
         kept = frozenset(np.linspace(0, count - 1, many).astype(int).tolist())
-        return cls(first, lambda: (batch for batch, _ in batches_in(inputs, model, said)), kept)
+        begun = [chain(found, coming)]
+
+        def whole() -> Iterator[Batch]:
+            yield from begun.pop() if begun else (batch for batch, _ in batches_in(inputs, model, said))
+
+        return cls(first, whole, kept)
 
     def batches(self) -> Iterator[Batch]:
         """All of them."""

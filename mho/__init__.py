@@ -13,6 +13,7 @@ from .moved import watch
 if TYPE_CHECKING:
     from . import crossbar, devices, mapping, models
     from .crossbar.hardware import Hardware
+    from .crossbar.max_memory import limits
     from .explorer import view
     from .mapping.analog_matrix import AnalogMatrix, matrix
     from .mapping.architecture.chain import Stages
@@ -52,6 +53,7 @@ __all__ = [
     "crossbar",
     "devices",
     "explain",
+    "limits",
     "load",
     "load_model",
     "map",
@@ -83,6 +85,7 @@ _HOMES = {
     "adaptive_vote": ".mapping.voting.adaptive",
     "build_model": ".mapping.checkpoints.factories",
     "explain": ".mapping.explaining.explain",
+    "limits": ".crossbar.max_memory",
     "load": ".mapping.load",
     "load_model": ".mapping.checkpoints.networks",
     "map": ".mapping.convert",

@@ -36,6 +36,7 @@ def load_model(
     arguments: Mapping[str, Any] | None = None,
     key: str | None = None,
     strip_prefix: str | None = None,
+    mmap: bool = False,
 ) -> nn.Module:
     """A network with the weights of a checkpoint, in evaluation mode. No pickled program is run: docs/checkpoints.md.
 
@@ -48,11 +49,14 @@ def load_model(
         arguments: of the factory, by keyword.
         key: which state dict of the file, where several fit.
         strip_prefix: what is taken off the names of its tensors; those without it are left out.
+        mmap: leave the weights of safetensors in the file, which is mapped into memory: the system reads what is used,
+            and may drop it again. What is written to them stays in memory. Until the network is no longer used nobody
+            may write to the file. Networks of a folder of Hugging Face are left there in any case.
 
     Raises:
         CheckpointError: no usable file, an unknown factory, or weights that do not fit.
     """
-    return find_model(path, model, arguments=arguments, key=key, strip_prefix=strip_prefix).model
+    return find_model(path, model, arguments=arguments, key=key, strip_prefix=strip_prefix, mmap=mmap).model
 
 
 def find_model(
@@ -62,12 +66,17 @@ def find_model(
     arguments: Mapping[str, Any] | None = None,
     key: str | None = None,
     strip_prefix: str | None = None,
+    mmap: bool = False,
 ) -> Loaded:
     """As `load_model`, with the weights that were found."""
     path = as_path(path, "checkpoint", CheckpointError)
     whole = WHOLE.get(path.suffix)
     if whole is None and path.is_dir() and model is None and (path / hub.CONFIG).exists():
         whole = hub.load_folder
+    if mmap and not (
+        path.name.endswith((".safetensors", ".safetensors.index.json")) or any(path.glob("*.safetensors"))
+    ):
+        raise CheckpointError(f"checkpoint {path}: mmap is for files of safetensors")
     given = {"model": model, "arguments": arguments, "key": key, "strip_prefix": strip_prefix}
     if whole is not None:
         if odd := [name for name, value in given.items() if value]:
@@ -87,5 +96,23 @@ def find_model(
         raise CheckpointError("arguments: a model that is built already takes none")
     network = model if isinstance(model, nn.Module) else build_model(model, arguments)
     weights = find_weights(network, path, key, strip_prefix=strip_prefix)
-    network.load_state_dict(weights.state, strict=False)
+    taken = _left_in_file(network, weights.state) if mmap else set()
+    network.load_state_dict({name: v for name, v in weights.state.items() if name not in taken}, strict=False)
     return Loaded(network.eval(), weights)
+
+
+def _left_in_file(network: nn.Module, state: Mapping[str, Any]) -> set[str]:
+    """Make tensors of a state dict, which lie in a file, the parameters of a network; the names of those that are.
+
+    Parameters of several names stay one, and those of another type than the file's are left.
+    """
+    names: dict[int, list[str]] = {}
+    for name, value in network.named_parameters(remove_duplicate=False):
+        names.setdefault(id(value), []).append(name)
+    taken: set[str] = set()
+    for value in network.parameters():
+        given = next((state[name] for name in names[id(value)] if name in state), None)
+        if given is not None and (given.dtype, given.shape) == (value.dtype, value.shape):
+            value.data = given
+            taken.update(names[id(value)])
+    return taken

@@ -55,7 +55,7 @@ def map(
         settings = settings.replace({"dac.equalise": equalise})
     arguments = parse_arguments(arg)
     network, weights = find_model(checkpoint, model or None, arguments=arguments, key=key, strip_prefix=strip_prefix)
-    with shown("wires of tiles", every=10.0) as tell:
+    with shown("mapping", every=2.0) as tell:
         chip = map_model(
             network,
             settings,
