@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from math import prod
 from typing import Any, NamedTuple
 
@@ -73,6 +74,15 @@ def arrays_of(programmed: Programmed, *, cells: bool = True) -> list[dict[str, A
         for arrays, table in zip(found, programmed.cells.table, strict=True):
             arrays[TABLE] = table.astype(np.float32, copy=False)  # as cells settle
     return found
+
+
+def digest_of(programmed: Programmed) -> str:
+    """What tells cells that were drawn again from others: 32 hexadecimal digits, of all that `redrawn` works out."""
+    found = blake2b(programmed.digest(), digest_size=16)
+    for packed in programmed.packed:
+        for key in PARTS:
+            found.update(np.ascontiguousarray(getattr(packed, key)).data)
+    return found.hexdigest()
 
 
 def planes_of(design: Design) -> tuple[str, ...]:

@@ -57,18 +57,21 @@ def apart(arrays: Mapping[str, Array], names: Sequence[str], groups: int) -> tup
 
     Raises:
         KeyError: an array that is missing.
+        ValueError: one of another number of groups.
     """
     found: list[dict[str, Array]] = [{} for _ in range(groups)]
     used = set()
     for key in names:
         together = arrays.get(f"{ALL}.{key}")
+        if together is not None and together.shape[:1] != (groups,):
+            raise ValueError(f"{ALL}.{key} must be an array for each of {groups} groups, got shape {together.shape}")
         for g, group in enumerate(found):
             name = f"{g}.{key}"
             if name in arrays:
                 group[key] = arrays[name]
             elif together is not None:
                 name = f"{ALL}.{key}"
-                group[key] = together[g] if g < len(together) else together[:0]
+                group[key] = together[g]
             elif key in FOLLOWS and groups > 1:
                 continue
             else:

@@ -17,7 +17,7 @@ from ..crossbar.backend import Backend
 from ..crossbar.design import Design
 from ..crossbar.drive import Drive
 from ..crossbar.hardware import Hardware
-from ..crossbar.kept import MOST, Slot, arrays_of, check, kind_of, names_of, redrawn, restored
+from ..crossbar.kept import MOST, Slot, arrays_of, check, digest_of, kind_of, names_of, redrawn, restored
 from ..crossbar.ranges import Ranges
 from ..crossbar.reader import Seeds
 from ..crossbar.stacked import apart, stacked
@@ -58,7 +58,7 @@ class SavedRanges(_Part):
 class SavedCells(_Part):
     """The kind of cells: drawn from the seed, or given one by one, whose table is among the tensors.
 
-    `digest` is that of a layer whose drawn cells are not among the tensors (`Programmed.digest`); they are drawn again.
+    `digest` is that of a layer whose drawn cells are not among the tensors (`crossbar.kept.digest_of`); they are drawn again.
     """
 
     kind: Literal["drawn", "given"]
@@ -187,7 +187,7 @@ def describe_layer(layer: TileLayer, *, compact: bool = False) -> dict[str, Any]
         "wire_compensation": design.wire_compensation,
         "ranges": {"array_energy_j": ranges.array_energy_j},
         "samples_along": layer.samples_along,
-        "cells": {"kind": cells, **({"digest": layer.tiles.digest().hex()} if compact else {})},
+        "cells": {"kind": cells, **({"digest": digest_of(layer.tiles)} if compact else {})},
     }
 
 

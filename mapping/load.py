@@ -13,6 +13,7 @@ from torch import nn
 from ..crossbar.backend import Backend
 from ..crossbar.backends import BACKENDS, DEFAULT, backend_of
 from ..crossbar.hardware import Hardware
+from ..crossbar.kept import digest_of
 from ..crossbar.reader import Seeds
 from ..devices.config import faults
 from ..devices.units import brief
@@ -106,7 +107,7 @@ def _assemble(
         own = hardware.for_layer(*saved.aliases)
         layer = layers[name] = build_layer(name, saved, arrays, own, seeds, draws)
         digests[id(layer)] = layer.tiles.digest()
-        _check_cells(text, name, digests[id(layer)], backend)
+        _check_cells(text, layer, draws)
         progress(len(layers), len(text.layers))
     if tensors:
         raise CheckpointError(f"it has no place for its tensor {next(iter(tensors))}")
@@ -141,16 +142,16 @@ def _drawing(text: SavedChip, backend: Backend) -> Backend:
     return backend_of(name) if name in BACKENDS else backend
 
 
-def _check_cells(text: SavedChip, name: str, found: bytes, backend: Backend) -> None:
-    """Raises CheckpointError where the cells of a layer, drawn again, are others than were saved."""
-    wanted = text.layers[name].cells.digest
-    if wanted in (None, found.hex()):
+def _check_cells(text: SavedChip, layer: TileLayer, drew: Backend) -> None:
+    """Raises CheckpointError where the cells of a layer were drawn again, and are others than were saved."""
+    wanted = text.layers[layer.name].cells.digest
+    if wanted is None or (found := digest_of(layer.tiles)) == wanted:
         return
-    here = SavedProgramming(**programming(_drawing(text, backend)))
+    here = SavedProgramming(**programming(drew))
     raise CheckpointError(
-        f"layer {name!r}: its cells, drawn again, are not those that were saved, their digest is {found.hex()} and was "
-        f"{wanted}; they were programmed by {text.programming}, now by {here}: load it with those versions, or map the "
-        "model again; chips that are not saved compact keep their cells"
+        f"layer {layer.name!r}: its cells, drawn again, are not those that were saved: their digest is {found}, was "
+        f"{wanted}; they were programmed by {text.programming}, now by {here}; load it with those versions, or map the "
+        "model again (a chip that is not saved compact keeps its cells)"
     )
 
 

@@ -44,7 +44,9 @@ def vote(
         raise ValueError(f"data {data}: has no labels to compare with")
     inputs, labels = inputs[:images], labels[:images]
     arguments = parse_arguments(arg)
-    mapped = load(chip, model=build_model(model, arguments) if model and arguments else model or None)
+    given = build_model(model, arguments) if model and arguments else model or None
+    with shown("layers", every=10.0) as tell:
+        mapped = load(chip, model=given, progress=tell)
     options: dict[str, Any] = {"batch_size": batch_size, "copies": copies, "rule": rule, "output": find_output(output)}
     if next_token and rule == "mean":
         raise ValueError("--next-token is for classes, and --rule mean has none")
