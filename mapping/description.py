@@ -58,7 +58,8 @@ class SavedRanges(_Part):
 class SavedCells(_Part):
     """The kind of cells: drawn from the seed, or given one by one, whose table is among the tensors.
 
-    `digest` is that of a layer whose drawn cells are not among the tensors (`crossbar.kept.digest_of`); they are drawn again.
+    `digest` is that of a layer whose drawn cells are not among the tensors, but are drawn again: see
+    `crossbar.kept.digest_of`.
     """
 
     kind: Literal["drawn", "given"]
