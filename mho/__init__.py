@@ -13,6 +13,7 @@ from .moved import watch
 if TYPE_CHECKING:
     from . import crossbar, devices, mapping, models
     from .crossbar.hardware import Hardware
+    from .dask_workers import on_workers
     from .mapping.analog_matrix import AnalogMatrix, matrix
     from .mapping.architecture.chain import Stages
     from .mapping.architecture.schedule import Schedule, schedule
@@ -58,6 +59,7 @@ __all__ = [
     "matrix",
     "models",
     "noisy",
+    "on_workers",
     "optimize",
     "reduce",
     "schedule",
@@ -86,6 +88,7 @@ _HOMES = {
     "map": ".mapping.convert",
     "matrix": ".mapping.analog_matrix",
     "noisy": ".models.noisy",
+    "on_workers": ".dask_workers",
     "optimize": ".sweeps.optimize",
     "reduce": ".mapping.reduce",
     "schedule": ".mapping.architecture.schedule",
