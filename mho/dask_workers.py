@@ -6,10 +6,10 @@ import pickle
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, NamedTuple, TypeVar
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from .sweeps.workers import cores, lost
 
 T, R = TypeVar("T"), TypeVar("R")
 AHEAD = 3  # batches for each worker that are under way: one is read, one is there, one is sent
+MOST = 2**62  # bytes
+WAIT = 30.0  # seconds for a worker
 AGAIN = 3  # times that a chip is sent anew where all workers that had it are lost
 
 
@@ -46,37 +48,53 @@ def on_workers(chip: Chip, *, jobs: int | None = None, cluster: Any = None) -> I
     if (jobs is None) == (cluster is None):
         raise ValueError("on_workers: say where, either jobs= (processes of this machine) or cluster= (of Dask)")
     if not isinstance(chip, Chip):
-        raise ValueError(f"on_workers: takes a chip, as mho.map makes and mho.load reads them, got {type(chip).__name__}")
+        raise ValueError(
+            f"on_workers: takes a chip, as mho.map makes and mho.load reads them, got {type(chip).__name__}"
+        )
     count = 1 if jobs is None else whole_number("jobs", jobs)
     threads = max(1, cores() // count)
     with client_of(count, cluster, threads_per_worker=threads, memory_limit=0, silence_logs="CRITICAL") as client:
-        yield OnWorkers(chip, client)
+        held = OnWorkers(chip, client)
+        try:
+            yield held
+        finally:
+            held.forget()
 
 
 class OnWorkers(Elsewhere):
-    """A chip that the workers of a Dask client have."""
+    """A chip that the workers of a Dask client have, each opened once, by the name `token`."""
 
     def __init__(self, chip: Chip, client: Any) -> None:
         self.chip, self.client = chip, client
+        self.token = uuid4().hex
         self._held: Any = None
         self._send_chip()
 
     def _send_chip(self) -> None:
-        from distributed import wait
+        """To all workers that there are. Copies that Dask makes of its data go again; what a worker opened stays."""
+        client = self.client
+        client.wait_for_workers(1, timeout=WAIT)
+        (self._held,) = client.scatter([Parcel.of(self.chip)], broadcast=True, hash=False)
+        with _told():
+            there = [client.submit(_keep, self.token, self._held, workers=[w], pure=False) for w in client.nthreads()]
+            client.gather(there)
 
-        if not self.client.scheduler_info()["workers"]:
-            self.client.wait_for_workers(1, timeout=10)
-        (self._held,) = self.client.scatter([Parcel.of(self.chip)], broadcast=True, hash=False)
-        wait(self._held)
+    def forget(self) -> None:
+        """Take the chip from the workers."""
+        with suppress(OSError, TimeoutError):  # those that are lost have forgotten it
+            self.client.run(_forget, self.token, on_error="ignore")
 
     def results(self, work: Callable[[Chip, T], R], items: Iterable[T]) -> Iterator[tuple[int, R]]:
-        from distributed import KilledWorker, as_completed
+        import dask
+        from distributed import as_completed
 
-        numbered, sent, done, again = enumerate(items), {}, as_completed(), 0
+        numbered, done, again = enumerate(items), as_completed(), 0
+        sent: dict[Any, tuple[int, bytes]] = {}
 
-        def send(number: int, letter: bytes) -> None:
-            future = self.client.submit(_done, self._held, letter, pure=False)
-            sent[future] = number, letter, self._held
+        def send(number: int, letter: bytes, held: Any = None, **where: Any) -> None:
+            with dask.config.set({"distributed.admin.large-graph-warning-threshold": MOST}):  # a batch may be large
+                future = self.client.submit(_done, self.token, held, letter, pure=False, **where)
+            sent[future] = number, letter
             done.add(future)
 
         def send_next(count: int) -> None:
@@ -84,33 +102,50 @@ class OnWorkers(Elsewhere):
                 send(number, _pickled((work, item)))
 
         try:
-            send_next(AHEAD * max(1, len(self.client.scheduler_info()["workers"])))
+            send_next(AHEAD * max(1, len(self.client.nthreads())))
             for future in done:
-                number, letter, held = sent.pop(future)
-                try:
-                    result = future.result()
-                except CancelledError as error:  # with the last worker that had the chip
-                    if self.client.status != "running" or again == AGAIN:
-                        raise lost("Dask has lost its scheduler, or all workers again and again") from error
-                    if held is self._held:
-                        again += 1
-                        self._send_chip()
-                    send(number, letter)
-                    continue
+                number, letter = sent.pop(future)
+                with _told():
+                    try:
+                        result = future.result()
+                    except CancelledError:  # with the last worker that had the chip
+                        result = Missing(None)
+                    if isinstance(result, Missing):  # of a worker that is new
+                        if self._held.status != "finished":
+                            again += 1
+                            if again > AGAIN:
+                                raise lost("all of them, again and again")
+                            self._send_chip()
+                        send(number, letter, self._held, workers=result.worker, allow_other_workers=True)
+                        continue
                 future.release()
                 yield number, result
                 send_next(1)
-        except KilledWorker as error:
-            raise lost(f"Dask gave up after {error.allowed_failures + 1} of them") from error
         finally:
             self.client.cancel(list(sent), force=True)
 
 
-class Parcel:
-    """A chip on its way: what was pickled, and its arrays beside it, which are never copied together.
+@contextmanager
+def _told() -> Iterator[None]:
+    """Says in a line what Dask raises where workers or its scheduler are lost."""
+    from distributed import KilledWorker
 
-    A worker has one, and opens it at its first batch; the arrays of the chip are then those of the parcel.
-    """
+    try:
+        yield
+    except KilledWorker as error:
+        raise lost(f"Dask gave up after {error.allowed_failures + 1} of them") from error
+    except CancelledError as error:
+        raise lost("Dask has lost its scheduler") from error
+
+
+class Missing(NamedTuple):
+    """The answer of a worker that has no such chip; None: of none."""
+
+    worker: str | None
+
+
+class Parcel:
+    """A chip on its way: what was pickled, and beside it the arrays, which are those of the chip at both ends."""
 
     def __init__(self, text: bytes, arrays: list[np.ndarray[Any, Any]]) -> None:
         self.text, self.arrays = text, arrays
@@ -146,18 +181,32 @@ def _pickled(thing: Any, callback: Callable[[pickle.PickleBuffer], Any] | None =
     return found
 
 
-_OPENED: WeakKeyDictionary[Parcel, Chip] = WeakKeyDictionary()  # in a worker: as long as it has the parcel
+_kept: dict[str, Chip] = {}  # in a worker
 _one_at_a_time = threading.Lock()
 
 
-def _done(parcel: Parcel, letter: bytes) -> Any:
-    """In a worker: what is to be done with the chip of the parcel."""
+def _keep(token: str, parcel: Parcel) -> None:
+    """In a worker: open a chip."""
+    with _one_at_a_time:
+        if token not in _kept:
+            _kept[token] = parcel.open()
+
+
+def _forget(token: str) -> None:
+    _kept.pop(token, None)
+
+
+def _done(token: str, parcel: Parcel | None, letter: bytes) -> Any:
+    """In a worker: what is to be done with a chip."""
     from distributed import get_worker
 
+    worker = get_worker()
+    if parcel is not None:
+        _keep(token, parcel)
     with _one_at_a_time:
-        if (threads := get_worker().state.nthreads) != torch.get_num_threads():
-            torch.set_num_threads(threads)
-        if parcel not in _OPENED:
-            _OPENED[parcel] = parcel.open()
+        if token not in _kept:
+            return Missing(worker.address)
+        if torch.get_num_threads() != worker.state.nthreads:
+            torch.set_num_threads(worker.state.nthreads)
         work, item = pickle.loads(letter)
-        return work(_OPENED[parcel], item)
+        return work(_kept[token], item)

@@ -58,7 +58,8 @@ def client_of(jobs: int, cluster: Any, **local: Any) -> Iterator[Any]:
         with Client(cluster) as client:
             yield client
         return
-    options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": "ERROR", **local}
+    quiet = {"dashboard_address": ":0", "scheduler_kwargs": {"dashboard": False}}  # at a free port, and without a page
+    options = {"threads_per_worker": 1, "silence_logs": "ERROR", **quiet, **local}
     with deaf():
         made = LocalCluster(n_workers=jobs, **options)
     with made, Client(made) as client:
