@@ -99,7 +99,7 @@ def names_of(design: Design, kind: str, *, cells: bool = True) -> tuple[str, ...
 
 
 def restored(
-    design: Design, kind: str, seeds: Seeds, backend: Backend, ranges: Ranges, groups: list[Mapping[str, Array]]
+    design: Design, kind: str, seeds: Seeds, backend: Backend, ranges: Ranges, groups: Sequence[Mapping[str, Array]]
 ) -> Programmed:
     """A matrix with what `arrays_of` told of, instead of programming its cells, which are of this kind.
 
@@ -109,8 +109,8 @@ def restored(
         ValueError: an array that this matrix cannot have on its hardware.
     """
     found, edges = [], packed_edges(design)
-    groups = [_filled(g, arrays, _slots(design, arrays)) for g, arrays in enumerate(groups)]
-    for g, given in enumerate(groups):
+    told = [_filled(g, arrays, _slots(design, arrays)) for g, arrays in enumerate(groups)]
+    for g, given in enumerate(told):
         exact = {
             "edges": edges,
             "reference": design.placement.references,
@@ -134,12 +134,12 @@ def restored(
         kept = {key: arrays[key] for key in planes_of(design)}
         planes = Planes(**(nothing | kept | ALIKE))
         found.append(Packed(planes, **{key: arrays[key] for key in PARTS}))
-    cells = _cells(kind, design.hardware, seeds, groups)
-    return Programmed.assembled(design, cells, seeds, backend, _with_gains(design, ranges, groups), tuple(found))
+    cells = _cells(kind, design.hardware, seeds, told)
+    return Programmed.assembled(design, cells, seeds, backend, _with_gains(design, ranges, told), tuple(found))
 
 
 def redrawn(
-    design: Design, seeds: Seeds, backend: Backend, ranges: Ranges, groups: list[Mapping[str, Array]]
+    design: Design, seeds: Seeds, backend: Backend, ranges: Ranges, groups: Sequence[Mapping[str, Array]]
 ) -> Programmed:
     """A matrix whose cells are drawn and programmed again, with what `arrays_of` told of it without its cells.
 
@@ -163,7 +163,7 @@ def _with_gains(design: Design, ranges: Ranges, groups: Sequence[Mapping[str, Ar
     return replace(ranges, gains=gains)
 
 
-def _filled(group: int, arrays: Mapping[str, Array], slots: Mapping[str, Slot]) -> Mapping[str, Array]:
+def _filled(group: int, arrays: Mapping[str, Array], slots: Mapping[str, Slot]) -> dict[str, Array]:
     """The arrays of a group in their slots, and those that have none.
 
     Raises:
@@ -176,7 +176,7 @@ def _filled(group: int, arrays: Mapping[str, Array], slots: Mapping[str, Slot]) 
     return found
 
 
-def _cells(kind: str, hardware: Hardware, seeds: Seeds, groups: list[Mapping[str, Array]]) -> Cells:
+def _cells(kind: str, hardware: Hardware, seeds: Seeds, groups: Sequence[Mapping[str, Array]]) -> Cells:
     if kind == "given":
         return Given(hardware, tuple(arrays[TABLE] for arrays in groups))
     return Drawn(hardware, *seeds)

@@ -39,17 +39,18 @@ def stacked(groups: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
 def _together(arrays: list[Array]) -> Array:
     first = arrays[0]
     width = first.shape[-1] if first.ndim else 0
-    used = max((int(np.flatnonzero(_columns(array))[-1:].sum()) + 1 for array in arrays), default=0) if width else 0
+    used = max((_used(array) for array in arrays), default=0) if width else 0
     made = np.stack([array[..., :used] for array in arrays] if 2 * used <= width else arrays)
     if made.dtype != np.int64 or not made.size or made.min() < 0:
         return made
     return made.astype(next((kind for kind in WIDTHS if made.max() <= np.iinfo(kind).max), np.int64))
 
 
-def _columns(array: Array) -> Array:
-    """(columns,) whether there is something in each."""
-    found: Array = array.reshape(-1, array.shape[-1]).any(axis=0)
-    return found
+def _used(array: Array) -> int:
+    """Up to which column there is something, 1 at least; -0.0 is not nothing."""
+    bits = np.ascontiguousarray(array).view(f"u{array.itemsize}").reshape(-1, array.shape[-1])
+    there = np.flatnonzero(np.any(bits != 0, axis=0))
+    return int(there[-1]) + 1 if there.size else 1
 
 
 def apart(arrays: Mapping[str, Array], names: Sequence[str], groups: int) -> tuple[list[dict[str, Array]], set[str]]:

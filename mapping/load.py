@@ -138,7 +138,7 @@ def _assemble(
 
 def _drawing(text: SavedChip, backend: Backend) -> Backend:
     """The backend that draws the cells of a compact chip again: that which drew them, where its name is known."""
-    name = None if text.programming is None else text.programming.backend
+    name = "" if text.programming is None else text.programming.backend
     return backend_of(name) if name in BACKENDS else backend
 
 

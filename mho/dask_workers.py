@@ -20,7 +20,8 @@ from .mapping.voting.elsewhere import Elsewhere
 from .sweeps.clusters import client_of
 from .sweeps.workers import cores, lost
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 AHEAD = 3  # batches for each worker that are under way: one is read, one is there, one is sent
 MOST = 2**62  # bytes
 WAIT = 30.0  # seconds for a worker

@@ -178,6 +178,7 @@ def test_stacked_arrays_come_apart_as_they_were():
             "below": np.array([-1, g]),
             "padded": np.pad(generator.random((2, 3), np.float32), [(0, 0), (0, 5)]),
             "zero": np.zeros((2, 6), np.float32),
+            "signed": np.array([1.0, 0.0, 0.0, 0.0, -0.0 if g == 1 else 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
             "empty": np.empty((0, 3, 4), np.float32),
             "other": np.ones(g + 1),
             "bias": np.ones(2, np.float32),
@@ -188,6 +189,7 @@ def test_stacked_arrays_come_apart_as_they_were():
     assert made["all.counts"].dtype == np.uint16
     assert made["all.padded"].shape == (3, 2, 3)
     assert made["all.zero"].shape == (3, 2, 1)
+    assert made["all.signed"].shape == (3, 5)
     assert {"0.other", "1.other", "2.other"} < made.keys()
     assert not any(name.endswith("bias") for name in made)
     found, used = apart(made, list(groups[0]), 3)
@@ -196,7 +198,7 @@ def test_stacked_arrays_come_apart_as_they_were():
         assert mine.keys() - its.keys() == {"bias"}
         for key, array in its.items():
             back = filled(array, mine[key].shape, mine[key].dtype)
-            assert np.array_equal(back, mine[key])
+            assert back.tobytes() == mine[key].tobytes()
             assert back.dtype == mine[key].dtype
     with pytest.raises(KeyError, match=r"1\.other"):
         apart({name: array for name, array in made.items() if name != "1.other"}, list(groups[0]), 3)
@@ -338,3 +340,10 @@ def test_commands_save_and_read_them(shop, refused, capsys):
     given = shop.map()
     at = given.index("--out")
     refused([*given[:at], *given[at + 2 :], "--compact"], "--compact is about the chip that is saved")
+
+
+def test_the_example_of_the_docs(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "mapping.md").read_text(encoding="utf-8")
+    example = text.split("### Compact chips\n")[1].split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "mapping.md", "exec"), {})

@@ -183,11 +183,11 @@ def prepare(
         raise ValueError(f"copies must be at most k = {k}, got {copies}")
     if rule not in rules:
         raise ValueError(f"rule must be {', '.join(map(repr, rules[:-1]))} or {rules[-1]!r}, got {rule!r}")
-    elsewhere = chip if isinstance(chip, Elsewhere) else None
-    chip = chip if elsewhere is None else elsewhere.chip
+    if isinstance(chip, Elsewhere):
+        inputs, total = _inputs(chip.chip, images)
+        return Election([chip.chip], inputs, total, k, size, copies, first_sample, progress, output, chip)
     inputs, total = _inputs(chip, images)
-    chips = voting(chip, copies) if elsewhere is None else [chip]
-    return Election(chips, inputs, total, k, size, copies, first_sample, progress, output, elsewhere)
+    return Election(voting(chip, copies), inputs, total, k, size, copies, first_sample, progress, output)
 
 
 def _inputs(chip: Any, images: Any) -> tuple[Any, int | None]:

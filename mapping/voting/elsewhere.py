@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from ..chip import Chip
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Elsewhere(ABC):
