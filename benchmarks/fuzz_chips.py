@@ -97,8 +97,11 @@ CHIPS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, Any],
     "slow": (_linear, LINEAR, {"cell.read_noise": TELEGRAPH, "sensing.read_interval": "0.2 us"}, None),
     "wires": (_linear, LINEAR, {"wires.r_word_line": "2 ohm", "wires.r_bit_line": "2 ohm"}, "gain"),
     "given": (_conv, PICTURE, {}, None),
+    "compact": (_conv, PICTURE, {}, None),
+    "compact wires": (_linear, LINEAR, {"wires.r_word_line": "2 ohm", "wires.r_bit_line": "2 ohm"}, "gain"),
 }
-OLD = tuple(f"{name}, format {number}" for name in CHIPS if name != "given" for number in (2, 3))  # as 0.1 and 0.2 had
+NEW = ("given", "compact", "compact wires")  # since format 4
+OLD = tuple(f"{name}, format {number}" for name in CHIPS if name not in NEW for number in (2, 3))  # as 0.1 and 0.2 had
 ALL = (*CHIPS, *OLD)
 
 
@@ -115,7 +118,7 @@ def make_chips(folder: Path, names: tuple[str, ...] = ALL) -> None:
         hardware = mho.Hardware.load(NOISY).replace({**SMALL, **fields})
         chip = mho.map(make().eval(), hardware, calibrate=inputs(name), wire_compensation=wire_compensation)
         for one, path in ((chip, folder / name), (chip.copy(1), folder / f"{name} again")):
-            (measured(one) if kind == "given" else one).save(path)
+            (measured(one) if kind == "given" else one).save(path, compact=kind.startswith("compact"))
             if number:
                 make_older(path, int(number))
 

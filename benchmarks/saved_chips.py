@@ -14,7 +14,9 @@ import yaml
 import mho
 from mho.crossbar.cells import Given
 from mho.crossbar.drive import Drive
+from mho.crossbar.kept import arrays_of
 from mho.crossbar.programmed import Programmed
+from mho.crossbar.stacked import ALL
 from mho.mapping import store
 from mho.mapping.migration import DRIVE
 
@@ -47,6 +49,10 @@ def write(folder: Path, text: Text, tensors: Tensors, number: int = store.FORMAT
 def make_older(folder: Path, number: int) -> None:
     """Write a saved chip of drawn cells anew as a version with an older format, 2 or 3, would have."""
     text, tensors = opened(folder)
+    for name, found in mho.load(folder).layers.items():  # the arrays of each group by themselves
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(f"layer.{name}.{ALL}.")}
+        for g, group in enumerate(arrays_of(found.tiles)):
+            tensors |= {f"layer.{name}.{g}.{key}": torch.from_numpy(array.copy()) for key, array in group.items()}
     hardware = mho.Hardware.model_validate(text["hardware"])
     del text["digests"]
     for layer in text["layers"].values():

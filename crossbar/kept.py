@@ -7,8 +7,9 @@ used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from math import prod
 from typing import Any, NamedTuple
 
@@ -27,8 +28,10 @@ from .ranges import Ranges
 from .reader import Seeds
 from .row_tile import BINS
 from .slow_noise import DOUBLINGS
+from .stacked import filled
 
 Array = np.ndarray[Any, Any]
+DIGITAL = ("scale",)  # fields of planes that are not the cells': a compensation for drift is in it
 PARTS = ("row_conductance", "histogram", "slow_std", "slow_shares")  # of `Packed`, beside its planes
 TABLE = "conductances"  # of given cells, (slices, polarities, rows, columns) float32 siemens
 CELLS: dict[str, type[Cells]] = {"drawn": Drawn, "given": Given}
@@ -57,11 +60,12 @@ def kind_of(cells: Cells) -> str:
     return found
 
 
-def arrays_of(programmed: Programmed) -> list[dict[str, Array]]:
-    """The arrays of each group of a programmed matrix, which `restored` takes back."""
-    keys = planes_of(programmed.design)
+def arrays_of(programmed: Programmed, *, cells: bool = True) -> list[dict[str, Array]]:
+    """The arrays of each group of a programmed matrix, which `restored` takes back; or without those of its `cells`,
+    what `redrawn` takes."""
+    keys, parts = (planes_of(programmed.design), PARTS) if cells else (DIGITAL, ())
     found = [
-        {key: getattr(packed.planes, key) for key in keys} | {key: getattr(packed, key) for key in PARTS}
+        {key: getattr(packed.planes, key) for key in keys} | {key: getattr(packed, key) for key in parts}
         for packed in programmed.packed
     ]
     for arrays, gains in zip(found, programmed.ranges.gains, strict=False):
@@ -72,38 +76,49 @@ def arrays_of(programmed: Programmed) -> list[dict[str, Array]]:
     return found
 
 
+def digest_of(programmed: Programmed) -> str:
+    """What tells cells that were drawn again from others: 32 hexadecimal digits, of all that `redrawn` works out."""
+    found = blake2b(programmed.digest(), digest_size=16)
+    for packed in programmed.packed:
+        for key in PARTS:
+            found.update(np.ascontiguousarray(getattr(packed, key)).data)
+    return found.hexdigest()
+
+
 def planes_of(design: Design) -> tuple[str, ...]:
     """The fields of its planes that are kept: those that cells make, where there is something in them."""
     return tuple(key for key in Planes._fields if key not in ALIKE and (design.linear or key not in BESIDE))
 
 
-def names_of(design: Design, kind: str) -> tuple[str, ...]:
-    """The names of the arrays of each group, for cells of this kind."""
+def names_of(design: Design, kind: str, *, cells: bool = True) -> tuple[str, ...]:
+    """The names of the arrays of each group, for cells of this kind: see `arrays_of`."""
     gains = ("gains",) if design.wire_compensation == "gain" else ()
+    if not cells:
+        return (*DIGITAL, *gains)
     return (*planes_of(design), *PARTS, *gains, *((TABLE,) if kind == "given" else ()))
 
 
 def restored(
-    design: Design, kind: str, seeds: Seeds, backend: Backend, ranges: Ranges, groups: list[Mapping[str, Array]]
+    design: Design, kind: str, seeds: Seeds, backend: Backend, ranges: Ranges, groups: Sequence[Mapping[str, Array]]
 ) -> Programmed:
     """A matrix with what `arrays_of` told of, instead of programming its cells, which are of this kind.
 
-    No wires are solved. The arrays are used as they are, and not copied.
+    No wires are solved. The arrays are used as they are, and not copied, but for those that have to be filled up.
 
     Raises:
         ValueError: an array that this matrix cannot have on its hardware.
     """
-    found = []
-    for g, arrays in enumerate(groups):
-        for key, slot in _slots(design, arrays).items():
-            check(f"{g}.{key}", arrays[key], slot)
-        edges = packed_edges(design)
-        for key, exact in (
-            ("edges", edges),
-            ("reference", design.placement.references),
-            ("bias", ranges.before_scales(design, g)),
-        ):
-            if arrays[key].dtype != exact.dtype or not np.array_equal(arrays[key], exact):
+    found, edges = [], packed_edges(design)
+    told = [_filled(g, arrays, _slots(design, arrays)) for g, arrays in enumerate(groups)]
+    for g, given in enumerate(told):
+        exact = {
+            "edges": edges,
+            "reference": design.placement.references,
+            "bias": ranges.before_scales(design, g),
+        }
+        arrays = exact | given
+        for key, follows in exact.items():
+            if arrays[key].dtype != follows.dtype or not np.array_equal(arrays[key], follows):
                 raise ValueError(f"{g}.{key} does not fit its layer and the tiles of its hardware")
         _check_counts(design, arrays["histogram"])
         largest = largest_factors(design)
@@ -119,12 +134,49 @@ def restored(
         kept = {key: arrays[key] for key in planes_of(design)}
         planes = Planes(**(nothing | kept | ALIKE))
         found.append(Packed(planes, **{key: arrays[key] for key in PARTS}))
+    cells = _cells(kind, design.hardware, seeds, told)
+    return Programmed.assembled(design, cells, seeds, backend, _with_gains(design, ranges, told), tuple(found))
+
+
+def redrawn(
+    design: Design, seeds: Seeds, backend: Backend, ranges: Ranges, groups: Sequence[Mapping[str, Array]]
+) -> Programmed:
+    """A matrix whose cells are drawn and programmed again, with what `arrays_of` told of it without its cells.
+
+    Raises:
+        ValueError: an array that this matrix cannot have on its hardware, or wires that cannot be solved.
+    """
+    nothing = {key: np.empty(0) for key in ("variance", "uniform")}
+    slots = _slots(design, nothing)
+    told = [_filled(g, given, {key: slots[key] for key in given}) for g, given in enumerate(groups)]
+    cells = Drawn(design.hardware, *seeds)
+    now = Programmed.of(design, cells, seeds, backend, _with_gains(design, ranges, told))
+    packed = tuple(
+        replace(group, planes=group.planes._replace(**{key: arrays[key] for key in DIGITAL}))
+        for group, arrays in zip(now.packed, told, strict=True)
+    )
+    return Programmed.assembled(design, cells, seeds, backend, now.ranges, packed)
+
+
+def _with_gains(design: Design, ranges: Ranges, groups: Sequence[Mapping[str, Array]]) -> Ranges:
     gains = tuple(arrays["gains"] for arrays in groups) if design.wire_compensation == "gain" else ()
-    cells = _cells(kind, design.hardware, seeds, groups)
-    return Programmed.assembled(design, cells, seeds, backend, replace(ranges, gains=gains), tuple(found))
+    return replace(ranges, gains=gains)
 
 
-def _cells(kind: str, hardware: Hardware, seeds: Seeds, groups: list[Mapping[str, Array]]) -> Cells:
+def _filled(group: int, arrays: Mapping[str, Array], slots: Mapping[str, Slot]) -> dict[str, Array]:
+    """The arrays of a group in their slots, and those that have none.
+
+    Raises:
+        ValueError: one does not fit.
+    """
+    found = dict(arrays)
+    for key, slot in slots.items():
+        found[key] = filled(arrays[key], slot.shape, slot.kind)
+        check(f"{group}.{key}", found[key], slot)
+    return found
+
+
+def _cells(kind: str, hardware: Hardware, seeds: Seeds, groups: Sequence[Mapping[str, Array]]) -> Cells:
     if kind == "given":
         return Given(hardware, tuple(arrays[TABLE] for arrays in groups))
     return Drawn(hardware, *seeds)

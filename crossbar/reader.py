@@ -42,6 +42,10 @@ class Counts(NamedTuple):
             self.readings_clipped + other.readings_clipped,
         )
 
+    def less(self, other: Counts) -> Counts:
+        """Those that are beyond the other ones."""
+        return Counts(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
+
 
 class Plan(NamedTuple):
     """What all reads of inputs of one shape have in common.

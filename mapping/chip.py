@@ -328,9 +328,9 @@ class Chip(nn.Module):
         """What the mapping took, layer by layer: see `mho.mapping.report.Report`."""
         return Report.of(self)
 
-    def save(self, path: str | Path) -> None:
-        """Write the chip to the folder `path`: see `mho.mapping.store.save`."""
-        save(self, path)
+    def save(self, path: str | Path, *, compact: bool = False) -> None:
+        """Write the chip to the folder `path`, `compact` without its cells: see `mho.mapping.store.save`."""
+        save(self, path, compact=compact)
 
     def run(self, inputs: tuple[Any, ...], run: Inference, named: dict[str, Any] | None = None) -> Any:
         """What the model returns for these inputs in a pass: see `mho.mapping.reading`."""

@@ -13,11 +13,14 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ..crossbar.backend import Backend
 from ..crossbar.design import Design
 from ..crossbar.drive import Drive
 from ..crossbar.hardware import Hardware
-from ..crossbar.kept import MOST, Slot, arrays_of, check, kind_of, names_of, restored
+from ..crossbar.kept import MOST, Slot, arrays_of, check, digest_of, kind_of, names_of, redrawn, restored
 from ..crossbar.ranges import Ranges
+from ..crossbar.reader import Seeds
+from ..crossbar.stacked import apart, stacked
 from ..devices.registry import HINT
 from ..devices.units import brief
 from .errors import CheckpointError, MappingError
@@ -53,9 +56,30 @@ class SavedRanges(_Part):
 
 
 class SavedCells(_Part):
-    """The kind of cells: drawn from the seed, or given one by one, whose table is among the tensors."""
+    """The kind of cells: drawn from the seed, or given one by one, whose table is among the tensors.
+
+    `digest` is that of a layer whose drawn cells are not among the tensors, but are drawn again: see
+    `crossbar.kept.digest_of`.
+    """
 
     kind: Literal["drawn", "given"]
+    digest: Annotated[str, Field(strict=True, pattern="^[0-9a-f]{32}$")] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SavedCells:
+        if self.digest is not None and self.kind != "drawn":
+            raise ValueError(f"cells of kind {self.kind} are not drawn again, and have no digest")
+        return self
+
+
+class SavedProgramming(_Part):
+    """What has programmed the cells of a chip that is saved without them: the backend, and versions by package."""
+
+    backend: Text
+    versions: dict[Text, Text]
+
+    def __str__(self) -> str:
+        return f"backend {self.backend} of " + ", ".join(f"{name} {v}" for name, v in self.versions.items())
 
 
 class SavedLayer(_Part):
@@ -115,10 +139,13 @@ class SavedChip(_Part):
     hardware: dict[Text, Any]
     structure: Text | dict[Text, Any]
     factory: SavedFactory | None = None  # where the structure could not be saved
+    programming: SavedProgramming | None = None  # where cells are drawn again
 
     @model_validator(mode="after")
     def _consistent(self) -> SavedChip:
         aliases = [alias for layer in self.layers.values() for alias in layer.aliases]
+        if self.programming is None and any(layer.cells.digest for layer in self.layers.values()):
+            raise ValueError("programming: missing, and cells are to be drawn again")
         if len(set(aliases)) < len(aliases):
             raise ValueError("layers: two have the same name")
         for name, layer in self.layers.items():
@@ -137,17 +164,22 @@ class SavedChip(_Part):
         return self
 
 
-def describe_layer(layer: TileLayer) -> dict[str, Any]:
-    """The fields of a `SavedLayer`.
+def describe_layer(layer: TileLayer, *, compact: bool = False) -> dict[str, Any]:
+    """The fields of a `SavedLayer`; `compact` without its cells.
 
     Raises:
-        MappingError: cells that a file has no room for.
+        MappingError: cells that a file has no room for, or `compact` and cells that cannot be drawn again.
     """
     design, ranges = layer.tiles.design, layer.tiles.ranges
     try:
         cells = kind_of(layer.tiles.cells)
     except ValueError as error:
         raise MappingError(f"chip cannot be saved: layer {layer.name!r}: {error}") from error
+    if compact and cells != "drawn":
+        raise MappingError(
+            f"chip cannot be saved compact: layer {layer.name!r}: its cells are {cells} one by one, and no seed draws "
+            "them again; save it with compact=False"
+        )
     return {
         "kind": layer.spec.kind,
         "spec": layer.spec.describe(),
@@ -156,12 +188,12 @@ def describe_layer(layer: TileLayer) -> dict[str, Any]:
         "wire_compensation": design.wire_compensation,
         "ranges": {"array_energy_j": ranges.array_energy_j},
         "samples_along": layer.samples_along,
-        "cells": {"kind": cells},
+        "cells": {"kind": cells, **({"digest": digest_of(layer.tiles)} if compact else {})},
     }
 
 
-def layer_arrays(layer: TileLayer) -> dict[str, Array]:
-    """The arrays of a layer, by names that `build_layer` takes."""
+def layer_arrays(layer: TileLayer, *, compact: bool = False) -> dict[str, Array]:
+    """The arrays of a layer, by names that `build_layer` takes; `compact` without its cells."""
     programmed = layer.tiles
     found = {
         "weights": layer.matrix.weights,
@@ -173,20 +205,19 @@ def layer_arrays(layer: TileLayer) -> dict[str, Array]:
         "equaliser": None if layer.equaliser is None else layer.equaliser.numpy(),
     }
     arrays = {key: array for key, array in found.items() if array is not None}
-    kept = enumerate(arrays_of(programmed))
-    return arrays | {f"{g}.{key}": array for g, group in kept for key, array in group.items()}
+    return arrays | stacked(arrays_of(programmed, cells=not compact))
 
 
 def build_layer(
-    name: str, saved: SavedLayer, arrays: dict[str, Array], hardware: Hardware, seed: int, copy_index: int
+    name: str, saved: SavedLayer, arrays: dict[str, Array], hardware: Hardware, seeds: Seeds, backend: Backend
 ) -> TileLayer:
-    """The layer of a description; `arrays` are those of `layer_arrays`, and no others.
+    """The layer of a description; `arrays` are those of `layer_arrays`, and no others. `backend` draws cells again.
 
     Raises:
         CheckpointError: they do not fit it, or it does not fit the hardware.
     """
     try:
-        layer = _build(name, saved, arrays, hardware, seed, copy_index)
+        layer = _build(name, saved, arrays, hardware, seeds, backend)
     except ValueError as error:
         raise CheckpointError(f"layer {name!r}: {error}") from error
     except KeyError as error:
@@ -197,13 +228,14 @@ def build_layer(
 
 
 def _build(
-    name: str, saved: SavedLayer, arrays: dict[str, Array], hardware: Hardware, seed: int, copy_index: int
+    name: str, saved: SavedLayer, arrays: dict[str, Array], hardware: Hardware, seeds: Seeds, backend: Backend
 ) -> TileLayer:
     spec = LEAVES[saved.kind].build(saved.spec)
     shape = spec.matrix_shape
     if arrays["weights"].shape != shape:
         raise ValueError(f"weights of shape {arrays['weights'].shape} are not those of {spec!r}")
-    layer = TileLayer(name, spec, Matrices(arrays["weights"], arrays.get("bias")), hardware, seed, copy_index)
+    layer = TileLayer(name, spec, Matrices(arrays["weights"], arrays.get("bias")), hardware, *seeds)
+    layer.backend = backend
     layer.wire_compensation = saved.wire_compensation
     if saved.wire_compensation and hardware.wires.ideal:
         raise ValueError(f"wire_compensation = {saved.wire_compensation!r}, and its wires have no resistance")
@@ -226,9 +258,9 @@ def _build(
         layer.equaliser = torch.from_numpy(arrays["equaliser"])
     kind = saved.cells.kind
     design = Design(layer.matrix, _drive(saved.drive, hardware), arrays.get("moments"), saved.wire_compensation)
-    groups: list[Any] = [{key: arrays[f"{g}.{key}"] for key in names_of(design, kind)} for g in range(shape[0])]
-    surplus = set(arrays) - set(slots) - {f"{g}.{key}" for g in range(shape[0]) for key in names_of(design, kind)}
-    if surplus:
+    digest = saved.cells.digest
+    groups, used = apart(arrays, names_of(design, kind, cells=digest is None), shape[0])
+    if surplus := set(arrays) - set(slots) - used:
         raise ValueError(f"it has no {', '.join(sorted(surplus))}")
     if ("middle" in arrays) != (adc.bits is not None and adc.span == "fitted"):
         raise ValueError(f"middle of its ADCs' ranges does not fit adc.span = {adc.span!r}")
@@ -238,7 +270,10 @@ def _build(
         array_energy_j=saved.ranges.array_energy_j,
         outputs=arrays.get("outputs"),
     )
-    layer.programmed = restored(design, kind, layer.seeds, layer.backend, ranges, groups)
+    if digest is None:
+        layer.programmed = restored(design, kind, layer.seeds, layer.backend, ranges, groups)
+        return layer
+    layer.programmed = redrawn(design, layer.seeds, layer.backend, ranges, groups)
     return layer
 
 

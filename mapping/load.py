@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -11,14 +11,16 @@ from pydantic import ValidationError
 from torch import nn
 
 from ..crossbar.backend import Backend
-from ..crossbar.backends import DEFAULT
+from ..crossbar.backends import BACKENDS, DEFAULT, backend_of
 from ..crossbar.hardware import Hardware
+from ..crossbar.kept import digest_of
+from ..crossbar.reader import Seeds
 from ..devices.config import faults
 from ..devices.units import brief
 from .arrays import backend_with_arrays
 from .checkpoints.factories import Factory, build_model
 from .chip import Chip
-from .description import SavedChip, build_layer
+from .description import SavedChip, SavedProgramming, build_layer
 from .errors import CheckpointError
 from .expand import expandable, expanded
 from .folders import as_path
@@ -27,17 +29,23 @@ from .layers import CELLS, TileLayer
 from .mapped import Digital
 from .migration import TOLD
 from .modules import copied, keep_attributes, replaced
-from .store import TENSORS, TEXT, Contents, one_line, origin, read
+from .store import TENSORS, TEXT, Contents, one_line, origin, programming, read
 from .trace import Call
 from .weights import LAYERS, Plan, install
 
 
 def load(
-    path: str | Path, *, model: nn.Module | str | None = None, backend: str | Backend = DEFAULT, mmap: bool = False
+    path: str | Path,
+    *,
+    model: nn.Module | str | None = None,
+    backend: str | Backend = DEFAULT,
+    mmap: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Chip:
     """Read a chip that `Chip.save` wrote. It gives the same bits as the chip that was saved, its calls counted anew.
 
-    Nothing is programmed and no wires are solved. Chips of older versions are read too: see `mapping.migration`.
+    Nothing is programmed and no wires are solved, unless it was saved `compact`: its cells are then drawn again, and
+    must be those that it had. Chips of older versions are read too: see `mapping.migration`.
 
     Args:
         path: the folder.
@@ -51,12 +59,15 @@ def load(
             the chip is no longer used nobody may write to the file: what is written to it may change the chip's numbers
             unnoticed, and where it is cut the process ends (SIGBUS). Saving another chip to the folder, or deleting
             it, does no harm on POSIX systems. False reads copies, which nothing changes.
+        progress: told after each layer how many are there, and how many the chip has.
 
     Warns:
         UserWarning: a file of a format without digests.
+        ExtrapolationWarning: of a compact chip, as `mho.map` warns.
 
     Raises:
-        CheckpointError: no chip there, a damaged or foreign file, or `model` is needed or does not fit.
+        CheckpointError: no chip there, a damaged or foreign file, `model` is needed or does not fit, or a compact chip
+            whose cells come out otherwise here.
         ValueError: there is no such backend.
     """
     computes = backend_with_arrays(backend)
@@ -65,7 +76,7 @@ def load(
         raise CheckpointError(f"chip {path}: no saved chip there (a folder with {TEXT} and {TENSORS})")
     try:
         contents = read(path, mapped=mmap)
-        chip = _assemble(contents, model)
+        chip = _assemble(contents, model, computes, progress)
     except CheckpointError as error:
         raise CheckpointError(f"chip {path}: {one_line(str(error), 1000)}") from error
     except ValidationError as error:
@@ -82,22 +93,27 @@ def load(
     return chip
 
 
-def _assemble(contents: Contents, model: nn.Module | str | None) -> Chip:
+def _assemble(
+    contents: Contents, model: nn.Module | str | None, backend: Backend, progress: Callable[[int, int], None]
+) -> Chip:
     text, tensors = contents.text, contents.tensors
     model = _built(text, model)
     structure, hardware = text.structure, Hardware.model_validate(text.hardware)
     state, constants = _taken("digital.", tensors), _taken("constant.", tensors)
-    layers = {}
+    layers, digests = {}, {}
+    draws, seeds = _drawing(text, backend), Seeds(text.seed, text.copy_index)
     for name, saved in sorted(text.layers.items(), key=lambda item: -len(item[0])):  # "a.b" before "a"
         arrays = {key: value.numpy() for key, value in _taken(f"layer.{name}.", tensors).items()}
         own = hardware.for_layer(*saved.aliases)
-        layers[name] = build_layer(name, saved, arrays, own, text.seed, text.copy_index)
+        layer = layers[name] = build_layer(name, saved, arrays, own, seeds, draws)
+        digests[id(layer)] = layer.tiles.digest()
+        _check_cells(text, layer, draws)
+        progress(len(layers), len(text.layers))
     if tensors:
         raise CheckpointError(f"it has no place for its tensor {next(iter(tensors))}")
     layers = {name: layers[name] for name in text.layers}
     digital = tuple(Digital(*d) for d in text.digital)
-    digests = {id(layer): layer.tiles.digest() for layer in layers.values()}
-    if text.origin not in (None, origin(text.hardware, digests.values())):
+    if text.origin not in (None, origin(text.hardware, [digests[id(layer)] for layer in layers.values()])):
         raise CheckpointError("its hardware is not that which its cells were programmed on")
     places: dict[str, nn.Module] = {alias: layer for layer in layers.values() for alias in layer.aliases}
     for alias, tile in places.items():  # the digests of the file have said it already
@@ -118,6 +134,25 @@ def _assemble(contents: Contents, model: nn.Module | str | None) -> Chip:
     chip.session.batch.extend([] if text.batch is None else [text.batch])
     chip.trace = [Call(**call.model_dump()) for call in text.trace]
     return chip
+
+
+def _drawing(text: SavedChip, backend: Backend) -> Backend:
+    """The backend that draws the cells of a compact chip again: that which drew them, where its name is known."""
+    name = "" if text.programming is None else text.programming.backend
+    return backend_of(name) if name in BACKENDS else backend
+
+
+def _check_cells(text: SavedChip, layer: TileLayer, drew: Backend) -> None:
+    """Raises CheckpointError where the cells of a layer were drawn again, and are others than were saved."""
+    wanted = text.layers[layer.name].cells.digest
+    if wanted is None or (found := digest_of(layer.tiles)) == wanted:
+        return
+    here = SavedProgramming(**programming(drew))
+    raise CheckpointError(
+        f"layer {layer.name!r}: its cells, drawn again, are not those that were saved: their digest is {found}, was "
+        f"{wanted}; they were programmed by {text.programming}, now by {here}; load it with those versions, or map the "
+        "model again (a chip that is not saved compact keeps its cells)"
+    )
 
 
 def _built(text: SavedChip, model: nn.Module | str | None) -> nn.Module | None:

@@ -1,6 +1,7 @@
 """Saved chips: a folder with `chip.yaml` (what it is) and `chip.safetensors` (conductances, weights), no pickle.
 
-The programmed conductances themselves are kept, not the seed alone, so a loaded chip is the same chip on any machine.
+The programmed conductances themselves are kept, not the seed alone, so a loaded chip is the same chip on any machine;
+a compact chip keeps their digests instead.
 The text is JSON (which is YAML too, and has no tags, aliases or other surprises). Its first line is a comment with the
 SHA-256 of the rest, which holds those of the other file's header and of each tensor: nothing in either file can change
 unnoticed, nor can the two be of different chips. Files of older formats are read by way of `mapping.migration`.
@@ -13,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +23,8 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
+from ..crossbar.backend import Backend
+from ..crossbar.backends import BACKENDS
 from ..devices.config import faults
 from .arguments import NotPlain
 from .description import FORMAT, SavedChip, describe_layer, layer_arrays
@@ -35,6 +39,7 @@ from .weights import plans_of
 __all__ = ["TENSORS", "TEXT", "Contents", "check_target", "load_file", "one_line", "origin", "read", "save", "write"]
 
 TEXT, TENSORS = "chip.yaml", "chip.safetensors"
+PROGRAMS = ("mho", "numpy", "numba", "scipy")  # packages that have a part in what cells come out
 FIRST_LINE = re.compile(rb"# mho chip, format (\d{1,9}), sha256 ([0-9a-f]{64})")
 OLD = re.compile(rb"format: ([0-9]{1,9})\s")  # of formats 1 and 2, whose text is YAML
 
@@ -59,12 +64,19 @@ def check_target(path: str | Path) -> Path:
     return path
 
 
-def save(chip: MappedNetwork, path: str | Path) -> None:
+def save(chip: MappedNetwork, path: str | Path, *, compact: bool = False) -> None:
     """Write a chip to the folder `path`; a chip that is already there is replaced once the new one is complete.
 
+    Args:
+        compact: leave out the cells, 4 bytes a weight in place of 8: the weights, the seed, all ranges and a digest of
+            the cells of each layer stay. `mho.load` programs the chip again, and refuses it where other cells come out,
+            as another version of Mho or of numpy may draw them.
+
     Raises:
-        MappingError: `path` is something else than a chip.
+        MappingError: `path` is something else than a chip, or `compact` and cells that were given one by one.
     """
+    if not isinstance(compact, bool):
+        raise MappingError(f"compact must be True or False, got {compact!r}")
     path = check_target(path)
     structure: Any
     try:
@@ -83,7 +95,8 @@ def save(chip: MappedNetwork, path: str | Path) -> None:
         "strict": chip.strict,
         "digital": [list(d) for d in chip.digital],
         "trace": [call.plain() for call in trace],
-        "layers": {name: describe_layer(layer) for name, layer in chip.layers.items()},
+        "layers": {name: describe_layer(layer, compact=compact) for name, layer in chip.layers.items()},
+        **({"programming": programming(chip.backend)} if compact else {}),
         **({"operands": {name: plan.plain() for name, plan in plans.items()}} if plans else {}),
         "hardware": hardware,
         "structure": structure,
@@ -97,7 +110,7 @@ def save(chip: MappedNetwork, path: str | Path) -> None:
     named = {f"digital.{key}": value for key, value in state.items()}
     tensors = _apart(named | {f"constant.{key}": value for key, value in constants.items()})
     for name, layer in chip.layers.items():
-        for key, array in layer_arrays(layer).items():
+        for key, array in layer_arrays(layer, compact=compact).items():
             tensors[f"layer.{name}.{key}"] = torch.from_numpy(np.ascontiguousarray(array))
     try:
         SavedChip.model_validate(text)
@@ -105,6 +118,12 @@ def save(chip: MappedNetwork, path: str | Path) -> None:
         raise MappingError(f"chip cannot be saved: {one_line(faults(error))}") from error
     with whole_folder(path) as folder:
         write(folder, text, tensors)
+
+
+def programming(backend: Backend) -> dict[str, Any]:
+    """The fields of `SavedProgramming`: what a backend draws and programs cells with here."""
+    name = next((name for name, kind in BACKENDS.loaded().items() if kind is type(backend)), type(backend).__name__)
+    return {"backend": name, "versions": {package: metadata.version(package) for package in PROGRAMS}}
 
 
 def write(folder: Path, text: dict[str, Any], tensors: dict[str, torch.Tensor], number: int = FORMAT) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from . import crossbar, devices, mapping, models
     from .crossbar.hardware import Hardware
     from .crossbar.max_memory import limits
+    from .dask_workers import on_workers
     from .explorer import view
     from .mapping.analog_matrix import AnalogMatrix, matrix
     from .mapping.architecture.chain import Stages
@@ -61,6 +62,7 @@ __all__ = [
     "matrix",
     "models",
     "noisy",
+    "on_workers",
     "optimize",
     "reduce",
     "schedule",
@@ -91,6 +93,7 @@ _HOMES = {
     "map": ".mapping.convert",
     "matrix": ".mapping.analog_matrix",
     "noisy": ".models.noisy",
+    "on_workers": ".dask_workers",
     "optimize": ".sweeps.optimize",
     "reduce": ".mapping.reduce",
     "schedule": ".mapping.architecture.schedule",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from numbers import Real
 from typing import Any, Literal
@@ -14,6 +15,8 @@ from ..chip import Chip
 from ..outputs import Where
 from .answers import Answers, together
 from .asked import Election, Given, Progress, prepare
+from .ballots import each
+from .elsewhere import Elsewhere
 from .votes import order
 
 CAUTION = 0.25  # votes that each of two classes is credited with before a bet; any value above 0 keeps the guarantee
@@ -81,7 +84,7 @@ class AdaptiveResult(Answers):
 
 
 def adaptive_vote(
-    chip: Chip,
+    chip: Chip | Elsewhere,
     images: Any,
     k: int = 20,
     *,
@@ -123,7 +126,7 @@ def adaptive_vote(
     if not isinstance(error, Real) or not 0 < error < 1:
         raise ValueError(f"error must be a probability above 0 and below 1, got {error!r}")
     asked = prepare(chip, images, k, batch_size, copies, rule, first_sample, progress, output, rules=("hard", "soft"))
-    parts = [(given, _decide(asked, given, error, rule)) for given in asked.batches]
+    parts = each(asked, partial(_decide, error=error, rule=rule))
     (counts, softmax, safe, classes), labels, mask = together(
         [(given, found[1:]) for given, found in parts], (1, 1, 0, 0), (0, 0.0, False, -1)
     )

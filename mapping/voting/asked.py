@@ -16,6 +16,7 @@ from ..chip import Chip
 from ..errors import check_chip
 from ..outputs import Where, found_in, returned
 from ..padding import mask_in
+from .elsewhere import Elsewhere
 from .intervals import tensor_of
 
 TOGETHER = 24e6  # bytes of the largest layer output of the reads made at once: more would not stay in memory kept
@@ -61,7 +62,7 @@ class Given(NamedTuple):
 class Election:
     """The arguments of `vote`, checked: the chips that vote, the samples of a batch at most (`size`), and the others.
 
-    `total` is the number of samples, where it is known.
+    `total` is the number of samples, where it is known. `elsewhere` is where the chips are read, if it is not here.
     """
 
     chips: list[Chip]
@@ -73,6 +74,7 @@ class Election:
     first_sample: int
     progress: Progress
     output: Where
+    elsewhere: Elsewhere | None = None
 
     @property
     def batches(self) -> Iterator[Given]:
@@ -90,10 +92,8 @@ class Election:
             given = Given(self.first_sample + done, batch, count, found, tokens)
             size = -(-count // -(-count // (self.size or count)))
             for start in range(0, count, size):
-                part = given.part(start, min(start + size, count))
-                yield part
-                done += part.samples
-                self.progress(done, self.total or done)
+                yield given.part(start, min(start + size, count))
+            done += count
 
     def reads(self, given: Given, reads: range) -> Iterator[torch.Tensor]:
         """What these inferences of a batch give in turn, (samples, ...), made in groups where one chip makes them all.
@@ -149,8 +149,18 @@ class Election:
             yield moved.masked_fill(odd[..., None], 0.0) if bool(odd.any()) else moved
 
 
+def voting(chip: Chip, copies: int) -> list[Chip]:
+    """The chips that inferences are dealt out to: this one and others of its design.
+
+    Raises:
+        ValueError: cells that are known of one chip alone.
+    """
+    others = [index for index in range(copies) if index != chip.copy_index][: copies - 1]
+    return [chip, *(chip.copy(index) for index in others)]
+
+
 def prepare(
-    chip: Chip,
+    chip: Chip | Elsewhere,
     images: Any,
     k: int,
     batch_size: int | None,
@@ -176,10 +186,11 @@ def prepare(
         raise ValueError(f"copies must be at most k = {k}, got {copies}")
     if rule not in rules:
         raise ValueError(f"rule must be {', '.join(map(repr, rules[:-1]))} or {rules[-1]!r}, got {rule!r}")
+    if isinstance(chip, Elsewhere):
+        inputs, total = _inputs(chip.chip, images)
+        return Election([chip.chip], inputs, total, k, size, copies, first_sample, progress, output, chip)
     inputs, total = _inputs(chip, images)
-    others = [index for index in range(copies) if index != chip.copy_index][: copies - 1]
-    chips = [chip, *(chip.copy(index) for index in others)]
-    return Election(chips, inputs, total, k, size, copies, first_sample, progress, output)
+    return Election(voting(chip, copies), inputs, total, k, size, copies, first_sample, progress, output)
 
 
 def _inputs(chip: Any, images: Any) -> tuple[Any, int | None]:

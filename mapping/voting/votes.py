@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
 
 from ..chip import Chip
 from ..outputs import Where
-from .answers import Answers, together
-from .asked import Progress, prepare
+from .answers import Answers, Tensors, together
+from .asked import Election, Given, Progress, prepare
+from .ballots import each
 from .clusters import IGNORED
+from .elsewhere import Elsewhere
 from .intervals import Accuracy, Array
 from .means import MeanResult, averaged, mean_of
 
@@ -86,7 +89,7 @@ class VoteResult(Answers):
 
 @overload
 def vote(
-    chip: Chip,
+    chip: Chip | Elsewhere,
     images: Any,
     k: int = 20,
     *,
@@ -99,7 +102,7 @@ def vote(
 ) -> VoteResult: ...
 @overload
 def vote(
-    chip: Chip,
+    chip: Chip | Elsewhere,
     images: Any,
     k: int = 20,
     *,
@@ -111,7 +114,7 @@ def vote(
     output: Where = None,
 ) -> MeanResult: ...
 def vote(
-    chip: Chip,
+    chip: Chip | Elsewhere,
     images: Any,
     k: int = 20,
     *,
@@ -129,7 +132,8 @@ def vote(
 
     Args:
         chip: the mapped network. Its output is (samples, classes), (samples, tokens, classes), or (samples, classes,
-            rows, columns), with any number of dimensions behind the classes from two on.
+            rows, columns), with any number of dimensions behind the classes from two on. What `mho.on_workers` makes of
+            it stands for it: its workers then read the batches.
         images: the samples, in the forms that `mho.map(calibrate=)` takes: a tensor or an array (n, ...), a tuple of
             positional inputs, a dict of keyword inputs, or an iterable of such batches (a DataLoader), read as it
             comes; labels that it brings along are kept in the result.
@@ -148,12 +152,19 @@ def vote(
             unknown rule, or a model whose output has not at least two classes where they are looked for.
     """
     asked = prepare(chip, images, k, batch_size, copies, rule, first_sample, progress, output)
-    reads = range(asked.k)
     if rule == "mean":
-        return mean_of([(given, averaged(asked.reads(given, reads))) for given in asked.batches], asked)
-    parts = [(given, _tally(asked.scores(given, reads), rule)) for given in asked.batches]
+        return mean_of(each(asked, _averaged), asked)
+    parts = each(asked, partial(_counted, rule=rule))
     (counts, softmax, winners), labels, mask = together(parts, (1, 1, 1), (0, 0.0, -1))
     return VoteResult(winners[..., -1], counts, softmax, winners, asked.k, rule, asked.copies, labels, mask)
+
+
+def _averaged(asked: Election, given: Given) -> Tensors:
+    return averaged(asked.reads(given, range(asked.k)))
+
+
+def _counted(asked: Election, given: Given, rule: str) -> Tensors:
+    return _tally(asked.scores(given, range(asked.k)), rule)
 
 
 def _tally(reads: Iterator[torch.Tensor], rule: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

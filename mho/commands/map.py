@@ -37,6 +37,9 @@ def map(
         None, help="Alpha, 0 to 1: outliers among the channels of inputs go into the weights (SmoothQuant)."
     ),
     out: Path | None = typer.Option(None, help="Folder to save the mapped chip in."),
+    compact: bool = typer.Option(
+        False, "--compact", help="Save it without its cells, half as large; they are drawn again when it is loaded."
+    ),
     imports: list[str] = IMPORTS,
 ) -> None:
     """Map a trained checkpoint onto virtual tiles, print the report and, with --out, save the chip."""
@@ -48,6 +51,8 @@ def map(
     from .progress import shown
 
     import_own(imports, hardware, checkpoint)
+    if compact and out is None:
+        raise ValueError("--compact is about the chip that is saved; say with --out where")
     if out is not None:
         check_target(out)
     settings = find_hardware(hardware)
@@ -66,7 +71,7 @@ def map(
             progress=tell,
         )
     if out is not None:
-        chip.save(out)
+        chip.save(out, compact=compact)
     if weights is not None and not weights.plain:
         print(weights)
     print(chip.report())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ def vote(
         None, help="Read each picture only until its lead is safe: accepted probability that it is not."
     ),
     batch_size: int = typer.Option(250, min=1, help="Samples processed together; does not change the result."),
+    jobs: int = typer.Option(1, min=1, help="Processes of this machine that read the batches; needs mho[cluster]."),
+    cluster: str | None = typer.Option(None, help="Dask cluster whose workers read them, as tcp://host:8786."),
     model: str = OF_CHIP,
     arg: list[str] = ARG,
     imports: list[str] = IMPORTS,
 ) -> None:
     """Decide by repeated noisy inferences of a saved chip, and print the accuracy or error with its 95 % interval."""
+    from ..dask_workers import on_workers
     from ..inputs import find_inputs, find_output
     from ..mapping.batches import Batch
     from ..mapping.checkpoints.factories import build_model, parse_arguments
@@ -48,15 +52,23 @@ def vote(
         raise ValueError(f"data {data}: has no {wanted} to compare with")
     inputs, labels = inputs[:images], labels[:images]
     arguments = parse_arguments(arg)
-    mapped = load(chip, model=build_model(model, arguments) if model and arguments else model or None)
+    given = build_model(model, arguments) if model and arguments else model or None
+    with shown("layers", every=10.0) as tell:
+        mapped = load(chip, model=given, progress=tell)
+    if cluster is not None and jobs > 1:
+        raise ValueError("--jobs is for processes of this machine, and --cluster names others; give one of them")
     options: dict[str, Any] = {"batch_size": batch_size, "copies": copies, "rule": rule, "output": find_output(output)}
     if next_token and rule == "mean":
         raise ValueError("--next-token is for classes, and --rule mean has none")
-    with shown("inputs", every=10.0) as tell:
+    with ExitStack() as stack:
+        where: Any = mapped
+        if cluster is not None or jobs > 1:
+            where = stack.enter_context(on_workers(mapped, jobs=None if cluster else jobs, cluster=cluster))
+        tell = stack.enter_context(shown("inputs", every=10.0))
         if error is not None:
-            found = adaptive_vote(mapped, inputs, votes, error=error, progress=tell, **options)
+            found = adaptive_vote(where, inputs, votes, error=error, progress=tell, **options)
         else:
-            result = cast_votes(mapped, inputs, votes, progress=tell, **options)
+            result = cast_votes(where, inputs, votes, progress=tell, **options)
     if error is not None:
         print(
             f"{found.mean_reads:.2f} votes on average, {votes} at most  "

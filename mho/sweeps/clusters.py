@@ -19,11 +19,9 @@ def on_dask(groups: list[list[Task]], jobs: int, cluster: str | None) -> Iterato
         ValueError: Dask is not there, or a task that cannot be done.
         OSError: no cluster at the address, it has gone, or workers are lost in the same task again and again.
     """
-    try:
+    with client_of(jobs, cluster) as client:
         from distributed import KilledWorker, as_completed
-    except ImportError as error:
-        raise ValueError("backend dask needs its packages: pip install 'mho[cluster]'") from error
-    with _client(jobs, cluster) as client:
+
         pending = client.map(run_parcel, [Parcel.of(group) for group in groups], threads=1, pure=False)
         try:
             for future in as_completed(pending):
@@ -38,17 +36,33 @@ def on_dask(groups: list[list[Task]], jobs: int, cluster: str | None) -> Iterato
 
 
 @contextmanager
-def _client(jobs: int, cluster: str | None) -> Iterator[Any]:
-    """A client of the Dask cluster at the address, or of a local one."""
-    from distributed import Client, LocalCluster
+def client_of(jobs: int, cluster: Any, **local: Any) -> Iterator[Any]:
+    """A client of the Dask cluster at the address, or the one that is given; or of a local one, with these options.
 
+    Raises:
+        ValueError: Dask is not there, or something else than a cluster.
+        OSError: no cluster at the address.
+    """
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise ValueError("backend dask needs its packages: pip install 'mho[cluster]'") from error
+    if isinstance(cluster, Client):
+        if cluster.asynchronous or cluster.status != "running":
+            raise ValueError(f"cluster: the client is {'asynchronous' if cluster.asynchronous else cluster.status}")
+        yield cluster
+        return
     if cluster is not None:
+        if not isinstance(cluster, str):
+            raise ValueError(f"cluster: an address as tcp://host:8786, or a client, got {type(cluster).__name__}")
         with Client(cluster) as client:
             yield client
         return
+    quiet = {"dashboard_address": ":0", "scheduler_kwargs": {"dashboard": False}}  # at a free port, and without a page
+    options = {"threads_per_worker": 1, "silence_logs": "ERROR", **quiet, **local}
     with deaf():
-        local = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None, silence_logs="ERROR")
-    with local, Client(local) as client:
+        made = LocalCluster(n_workers=jobs, **options)
+    with made, Client(made) as client:
         yield client
 
 
