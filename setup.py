@@ -16,6 +16,7 @@ FOLDERS = {
     "mho.mapping.checkpoints": "mapping/checkpoints",
     "mho.mapping.architecture": "mapping/architecture",
     "mho.mapping.explaining": "mapping/explaining",
+    "mho.mapping.torch_backend": "mapping/torch_backend",
     "mho.mapping.voting": "mapping/voting",
     "mho.models": "models",
     "mho.models.data": "models/data",

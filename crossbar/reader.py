@@ -356,5 +356,5 @@ def input_codes(
     if broken:
         raise ValueError(f"layer {design.matrix.name!r}: inputs must be finite, got {broken} NaN or infinite of {size}")
     if not design.drive.rounds and design.curved:
-        codes = backend.array(design.bent(backend.to_numpy(codes)))
-    return codes, Counts(size, int(clipped))
+        codes = backend.array(design.bent(codes, backend.namespace))
+    return codes, Counts(size, clipped)

@@ -15,7 +15,7 @@ from ..crossbar.backends import DEFAULT
 from ..crossbar.hardware import Hardware
 from ..crossbar.wire_compensation import WireCompensation
 from ..devices.renamed import renamed
-from .arrays import backend_with_arrays
+from .backends import backend_with_arrays
 from .batches import Batch, batches_of
 from .check import SAMPLES, Check, compare, reference
 from .checkpoints.factories import factory_of

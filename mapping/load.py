@@ -15,7 +15,7 @@ from ..crossbar.backends import DEFAULT
 from ..crossbar.hardware import Hardware
 from ..devices.config import faults
 from ..devices.units import brief
-from .arrays import backend_with_arrays
+from .backends import backend_with_arrays
 from .checkpoints.factories import Factory, build_model
 from .chip import Chip
 from .description import SavedChip, build_layer
