@@ -320,8 +320,9 @@ class Reader:
                 kept.clear()
             for v in range(read, read + reads):
                 if v not in kept:
-                    planes = packed.at_read(v, self._largest, self._key("slow", group, self.seeds.copy), self.backend)
-                    kept[v] = self.backend.prepared(planes._replace(**self._adcs[group]))
+                    key = self._key("slow", group, self.seeds.copy)
+                    place = v, self._largest, key
+                    kept[v] = self.backend.prepared_at(self.prepared[group], packed, place, self._adcs[group])
             return [(v, 1, kept[read + v]) for v in range(reads)]
 
     def _add_output_noise(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -13,6 +14,7 @@ from ...crossbar.backends.compiled import Compiled
 from ...crossbar.kernels.philox import Rows
 from ...crossbar.kernels.read import Circuit, Planes
 from ...crossbar.keys import Key
+from ...crossbar.packed import Packed
 from ..arrays import TensorArrays
 from .cells import Cells, Converters
 from .drive import conversions
@@ -20,6 +22,7 @@ from .exact import exact
 from .philox import Counted
 from .reading import currents, readings
 from .rows import chunks, gather, positions, with_constant
+from .slow import Slow
 from .straight import through
 
 Tensor = torch.Tensor
@@ -41,6 +44,7 @@ class Prepared:
         self._cells: dict[torch.device, Cells] = {}
         self._converters: dict[tuple[torch.device, int], tuple[Circuit, Converters]] = {}
         self._positions: dict[tuple[torch.device, int], tuple[Array, Tensor]] = {}
+        self._slow: dict[torch.device, Slow] = {}
 
     def cells(self, device: torch.device) -> Cells:
         """On a device."""
@@ -58,6 +62,13 @@ class Prepared:
                 self._converters[place] = circuit, Converters.of(self.planes, circuit, columns, device)
         return self._converters[place][1]
 
+    def slow(self, packed: Packed, largest: int | None, device: torch.device) -> Slow:
+        """What reads share of the noise of these cells, on a device."""
+        if device not in self._slow:
+            with torch.inference_mode(False):
+                self._slow[device] = Slow.of(packed, largest, device)
+        return self._slow[device]
+
     def rows(self, whose: Rows, device: torch.device) -> tuple[int, Tensor]:
         """The first sample of rows, and the positions (int64) of each, on a device. A reader has few of them."""
         place = device, id(whose.positions)
@@ -65,6 +76,29 @@ class Prepared:
             with torch.inference_mode(False):
                 self._positions[place] = whose.positions, on_device(whose, device)[1]
         return int(whose.first_sample), self._positions[place][1]
+
+
+class PreparedAt(Prepared):
+    """The same for the read of a number, whose cells have a noise that other reads share."""
+
+    def __init__(self, base: Prepared, packed: Packed, place: tuple[int, int | None, Key]) -> None:
+        super().__init__(base.planes)
+        self._base, self._packed, self._place = base, packed, place
+
+    def cells(self, device: torch.device) -> Cells:
+        if device not in self._cells:
+            read, largest, key = self._place
+            with torch.inference_mode(False), torch.no_grad():
+                slow = self._base.slow(self._packed, largest, device)
+                cells = self._base.cells(device)
+                self._cells[device] = slow.at(cells, read, key.tolist(), most_readings(device))
+        return self._cells[device]
+
+    def converters(self, circuit: Circuit, device: torch.device) -> Converters:
+        return self._base.converters(circuit, device)
+
+    def rows(self, whose: Rows, device: torch.device) -> tuple[int, Tensor]:
+        return self._base.rows(whose, device)
 
 
 def on_device(whose: Rows, device: torch.device) -> tuple[int, Tensor]:
@@ -91,6 +125,11 @@ class Torch(TensorArrays, Compiled):
 
     def prepared(self, planes: Planes) -> Any:
         return Prepared(planes)
+
+    def prepared_at(
+        self, prepared: Any, packed: Any, place: tuple[int, int | None, Key], adcs: Mapping[str, Array]
+    ) -> Any:
+        return PreparedAt(prepared, packed, place)
 
     def currents(self, job: Job, start: int, rows: int) -> tuple[Any, Any]:
         codes, geometry, prepared, circuit = job
