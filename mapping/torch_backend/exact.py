@@ -20,7 +20,7 @@ WHOLE = ("ieee", "none")  # none: as is by default
 def exact(device: torch.device) -> Iterator[None]:
     """Products of float32 within it are those of float32, on this device. Outside, all is as it was."""
     with contextlib.ExitStack() as stack:
-        if torch.is_autocast_enabled(device.type):
+        if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
             stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(_PRECISION)
         yield
