@@ -305,7 +305,7 @@ def test_what_is_no_backend_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(TypeError, match=r"^backend 'x': Device must be made without arguments, takes number$"):
         BACKENDS.add("x", Device)
-    assert list(BACKENDS) == ["numba", "numpy"]
+    assert list(BACKENDS) == ["numba", "numpy", "torch"]
     assert isinstance(backend_of(DEFAULT), Compiled)
 
 
