@@ -75,8 +75,9 @@ def map(
             zeros alone, are errors, and otherwise they stay digital. So are settings of the hardware outside the data
             behind its models, which otherwise get an `ExtrapolationWarning` and a line in the report.
         progress: told how many of the tiles with resistive wires are solved, and how many there are.
-        backend: what computes the tiles, by name (`numba`, `numpy`, or one that was added) or itself: see
-            docs/kernels.md. Copies of the chip and the chip at other times keep it.
+        backend: what computes the tiles, by name (`numba`, `numpy`, `torch`, or one that was added) or itself: see
+            docs/kernels.md, and docs/torch-backend.md for other devices and gradients. Copies of the chip and the chip
+            at other times keep it.
 
     Raises:
         ValueError: there is no such backend.

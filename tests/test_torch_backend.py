@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,22 @@ def test_readings_are_those_of_the_kernels(name: str) -> None:
     scaled = {"scales": np.linspace(0.5, 2, len(x), dtype=np.float32)} if programmed.design.scaled else {}
     for options in READS:
         compare(programmed, x, **options, **scaled)
+
+
+def test_chains_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    script, compared = importlib.import_module("fuzz_chain"), 0
+    for number in range(40):
+        try:
+            hw = script.Hardware.model_validate(script.NOISY).replace(script.chain(number, 0))
+            weights, bias, x = script.layer(number, 0, hw.tile.encoding == "single")
+            programmed = calibrate(Matrix("layer", weights, bias, hw), (x,), Drawn(hw, 5), Seeds(5), Compiled())
+        except ValueError:
+            continue
+        x, compared = np.concatenate([0.9 * x, 0.5 * x]), compared + 1
+        compare(programmed, x, read=3, first_sample=2)
+        compare(programmed, x, read=1, reads=3, shared=True)
+    assert compared > 12
 
 
 def test_another_chip_is_not_the_same() -> None:
@@ -320,3 +337,8 @@ def test_the_backend_has_a_name() -> None:
     chip = mho.map(net, hardware(), calibrate=x, backend="torch").to("cpu")
     assert isinstance(chip.backend, Torch)
     assert isinstance(chip.copy(1).backend, Torch)
+
+
+def test_the_example_of_the_docs_runs() -> None:
+    (block,) = [part.split("```")[0] for part in DOCS.read_text(encoding="utf-8").split("```python\n")[1:]]
+    exec(compile(block, str(DOCS), "exec"), {"__name__": "example"})
