@@ -93,7 +93,7 @@ class Counted(NamedTuple):
         plane = (conversion * slices + part) * tiles + tile[:, None]
         return self._normals(reads, plane[:, None], columns)
 
-    def supply(self, conversion: int, reads: int) -> Tensor:
+    def supply(self, conversion: int, reads: int, rows: int) -> Tensor:
         """(reads, 1, rows, 1, 1) of the read voltage."""
         plane = torch.full((1, 1, 1), int(SUPPLY_PLANE) + conversion, device=self.samples.device)
         return self._normals(reads, plane, 1)

@@ -26,7 +26,7 @@ class Draws(Protocol):
     def readings(self, conversion: int, shape: tuple[int, int, int, int, int]) -> Tensor:
         """(reads, row tiles, rows, slices, columns)."""
 
-    def supply(self, conversion: int, reads: int) -> Tensor:
+    def supply(self, conversion: int, reads: int, rows: int) -> Tensor:
         """(reads, 1, rows, 1, 1)."""
 
 
@@ -58,7 +58,7 @@ def readings(
         current, pedestal = current[None], None if pedestal is None else pedestal[None]
         if draws is not None:
             if circuit.supply > 0:
-                current = current * (1 + circuit.supply * draws.supply(c, reads))
+                current = current * (1 + circuit.supply * draws.supply(c, reads, len(codes)))
             with torch.set_grad_enabled(torch.is_grad_enabled() and through_variance):
                 if circuit.gain_variance > 0:
                     variance = torch.add(variance, current.square(), alpha=circuit.gain_variance)
