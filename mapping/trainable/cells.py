@@ -61,36 +61,43 @@ def programmed(
     cell, sensing, unit = hardware.cell, hardware.sensing, hardware.cell.g_max
     rows, there = _tiled(weights, placement.edges)
     maxima = _maxima(rows, design)
-    targets = _targets(rows / maxima[:, None], design)  # (slices, polarities, tiles, lines, columns)
+    targets: Any = _targets(rows / maxima[:, None], design)  # (slices, polarities, tiles, lines, columns)
     taken_off = torch.tensor([1.0, -1.0], device=rows.device)[: targets.shape[1]].reshape(-1, 1, 1, 1)
     signs = 1.0 if design.apart else taken_off
-    signed, spread, linear, thermal = 0.0, 0.0, 0.0, 0.0
+    added: list[Any] = [0.0] * 4  # currents, variances by the second and the first power of inputs, thermal noise
     c2 = 0.0 if design.drive.timed else sensing.white_cell_coefficients()[1]
     on_time = sensing.timed_cell_coefficients()[1] / (sensing.v_read * unit) ** 2
     for _ in range(design.devices):
         numbers = cache(lambda purpose, i: draw(targets))  # the same again where a model asks twice
-        g = there * cell.settle(targets, numbers, hardware.conditions, torch)
-        signed = signed + signs * (g / unit)
+        g: Any = there * cell.settle(targets, numbers, hardware.conditions, torch)
+        added[0] = added[0] + signs * (g / unit)
         with torch.set_grad_enabled(torch.is_grad_enabled() and through_variance):
-            own = there * ((cell.read_noise.std(g, hardware.conditions, torch) / unit).square() + c2 / unit**2 * g)
-            spread = spread + own
-            linear = linear + (on_time * g if design.drive.timed else signs * own)
-            thermal = thermal + g.sum(3)
-    found = [_readings(x, design, power) for x, power in ((signed, 1), (spread, 2), (linear, 2), (thermal, 2))]
-    floor = _floor(found[3], design)
+            std: Any = cell.read_noise.std(g, hardware.conditions, torch)
+            own = there * ((std / unit).square() + c2 / unit**2 * g)
+            added[1] = added[1] + own
+            if design.linear:
+                added[2] = added[2] + (on_time * g if design.drive.timed else signs * own)
+            added[3] = added[3] + g.sum(3)
+    signed, spread, linear, thermal = (
+        None if isinstance(x, float) else _readings(x, design, power)
+        for x, power in zip(added, (1, 2, 2, 2), strict=True)
+    )
+    assert signed is not None
+    assert spread is not None
+    assert thermal is not None
+    floor = _floor(thermal, design)
     scale = _scale(maxima, limit, design)
     total = None
     if design.floats:
-        signed, spread, linear, floor, total = _floating(*found, floor, design)
+        assert linear is not None
+        signed, spread, linear, floor, total = _floating(signed, spread, linear, thermal, floor, design)
         should = _readings(design.devices * (there * targets).sum(3), design, 2)
         scale = scale * should[..., : scale.shape[-1]] / unit
-    else:
-        signed, spread, linear = found[:3]
     reference = placement.references
     return Cells(
         _flat(signed),
         _flat(spread),
-        _flat(linear) if design.linear else None,
+        None if linear is None else _flat(linear),
         None,
         _by_tile(floor),
         None if total is None else _by_tile(total),

@@ -66,7 +66,7 @@ class TrainedLayer(nn.Module):
         return super().__getattr__(name)
 
     def forward(self, input: Tensor, *more: Any, **named: Any) -> Tensor:  # as torch names it
-        found: Tensor = self.spec.called(self._output, input, *more, **named)  # type: ignore[call-arg]
+        found: Tensor = self.spec.called(self._output, input, *more, **named)
         return found
 
     def _output(self, x: Tensor) -> Tensor:
