@@ -21,15 +21,24 @@ from mho.mapping.trainable.layer import TrainedLayer
 from mho.mapping.trainable.trainable import trainable
 
 NO_CONVERTERS: dict[str, Any] = {"dac.bits": None, "dac.range": None, "adc.bits": None, "adc.full_scale": None}
-LEFT = ("slices of what is left", "joined, left")  # refused
+CHAINS = (  # of those that are not refused, what differs in the arithmetic of cells
+    "time",
+    "two phases",
+    "charge, repeated",
+    "pairs apart",
+    "voltage, one line",
+    "voltage, two lines",
+    "curved cells, digits",
+    "devices",
+    "slices of shares",
+    "joined shares",
+    "joined digits of time",
+    "slices apart",
+)
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
-    **{
-        name: {key.replace("__", "."): value for key, value in fields.items()}
-        for name, fields in CHAIN.items()
-        if name not in LEFT
-    },
-    "two-sided": {"tile.encoding": "differential_two_sided", "adc.percentile": 95.0},
+    **{name: {key.replace("__", "."): value for key, value in CHAIN[name].items()} for name in CHAINS},
+    "two-sided": {"tile.encoding": "differential_two_sided"},
     "offset slices": {"tile.encoding": "offset", "tile.slices": 2, "cell.levels": 16},
     "bias on the array": {"tile.bias": "array"},
     "one scale a tile": {"tile.scale": "tile"},
@@ -64,7 +73,7 @@ def apart(a: np.ndarray, b: np.ndarray) -> float:
     """Largest distance of means, variances and shapes of so many reads each, in sigmas."""
     n = len(a)
     means = np.abs(a.mean(0) - b.mean(0)) / np.maximum(np.sqrt((a.var(0) + b.var(0)) / n), 1e-9)
-    spreads = np.abs(np.log(a.var(0) / b.var(0))) / np.sqrt(4 / n)
+    spreads = np.abs(np.log((a.var(0) + 1e-12) / (b.var(0) + 1e-12))) / np.sqrt(4 / n)
     rounded = [np.round(x / np.abs(b).max(), 4) for x in (a, b)]  # codes that are equal but for rounding are equal
     pairs = zip(*map(np.transpose, rounded), strict=True)
     shapes = [-stats.norm.ppf(max(stats.ks_2samp(p, q).pvalue, 1e-300) / 2) for p, q in pairs]
@@ -239,6 +248,15 @@ def test_mistakes_are_said() -> None:
         trainable(net, hw, calibrate=x[:, :19])
     with pytest.raises(ValueError, match=r"^momentum must be from 0 to 1, got 2$"):
         trainable(net, hw, calibrate=x, momentum=2)
+
+
+def test_layers_that_are_not_trained_on_tiles_are_named() -> None:
+    net = nn.Sequential(nn.Linear(5, 5), nn.LSTM(5, 4, batch_first=True))
+    with pytest.warns(UserWarning, match=r"mho.trainable: layer '1', an LSTM, stays digital, and in"):
+        made = trainable(net, hardware(), calibrate=torch.rand(8, 3, 5))
+    trainable(net, hardware(), calibrate=torch.rand(8, 3, 5), exclude=["1"])  # says nothing
+    assert isinstance(made[1], nn.LSTM)  # type: ignore[index]
+    assert made(torch.rand(8, 3, 5))[0].shape == (8, 3, 4)
 
 
 def test_training_through_a_bad_chip_wins() -> None:

@@ -17,7 +17,7 @@ from ...crossbar.keys import Key
 from ...crossbar.packed import Packed
 from ..arrays import TensorArrays
 from .cells import Cells, Converters
-from .drive import conversions
+from .drive import conversions, plainly
 from .exact import exact
 from .philox import Counted
 from .reading import currents, readings
@@ -144,6 +144,7 @@ class Torch(TensorArrays, Compiled):
         device, (reads, rows, _) = codes.device, out.shape
         cells, converters = prepared.cells(device), prepared.converters(circuit, device)
         own = len(codes) * prod(positions(geometry)) > rows  # each read has inputs of its own
+        codes, circuit = plainly(codes, circuit)
         given, many = (codes.split(len(codes) // reads), 1) if own else ((codes,), reads)
         most = most_readings(device) // (cells.floor.numel() * many)
         words, (sample, places) = key.tolist(), prepared.rows(whose, device)

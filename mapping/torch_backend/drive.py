@@ -28,6 +28,16 @@ class Pulse(NamedTuple):
     share: float
 
 
+def plainly(codes: Tensor, circuit: Circuit) -> tuple[Tensor, Circuit]:
+    """Codes (of any shape) in units of the largest, and a circuit that takes them so, where codes are what is driven.
+
+    Before patches are unfolded that is less work than behind.
+    """
+    if circuit.pulses > 1 or circuit.levels.size or circuit.full_code == 1:
+        return codes, circuit
+    return codes / circuit.full_code, circuit._replace(full_code=1.0, constant=circuit.constant / circuit.full_code)
+
+
 def conversions(codes: Tensor, circuit: Circuit, converters: Converters) -> Iterator[tuple[float, list[Pulse]]]:
     """What each conversion counts, and its pulses, of input codes (rows, word lines)."""
     for phase in range(circuit.phases):

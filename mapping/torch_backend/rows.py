@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
+from typing import Any
 
 import torch
 
@@ -43,11 +44,29 @@ def gather(x: Tensor, geometry: Geometry, start: int, stop: int) -> Tensor:
         x, geometry, start, stop = _along(x, geometry, 0, start, stop, per_plane)
     if first == last and int(geometry.out[0]) == 1 and height > 1:
         x, geometry, start, stop = _along(x, geometry, 1, start, stop, width)
-    parts = taps(x, geometry)
-    rows = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)).reshape(
-        -1, prod(geometry.kernel) * geometry.channels
-    )
+    if prod(geometry.kernel) == 1:
+        return taps(x, geometry)[0].reshape(-1, geometry.channels)[start:stop]
+    rows: Tensor = _Unfolded.apply(x, geometry)
     return rows[start:stop]
+
+
+class _Unfolded(torch.autograd.Function):
+    """All patches. Their gradients are added up in place: torch makes an array as large as the input of each part."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, geometry: Geometry) -> Tensor:
+        ctx.geometry, ctx.shape = geometry, x.shape
+        return torch.cat(taps(x, geometry), dim=-1).flatten(0, 3)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        found = gradient.new_zeros(ctx.shape)
+        places = taps(found, ctx.geometry)
+        parts = gradient.unflatten(0, places[0].shape[:4]).split(ctx.geometry.channels, dim=-1)
+        for place, part in zip(places, parts, strict=True):
+            place += part
+        return found, None
 
 
 def with_constant(codes: Tensor, lines: int, constant: float) -> Tensor:

@@ -60,23 +60,27 @@ def programmed(
     placement, hardware = design.placement, design.hardware
     cell, sensing, unit = hardware.cell, hardware.sensing, hardware.cell.g_max
     rows, there = _tiled(weights, placement.edges)
+
+    def only(cells: Tensor) -> Tensor:  # without what stands behind the last line of a tile
+        return cells if there is None else there * cells
+
     maxima = _maxima(rows, design)
     targets: Any = _targets(rows / maxima[:, None], design)  # (slices, polarities, tiles, lines, columns)
-    taken_off = torch.tensor([1.0, -1.0], device=rows.device)[: targets.shape[1]].reshape(-1, 1, 1, 1)
-    signs = 1.0 if design.apart else taken_off
     added: list[Any] = [0.0] * 4  # currents, variances by the second and the first power of inputs, thermal noise
     c2 = 0.0 if design.drive.timed else sensing.white_cell_coefficients()[1]
     on_time = sensing.timed_cell_coefficients()[1] / (sensing.v_read * unit) ** 2
     for _ in range(design.devices):
         numbers = cache(lambda purpose, i: draw(targets))  # the same again where a model asks twice
-        g: Any = there * cell.settle(targets, numbers, hardware.conditions, torch)
-        added[0] = added[0] + signs * (g / unit)
+        g: Any = cell.settle(targets, numbers, hardware.conditions, torch)
+        g = only(g)
+        added[0] = added[0] + (g if design.apart else _difference(g)) / unit
         with torch.set_grad_enabled(torch.is_grad_enabled() and through_variance):
             std: Any = cell.read_noise.std(g, hardware.conditions, torch)
-            own = there * ((std / unit).square() + c2 / unit**2 * g)
+            own = only(torch.add((std / unit).square(), g, alpha=c2 / unit**2))
             added[1] = added[1] + own
             if design.linear:
-                added[2] = added[2] + (on_time * g if design.drive.timed else signs * own)
+                more = on_time * g if design.drive.timed else own
+                added[2] = added[2] + (more if design.drive.timed or design.apart else _difference(more))
             added[3] = added[3] + g.sum(3)
     signed, spread, linear, thermal = (
         None if isinstance(x, float) else _readings(x, design, power)
@@ -91,7 +95,7 @@ def programmed(
     if design.floats:
         assert linear is not None
         signed, spread, linear, floor, total = _floating(signed, spread, linear, thermal, floor, design)
-        should = _readings(design.devices * (there * targets).sum(3), design, 2)
+        should = _readings(design.devices * only(targets).sum(3), design, 2)
         scale = scale * should[..., : scale.shape[-1]] / unit
     reference = placement.references
     return Cells(
@@ -109,10 +113,17 @@ def programmed(
     )
 
 
-def _tiled(weights: Tensor, edges: list[int]) -> tuple[Tensor, Tensor]:
-    """Rows (tiles, lines, outputs) of the row tiles, zero behind the last of each, and which are there."""
+def _difference(cells: Tensor) -> Tensor:
+    """(slices, 1, ...) of cells (slices, polarities, ...): the second of a pair taken off."""
+    return cells[:, :1] - cells[:, 1:] if cells.shape[1] == 2 else cells
+
+
+def _tiled(weights: Tensor, edges: list[int]) -> tuple[Tensor, Tensor | None]:
+    """Rows (tiles, lines, outputs) of the row tiles, zero behind the last of each, and which are there; None: all."""
     most = max(b - a for a, b in pairwise(edges))
     parts = [torch.nn.functional.pad(weights[a:b], (0, 0, 0, most - (b - a))) for a, b in pairwise(edges)]
+    if all(b - a == most for a, b in pairwise(edges)):
+        return torch.stack(parts), None
     line = torch.arange(most, device=weights.device)
     there = torch.stack([line < b - a for a, b in pairwise(edges)])[..., None].to(weights.dtype)
     return torch.stack(parts), there

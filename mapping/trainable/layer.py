@@ -17,7 +17,7 @@ from ...crossbar.packed import pedestal_of
 from ...devices.arrays import sqrt
 from ..leaf import Leaf
 from ..torch_backend.cells import Cells, Converters
-from ..torch_backend.drive import conversions
+from ..torch_backend.drive import conversions, plainly
 from ..torch_backend.exact import exact
 from ..torch_backend.reading import currents, readings
 from ..torch_backend.rows import gather, with_constant
@@ -89,6 +89,9 @@ class TrainedLayer(nn.Module):
             return torch.randn(like.shape, generator=generator, device=like.device)
 
         rows, chips = [], []
+        full = float(design.drive.full_code)
+        circuit = self._circuit(design)
+        codes, circuit = plainly(codes, circuit._replace(constant=full if self.matrix.bias_on_array else 0.0))
         for g in range(groups):
             whole, added = weights[g], bias[g]
             if self.matrix.bias_on_array:
@@ -97,9 +100,8 @@ class TrainedLayer(nn.Module):
             chips.append(programmed(design, whole, added, limit, draw, through_variance=options))
             geometry = self.matrix.patches.geometry(tuple(values.shape), g, groups)
             given = gather(codes, geometry, 0, len(values) * int(np.prod(geometry.out)))
-            constant = float(design.drive.full_code) if self.matrix.bias_on_array else 0.0
-            rows.append(with_constant(given, design.placement.rows, constant))
-        converters, circuit = self._converters(design, chips, rows)
+            rows.append(with_constant(given, design.placement.rows, circuit.constant))
+        converters, circuit = self._converters(design, circuit, chips, rows)
         draws = Fresh(values.device)
         y = torch.cat(
             [
@@ -138,18 +140,34 @@ class TrainedLayer(nn.Module):
         codes = through(scaled, inside, code == inside)
         return design.bent(codes, torch) if design.curved and not drive.rounds else codes  # type: ignore[return-value, arg-type]
 
-    def _converters(self, design: Design, chips: list[Cells], rows: list[Tensor]) -> tuple[Converters, Circuit]:
-        """Of one read: full scales are those known, or those that the currents of this chip ask for."""
-        adc, sensing, drive = self.hardware.adc, self.hardware.sensing, design.drive
-        low, high, centre, step = 0.0, 0.0, 0.0, None
-        nothing = np.empty(0, np.float32)
-        circuit = Circuit(
-            integers=False, halve=False, pulses=drive.pulses, digit_bits=drive.digit_bits,
-            full_code=float(drive.full_code), constant=0.0, gain_variance=sensing.gain_variance,
-            supply=sensing.supply_variance**0.5, noisy=True, step=nothing, low=low, high=high, centre=centre,
-            pedestal=pedestal_of(design), phases=drive.phases, levels=design.levels,
+    def _circuit(self, design: Design) -> Circuit:
+        """Without what is known of the ADCs' range."""
+        sensing, drive, none = self.hardware.sensing, design.drive, np.empty(0, np.float32)
+        return Circuit(
+            integers=False,
+            halve=False,
+            pulses=drive.pulses,
+            digit_bits=drive.digit_bits,
+            full_code=float(drive.full_code),
+            constant=0.0,
+            gain_variance=sensing.gain_variance,
+            supply=sensing.supply_variance**0.5,
+            noisy=True,
+            step=none,
+            low=0.0,
+            high=0.0,
+            centre=0.0,
+            pedestal=pedestal_of(design),
+            phases=drive.phases,
+            levels=design.levels,
             joined=("digital", "scaled", "repeated").index(drive.accumulate),
-        )  # fmt: skip
+        )
+
+    def _converters(
+        self, design: Design, circuit: Circuit, chips: list[Cells], rows: list[Tensor]
+    ) -> tuple[Converters, Circuit]:
+        """Of one read: full scales are those known, or those that the currents of this chip ask for."""
+        adc, sensing = self.hardware.adc, self.hardware.sensing
         levels = None
         device = rows[0].device
         if design.levels.size:

@@ -49,7 +49,8 @@ def trainable(
         ValueError: a setting of the hardware that is not differentiated; the message names layer and setting.
 
     Warns:
-        UserWarning: layers that the model does not call, which stay digital.
+        UserWarning: layers that stay digital here and would not on a chip: recurrent ones, attention, and those that
+            the model does not call but by their weights.
     """
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum must be from 0 to 1, got {momentum!r}")
@@ -75,12 +76,19 @@ def _put(
     names, layers, before = names_of(model), dict[str, TrainedLayer](), dict[str, nn.Module]()
     unused, within = set(exclude), tuple(n for n, m in model.named_modules() if expander_of(m) is not None)
     for name, module in list(model.named_modules()):
-        kind = leaf_of(module)
-        if kind is None or any(name.startswith(f"{outer}." if outer else "") for outer in within):
+        kind, expands = leaf_of(module), expander_of(module) is not None
+        if (kind is None and not expands) or any(name.startswith(f"{outer}." if outer else "") for outer in within):
             continue
         hit = {pattern for pattern in exclude if any(fnmatchcase(n, pattern) for n in names[name])}
         unused -= hit
         if hit:
+            continue
+        if kind is None or expands:
+            warnings.warn(
+                f"mho.trainable: layer {name!r}, an {type(module).__name__}, stays digital, and in mho.map it does not: "
+                "exclude it in both, or it is not trained with its errors",
+                stacklevel=3,
+            )
             continue
         try:
             spec = kind.of(module)
