@@ -85,7 +85,7 @@ def _put(
             continue
         if kind is None or expands:
             warnings.warn(
-                f"mho.trainable: layer {name!r}, an {type(module).__name__}, stays digital, and in mho.map it does not: "
+                f"mho.trainable: layer {name!r}, an {type(module).__name__}, stays digital, in mho.map it does not: "
                 "exclude it in both, or it is not trained with its errors",
                 stacklevel=3,
             )
