@@ -17,6 +17,8 @@ FOLDERS = {
     "mho.mapping.architecture": "mapping/architecture",
     "mho.mapping.explaining": "mapping/explaining",
     "mho.mapping.reports": "mapping/reports",
+    "mho.mapping.torch_backend": "mapping/torch_backend",
+    "mho.mapping.trainable": "mapping/trainable",
     "mho.mapping.voting": "mapping/voting",
     "mho.models": "models",
     "mho.models.data": "models/data",

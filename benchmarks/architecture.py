@@ -22,7 +22,7 @@ ROWS = (
     ("mho", "mho/commands", "mho/sweeps"),
     ("models", "models/data", "models/kernels"),
     ("mapping/explaining", "mapping/architecture", "mapping/voting"),
-    ("mapping", "mapping/checkpoints"),
+    ("mapping", "mapping/checkpoints", "mapping/torch_backend", "mapping/trainable"),
     ("crossbar", "crossbar/backends", "crossbar/kernels"),
     ("devices",),
 )

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..devices.arrays import Namespace
+
 
 class Arrays:
     """What the reader does with inputs, their codes and readings; all else about a chip is in numpy arrays.
@@ -17,9 +19,11 @@ class Arrays:
 
     Attributes:
         kind: of the arrays, by which networks know how to turn tensors into them (see `mho.mapping.arrays`).
+        namespace: of their functions, by which the models of cells compute with them (see `mho.devices.arrays`).
     """
 
     kind: ClassVar[str] = "numpy"
+    namespace: ClassVar[Namespace] = np
 
     def array(self, x: Any) -> Any:
         """A numpy array, or an array of this kind, as one of this kind: contiguous float32."""

@@ -8,6 +8,7 @@ codes and readings, see `mho.crossbar.arrays.Arrays`. How to add one: docs/kerne
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -150,6 +151,19 @@ class Backend(Arrays, WireSolver):
     @abstractmethod
     def prepared(self, planes: Planes) -> Any:
         """Planes in the form that this backend reads."""
+
+    def prepared_at(
+        self, prepared: Any, packed: Any, place: tuple[int, int | None, Key], adcs: Mapping[str, Array]
+    ) -> Any:
+        """The same for the read of a number, where reads share some of the noise of the cells.
+
+        Args:
+            prepared: what all reads have in common.
+            packed: the cells, a `Packed`.
+            place: arguments of `Packed.at_read`: the read, the largest code, the key.
+            adcs: fields of the planes beside.
+        """
+        return self.prepared(packed.at_read(*place, self)._replace(**adcs))
 
     @abstractmethod
     def currents(self, job: Job, start: int, rows: int) -> tuple[Any, Any]:

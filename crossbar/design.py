@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..devices.arrays import Namespace
 from .backend import WireSolver
 from .drive import Drive
 from .encoding import Encoding
@@ -163,15 +164,15 @@ class Design:
         two_levels = drive.timed or (drive.rounds and drive.largest_digit == 1)
         return hardware.cell.nonlinearity.kind != "linear" and hardware.dac.levels == "voltage" and not two_levels
 
-    def bent(self, volts: Array) -> Array:
+    def bent(self, volts: Array, xp: Namespace = np) -> Array:
         """What voltages (in units of v_read, any shape) of word lines do, in the units of Ohm's law at v_read."""
-        return self.law(volts) if self.curved else volts
+        return self.law(volts, xp) if self.curved else volts
 
-    def law(self, volts: Array) -> Array:
+    def law(self, volts: Array, xp: Namespace = np) -> Array:
         """Currents of cells at voltages (in units of v_read), in the units of Ohm's law at v_read."""
         hardware = self.hardware
         v_read = hardware.sensing.v_read
-        return hardware.cell.nonlinearity.current(volts * v_read, hardware.conditions, np) / v_read
+        return hardware.cell.nonlinearity.current(volts * v_read, hardware.conditions, xp) / v_read
 
     @cached_property
     def levels(self) -> Array:

@@ -328,8 +328,9 @@ class Reader:
                 kept.clear()
             for v in range(read, read + reads):
                 if v not in kept:
-                    planes = packed.at_read(v, self._largest, self._key("slow", group, self.seeds.copy), self.backend)
-                    kept[v] = self.backend.prepared(planes._replace(**self._adcs[group]))
+                    key = self._key("slow", group, self.seeds.copy)
+                    place = v, self._largest, key
+                    kept[v] = self.backend.prepared_at(self.prepared[group], packed, place, self._adcs[group])
             return [(v, 1, kept[read + v]) for v in range(reads)]
 
     def _add_output_noise(
@@ -364,5 +365,5 @@ def input_codes(
     if broken:
         raise ValueError(f"layer {design.matrix.name!r}: inputs must be finite, got {broken} NaN or infinite of {size}")
     if not design.drive.rounds and design.curved:
-        codes = backend.array(design.bent(backend.to_numpy(codes)))
-    return codes, Counts(size, int(clipped))
+        codes = backend.array(design.bent(codes, backend.namespace))
+    return codes, Counts(size, clipped)

@@ -13,8 +13,6 @@ import numpy as np
 import torch
 
 from ..crossbar.arrays import Arrays
-from ..crossbar.backend import Backend
-from ..crossbar.backends import backend_of
 from ..devices.registry import Registry
 from ..devices.units import brief
 
@@ -74,6 +72,7 @@ class TensorArrays(Arrays):
     """
 
     kind = "torch"
+    namespace: ClassVar[Any] = torch
 
     def array(self, x: Any) -> torch.Tensor:
         return torch.as_tensor(x, dtype=torch.float32).contiguous()
@@ -103,14 +102,3 @@ def _check(name: str, thing: Any) -> None:
 EXCHANGES: Registry[Exchange] = Registry("kind of arrays of a backend", "mho.arrays", _check)
 EXCHANGES.add("numpy", Copied())
 EXCHANGES.add("torch", Kept())
-
-
-def backend_with_arrays(which: str | Backend) -> Backend:
-    """The backend of a name, or the one given.
-
-    Raises:
-        ValueError: there is none of that name, or its arrays are of no kind that is known.
-    """
-    backend = backend_of(which)
-    EXCHANGES[backend.kind]
-    return backend

@@ -16,7 +16,7 @@ from ..crossbar.hardware import Hardware
 from ..crossbar.max_memory import trim
 from ..crossbar.wire_compensation import WireCompensation
 from ..devices.renamed import renamed
-from .arrays import backend_with_arrays
+from .backends import backend_with_arrays
 from .batches import Batch, batches_of
 from .check import SAMPLES, Check, compare, reference
 from .checkpoints.factories import factory_of
@@ -81,6 +81,10 @@ def map(
             from two seconds on.
         backend: what computes the tiles, by name (`numba`, `numpy`, or one that was added) or itself: see
             docs/kernels.md. Copies of the chip and the chip at other times keep it.
+        progress: told how many of the tiles with resistive wires are solved, and how many there are.
+        backend: what computes the tiles, by name (`numba`, `numpy`, `torch`, or one that was added) or itself: see
+            docs/kernels.md, and docs/torch-backend.md for other devices and gradients. Copies of the chip and the chip
+            at other times keep it.
 
     Raises:
         ValueError: there is no such backend.

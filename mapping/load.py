@@ -17,7 +17,7 @@ from ..crossbar.kept import digest_of
 from ..crossbar.reader import Seeds
 from ..devices.config import faults
 from ..devices.units import brief
-from .arrays import backend_with_arrays
+from .backends import backend_with_arrays
 from .checkpoints.factories import Factory, build_model
 from .chip import Chip
 from .description import SavedChip, SavedProgramming, build_layer

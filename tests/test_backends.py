@@ -285,11 +285,11 @@ def test_a_backend_of_others_does_all_the_work(registered: str, tmp_path: Path) 
 
 
 def test_what_is_no_backend_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^backend must be one of numba, numpy, got 'cuda'$"):
+    with pytest.raises(ValueError, match=r"^backend must be one of numba, numpy, torch, got 'cuda'$"):
         mho.map(small_cnn(), hardware(), calibrate=pictures(), backend="cuda")
-    with pytest.raises(ValueError, match=r"^backend must be one of numba, numpy, got 'cuda'$"):
+    with pytest.raises(ValueError, match=r"^backend must be one of numba, numpy, torch, got 'cuda'$"):
         mho.load(tmp_path, backend="cuda")
-    with pytest.raises(ValueError, match=r"^backend must be a name \(numba, numpy\) or a Backend, got 3$"):
+    with pytest.raises(ValueError, match=r"^backend must be a name \(numba, numpy, torch\) or a Backend, got 3$"):
         mho.map(small_cnn(), hardware(), calibrate=pictures(), backend=3)  # type: ignore[arg-type]
     partly = type("Partly", (WireSolver,), {})
     with pytest.raises(TypeError, match=r"backend 'x' must be a class derived from mho.crossbar.backend.Backend, got"):
@@ -305,7 +305,7 @@ def test_what_is_no_backend_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(TypeError, match=r"^backend 'x': Device must be made without arguments, takes number$"):
         BACKENDS.add("x", Device)
-    assert list(BACKENDS) == ["numba", "numpy"]
+    assert list(BACKENDS) == ["numba", "numpy", "torch"]
     assert isinstance(backend_of(DEFAULT), Compiled)
 
 

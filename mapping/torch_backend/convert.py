@@ -1,0 +1,43 @@
+"""What ADCs make of currents."""
+
+from __future__ import annotations
+
+import torch
+
+from ...crossbar.kernels.read import Circuit
+from .cells import Adcs, Converters
+from .straight import through
+
+Tensor = torch.Tensor
+
+
+def digitised(current: Tensor, converters: Converters, circuit: Circuit) -> tuple[Tensor, Tensor | None]:
+    """Readings (reads, tiles, rows, slices, columns) of currents, and how many of them were clipped (None: no ADC)."""
+    if converters.adcs is not None:
+        return _each(current, converters.adcs)
+    if converters.step is None:
+        return current, None
+    level = current * converters.step.reciprocal()
+    level = level - circuit.centre if circuit.centre else level
+    with torch.no_grad():
+        code = level.round()
+        value = code.clamp(circuit.low, circuit.high)
+        inside = code == value
+    reading = through(level, value, inside)
+    reading = reading + circuit.centre if circuit.centre else reading
+    return reading * converters.step, inside.numel() - inside.count_nonzero()
+
+
+def _each(current: Tensor, adcs: Adcs) -> tuple[Tensor, Tensor]:
+    """Those of ADCs that differ: a code is the number of transitions at or below a level, found bit by bit."""
+    level = current * adcs.inverse + adcs.shift
+    with torch.no_grad():
+        code = torch.zeros_like(level, dtype=torch.int64)
+        for bit in reversed(range(adcs.bits)):
+            tried = code + (1 << bit)
+            code = torch.where(level >= adcs.transitions[adcs.first + (tried - 1)], tried, code)
+        nearest = level.round()
+        inside = (nearest >= 0) & (nearest <= adcs.most)
+        value = code.to(level.dtype)
+    reading = through(level, value, inside)
+    return reading * adcs.step + adcs.zero, inside.numel() - inside.count_nonzero()

@@ -1,0 +1,233 @@
+"""Weights programmed into fresh cells, as a differentiable function: encoding, errors, drift, and sums of cells.
+
+The arithmetic is that of `mho.crossbar.encoding`, `row_tile` and `packed`, on tensors and on all row tiles at once.
+Normals come from a generator of torch, so that cells have the statistics of those of a chip, and no bits in common.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...crossbar.design import Design
+from ...crossbar.encoding import mirror_ratios, slice_weights
+from ...crossbar.tile import Tile
+from ...devices.cell import Cell
+from ..torch_backend.cells import Cells
+from ..torch_backend.straight import positive, through
+
+Tensor = torch.Tensor
+
+
+def check(design: Design) -> None:
+    """Raises ValueError for what is not differentiated: it says what the setting would have to be."""
+    hardware, tile, name = design.hardware, design.placement.tile, design.matrix.name
+    refused = (
+        (tile.encoding == "single", "tile.encoding must not be 'single', which takes no negative weights"),
+        (not hardware.wires.ideal, "wires must have no resistance"),
+        (tile.slicing == "residual", "tile.slicing must not be 'residual'"),
+        (
+            hardware.cell.stuck.alive < 1 or hardware.cell.stuck.map is not None,
+            "cell.stuck must have rates of cells alone",
+        ),
+        (hardware.sensing.read_interval is not None, "sensing.read_interval must be null"),
+        (hardware.adc.differ, "adc.kind, adc.offset and adc.gain must be null or 0"),
+        (hardware.adc.span == "fitted", "adc.span must be 'symmetric'"),
+        (hardware.dac.scaling != "layer", "dac.scaling must be 'layer'"),
+        (hardware.dac.equalise is not None, "dac.equalise must be null"),
+        (bool(tile.mirror_mismatch), "tile.mirror_mismatch must be 0"),
+    )
+    for wrong, said in refused:
+        if wrong:
+            raise ValueError(f"layer {name!r}: {said} for mho.trainable")
+
+
+def programmed(
+    design: Design, weights: Tensor, bias: Tensor, limit: Tensor, draw: Any, *, through_variance: bool
+) -> Cells:
+    """Fresh cells of a group for weights (word lines, outputs), that of a bias on the array included.
+
+    Args:
+        bias: (outputs,) added digitally.
+        limit: largest input, (): see `Drive.limit`.
+        draw: gives standard normals, of the shape and on the device of a tensor.
+        through_variance: whether the variance of the read noise has gradients.
+    """
+    placement, hardware = design.placement, design.hardware
+    cell, sensing, unit = hardware.cell, hardware.sensing, hardware.cell.g_max
+    rows, there = _tiled(weights, placement.edges)
+
+    def only(cells: Tensor) -> Tensor:  # without what stands behind the last line of a tile
+        return cells if there is None else there * cells
+
+    maxima = _maxima(rows, design)
+    targets: Any = _targets(rows / maxima[:, None], design)  # (slices, polarities, tiles, lines, columns)
+    added: list[Any] = [0.0] * 4  # currents, variances by the second and the first power of inputs, thermal noise
+    c2 = 0.0 if design.drive.timed else sensing.white_cell_coefficients()[1]
+    on_time = sensing.timed_cell_coefficients()[1] / (sensing.v_read * unit) ** 2
+    for _ in range(design.devices):
+        numbers = cache(lambda purpose, i: draw(targets))  # the same again where a model asks twice
+        g: Any = cell.settle(targets, numbers, hardware.conditions, torch)
+        g = only(g)
+        added[0] = added[0] + (g if design.apart else _difference(g)) / unit
+        with torch.set_grad_enabled(torch.is_grad_enabled() and through_variance):
+            std: Any = cell.read_noise.std(g, hardware.conditions, torch)
+            own = only(torch.add((std / unit).square(), g, alpha=c2 / unit**2))
+            added[1] = added[1] + own
+            if design.linear:
+                more = on_time * g if design.drive.timed else own
+                added[2] = added[2] + (more if design.drive.timed or design.apart else _difference(more))
+            added[3] = added[3] + g.sum(3)
+    signed, spread, linear, thermal = (
+        None if isinstance(x, float) else _readings(x, design, power)
+        for x, power in zip(added, (1, 2, 2, 2), strict=True)
+    )
+    assert signed is not None
+    assert spread is not None
+    assert thermal is not None
+    floor = _floor(thermal, design)
+    scale = _scale(maxima, limit, design)
+    total = None
+    if design.floats:
+        assert linear is not None
+        signed, spread, linear, floor, total = _floating(signed, spread, linear, thermal, floor, design)
+        should = _readings(design.devices * only(targets).sum(3), design, 2)
+        scale = scale * should[..., : scale.shape[-1]] / unit
+    reference = placement.references
+    return Cells(
+        _flat(signed),
+        _flat(spread),
+        None if linear is None else _flat(linear),
+        None,
+        _by_tile(floor),
+        None if total is None else _by_tile(total),
+        _by_tile(scale),
+        bias,
+        torch.tensor(reference, device=rows.device) if reference.size else None,
+        _lines(placement.edges, rows.device),
+        placement.rows,
+    )
+
+
+def _difference(cells: Tensor) -> Tensor:
+    """(slices, 1, ...) of cells (slices, polarities, ...): the second of a pair taken off."""
+    return cells[:, :1] - cells[:, 1:] if cells.shape[1] == 2 else cells
+
+
+def _tiled(weights: Tensor, edges: list[int]) -> tuple[Tensor, Tensor | None]:
+    """Rows (tiles, lines, outputs) of the row tiles, zero behind the last of each, and which are there; None: all."""
+    most = max(b - a for a, b in pairwise(edges))
+    parts = [torch.nn.functional.pad(weights[a:b], (0, 0, 0, most - (b - a))) for a, b in pairwise(edges)]
+    if all(b - a == most for a, b in pairwise(edges)):
+        return torch.stack(parts), None
+    line = torch.arange(most, device=weights.device)
+    there = torch.stack([line < b - a for a, b in pairwise(edges)])[..., None].to(weights.dtype)
+    return torch.stack(parts), there
+
+
+def _lines(edges: list[int], device: torch.device) -> Tensor | None:
+    """See `Cells.lines`."""
+    spans = np.diff(edges)
+    place = np.arange(spans.max())
+    lines = np.where(place < spans[:, None], np.array(edges[:-1])[:, None] + place, edges[-1])
+    return None if (spans == spans.max()).all() else torch.tensor(lines.reshape(-1), device=device)
+
+
+def _maxima(rows: Tensor, design: Design) -> Tensor:
+    """(tiles, outputs): the largest |weight| that shares a scale, 1 where all are zero."""
+    maxima = rows.abs().amax(1)
+    if design.placement.tile.scale == "tile":
+        parts = [
+            maxima[:, a:b].amax(1, keepdim=True).expand(-1, b - a) for a, b in pairwise(design.placement.column_edges)
+        ]
+        maxima = torch.cat(parts, dim=1)
+    return torch.where(maxima > 0, maxima, 1.0)
+
+
+def _targets(u: Tensor, design: Design) -> Tensor:
+    """Siemens (slices, polarities, tiles, lines, columns) for weights u, -1 to 1, and those of reference columns."""
+    tile, cell = design.placement.tile, design.hardware.cell
+    span = cell.g_max - cell.g_min
+    halves = [positive(u), positive(-u)]
+    if tile.encoding in ("differential_two_sided", "offset"):
+        halves = [(1 + u) / 2, (1 - u) / 2]
+    polarities = 2 if tile.paired else 1
+    fractions = torch.stack([_slices(half, tile, cell) for half in halves[:polarities]], dim=1)
+    g = cell.g_min + span * fractions
+    more = design.placement.column_tiles if tile.reference_columns else 0
+    return torch.nn.functional.pad(g, (0, more), value=cell.g_min + span / 2) if more else g
+
+
+def _slices(fraction: Tensor, tile: Tile, cell: Cell) -> Tensor:
+    """(slices, ...) what each holds of a fraction of the range; levels are rounded to straight through."""
+    if cell.levels is None or tile.slicing == "shares":
+        held = fraction if cell.levels is None else _rounded(fraction, cell.levels - 1)
+        return held.expand(tile.slices, *held.shape)
+    last = cell.levels - 1
+    if tile.slices == 1:
+        return _rounded(fraction, last)[None]
+    with torch.no_grad():
+        whole = (fraction.double() * (float(cell.levels) ** tile.slices - 1)).round().long()
+    digits = [(whole // cell.levels**s % cell.levels).to(fraction.dtype) / last for s in range(tile.slices)]
+    return torch.stack([through(fraction, digit) for digit in digits])
+
+
+def _rounded(fraction: Tensor, last: int) -> Tensor:
+    with torch.no_grad():
+        level = (fraction * last).round() / last
+    return through(fraction, level)
+
+
+def _readings(cells: Any, design: Design, power: int) -> Tensor:
+    """What cells (slices, polarities, tiles, ...) amount to in readings (readings, tiles, ...), joined or not."""
+    found = cells if design.apart else cells.sum(1, keepdim=True)
+    tile = design.placement.tile
+    if tile.joined:
+        ratios = torch.tensor(mirror_ratios(tile, design.hardware.cell.levels) ** power, dtype=found.dtype)
+        found = (found * ratios.to(found.device).reshape(-1, *[1] * (found.ndim - 1))).sum(0, keepdim=True)
+    return found.flatten(0, 1)
+
+
+def _floor(thermal: Tensor, design: Design) -> Tensor:
+    """(readings, tiles, columns): the variance of currents that no input changes."""
+    sensing, unit = design.hardware.sensing, design.hardware.cell.g_max
+    c0, _ = sensing.timed_cell_coefficients() if design.drive.timed else sensing.white_cell_coefficients()
+    white = design.amplifiers * sensing.column_variance + sensing.reading_variance
+    return design.drive.floor * (c0 * thermal + white) / (sensing.v_read * unit) ** 2
+
+
+def _scale(maxima: Tensor, limit: Tensor, design: Design) -> Tensor:
+    """(readings, tiles, outputs): weight units of one current."""
+    tile, cell = design.placement.tile, design.hardware.cell
+    span = (cell.g_max - cell.g_min) / (2 if tile.encoding == "offset" else 1)
+    weights = torch.tensor(slice_weights(tile, cell.levels)[-tile.converted :], dtype=maxima.dtype)
+    found = weights.to(maxima.device)[:, None, None] * maxima * (limit * cell.g_max / (tile.devices * span))
+    if design.apart:
+        found = torch.stack([found, -found], dim=1).flatten(0, 1)
+    return found
+
+
+def _floating(
+    signed: Tensor, spread: Tensor, linear: Tensor, thermal: Tensor, floor: Tensor, design: Design
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What cells do to the voltages of bit lines that float: see `packed.Building.floated`."""
+    sensing, unit = design.hardware.sensing, design.hardware.cell.g_max
+    share = torch.where(thermal > 0, unit / torch.where(thermal > 0, thermal, 1.0), 0.0)
+    squared = share.square()
+    floor = floor * squared + design.drive.floor * sensing.voltage_variance / sensing.v_read**2
+    wide = share[:, :, None]
+    return signed * wide, spread * wide.square(), linear * wide.square(), floor, spread.sum(2) * squared
+
+
+def _flat(readings: Tensor) -> Tensor:
+    """(readings, tiles, lines, columns) as `Cells` have them."""
+    return readings.permute(1, 2, 0, 3).flatten(2)
+
+
+def _by_tile(columns: Tensor) -> Tensor:
+    """(readings, tiles, columns) as `Cells` have them."""
+    return columns.transpose(0, 1)[:, None]
