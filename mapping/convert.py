@@ -79,9 +79,6 @@ def map(
         progress: told how many of the layers are programmed, and how many there are; or of the tiles with resistive
             wires how many are solved, where there are any. None: a line on the terminal, where standard error is one,
             from two seconds on.
-        backend: what computes the tiles, by name (`numba`, `numpy`, or one that was added) or itself: see
-            docs/kernels.md. Copies of the chip and the chip at other times keep it.
-        progress: told how many of the tiles with resistive wires are solved, and how many there are.
         backend: what computes the tiles, by name (`numba`, `numpy`, `torch`, or one that was added) or itself: see
             docs/kernels.md, and docs/torch-backend.md for other devices and gradients. Copies of the chip and the chip
             at other times keep it.
