@@ -178,7 +178,7 @@ def prepare(
         ValueError: as `vote`.
         MappingError: what is no chip.
     """
-    check_chip(chip)
+    check_chip(chip.chip if isinstance(chip, Elsewhere) else chip)
     k, copies = whole_number("k", k), whole_number("copies", copies)
     size = None if batch_size is None else whole_number("batch_size", batch_size)
     first_sample = whole_number("first_sample", first_sample, least=0)
