@@ -12,4 +12,5 @@ class CheckpointError(ValueError):
 def check_chip(chip: object) -> None:
     """Raises MappingError for what is no mapped network."""
     if not hasattr(chip, "copy_index"):
-        raise MappingError(f"chip must be a mapped network (see mho.map), got {type(chip).__name__}")
+        hint = ": for this give its .chip" if hasattr(chip, "chip") else ""
+        raise MappingError(f"chip must be a mapped network (see mho.map), got {type(chip).__name__}{hint}")

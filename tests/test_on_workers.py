@@ -213,7 +213,7 @@ def test_what_cannot_be_is_told(client, one):
         with pytest.raises(ValueError, match="this cannot be sent to workers"):
             mho.vote(many, x, 2, output=lambda out: out["logits"] if endless else None)
         with pytest.raises(
-            AttributeError, match=r"'OnWorkers' object has no attribute 'model': it votes, .* its .chip"
+            ValueError, match=r"chip must be a mapped network \(see mho\.map\), got OnWorkers: for this give its \.chip"
         ):
             mho.reduce(many, x)
         given = one.with_conductances({"mix": one.conductances("mix")["mix"]})
