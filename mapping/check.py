@@ -26,7 +26,7 @@ from .leaves import tensors_in
 from .lent import spare_compiler
 from .mapped import MappedNetwork
 from .modules import copied, intercept_all
-from .passes import ROUNDING, Pass, Seen, as_tree, relative_error, rms, watch_pass
+from .passes import ROUNDING, Pass, Seen, alike, as_tree, relative_error, rms, watch_pass
 from .samples import Sizes, Unfound, narrowed, settle
 
 SAMPLES = 3
@@ -155,16 +155,17 @@ def compare(chip: MappedNetwork, before: Pass, names: list[str], batch: Batch) -
     Raises:
         MappingError: they differ; the error names the first layer.
     """
-    before = dataclasses.replace(before, seen=tuple(call for call in before.seen if call.name in names))
+    whole, wanted = before, set(names)
+    before = dataclasses.replace(before, seen=tuple(call for call in before.seen if call.name in wanted))
     sizes = Sizes(batch.samples, batch.samples - 1)
     if batch.splits and sizes.fewer and not before.drew:
         try:
             after, trial = _digital_pass(chip, names, batch.first(sizes.fewer))
-            found = _verdict(narrowed(before, after, sizes), after, trial, sizes.fewer)
-            own = {name for name, layer in chip.layers.items() if not layer.rows_are_samples and not before.of(name)}
+            found, same = _verdict(narrowed(before, after, sizes), after, trial, sizes.fewer), alike(before)
+            own = {name for name, layer in chip.layers.items() if not layer.rows_are_samples and not whole.of(name)}
             if own & {call.name for call in after.seen}:  # layers that the caller's network has not
-                before, _ = _digital_pass(chip, names, batch)
-            settle(chip, before, after, sizes)
+                whole, _ = _digital_pass(chip, names, batch)
+            settle(chip, whole, after, sizes, same)
             return found
         except (Unfound, MappingError):
             pass
