@@ -1,6 +1,7 @@
 """How noisy reads scale over threads: one thread against several, layer by layer and for networks.
 
-    python benchmarks/thread_scaling.py [--threads 2] [--only PATTERN] [--networks] [--out docs/results]
+    python benchmarks/thread_scaling.py [--threads 2] [--only PATTERN] [--out docs/results]
+    python benchmarks/thread_scaling.py --model timm:vit_small_patch16_224 --shape 2 3 224 224
 
 Times are those that the threads of this process were running for (Linux counts them), so that other processes of a
 busy machine do not matter. With several threads that of the thread that ran longest counts: it is what the read takes
@@ -27,7 +28,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import pandas as pd
 import torch
-from network_list import built
 from torch import nn
 
 import mho
@@ -57,7 +57,6 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "3x3, 4 groups of 64, 14 x 14 (4)": (lambda: conv(256, 256, 3, 4), (4, 256, 14, 14)),
     "depthwise 3x3, 64 channels, 28 x 28 (4)": (lambda: conv(64, 64, 3, 64), (4, 64, 28, 28)),
 }
-NETWORKS = ("timm resnet50", "timm vit_small_patch16_224", "GPT-2 124 M")
 
 
 def running() -> dict[str, float]:
@@ -80,11 +79,11 @@ def timed(read: Callable[[], Any], threads: int, least: float) -> list[float]:
     return [(now - before.get(thread, 0.0)) / calls for thread, now in running().items()]
 
 
-def measure(chip: mho.Chip, x: Any, threads: int, pairs: int, least: float) -> dict[str, float]:
+def measure(chip: mho.Chip, x: torch.Tensor, threads: int, pairs: int, least: float) -> dict[str, float]:
     """A row of the table."""
 
     def read() -> Any:
-        return chip.read(x, read=0) if isinstance(x, torch.Tensor) else chip.read(read=0, named=x)
+        return chip.read(x, read=0)
 
     found = [(timed(read, 1, least), timed(read, threads, least)) for _ in range(pairs)]
     row = {"one_s": median(sum(one) for one, _ in found), "several_s": median(max(many) for _, many in found)}
@@ -96,20 +95,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="*", help="rows whose names fit")
-    parser.add_argument("--networks", action="store_true", help="networks too, which need timm and transformers")
+    parser.add_argument("--model", help="a network in place of the layers, as `mho map --model` names it")
+    parser.add_argument("--shape", type=int, nargs="+", help="of its inputs")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--least", type=float, default=0.3, help="seconds that a run takes at least")
     parser.add_argument("--out", type=Path, default=Path("runs/thread_scaling"))
     parser.add_argument("--markdown", action="store_true", help="print the table for a page")
     options = parser.parse_args(arguments)
     rows = []
-    for name in (*LAYERS, *(NETWORKS if options.networks else ())):
+    cases = LAYERS
+    if options.model:
+        cases = {options.model: (lambda: mho.build_model(options.model), tuple(options.shape))}
+    for name, (make, shape) in cases.items():
         if not fnmatchcase(name, options.only):
             continue
         torch.manual_seed(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            net, x = (LAYERS[name][0]().eval(), torch.rand(LAYERS[name][1])) if name in LAYERS else built(name)
+            net, x = make().eval(), torch.rand(shape)
             chip = mho.map(net, mho.Hardware.preset("reram"), calibrate=x, check=False)
             rows.append({"what": name, **measure(chip, x, options.threads, options.pairs, options.least)})
         print(rows[-1], file=sys.stderr, flush=True)

@@ -18,14 +18,14 @@ from .mapping.chip import Chip
 from .mapping.voting.asked import whole_number
 from .mapping.voting.elsewhere import Elsewhere
 from .sweeps.clusters import client_of
-from .sweeps.workers import cores, lost
+from .sweeps.workers import cores
 
 T = TypeVar("T")
 R = TypeVar("R")
 AHEAD = 3  # batches for each worker that are under way: one is read, one is there, one is sent
 MOST = 2**62  # bytes
 WAIT = 30.0  # seconds for a worker
-AGAIN = 3  # times that a chip is sent anew where all workers that had it are lost
+AGAIN = 2  # times in turn that a chip is sent anew where all workers that had it are lost
 
 
 @contextmanager
@@ -74,7 +74,10 @@ class OnWorkers(Elsewhere):
     def _send_chip(self) -> None:
         """To all workers that there are. Copies that Dask makes of its data go again; what a worker opened stays."""
         client = self.client
-        client.wait_for_workers(1, timeout=WAIT)
+        try:
+            client.wait_for_workers(1, timeout=WAIT)
+        except TimeoutError as error:
+            raise OSError(f"cluster: no worker is there after {WAIT:g} s") from error
         (self._held,) = client.scatter([Parcel.of(self.chip)], broadcast=True, hash=False)
         with _told():
             there = [client.submit(_keep, self.token, self._held, workers=[w], pure=False) for w in client.nthreads()]
@@ -82,13 +85,16 @@ class OnWorkers(Elsewhere):
 
     def forget(self) -> None:
         """Take the chip from the workers."""
-        with suppress(OSError, TimeoutError):  # those that are lost have forgotten it
+        self._held = None
+        with suppress(OSError, TimeoutError, ValueError):  # those that are lost have forgotten it
             self.client.run(_forget, self.token, on_error="ignore")
 
     def results(self, work: Callable[[Chip, T], R], items: Iterable[T]) -> Iterator[tuple[int, R]]:
         import dask
         from distributed import as_completed
 
+        if self._held is None:
+            raise ValueError("the workers have no chip any more: vote inside of the with block of mho.on_workers")
         numbered, done, again = enumerate(items), as_completed(), 0
         sent: dict[Any, tuple[int, bytes]] = {}
 
@@ -115,10 +121,12 @@ class OnWorkers(Elsewhere):
                         if self._held.status != "finished":
                             again += 1
                             if again > AGAIN:
-                                raise lost("all of them, again and again")
+                                raise _lost("all of them, again and again")
                             self._send_chip()
-                        send(number, letter, self._held, workers=result.worker, allow_other_workers=True)
+                        near = {"workers": result.worker, "allow_other_workers": True} if result.worker else {}
+                        send(number, letter, self._held, **near)
                         continue
+                again = 0
                 future.release()
                 yield number, result
                 send_next(1)
@@ -134,9 +142,15 @@ def _told() -> Iterator[None]:
     try:
         yield
     except KilledWorker as error:
-        raise lost(f"Dask gave up after {error.allowed_failures + 1} of them") from error
+        raise _lost(f"Dask gave up after {error.allowed_failures + 1} of them") from error
     except CancelledError as error:
-        raise lost("Dask has lost its scheduler") from error
+        raise ConnectionError("Dask has lost its scheduler") from error
+
+
+def _lost(why: str) -> ChildProcessError:
+    return ChildProcessError(
+        f"workers ended in the middle of a batch: they were killed, as when memory runs out, or crashed ({why})"
+    )
 
 
 class Missing(NamedTuple):
