@@ -58,7 +58,7 @@ def repeat_gather(times, codes, geometry, work):  # type: ignore[no-untyped-def]
 @numba.njit
 def repeat_square(times, circuit, work):  # type: ignore[no-untyped-def]
     for _ in range(times):
-        digits.square(work.codes, circuit.halve, work.squares)
+        digits.square(work.codes, circuit.integers, circuit.halve, work.squares)
 
 
 @numba.njit

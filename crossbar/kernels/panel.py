@@ -26,7 +26,7 @@ from .compiled import kernel
 
 ROWS = 6  # rows processed together; those left over go by 2 and by 1
 PANEL = 16
-UNROLL = 4
+UNROLL = 1
 
 _F32 = ir.FloatType()
 _I32 = ir.IntType(32)
