@@ -77,15 +77,21 @@ class Row(NamedTuple):
     large: bool = False
 
 
+def declare_operators() -> None:
+    """Those that torchvision asks for at its import, where nothing has declared them yet."""
+    if not hasattr(torch.ops.torchvision, "nms"):
+        operators_of_torchvision()
+
+
 def torchvision_network(name: str) -> Subject:
-    operators_of_torchvision()
+    declare_operators()
     import torchvision
 
     return prepared(getattr(torchvision.models, name)(weights=None), torch.rand(2, 3, PICTURE, PICTURE))
 
 
 def of_transformers(config: str, model: str, tokens: int, **changes: Any) -> Subject:
-    operators_of_torchvision()
+    declare_operators()
     import transformers
 
     made = getattr(transformers, config)(**changes)
