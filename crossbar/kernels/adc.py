@@ -47,8 +47,8 @@ def accumulate(signal, pedestal, scale, weight, reference, start, out):
 
 
 @kernel()
-def digitise_and_accumulate(signal, step, adc, pedestal, scale, weight, start, out, first=0):
-    """`digitise` and `accumulate` without reference columns in one pass, from column `first` on; keeps the signal."""
+def digitise_and_accumulate(signal, step, adc, pedestal, scale, weight, start, out):
+    """`digitise` and `accumulate` without reference columns in one pass; the signal stays as it is."""
     low, high, centre = adc
     inverse = f32(1.0) / step
     outputs = out.shape[1]
@@ -56,7 +56,7 @@ def digitise_and_accumulate(signal, step, adc, pedestal, scale, weight, start, o
     for m in range(signal.shape[0]):
         taken_off = pedestal[m] if pedestal.shape[0] > 0 else f32(0.0)
         outside = i32(0)
-        for j in range(first, outputs):
+        for j in range(outputs):
             code = np.rint(signal[m, j] * inverse - centre)
             inside = min(max(code, low), high)
             outside = i32(outside + i32(code != inside))

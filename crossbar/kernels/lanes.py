@@ -132,22 +132,6 @@ class Lanes:
             self.builder, self.builder.select(self.builder.icmp_signed(">", bits, zero), bits, zero)
         ).as_float()
 
-    def rounded(self) -> Lanes:
-        """The nearest whole numbers, of two equally near ones the even one."""
-        return self._call("rint")
-
-    def within(self, low: Any, high: Any) -> Lanes:
-        """min(max(self, low), high), of equal ones the first, as Python has it."""
-        low, high = self._value_of(low), self._value_of(high)
-        above = self.builder.select(self.builder.fcmp_ordered(">", low, self.value), low, self.value)
-        return Lanes(self.builder, self.builder.select(self.builder.fcmp_ordered("<", high, above), high, above))
-
-    def unlike(self, other: Lanes) -> Any:
-        """How many lanes are not equal to those of another, int64."""
-        mask = self.builder.fcmp_unordered("!=", self.value, other.value)
-        bits = self.builder.bitcast(mask, ir.IntType(self.count))
-        return self.builder.zext(self.builder.ctpop(bits), I64)
-
     def _cast(self, operation: Callable[[Any, Any], Any], kind: Any, count: int | None = None) -> Lanes:
         return Lanes(self.builder, operation(self.value, ir.VectorType(kind, count or self.count)))
 

@@ -142,77 +142,53 @@ def words(counter, key, out):
 
 def _noise_of(rows: int, groups: int) -> Any:
     """`noisy` for so many groups of GROUP columns of each of so many rows, compiled for these numbers."""
+    lanes = LANES * groups  # of a row, for each of the four words
 
     @intrinsic
-    def noise(typingctx: Any, given: Any, key: Any, factors: Any, column: Any, places: Any, end: Any) -> Any:
-        """From `column` on. given = (current, variance, before, out, floor); places = (which row of the first three;
-        extra; what is taken off; counter) of each row; `end` as in `noisy`. Returns clipped readings.
-        """
-        lanes = LANES * groups  # of a row, for each of the four words
+    def noise(typingctx: Any, given: Any, key: Any, factors: Any, column: Any, places: Any) -> Any:
+        """From `column` on; given = (currents, variance, floor, out), places = (which row of each, extra, counter)."""
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            def parts(which: int) -> list[Any]:
-                return cgutils.unpack_tuple(builder, args[which])
-
             def start_of(kind: Any, value: Any, row: Any) -> Any:
                 array = context.make_array(kind)(context, builder, value)
                 line = builder.mul(row, cgutils.unpack_tuple(builder, array.shape)[-1])
                 return builder.gep(array.data, [builder.add(args[3], line)])
 
-            kinds, ends = signature.args, parts(5)
-            arrays = [*zip(kinds[0], parts(0), strict=True), *zip(kinds[5], ends, strict=True)][: 6 if ends else 5]
-            firsts, rests, extras, offs, starts = [], [], [], [], []
-            for place in parts(4):
-                at, extra, off, counter = cgutils.unpack_tuple(builder, place)
+            arrays, unit_and_more, every = (cgutils.unpack_tuple(builder, args[k]) for k in (0, 2, 4))
+            keys = context.make_array(signature.args[1])(context, builder, args[1]).data
+            firsts, rests, extras, starts = [], [], [], []
+            for place in every:
+                at, extra, counter = cgutils.unpack_tuple(builder, place)
                 first, *rest = cgutils.unpack_tuple(builder, counter)
                 firsts.append(Lanes.numbered(builder, lanes) + first)
                 rests.append([Lanes.spread(builder, word, lanes) for word in rest] if rows > 1 else rest)
                 extras.append(Lanes.spread(builder, extra, lanes))
-                offs.append(Lanes.spread(builder, off, lanes))
                 lines = cgutils.unpack_tuple(builder, at)
-                lines += [lines[0], I64(0), I64(0)]
-                begun = [start_of(*array, line) for array, line in zip(arrays, lines, strict=False)]
+                begun = [start_of(*array) for array in zip(signature.args[0], arrays, lines, strict=True)]
                 starts += [[builder.gep(start, [I64(GROUP * group)]) for start in begun] for group in range(groups)]
             rest = rests[0] if rows == 1 else [Lanes.joined(words) for words in zip(*rests, strict=True)]
-            keys = context.make_array(kinds[1])(context, builder, args[1]).data
             drawn = philox4x32(builder, [Lanes.joined(firsts), *rest], keys)
-            (unit, variance_unit, gain), extra, off = parts(2), Lanes.joined(2 * extras), Lanes.joined(2 * offs)
-            squared_radius, clipped = minus_two_log(Lanes.joined(drawn[::2])), I64(0)
+            (unit, variance_unit, gain), extra = unit_and_more, Lanes.joined(2 * extras)
+            squared_radius = minus_two_log(Lanes.joined(drawn[::2]))
             for side, component in enumerate(direction(Lanes.joined(drawn[1::2]))):
-                current, cells, before, out, floor, *scale = (
+                current, cells, floor, out = (
                     [builder.gep(start, [I64(LANES * (2 * half + side))]) for half in range(2) for start in found]
                     for found in zip(*starts, strict=True)
                 )
                 mean = Lanes.load(builder, *current) * unit
                 base = Lanes.load(builder, *floor) + extra
                 total = (mean * mean).fma(gain, Lanes.load(builder, *cells).fma(variance_unit, base))
-                value = component.fma((total * squared_radius).sqrt(), mean)
-                if ends:
-                    adc = cgutils.unpack_tuple(builder, ends[1])
-                    value, outside = reading(value, adc, Lanes.load(builder, *scale[0]), off)
-                    value, clipped = Lanes.load(builder, *before) + value, builder.add(clipped, outside)
-                value.store(*out)
-            return clipped
+                component.fma((total * squared_radius).sqrt(), mean).store(*out)
+            return context.get_dummy_value()
 
-        place = types.Tuple(
-            [types.UniTuple(types.int64, 3), types.float32, types.float32, types.UniTuple(types.uint32, 4)]
-        )
-        return types.int64(
-            given, key, types.UniTuple(types.float32, 3), types.int64, types.UniTuple(place, rows), end
-        ), codegen
+        place = types.Tuple([types.UniTuple(types.int64, 4), types.float32, types.UniTuple(types.uint32, 4)])
+        numbers = types.UniTuple(types.float32, 3), types.int64, types.UniTuple(place, rows)
+        return types.void(given, key, *numbers), codegen
 
     return noise
 
 
 _one_group, _two_groups, _two_rows = _noise_of(1, 1), _noise_of(1, 2), _noise_of(2, 1)
-
-
-def reading(value: Lanes, adc: Any, scale: Lanes, off: Lanes) -> tuple[Lanes, Any]:
-    """What `digitise_and_accumulate` (`adc.py`) adds for currents, and how many of them are clipped."""
-    low, high, centre, inverse, step, weight = adc
-    code = (value * inverse - centre).rounded()
-    inside = code.within(low, high)
-    return scale * weight * ((inside + centre) * step - off), inside.unlike(code)
 
 
 @kernel()
@@ -224,61 +200,53 @@ def counter_of(sample, position, place):
 
 
 @kernel()
-def noisy(given, factors, extra, rows, start, place, key, columns, pedestal, end):
-    """Currents (rows, ...) float32 with their mean and Gaussian noise, in columns = (first, behind the last).
+def noisy(given, factors, extra, rows, start, place, key):
+    """out (rows, columns) float32 = the means of currents plus Gaussian noise; columns are a multiple of GROUP.
 
-    These are whole groups of GROUP.
-
-    given = (current, variance, before, out, floor). mean = unit current and the variance is variance_unit variance +
-    floor + extra + gain mean^2, with factors = (unit, variance_unit, gain) float32, variance (rows, ...) or one row for
-    all, floor (columns,), extra (rows,) or one. All arrays are contiguous.
+    given = (currents, variance, floor, out). mean = unit current and the variance is variance_unit variance + floor +
+    extra + gain mean^2, with factors = (unit, variance_unit, gain) float32, variance (rows, columns) or one row for
+    all, floor (1, columns), extra (rows,) or one. All arrays are contiguous; `out` may be the currents.
 
     The normal of (row, column) is word w of the counter
 
         (block + 2^16 (position // 2^12), sample, plane + 2^20 (position mod 2^12), read)
 
     with w = column // LANES mod 4 and block = LANES (column // GROUP) + column mod LANES: it depends on nothing else.
-    The first row of `current` is number `start` of `rows`, which say sample and position; place = (plane, read) are
+    The first row of the currents is number `start` of `rows`, which say sample and position; place = (plane, read) are
     uint32; `key` are the `round_keys`.
-
-    What comes of it is written to `out`: with end = () the currents; with end = (scale, (low, high, centre, inverse,
-    step, weight)) `before` (rows, ...), or one row, plus what `adc.digitise_and_accumulate` adds for that scale,
-    ADC and weight, and for pedestal (rows,) or (0,). Returns the number of clipped readings.
     """
+    currents, variance, _, _ = given
     count = rows.positions.shape[0]
     done = start // count
     p = start - done * count
     whose = u32(rows.first_sample + u64(done))
-    current, variance, before = given[:3]
-    begin, stop = columns
-    odd, clipped = (stop - begin) // GROUP % 2 == 1, 0
-    last = (0, 0, 0), f32(0), f32(0), (u32(0), u32(0), u32(0), u32(0))
-    for m in range(current.shape[0]):
+    end = currents.shape[1] - GROUP
+    odd = currents.shape[1] // GROUP % 2 == 1  # the last group of a row is made with that of the next
+    last = (0, 0, 0, 0), f32(0), (u32(0), u32(0), u32(0), u32(0))
+    for m in range(currents.shape[0]):
         first, sample, plane, read = counter_of(whose, rows.positions[p], place)
         p += 1
         if p == count:
             p = 0
             whose = u32(whose + u32(1))
-        at = m, min(m, variance.shape[0] - 1), min(m, before.shape[0] - 1)
-        more, off = extra[min(m, extra.shape[0] - 1)], pedestal[m] if pedestal.shape[0] > 0 else f32(0)
-        for column in range(begin, stop - GROUP, 2 * GROUP):
-            this = at, more, off, (u32(u32(column // 4) | first), sample, plane, read)
-            clipped += _two_groups(given, key, factors, column, (this,), end)
+        at, more = (m, min(m, variance.shape[0] - 1), 0, m), extra[min(m, extra.shape[0] - 1)]
+        for column in range(0, end, 2 * GROUP):
+            this = at, more, (u32(u32(column // 4) | first), sample, plane, read)
+            _two_groups(given, key, factors, column, (this,))
         if odd:
-            this = at, more, off, (u32(u32((stop - GROUP) // 4) | first), sample, plane, read)
+            this = at, more, (u32(u32(end // 4) | first), sample, plane, read)
             if m % 2:
-                clipped += _two_rows(given, key, factors, stop - GROUP, (last, this), end)
+                _two_rows(given, key, factors, end, (last, this))
             last = this
-    if odd and current.shape[0] % 2:
-        clipped += _one_group(given, key, factors, stop - GROUP, (last,), end)
-    return clipped
+    if odd and currents.shape[0] % 2:
+        _one_group(given, key, factors, end, (last,))
 
 
 @kernel()
 def add_noise(signal, variance, floor, factors, extra, rows, start, place, key):
-    """`noisy` for all columns of signal, in place."""
-    given = signal, variance, signal, signal, floor
-    noisy(given, factors, extra, rows, start, place, key, (0, signal.shape[1]), extra[:0], ())
+    """`noisy` in place, for floor (columns,)."""
+    given = signal, variance, floor.reshape(1, floor.shape[0]), signal
+    noisy(given, factors, extra, rows, start, place, key)
 
 
 @kernel()

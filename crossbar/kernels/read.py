@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import prange
 
-from .adc import convert, digitise_and_accumulate
+from .adc import convert
 from .compiled import kernel
 from .digits import row_squares, row_sums
 from .gather import gather
-from .philox import GROUP, PLANE_BITS, Rows, add_noise, draw_normals, noisy
+from .philox import GROUP, PLANE_BITS, Rows, draw_normals, noisy
 from .products import add_linear, add_up, apart, counts_of, operands, plane_products
 
 f32, i64, u32 = np.float32, np.int64, np.uint32
@@ -191,63 +191,29 @@ def move_supply(current, supply, rows, start, pulse, read, key, normals):
 
 
 @kernel()
-def at_once(planes, circuit, outputs):
-    """The first of so many outputs, in whole groups, whose noise and conversion are one pass; 0 where they are two."""
-    alike = circuit.step.shape[0] > 0 and planes.adc_inverse.shape[0] == 0
-    possible = circuit.noisy and circuit.supply == 0 and alike and planes.reference.shape[0] == 0
-    return outputs // GROUP * GROUP if possible else 0
-
-
-@kernel()
-def convert_at_once(planes, circuit, key, place, plane, where, factors, weight, rows, work, out):
-    """`convert_plane` of one read with out (rows, outputs), where noise and conversion are one pass."""
-    pulse, s, t = plane
-    current, variance, signal = work.current[:rows], work.variance[:rows], work.signal[:rows]
-    pedestal = work.pedestal[: rows if circuit.pedestal != 0.0 else 0]
-    floor, scale, step = planes.floor[s, t], planes.scale[s, t], circuit.step[s]
-    adc = f32(circuit.low), f32(circuit.high), f32(circuit.centre)
-    mine, outputs = out[place.start : place.start + rows], out.shape[1]
-    whole = at_once(planes, circuit, outputs)
-    before = planes.bias.reshape(1, outputs) if pulse + s + t == 0 else mine
-    given, end = (current, variance, before, mine, floor), (scale, (*adc, f32(1.0) / step, step, weight))
-    of, begun = place.rows, place.start
-    clipped = noisy(given, factors, work.extra, of, begun, where, key, (0, whole), pedestal, end)
-    if whole < outputs:
-        given, left = (current, variance, signal, signal, floor), (whole, whole + GROUP)
-        noisy(given, factors, work.extra, of, begun, where, key, left, pedestal, ())
-        clipped += digitise_and_accumulate(signal, step, adc, pedestal, scale, weight, begun, out, whole)
-    return clipped
-
-
-@kernel()
 def convert_plane(planes, circuit, key, place, plane, factors, weight, rows, work, out):
-    """Noise and conversion of the products of a plane, in `work`: see `read_plane`. `factors` as in `add_noise`."""
+    """Noise and conversion of the products of a plane, in `work`: see `read_plane`. `factors` as in `noisy`."""
     pulse, s, t = plane
     reads = place.reads
     current, variance, signal = work.current[:rows], work.variance[:rows], work.signal[:rows]
     pedestal = work.pedestal[: rows if circuit.pedestal != 0.0 else 0]
     number = u32((pulse * planes.mean.shape[0] + s) * (planes.edges.shape[0] - 1) + t)
-    together = at_once(planes, circuit, out.shape[2]) > 0
+    floor = planes.floor[s, t].reshape(1, signal.shape[1])
     clipped = 0
     for v in range(reads):
-        where, mine = (number, place.first_read + u32(v)), out[place.first + v]
-        if together:
-            clipped += convert_at_once(planes, circuit, key, place, plane, where, factors, weight, rows, work, mine)
-            continue
         if circuit.noisy:
-            target = current
-            if v + 1 < reads:
-                target = signal
-                signal[:] = current
+            where, source = (number, place.first_read + u32(v)), current
             if circuit.supply > 0:
-                move_supply(target, circuit.supply, place.rows, place.start, pulse, where[1], key, work.normals[:rows])
-            add_noise(target, variance, planes.floor[s, t], factors, work.extra, place.rows, place.start, where, key)
+                source = signal
+                signal[:] = current
+                move_supply(signal, circuit.supply, place.rows, place.start, pulse, where[1], key, work.normals[:rows])
+            given = source, variance, floor, signal
+            noisy(given, factors, work.extra, place.rows, place.start, where, key)
         else:
-            target = signal
             for m in range(rows):
                 for j in range(signal.shape[1]):
                     signal[m, j] = current[m, j] * factors[0]
-        clipped += convert(target, planes, circuit, s, t, weight, pedestal, place.start, mine)
+        clipped += convert(signal, planes, circuit, s, t, weight, pedestal, place.start, out[place.first + v])
     return clipped
 
 
@@ -296,10 +262,9 @@ def read_chunk(x, geometry, planes, circuit, key, place, rows, work, out):
     """All pulses and planes of a chunk of so many rows; returns clipped readings."""
     codes = work.codes[:rows]
     gather(x, geometry, place.source, place.source + rows, circuit.constant, codes)
-    begun = at_once(planes, circuit, out.shape[2])  # the first plane's outputs before are added to their bias
     for v in range(place.first, place.first + place.reads):
         for m in range(place.start, place.start + rows):
-            for j in range(begun, out.shape[2]):
+            for j in range(out.shape[2]):
                 out[v, m, j] = planes.bias[j]
     if circuit.joined > 0:
         return read_joined(codes, planes, circuit, key, place, work, out)
