@@ -28,7 +28,7 @@ from mho.crossbar import packed
 from mho.crossbar.backends import compiled
 from mho.crossbar.calibration import calibrate
 from mho.crossbar.cells import Drawn
-from mho.crossbar.kernels import adc, digits, panel, philox, read
+from mho.crossbar.kernels import digits, panel, philox, read
 from mho.crossbar.matrix import Matrix
 from mho.crossbar.programmed import Programmed
 from mho.crossbar.reader import Seeds
@@ -38,14 +38,14 @@ RUNS = 15
 Shape = tuple[int, int, int, int, int]
 
 
-def milliseconds(function: Callable[[], object]) -> float:
-    """Median time of a call."""
+def milliseconds(function: Callable[[], object], runs: int = RUNS) -> float:
+    """Median CPU time of a call."""
     function()
     times = []
-    for _ in range(RUNS):
-        start = time.perf_counter()
+    for _ in range(runs):
+        start = time.thread_time()
         function()
-        times.append(time.perf_counter() - start)
+        times.append(time.thread_time() - start)
     return 1e3 * statistics.median(times)
 
 
@@ -58,7 +58,7 @@ def repeat_gather(times, codes, geometry, work):  # type: ignore[no-untyped-def]
 @numba.njit
 def repeat_square(times, circuit, work):  # type: ignore[no-untyped-def]
     for _ in range(times):
-        digits.square(work.codes, circuit.halve, work.squares)
+        digits.square(work.codes, circuit.integers, circuit.halve, work.squares)
 
 
 @numba.njit
@@ -79,33 +79,41 @@ def repeat_noise(times, planes, work, rows, key):  # type: ignore[no-untyped-def
 
 
 @numba.njit
-def repeat_convert(times, planes, circuit, work, out):  # type: ignore[no-untyped-def]
+def repeat_convert(times, planes, circuit, work, rows, key, out):  # type: ignore[no-untyped-def]
+    place = read.Place(rows, np.uint32(0), 0, 0, 0, 1)
+    factors = np.float32(1e-5), np.float32(1e-9), np.float32(0)
     for _ in range(times):
         for t in range(planes.edges.shape[0] - 1):
-            adc.convert(work.current, planes, circuit, 0, t, np.float32(1), work.pedestal[:0], 0, out)
+            plane = read.Plane(0, 0, t)
+            read.convert_plane(
+                planes, circuit, key, place, plane, factors, np.float32(1), work.current.shape[0], work, out
+            )
 
 
-def parts(tiles: Programmed, x: np.ndarray) -> dict[str, float]:
-    """Milliseconds of each kernel in one read of x (samples, depth, height, width, channels)."""
+def parts(tiles: Programmed, x: np.ndarray, runs: int = RUNS) -> dict[str, float]:
+    """Milliseconds of each kernel in one read of x (samples, depth, height, width, channels), at one thread.
+
+    `normals` are part of `noise, ADC, sum`. Groups are taken to be alike, each read by itself.
+    """
     reader, size = tiles.reader, tiles.design.matrix.patches.positions(x.shape[1:4])
     (codes, _), geometry, circuit = reader.input_codes(x), reader.geometry(x.shape, 0), reader.circuit()
-    planes, key, (out, _) = tiles.packed[0].planes, reader._key("read", 0, 0, 0), reader.read(x)
+    planes, key = tiles.packed[0].planes, reader._key("read", 0, 0, 0)
     count, rows, edges = len(x) * prod(size), reader.rows(0, size), planes.edges
-    work = read.make_scratch(
-        codes, planes, circuit, min(count, compiled._chunk(count, 1, int(edges[-1]), planes.bias.size))
-    )
-    times = -(-count // len(work.codes))
-    measured = {
-        "codes": milliseconds(lambda: reader.input_codes(x)),
-        "gather": milliseconds(lambda: repeat_gather(times, codes, geometry, work)),
-        "squares": milliseconds(lambda: repeat_square(times, circuit, work)),
-        "currents": milliseconds(lambda: repeat_products(times, work.codes, planes.mean, edges, work.current)),
-        "variances": milliseconds(lambda: repeat_products(times, work.squares, planes.variance, edges, work.variance)),
-        "noise": milliseconds(lambda: repeat_noise(times, planes, work, rows, key)),
-        "ADC, sum": milliseconds(lambda: repeat_convert(times, planes, circuit, work, out)),
+    chunk = min(count, compiled._chunk(count, 1, int(edges[-1]), planes.bias.size))
+    work, out = read.make_scratch(codes, planes, circuit, chunk), np.zeros((1, chunk, planes.bias.size), np.float32)
+    times = -(-count // chunk) * len(tiles.packed)
+    kernels: dict[str, Callable[[], object]] = {
+        "codes": lambda: reader.input_codes(x),
+        "gather": lambda: repeat_gather(times, codes, geometry, work),
+        "squares": lambda: repeat_square(times, circuit, work),
+        "currents": lambda: repeat_products(times, work.codes, planes.mean, edges, work.current),
+        "variances": lambda: repeat_products(times, work.squares, planes.variance, edges, work.variance),
+        "normals": lambda: repeat_noise(times, planes, work, rows, key),
+        "noise, ADC, sum": lambda: repeat_convert(times, planes, circuit, work, rows, key, out),
     }
-    whole = milliseconds(lambda: reader.read(x))
-    return {**measured, "other": whole - sum(measured.values()), "whole": whole}
+    measured = {name: milliseconds(kernel, runs) for name, kernel in kernels.items()}
+    whole = milliseconds(lambda: reader.read(x), runs)
+    return {**measured, "other": whole - sum(measured.values()) + measured["normals"], "whole": whole}
 
 
 def moved_readings(hardware: mho.Hardware) -> pd.DataFrame:

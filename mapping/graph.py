@@ -110,8 +110,10 @@ def _methods() -> frozenset[str]:
 
 def asks_for_no_view(model: nn.Module) -> bool:
     """Whether a model surely never needs the elements of a tensor in torch's default order: it can be traced and calls
-    neither `view`, nor what shows the order, nor what draws random numbers.
+    neither `view`, nor what shows the order, nor what draws random numbers. A single layer on tiles is such a model.
     """
+    if isinstance(model, TileLayer):
+        return True
     try:
         graph, _ = _traced(model)
     except Exception:  # tracing runs the model's own code, which may fail in any way

@@ -331,6 +331,9 @@ def test_views_of_a_convolution_work_as_in_torch():
     assert not chip.channels_last
     assert close(chip, net, pictures())
     assert mho.map(small_cnn(), ideal()).channels_last
+    alone = mho.map(net.conv, ideal())  # a layer by itself asks for none either
+    assert alone(pictures()).is_contiguous(memory_format=torch.channels_last)
+    assert close(alone, net.conv, pictures())
 
 
 def test_positions_do_not_depend_on_a_batch_dimension():

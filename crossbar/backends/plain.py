@@ -41,7 +41,7 @@ def normal_pair(radius_word: Array, angle_word: Array) -> tuple[Array, Array]:
 
 
 def draw_normals(samples: Array, positions: Array, columns: int, plane: int, read: Any, key: Array) -> Array:
-    """Normals (rows, columns) of the counters that `philox.add_noise` documents, samples and positions (rows,).
+    """Normals (rows, columns) of the counters that `philox.noisy` documents, samples and positions (rows,).
 
     `read` is one number, or one for each row (rows, 1).
     """

@@ -8,30 +8,35 @@ from numba import prange
 from .compiled import kernel
 from .philox import GROUP, add_noise
 
-f32, u32 = np.float32, np.uint32
+f32, i32, u32 = np.float32, np.int32, np.uint32
 BLOCK = 1 << 14
 CHUNK = 64
 
 
 @kernel()
 def code_block(x, factor, low, high, rounds, out):
-    """`make_codes` for one block."""
-    clipped = 0
-    broken = 0
+    """`make_codes` for one block, of fewer than 2^31 inputs."""
+    clipped, broken = i32(0), i32(0)
     for i in range(x.shape[0]):
         value = x[i] * factor
         code = np.rint(value) if rounds else value
         inside = min(max(code, low), high)
-        clipped += code != inside
-        broken += value - value != f32(0.0)  # NaN or infinite
+        clipped = i32(clipped + i32(code != inside))
+        broken = i32(broken + i32(value - value != f32(0.0)))  # NaN or infinite
         out[i] = inside
-    return clipped, broken
+    return int(clipped), int(broken)
 
 
 @kernel()
 def make_codes(x, factor, low, high, rounds, out):
     """out = clip(round(x factor), low, high), flat; returns (clipped, not finite) counts. `out` may be int16."""
-    return code_block(x, factor, low, high, rounds, out)
+    clipped, broken = 0, 0
+    for a in range(0, x.shape[0], BLOCK):
+        part = slice(a, min(x.shape[0], a + BLOCK))
+        found = code_block(x[part], factor, low, high, rounds, out[part])
+        clipped += found[0]
+        broken += found[1]
+    return clipped, broken
 
 
 @kernel(parallel=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 from .compiled import kernel
 
-f32, i32 = np.float32, np.int32
+f32, i32, u16 = np.float32, np.int32, np.uint16
 
 
 @kernel()
@@ -48,14 +48,16 @@ def magnitudes(digits, signed, out):
 
 
 @kernel()
-def square(codes, halve, out):
-    """Squares of codes, or half of them rounded up to whole numbers, which fit into int16 for codes up to 255."""
-    factor = f32(0.5) if halve else f32(1.0)
-    extra = f32(0.5) if halve else f32(0.0)
+def square(codes, integers, halve, out):
+    """Squares of codes, or of integers half of them rounded up, which fit into int16 for codes up to 255."""
     for m in range(codes.shape[0]):
-        for i in range(codes.shape[1]):
-            code = f32(codes[m, i])
-            out[m, i] = factor * (code * code) + extra
+        if integers and halve:
+            for i in range(codes.shape[1]):
+                whole = u16(u16(codes[m, i]) * u16(codes[m, i]))
+                out[m, i] = u16(whole >> u16(1)) + u16(whole & u16(1))
+        else:
+            for i in range(codes.shape[1]):
+                out[m, i] = codes[m, i] * codes[m, i]
 
 
 @kernel()

@@ -1,4 +1,4 @@
-"""Vectors of LANES numbers, for the few loops whose instructions a compiler does not find by itself.
+"""Vectors of LANES numbers, or a multiple, for the few loops whose instructions a compiler does not find by itself.
 
 Inside an intrinsic, a `Lanes` stands for a vector register of the code that is being built: operators on it append one
 instruction each, so a formula is written once and reads like one on numbers. LLVM splits a vector where the processor
@@ -8,32 +8,29 @@ is rounded correctly: every processor gives the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils
 
 LANES = 8
+WORD = 0xFFFFFFFF
 
 F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 
 
 class Lanes:
-    """A vector of LANES float32, int32 or int64 in the code that `builder` builds."""
+    """A vector of float32, int32 or int64 in the code that `builder` builds; of LANES, mostly, or a multiple."""
 
     def __init__(self, builder: Any, value: Any) -> None:
         self.builder, self.value = builder, value
 
     @classmethod
-    def spread(cls, builder: Any, scalar: Any) -> Lanes:
+    def spread(cls, builder: Any, scalar: Any, lanes: int = LANES) -> Lanes:
         """The same scalar in every lane."""
-        kind = ir.VectorType(scalar.type, LANES)
-        undefined = ir.Constant(kind, ir.Undefined)
-        first = builder.insert_element(undefined, scalar, I32(0))
-        return cls(
-            builder, builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
-        )
+        undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+        return cls(builder, builder.insert_element(undefined, scalar, I32(0))).shuffled([0] * lanes)
 
     @classmethod
     def like(cls, other: Lanes, number: Any) -> Lanes:
@@ -41,38 +38,62 @@ class Lanes:
         return cls(other.builder, other._constant(number))
 
     @classmethod
-    def numbered(cls, builder: Any) -> Lanes:
-        """0, 1, 2 ... as int64."""
-        return cls(builder, ir.Constant(ir.VectorType(I64, LANES), list(range(LANES))))
+    def numbered(cls, builder: Any, lanes: int = LANES) -> Lanes:
+        """0, 1, 2 ... as int32."""
+        return cls(builder, ir.Constant(ir.VectorType(I32, lanes), list(range(lanes))))
 
     @classmethod
-    def load(cls, builder: Any, pointer: Any) -> Lanes:
-        """LANES neighbours in memory, from `pointer` to the first on."""
-        wide = builder.bitcast(pointer, ir.VectorType(pointer.type.pointee, LANES).as_pointer())
-        return cls(builder, builder.load(wide, align=4))
+    def joined(cls, parts: Sequence[Lanes]) -> Lanes:
+        """1, 2, 4 ... vectors of the same type as one."""
+        if len(parts) == 1:
+            return parts[0]
+        first, second = (cls.joined(some) for some in (parts[: len(parts) // 2], parts[len(parts) // 2 :]))
+        return first.shuffled(range(2 * first.count), second)
 
-    def store(self, pointer: Any) -> None:
-        """Write to LANES neighbours in memory."""
-        self.builder.store(self.value, self.builder.bitcast(pointer, self.value.type.as_pointer()), align=4)
+    @classmethod
+    def load(cls, builder: Any, *pointers: Any) -> Lanes:
+        """LANES neighbours in memory from each of 1, 2, 4 ... pointers on."""
+        kind = ir.VectorType(pointers[0].type.pointee, LANES).as_pointer()
+        return cls.joined([cls(builder, builder.load(builder.bitcast(p, kind), align=4)) for p in pointers])
+
+    def store(self, *pointers: Any) -> None:
+        """Write to LANES neighbours in memory from each of the pointers on."""
+        for k, pointer in enumerate(pointers):
+            part = self.shuffled(range(LANES * k, LANES * (k + 1))).value
+            self.builder.store(part, self.builder.bitcast(pointer, part.type.as_pointer()), align=4)
+
+    def shuffled(self, lanes: Iterable[int], other: Lanes | None = None) -> Lanes:
+        """The lanes with these numbers, those of `other` counted behind its own."""
+        taken = list(lanes)
+        mask = ir.Constant(ir.VectorType(I32, len(taken)), taken)
+        return Lanes(self.builder, self.builder.shuffle_vector(self.value, (other or self).value, mask))
+
+    @property
+    def count(self) -> int:
+        return int(self.value.type.count)
 
     @property
     def is_float(self) -> bool:
         return isinstance(self.value.type.element, ir.FloatType)
 
     def _constant(self, number: Any) -> Any:
-        return ir.Constant(self.value.type, [number] * LANES)
+        return ir.Constant(self.value.type, [number] * self.count)
+
+    def _value_of(self, other: Any) -> Any:
+        """Of other lanes, or of a number, one of Python or one of the code, in every lane."""
+        if isinstance(other, ir.Value):
+            return Lanes.spread(self.builder, other, self.count).value
+        return other.value if isinstance(other, Lanes) else self._constant(other)
 
     def _with(self, operation: Callable[[Any, Any], Any], other: Any) -> Lanes:
-        return Lanes(
-            self.builder, operation(self.value, other.value if isinstance(other, Lanes) else self._constant(other))
-        )
+        return Lanes(self.builder, operation(self.value, self._value_of(other)))
 
     def _call(self, name: str, *others: Any) -> Lanes:
         """An operation that LLVM knows by name."""
         kind = self.value.type
-        values = [self.value, *(other.value if isinstance(other, Lanes) else self._constant(other) for other in others)]
+        values = [self.value, *map(self._value_of, others)]
         function = cgutils.get_or_insert_function(
-            self.builder.module, ir.FunctionType(kind, [kind] * len(values)), f"llvm.{name}.v{LANES}f32"
+            self.builder.module, ir.FunctionType(kind, [kind] * len(values)), f"llvm.{name}.v{self.count}f32"
         )
         return Lanes(self.builder, self.builder.call(function, values))
 
@@ -104,24 +125,37 @@ class Lanes:
     def sqrt(self) -> Lanes:
         return self._call("sqrt")
 
-    def at_least(self, low: float) -> Lanes:
-        """The larger of self and low."""
-        constant = self._constant(low)
+    def at_least_zero(self) -> Lanes:
+        """The larger of float32 and 0: what is negative has the bits of a negative integer."""
+        bits, zero = self.bits().value, Lanes.like(self.bits(), 0).value
         return Lanes(
-            self.builder,
-            self.builder.select(self.builder.fcmp_ordered(">", self.value, constant), self.value, constant),
-        )
+            self.builder, self.builder.select(self.builder.icmp_signed(">", bits, zero), bits, zero)
+        ).as_float()
 
-    def _cast(self, operation: Callable[[Any, Any], Any], kind: Any) -> Lanes:
-        return Lanes(self.builder, operation(self.value, ir.VectorType(kind, LANES)))
+    def _cast(self, operation: Callable[[Any, Any], Any], kind: Any, count: int | None = None) -> Lanes:
+        return Lanes(self.builder, operation(self.value, ir.VectorType(kind, count or self.count)))
 
     def to_float(self) -> Lanes:
         """int32 to the nearest float32."""
         return self._cast(self.builder.sitofp, F32)
 
-    def low_word(self) -> Lanes:
-        """The low 32 bits of int64."""
-        return self._cast(self.builder.trunc, I32)
+    def products(self, factor: int) -> tuple[Lanes, Lanes]:
+        """High and low words of int32 times a factor, both taken as unsigned.
+
+        The high words have the two lanes in the middle of each four exchanged: processors multiply every second lane,
+        and this is the order in which one instruction brings the words of two such products together.
+        """
+        wide = self._cast(self.builder.bitcast, I64, self.count // 2)
+        even, odd = (
+            part._cast(self.builder.bitcast, I32, self.count)
+            for part in ((wide & WORD) * factor, (wide >> 32) * factor)
+        )
+        low = [place for lane in range(0, self.count, 2) for place in (lane, lane + self.count)]
+        return even.shuffled([place + 1 for place in low], odd).exchanged(), even.shuffled(low, odd)
+
+    def exchanged(self) -> Lanes:
+        """With the two lanes in the middle of each four exchanged."""
+        return self.shuffled(four + k for four in range(0, self.count, 4) for k in (0, 2, 1, 3))
 
     def bits(self) -> Lanes:
         """The bits of float32 as int32."""

@@ -26,7 +26,6 @@ from .compiled import kernel
 
 ROWS = 6  # rows processed together; those left over go by 2 and by 1
 PANEL = 16
-UNROLL = 4
 
 _F32 = ir.FloatType()
 _I32 = ir.IntType(32)
@@ -109,7 +108,9 @@ def _block_of(rows: int, count: int) -> Any:
             zeros = ir.Constant(vector, [0 if integers else 0.0] * PANEL)
             sums = [[cgutils.alloca_once_value(builder, zeros) for _ in range(count)] for _ in range(rows)]
 
-            def step(k: Any) -> None:
+            # one step a turn: of several the compiler adds up the products of int32 first, which costs registers
+            with cgutils.for_range(builder, depth) as loop:
+                k = loop.index
                 weights = [builder.load(builder.gep(start, [k]), align=4) for start in panel_starts]
                 for m in range(rows):
                     value = builder.load(builder.gep(x_rows[m], [k]), align=2)
@@ -117,15 +118,6 @@ def _block_of(rows: int, count: int) -> Any:
                     spread = builder.shuffle_vector(first, undefined, _SPREAD)
                     for total, weight in zip(sums[m], weights, strict=True):
                         builder.store(multiply_add(builder, spread, weight, builder.load(total)), total)
-
-            unrolled = builder.udiv(depth, depth.type(UNROLL))
-            with cgutils.for_range(builder, unrolled) as loop:
-                start = builder.mul(loop.index, depth.type(UNROLL))
-                for u in range(UNROLL):
-                    step(builder.add(start, depth.type(u)))
-            done = builder.mul(unrolled, depth.type(UNROLL))
-            with cgutils.for_range(builder, builder.sub(depth, done)) as loop:
-                step(builder.add(done, loop.index))
             for totals, row in zip(sums, out_rows, strict=True):
                 for p, total in enumerate(totals):
                     result = builder.load(total)

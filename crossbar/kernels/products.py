@@ -39,7 +39,7 @@ def operands(codes, circuit, pulse, floats, work):
         digits = work.digits[:rows]
         drive(codes, circuit, pulse, digits)
     if squares.shape[0] > 0:
-        square(digits, circuit.halve, squares)
+        square(digits, circuit.integers, circuit.halve, squares)
     if work.firsts.shape[0] > 0:
         magnitudes(digits, floats, work.firsts[:rows])
     return digits, squares

@@ -16,7 +16,7 @@ from .adc import convert
 from .compiled import kernel
 from .digits import row_squares, row_sums
 from .gather import gather
-from .philox import GROUP, PLANE_BITS, Rows, add_noise, draw_normals
+from .philox import GROUP, PLANE_BITS, Rows, draw_normals, noisy
 from .products import add_linear, add_up, apart, counts_of, operands, plane_products
 
 f32, i64, u32 = np.float32, np.int64, np.uint32
@@ -192,29 +192,28 @@ def move_supply(current, supply, rows, start, pulse, read, key, normals):
 
 @kernel()
 def convert_plane(planes, circuit, key, place, plane, factors, weight, rows, work, out):
-    """Noise and conversion of the products of a plane, in `work`: see `read_plane`. `factors` as in `add_noise`."""
+    """Noise and conversion of the products of a plane, in `work`: see `read_plane`. `factors` as in `noisy`."""
     pulse, s, t = plane
     reads = place.reads
     current, variance, signal = work.current[:rows], work.variance[:rows], work.signal[:rows]
     pedestal = work.pedestal[: rows if circuit.pedestal != 0.0 else 0]
     number = u32((pulse * planes.mean.shape[0] + s) * (planes.edges.shape[0] - 1) + t)
+    floor = planes.floor[s, t].reshape(1, signal.shape[1])
     clipped = 0
     for v in range(reads):
         if circuit.noisy:
-            target = current
-            if v + 1 < reads:
-                target = signal
-                signal[:] = current
-            where = number, place.first_read + u32(v)
+            where, source = (number, place.first_read + u32(v)), current
             if circuit.supply > 0:
-                move_supply(target, circuit.supply, place.rows, place.start, pulse, where[1], key, work.normals[:rows])
-            add_noise(target, variance, planes.floor[s, t], factors, work.extra, place.rows, place.start, where, key)
+                source = signal
+                signal[:] = current
+                move_supply(signal, circuit.supply, place.rows, place.start, pulse, where[1], key, work.normals[:rows])
+            given = source, variance, floor, signal
+            noisy(given, factors, work.extra, place.rows, place.start, where, key)
         else:
-            target = signal
             for m in range(rows):
                 for j in range(signal.shape[1]):
                     signal[m, j] = current[m, j] * factors[0]
-        clipped += convert(target, planes, circuit, s, t, weight, pedestal, place.start, out[place.first + v])
+        clipped += convert(signal, planes, circuit, s, t, weight, pedestal, place.start, out[place.first + v])
     return clipped
 
 

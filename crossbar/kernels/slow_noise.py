@@ -29,7 +29,7 @@ def fluctuation(std, amplitudes, first_row, read, plane, key, out):
 
     amplitudes (components,) float32: component m lasts 2^m reads, the last one for ever. first_row is uint64, read and
     plane are uint32. The normal of (row, column, component) is that of the counter of row and column, with the plane
-    `plane` * NEVER + m and the renewals as read: see `philox.add_noise`.
+    `plane` * NEVER + m and the renewals as read: see `philox.noisy`.
     """
     rows, columns = out.shape
     components = amplitudes.shape[0]
