@@ -74,3 +74,24 @@ def test_a_forked_process_reads_with_one_thread():
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
     assert run(text) == ["0"]
+
+
+def test_what_is_kept_is_left_when_a_kernel_that_is_called_changes(tmp_path):
+    """numba looks at the file of a kernel, and not at those of the kernels that are compiled into it."""
+    folder = tmp_path / "its_kernels"
+    folder.mkdir()
+    head = "from mho.crossbar.kernels.compiled import kernel\n"
+    (folder / "__init__.py").write_text("")
+    (folder / "outer.py").write_text(
+        f"{head}from .inner import inner\n\n\n@kernel()\ndef outer(x):\n    return inner(x) + 1\n"
+    )
+    program = "from its_kernels.outer import outer; print(outer(1), sum(outer.stats.cache_hits.values()))"
+    found = []
+    for factor in (10, 10, 20):
+        (folder / "inner.py").write_text(f"{head}\n\n@kernel()\ndef inner(x):\n    return {factor} * x\n")
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout.split())
+    assert found == [["11", "0"], ["11", "1"], ["21", "0"]]
