@@ -64,6 +64,7 @@ MORE: dict[str, dict[str, Any]] = {
         "dac.range": None,
     },
     "many row tiles": {"tile.rows": 3},
+    "unsigned, whose squares are halved": {"signed": False, "preset": "reram", "sensing.v_read": "0.05 V"},
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     **CASES,
@@ -81,7 +82,7 @@ READS: list[dict[str, Any]] = [
 def tiled(fields: dict[str, Any]) -> tuple[Programmed, Any]:
     """A matrix of 20 x 9 on the kernels' backend, and 240 inputs."""
     fields = {"tile.rows": 12, "tile.columns": 12, **fields}
-    preset, compensation = fields.pop("preset", None), fields.pop("compensation", None)
+    preset, compensation, signed = (fields.pop(key, None) for key in ("preset", "compensation", "signed"))
     hw = (hardware() if preset is None else mho.Hardware.preset(preset)).replace(fields)
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(1, 20, 9)).astype(np.float32)
@@ -89,7 +90,7 @@ def tiled(fields: dict[str, Any]) -> tuple[Programmed, Any]:
         weights = np.abs(weights)
     bias = rng.uniform(0.1, 0.5, (1, 9)).astype(np.float32)
     x = rng.uniform(0, 1, (240, 1, 1, 1, 20)).astype(np.float32)
-    x[0, ..., 0] = -0.5
+    x[0, ..., 0] = 0.5 if signed is False else -0.5
     return on_tiles(weights, hw, bias=bias, inputs=x, wire_compensation=compensation), x
 
 
