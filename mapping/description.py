@@ -210,13 +210,14 @@ def _build(
     adc = hardware.adc
     slices = hardware.tile.converted if adc.bits is not None else 0
     ranged = (slices, layer.placement.row_tiles) if slices and adc.per == "tile" else (slices,)
+    placed = layer.placement.groups
     slots = {
         "weights": Slot(shape, np.float32, -MOST),
         "bias": Slot((shape[0], shape[2]), np.float32, -MOST),
         "full_scale": Slot(ranged, np.float64, float(np.finfo(np.float32).tiny)),
         "middle": Slot(ranged, np.float64, -MOST),
-        "moments": Slot((2, shape[0], layer.placement.rows), np.float64, -MOST),
-        "outputs": Slot((2, shape[0], shape[2]), np.float32, -MOST),
+        "moments": Slot((2, placed, layer.placement.rows), np.float64, -MOST),
+        "outputs": Slot((2, placed, layer.placement.outputs), np.float32, -MOST),
         "equaliser": Slot((shape[0] * shape[1] // prod(spec.patches.kernel),), np.float32, LEAST, LARGEST),
     }
     maybe = ("bias", "moments", "middle", "outputs", "equaliser")
@@ -226,8 +227,8 @@ def _build(
         layer.equaliser = torch.from_numpy(arrays["equaliser"])
     kind = saved.cells.kind
     design = Design(layer.matrix, _drive(saved.drive, hardware), arrays.get("moments"), saved.wire_compensation)
-    groups: list[Any] = [{key: arrays[f"{g}.{key}"] for key in names_of(design, kind)} for g in range(shape[0])]
-    surplus = set(arrays) - set(slots) - {f"{g}.{key}" for g in range(shape[0]) for key in names_of(design, kind)}
+    groups: list[Any] = [{key: arrays[f"{g}.{key}"] for key in names_of(design, kind)} for g in range(placed)]
+    surplus = set(arrays) - set(slots) - {f"{g}.{key}" for g in range(placed) for key in names_of(design, kind)}
     if surplus:
         raise ValueError(f"it has no {', '.join(sorted(surplus))}")
     if ("middle" in arrays) != (adc.bits is not None and adc.span == "fitted"):

@@ -94,6 +94,8 @@ class Report:
                 "G std (uS)": (1e6 * self.table["g_std"]).map(_number),
             }
         )
+        if (self.table["groups_per_tile"] > 1).any():  # then most cells in use hold no weight
+            shown["hold weights"] = self.table["holding"].map("{:.1%}".format)
         cells = int(self.table["cells"].sum())
         lines = [f"chip: {self.title}", shown.to_string(index=False)]
         lines.append(f"total: {int(self.table['tiles'].sum())} tiles, {cells:,} cells in use")
@@ -188,7 +190,7 @@ def _inputs_of(layer: TileLayer) -> dict[str, Any]:
 
 def _row(layer: TileLayer) -> dict[str, Any]:
     placement, matrix = layer.placement, layer.matrix
-    programmed = layer.tiles
+    programmed, numbers = layer.tiles, placement.groups * placement.rows * placement.outputs
     stored = programmed.weights[:, : matrix.weights.shape[1]]
     histogram = sum(packed.histogram for packed in programmed.packed)
     g = (np.arange(BINS) + 0.5) * HISTOGRAM_TOP * layer.hardware.cell.g_max / BINS
@@ -198,8 +200,8 @@ def _row(layer: TileLayer) -> dict[str, Any]:
         "layer": layer.name,
         "aliases": ", ".join(layer.aliases[1:]),
         "outputs": layer.spec.out_features,
-        "inputs": matrix.weights.shape[1] * (placement.groups if layer.spec.dims == 0 else 1),
-        "groups": placement.groups,
+        "inputs": matrix.weights.shape[1] * (len(matrix.weights) if layer.spec.dims == 0 else 1),
+        "groups": len(matrix.weights),
         "word_lines": placement.rows,
         "bit_lines": placement.columns,
         "row_tiles": placement.row_tiles,
@@ -207,6 +209,8 @@ def _row(layer: TileLayer) -> dict[str, Any]:
         "tiles": placement.tiles,
         "cells": placement.cells,
         "utilisation": placement.utilisation,
+        "groups_per_tile": matrix.sharing,
+        "holding": placement.utilisation * (1 - layer.fillers / numbers),
         "weight_rmse": float(np.sqrt(np.mean((stored - matrix.weights) ** 2) / np.mean(np.square(matrix.weights)))),
         "dac_clipped": counts.inputs_clipped / counts.inputs if counts.inputs and clips else np.nan,
         "adc_clipped": counts.readings_clipped / counts.readings if counts.readings else np.nan,
