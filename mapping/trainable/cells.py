@@ -28,6 +28,7 @@ def check(design: Design) -> None:
     hardware, tile, name = design.hardware, design.placement.tile, design.matrix.name
     refused = (
         (tile.encoding == "single", "tile.encoding must not be 'single', which takes no negative weights"),
+        (design.placement.groups != len(design.matrix.weights), "groups must be on tiles of their own"),
         (not hardware.wires.ideal, "wires must have no resistance"),
         (tile.slicing == "residual", "tile.slicing must not be 'residual'"),
         (
