@@ -1,4 +1,4 @@
-"""Groups of a layer that share tiles: the same layer, on cells of which those off the diagonal are as real as others."""
+"""Groups of a layer that share tiles: the same layer, and cells off the diagonal that are as real as others."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_report_tells_what_cells_hold(chip):
 
 
 def test_other_values_are_refused():
-    with pytest.raises(ValueError, match="tile.groups = 'beside': .*'apart' or 'diagonal'"):
+    with pytest.raises(ValueError, match=r"tile\.groups = 'beside': .*'apart' or 'diagonal'"):
         RERAM.replace({"tile.groups": "beside"})
 
 
