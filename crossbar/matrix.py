@@ -58,7 +58,7 @@ class Matrix:
 
     @cached_property
     def sharing(self) -> int:
-        """How many groups share a tile: as many as fit and divide their number; 1 unless `tile.groups` is 'diagonal'."""
+        """How many groups share a tile where `tile.groups` is 'diagonal': as many as fit and divide their number."""
         (groups, rows, outputs), tile = self.weights.shape, self.hardware.tile
         if tile.groups == "apart":
             return 1

@@ -72,7 +72,8 @@ class Report:
         for name, layer in chip.layers.items():
             for said in extrapolations(layer.hardware):
                 extrapolated.setdefault(said, []).append(name)
-        table = pd.DataFrame([_row(layer) for layer in chip.layers.values()])
+        sharing = any(layer.matrix.sharing > 1 for layer in chip.layers.values())
+        table = pd.DataFrame([_row(layer, sharing=sharing) for layer in chip.layers.values()])
         left_out, written = uncounted(layer.hardware for layer in chip.layers.values()), write_costs(chip)
         inputs = pd.DataFrame([_inputs_of(layer) for layer in chip.layers.values()])
         inputs = inputs[(inputs["scaling"] != "layer") | inputs["equaliser_max"].notna()]
@@ -94,7 +95,7 @@ class Report:
                 "G std (uS)": (1e6 * self.table["g_std"]).map(_number),
             }
         )
-        if (self.table["groups_per_tile"] > 1).any():  # then most cells in use hold no weight
+        if "holding" in self.table:  # most cells in use hold no weight
             shown["hold weights"] = self.table["holding"].map("{:.1%}".format)
         cells = int(self.table["cells"].sum())
         lines = [f"chip: {self.title}", shown.to_string(index=False)]
@@ -188,9 +189,17 @@ def _inputs_of(layer: TileLayer) -> dict[str, Any]:
     return {"layer": layer.name, "scaling": layer.hardware.dac.scaling, **ends}
 
 
-def _row(layer: TileLayer) -> dict[str, Any]:
+def _shared(layer: TileLayer) -> dict[str, Any]:
+    """How many groups are on each tile, and the share of the cells of its tiles that hold a weight."""
+    placement = layer.placement
+    numbers = placement.groups * placement.rows * placement.outputs
+    holding = placement.utilisation * (1 - layer.fillers / numbers)
+    return {"groups_per_tile": layer.matrix.sharing, "holding": holding}
+
+
+def _row(layer: TileLayer, *, sharing: bool) -> dict[str, Any]:
     placement, matrix = layer.placement, layer.matrix
-    programmed, numbers = layer.tiles, placement.groups * placement.rows * placement.outputs
+    programmed = layer.tiles
     stored = programmed.weights[:, : matrix.weights.shape[1]]
     histogram = sum(packed.histogram for packed in programmed.packed)
     g = (np.arange(BINS) + 0.5) * HISTOGRAM_TOP * layer.hardware.cell.g_max / BINS
@@ -209,8 +218,7 @@ def _row(layer: TileLayer) -> dict[str, Any]:
         "tiles": placement.tiles,
         "cells": placement.cells,
         "utilisation": placement.utilisation,
-        "groups_per_tile": matrix.sharing,
-        "holding": placement.utilisation * (1 - layer.fillers / numbers),
+        **(_shared(layer) if sharing else {}),
         "weight_rmse": float(np.sqrt(np.mean((stored - matrix.weights) ** 2) / np.mean(np.square(matrix.weights)))),
         "dac_clipped": counts.inputs_clipped / counts.inputs if counts.inputs and clips else np.nan,
         "adc_clipped": counts.readings_clipped / counts.readings if counts.readings else np.nan,

@@ -40,10 +40,10 @@ def matrices(
     hardware = mho.Hardware.preset("reram").replace(fields)
     rows = prod(patches.kernel) * channels
     weights, bias = rng.normal(size=(groups, rows, outputs)), rng.normal(size=(groups, outputs))
-    positive = hardware.tile.encoding == "single"
-    weights = np.abs(weights) if positive else weights
+    if hardware.tile.encoding == "single":
+        weights, bias = np.abs(weights), np.abs(bias)
     matrix = Matrix("layer", weights.astype(np.float32), bias.astype(np.float32), hardware, patches)
-    x = rng.uniform(0 if positive else -1, 1, (3, *size, groups * channels)).astype(np.float32)
+    x = rng.uniform(-1, 1, (3, *size, groups * channels)).astype(np.float32)
     both = (calibrate(matrix, (x,), Drawn(hardware, 0), Seeds(0), each) for each in (OneByOne(), Compiled()))
     return *both, x
 

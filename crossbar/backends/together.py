@@ -46,6 +46,8 @@ def together(planes: Sequence[Planes], geometry: Geometry, circuit: Circuit) -> 
     def units(values: Sequence[Array]) -> Array:
         return table([value[..., None] for value in values])
 
+    pairs = -(-geometry.channels // 2) if columns <= FEW else 1
+    wide = max(PANEL, BATCH // pairs)  # what is laid out for each column is then less
     zeros, alike = np.zeros((slices, tiles), np.float32), any(p.uniform.size for p in planes)
     adcs: dict[str, Any] = _converters(planes, table) if first.adc_inverse.size else ALIKE
     lanes, panels = (_lanes, _no_panels) if columns <= FEW else (_no_lanes, _panels)
@@ -54,7 +56,7 @@ def together(planes: Sequence[Planes], geometry: Geometry, circuit: Circuit) -> 
         outputs=outputs,
         columns=columns,
         pitch=pitch,
-        batch=min(groups, close * max(1, BATCH // (close * pitch))),
+        batch=min(groups, close * max(1, wide // (close * pitch))),
         **lanes(planes, geometry, circuit, pitch),
         **panels(planes),
         mean_unit=units([p.mean_unit for p in planes]),

@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .compiled import kernel
-from .lanes import I64, LANES, Lanes
+from .lanes import I32, I64, LANES, Lanes
 from .philox import GROUP, MULTIPLIERS, ROUNDS, WORD, counter_of, direction, minus_two_log
 
 f32, i64, u32, u64 = np.float32, np.int64, np.uint32, np.uint64
@@ -32,6 +33,11 @@ class Streams(NamedTuple):
     lanes: np.ndarray[Any, Any]  # (vectors, LANES) int64: block of each lane, the low part of its counter
     column: np.ndarray[Any, Any]  # (vectors,) int64
     parts: np.ndarray[Any, Any]  # (vectors,) int64
+
+
+def _low(words: Lanes) -> Lanes:
+    """The low 32 bits of int64."""
+    return Lanes(words.builder, words.builder.trunc(words.value, ir.VectorType(I32, LANES)))
 
 
 def _words(blocks: list[Lanes], rest: Any, keys: Any, count: int) -> list[list[Lanes]]:
@@ -59,13 +65,13 @@ def _words(blocks: list[Lanes], rest: Any, keys: Any, count: int) -> list[list[L
         k0, k1 = of_round(i)
         second = [(c[2] & WORD) * MULTIPLIERS[1] for c in states]
         if i == ROUNDS - 1 and count == 2:
-            return [[((p1 >> 32) ^ c[1] ^ k0).low_word(), p1.low_word()] for p1, c in zip(second, states, strict=True)]
+            return [[_low(word) for word in ((p1 >> 32) ^ c[1] ^ k0, p1)] for p1, c in zip(second, states, strict=True)]
         first = [(c[0] & WORD) * MULTIPLIERS[0] for c in states]
         states = [
             [(p1 >> 32) ^ c[1] ^ k0, p1, (p0 >> 32) ^ c[3] ^ k1, p0]
             for p0, p1, c in zip(first, second, states, strict=True)
         ]
-    return [[word.low_word() for word in c] for c in states]
+    return [[_low(word) for word in c] for c in states]
 
 
 def _noise_of(parts: int, together: int) -> Any:

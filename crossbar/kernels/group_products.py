@@ -90,6 +90,10 @@ def fill_line(x, first, channels, source, own, along, lanes, image):
                     for j in range(count):
                         out[2 * j] = x[here + source[j]]
                         out[2 * j + 1] = 0
+            elif own % 2 == 0:
+                pairs_in, pairs_out = x.view(np.int32), out.view(np.int32)  # a pair is one number
+                for j in range(count):
+                    pairs_out[j] = pairs_in[((here + source[j]) >> 1) + i]
             else:
                 other = 1 if 2 * i + 1 < own else 0  # else nothing is taken of it
                 for j in range(count):
