@@ -8,7 +8,7 @@ codes and readings, see `mho.crossbar.arrays.Arrays`. How to add one: docs/kerne
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +34,15 @@ class Job(NamedTuple):
 
     codes: Any
     geometry: Geometry
+    planes: Any
+    circuit: Circuit
+
+
+class GroupJob(NamedTuple):
+    """What is read of all groups of a matrix: as `Job`, with a geometry of each and what `prepared_groups` made."""
+
+    codes: Any
+    geometries: Sequence[Geometry]
     planes: Any
     circuit: Circuit
 
@@ -152,18 +161,28 @@ class Backend(Arrays, WireSolver):
     def prepared(self, planes: Planes) -> Any:
         """Planes in the form that this backend reads."""
 
-    def prepared_at(
-        self, prepared: Any, packed: Any, place: tuple[int, int | None, Key], adcs: Mapping[str, Array]
-    ) -> Any:
+    def prepared_groups(self, planes: Sequence[Planes]) -> Sequence[Any]:
+        """The planes of all groups of a matrix, each as `prepared` makes them, for `read_groups`."""
+        return [self.prepared(each) for each in planes]
+
+    def prepared_groups_at(
+        self,
+        prepared: Sequence[Any],
+        packed: Sequence[Any],
+        at: tuple[int, int | None, Sequence[Key]],
+        adcs: Sequence[Mapping[str, Array]],
+    ) -> Sequence[Any]:
         """The same for the read of a number, where reads share some of the noise of the cells.
 
         Args:
             prepared: what all reads have in common.
-            packed: the cells, a `Packed`.
-            place: arguments of `Packed.at_read`: the read, the largest code, the key.
-            adcs: fields of the planes beside.
+            packed: the cells of each group, a `Packed`.
+            at: the read, the largest code, and the key of the slow noise of each group: see `Packed.at_read`.
+            adcs: of each group, fields of the planes beside.
         """
-        return self.prepared(packed.at_read(*place, self)._replace(**adcs))
+        read, largest, keys = at
+        each = zip(packed, keys, adcs, strict=True)
+        return self.prepared_groups([one.at_read(read, largest, key, self)._replace(**own) for one, key, own in each])
 
     @abstractmethod
     def currents(self, job: Job, start: int, rows: int) -> tuple[Any, Any]:
@@ -172,6 +191,19 @@ class Backend(Arrays, WireSolver):
     @abstractmethod
     def read(self, job: Job, key: Key, whose: Rows, read: int, threads: int, out: Any) -> int:
         """Read into out (reads, rows, outputs) float32, the reads numbered from `read`; returns clipped readings."""
+
+    def read_groups(self, job: GroupJob, keys: Array, whose: Rows, read: int, threads: int, out: Any) -> int:
+        """`read` of several groups into out (reads, rows, groups x outputs), group by group unless redefined.
+
+        keys (groups, ...) are a `Key` of each.
+        """
+        reads, rows, outputs = out.shape
+        found, clipped = self.empty((len(keys), reads, rows, outputs // len(keys)), job.codes), 0
+        for geometry, planes, key, one in zip(job.geometries, job.planes, keys, found, strict=True):
+            mine = Job(job.codes, geometry, planes, job.circuit)
+            clipped += self.read(mine, key, whose, read, threads, one)
+        out[:] = self.joined(found)
+        return clipped
 
     @abstractmethod
     def add_output_noise(

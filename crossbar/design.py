@@ -189,17 +189,16 @@ class Design:
 
     def rows_of(self, group: int) -> Array:
         """(rows, outputs) float32 weights of a group's word lines, those of a bias on the array included."""
-        weights, bias = self.matrix.weights, self.matrix.bias
-        if bias is None or not self.matrix.bias_on_array:
-            return weights[group]
-        return np.concatenate([weights[group], bias[group : group + 1] / np.float32(self.drive.limit)])
+        weights = self.matrix.rows_of(group)
+        if not self.matrix.bias_on_array:
+            return weights
+        return np.concatenate([weights, self.matrix.bias_of(group)[None] / np.float32(self.drive.limit)])
 
     def bias_of(self, group: int) -> Array:
         """(outputs,) float32 that are added to readings digitally, after these were scaled (see `Reader.read`)."""
-        bias = self.matrix.bias
-        if bias is None or self.matrix.bias_on_array:
+        if self.matrix.bias_on_array:
             return np.zeros(self.placement.outputs, dtype=np.float32)
-        return bias[group].astype(np.float32)
+        return self.matrix.bias_of(group).astype(np.float32)
 
     def moments_of(self, group: int) -> Moments:
         """Of the voltages of a group's word lines."""

@@ -268,8 +268,8 @@ class _Driven:
         design, matrix = programmed.design, programmed.design.matrix
         drive, bias = design.drive, np.zeros(matrix.placement.outputs)
         if matrix.bias is not None:
-            bias = matrix.bias[group].astype(np.float64)
-        weights = matrix.weights[group].astype(np.float64)
+            bias = matrix.bias_of(group).astype(np.float64)
+        weights = matrix.rows_of(group).astype(np.float64)
         patches = gather(x.astype(np.float64), programmed.reader.geometry(x.shape, group))
         if matrix.bias_on_array:
             weights = np.concatenate([weights, bias[None] / drive.limit])

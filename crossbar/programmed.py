@@ -19,7 +19,6 @@ from .kernels.read import ALIKE
 from .max_memory import released
 from .mirrors import ratios_of
 from .packed import BESIDE, Packed, pack
-from .patches import PLAIN
 from .ranges import Ranges
 from .reader import Reader, Seeds
 
@@ -106,8 +105,18 @@ class Programmed:
 
     @property
     def weights(self) -> Array:
-        """(groups, rows, outputs) float32 that the conductances stand for, a bias on the array as the last row."""
-        return np.stack([packed.weights(self.design) for packed in self.packed])
+        """(groups, rows, outputs) float32 that the conductances stand for, a bias on the array as the last row.
+
+        Of groups that share tiles, what stands for their own weights.
+        """
+        found, matrix = np.stack([packed.weights(self.design) for packed in self.packed]), self.design.matrix
+        if matrix.sharing == 1:
+            return found
+        groups, rows, outputs = matrix.weights.shape
+        lines = matrix.sharing * rows
+        own, biases = matrix.diagonal(found[:, :lines]), found.shape[1] - lines
+        bias = found[:, lines:].reshape(groups, biases, outputs)
+        return np.concatenate([own, bias], axis=1)
 
     def with_ranges(self, ranges: Ranges) -> Programmed:
         """The same cells with other ranges of the ADCs."""
@@ -118,7 +127,7 @@ class Programmed:
 
         What it has of these already comes first.
         """
-        gain, offset = gain.astype(np.float32), offset.astype(np.float32)
+        gain, offset = (each.astype(np.float32).reshape(len(self.packed), -1) for each in (gain, offset))
         old = self.ranges.outputs
         both = np.stack([gain, offset] if old is None else [gain * old[0], gain * old[1] + offset])
         ranges = replace(self.ranges, outputs=both)
@@ -177,8 +186,8 @@ class Programmed:
         return self.assembled(self.design, now.cells, self.seeds, self.backend, self.ranges, packed)
 
     def plain(self) -> Programmed:
-        """The same matrix for inputs that are its rows: (samples, 1, 1, 1, channels)."""
-        design = replace(self.design, matrix=replace(self.design.matrix, patches=PLAIN))
+        """The same matrix for inputs that are its rows, group by group of the placement: (samples, 1, 1, 1, rows)."""
+        design = replace(self.design, matrix=self.design.matrix.for_rows())
         return self.assembled(design, self.cells, self.seeds, self.backend, self.ranges, self.packed)
 
     def forgetful(self) -> Programmed:

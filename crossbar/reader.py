@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from .backend import Backend, Job
+from .backend import Backend, GroupJob, Job
 from .design import Design
 from .each_adc import each_adc
 from .hardware import Hardware
@@ -108,9 +108,9 @@ class Reader:
         self.design, self.hardware, self.packed = design, hardware, packed
         self.ranges, self.seeds, self.backend = ranges, seeds, backend
         self._adcs = [each_adc(design, ranges, g, seeds, backend) for g in range(len(packed))]
-        self.prepared = [
-            backend.prepared(group.planes._replace(**adcs)) for group, adcs in zip(packed, self._adcs, strict=True)
-        ]
+        self.prepared = backend.prepared_groups(
+            [group.planes._replace(**adcs) for group, adcs in zip(packed, self._adcs, strict=True)]
+        )
         self._in_files = [array for group in packed for array in group.large if in_file(array)]
         self._coding, self._largest = Coding.of(design), largest_factors(design)[0]
         self._conversions = design.placement.conversions * design.drive.conversions * (2 if design.apart else 1)
@@ -124,7 +124,8 @@ class Reader:
         self._keys: dict[tuple[Any, ...], Key] = {}
         self._positions: dict[tuple[int, ...], Array] = {}
         self._plans: dict[tuple[Any, ...], Plan] = {}
-        self._slow: list[dict[int, Any]] = [{} for _ in packed]  # of each group, by read
+        self._group_keys: dict[int, Array] = {}
+        self._slow: dict[int, Any] = {}  # by read
 
     def __getstate__(self) -> tuple[Any, ...]:
         return self.design, self.hardware, self.packed, self.ranges, self.seeds, self.backend
@@ -252,15 +253,18 @@ class Reader:
         rows = Rows(np.uint64(first_sample), plan.positions)
         codes, counts = self.input_codes(x, threads)
         circuit, clipped = self.circuit(noisy=noisy), 0
-        groups = self.backend.empty((len(self.packed), reads, count, self.design.placement.outputs), codes)
-        for g, geometry in enumerate(plan.geometries):
-            key = self._key("read", g, self.seeds.copy, call)
-            for first, many, planes in self._planes(g, read, reads, noisy):
-                one = len(codes) // reads
-                part = codes if shared or many == reads else codes[one * first : one * (first + many)]
-                job = Job(part, geometry, planes, circuit)
-                clipped += self.backend.read(job, key, rows, read + first, threads, groups[g, first : first + many])
-        out = self.backend.joined(groups)
+        out = self.backend.empty((reads, count, len(self.packed) * self.design.placement.outputs), codes)
+        keys = self._keys_of_groups(call)
+        for first, many, planes in self._planes(read, reads, noisy):
+            one = len(codes) // reads
+            part = codes if shared or many == reads else codes[one * first : one * (first + many)]
+            where = rows, read + first, threads, out[first : first + many]
+            if len(keys) == 1:
+                job = Job(part, plan.geometries[0], planes[0], circuit)
+                clipped += self.backend.read(job, keys[0], *where)
+            else:
+                groups = GroupJob(part, plan.geometries, planes, circuit)
+                clipped += self.backend.read_groups(groups, keys, *where)
         if self._in_files:
             released(*self._in_files)
         if circuit.step.size:
@@ -313,25 +317,30 @@ class Reader:
                 f"got {found}"
             )
 
-    def _planes(self, group: int, read: int, reads: int, noisy: bool) -> list[tuple[int, int, Any]]:
-        """Consecutive reads that have the same planes: the first, counted from `read`, how many, and the planes.
+    def _keys_of_groups(self, call: int) -> Array:
+        """(groups, ...) the key of the noise of this call for each group."""
+        if call not in self._group_keys:
+            keys = [self._key("read", g, self.seeds.copy, call) for g in range(len(self.packed))]
+            self._group_keys[call] = np.stack(keys)
+        return self._group_keys[call]
+
+    def _planes(self, read: int, reads: int, noisy: bool) -> list[tuple[int, int, Any]]:
+        """Consecutive reads that have the same planes: the first, counted from `read`, how many, and those of groups.
 
         Where reads share some of the noise of the cells, each has planes of its own, which are kept until other reads
         are asked for.
         """
-        packed = self.packed[group]
-        if not (noisy and len(packed.slow_std)):
-            return [(0, reads, self.prepared[group])]
+        if not (noisy and len(self.packed[0].slow_std)):
+            return [(0, reads, self.prepared)]
         with self._lock:
-            kept = self._slow[group]
-            if any(not read <= other < read + reads for other in kept):
-                kept.clear()
+            if any(not read <= other < read + reads for other in self._slow):
+                self._slow.clear()
             for v in range(read, read + reads):
-                if v not in kept:
-                    key = self._key("slow", group, self.seeds.copy)
-                    place = v, self._largest, key
-                    kept[v] = self.backend.prepared_at(self.prepared[group], packed, place, self._adcs[group])
-            return [(v, 1, kept[read + v]) for v in range(reads)]
+                if v not in self._slow:
+                    keys = [self._key("slow", g, self.seeds.copy) for g in range(len(self.packed))]
+                    at = v, self._largest, keys
+                    self._slow[v] = self.backend.prepared_groups_at(self.prepared, self.packed, at, self._adcs)
+            return [(v, 1, self._slow[read + v]) for v in range(reads)]
 
     def _add_output_noise(
         self,

@@ -17,7 +17,7 @@ from pydantic import (
 from ..devices.config import Config, without_defaults
 from ..devices.units import Number, Whole
 
-NEWER = ("slicing", "significance", "join", "mirror_mismatch")  # left out of texts at their defaults
+NEWER = ("slicing", "significance", "join", "mirror_mismatch", "groups")  # left out of texts at their defaults
 Ratio = Annotated[Number, Field(ge=1, le=1000)]
 
 
@@ -86,6 +86,12 @@ class Tile(Config):
         "bit_line",
         description="what has a sense amplifier of its own: each bit line, whose readings are subtracted, or the two "
         "bit lines of a pair, subtracted as currents by a mirror or at a differential input",
+    )
+
+    groups: Literal["apart", "diagonal"] = Field(
+        "apart",
+        description="the groups of a layer: each on tiles of its own, or several along the diagonal of one tile, each "
+        "on word lines and bit lines of its own, with zeros in the other cells of these lines",
     )
 
     @model_serializer(mode="wrap")

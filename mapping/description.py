@@ -242,13 +242,14 @@ def _build(
     adc = hardware.adc
     slices = hardware.tile.converted if adc.bits is not None else 0
     ranged = (slices, layer.placement.row_tiles) if slices and adc.per == "tile" else (slices,)
+    placed = layer.placement.groups
     slots = {
         "weights": Slot(shape, np.float32, -MOST),
         "bias": Slot((shape[0], shape[2]), np.float32, -MOST),
         "full_scale": Slot(ranged, np.float64, float(np.finfo(np.float32).tiny)),
         "middle": Slot(ranged, np.float64, -MOST),
-        "moments": Slot((2, shape[0], layer.placement.rows), np.float64, -MOST),
-        "outputs": Slot((2, shape[0], shape[2]), np.float32, -MOST),
+        "moments": Slot((2, placed, layer.placement.rows), np.float64, -MOST),
+        "outputs": Slot((2, placed, layer.placement.outputs), np.float32, -MOST),
         "equaliser": Slot((shape[0] * shape[1] // prod(spec.patches.kernel),), np.float32, LEAST, LARGEST),
     }
     maybe = ("bias", "moments", "middle", "outputs", "equaliser")
@@ -259,7 +260,7 @@ def _build(
     kind = saved.cells.kind
     design = Design(layer.matrix, _drive(saved.drive, hardware), arrays.get("moments"), saved.wire_compensation)
     digest = saved.cells.digest
-    groups, used = apart(arrays, names_of(design, kind, cells=digest is None), shape[0])
+    groups, used = apart(arrays, names_of(design, kind, cells=digest is None), placed)
     if surplus := set(arrays) - set(slots) - used:
         raise ValueError(f"it has no {', '.join(sorted(surplus))}")
     if ("middle" in arrays) != (adc.bits is not None and adc.span == "fitted"):

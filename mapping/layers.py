@@ -160,8 +160,8 @@ class TileLayer(nn.Module):
 
     @property
     def fillers(self) -> int:
-        """Zeros of the matrix that stand for none of the weights."""
-        return prod(self.spec.matrix_shape) - prod(self.spec.weight_shape)
+        """Zeros on its tiles that stand for none of the weights."""
+        return prod(self.spec.matrix_shape) - prod(self.spec.weight_shape) + self.matrix.fillers
 
     @property
     def pulses(self) -> int:

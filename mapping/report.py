@@ -81,7 +81,8 @@ class Report:
         for name, layer in chip.layers.items():
             for said in extrapolations(layer.hardware):
                 extrapolated.setdefault(said, []).append(name)
-        table = pd.DataFrame([_row(layer) for layer in chip.layers.values()])
+        sharing = any(layer.matrix.sharing > 1 for layer in chip.layers.values())
+        table = pd.DataFrame([_row(layer, sharing=sharing) for layer in chip.layers.values()])
         left_out, written = uncounted(layer.hardware for layer in chip.layers.values()), write_costs(chip)
         inputs = pd.DataFrame([_inputs_of(layer) for layer in chip.layers.values()])
         inputs = inputs[(inputs["scaling"] != "layer") | inputs["equaliser_max"].notna()]
@@ -153,7 +154,7 @@ class Report:
 
     def _shown(self) -> pd.DataFrame:
         """The table for people."""
-        return pd.DataFrame(
+        shown = pd.DataFrame(
             {
                 "layer": self.table["layer"],
                 "weights": self.table["outputs"].astype(str) + " x " + self.table["inputs"].astype(str),
@@ -168,6 +169,9 @@ class Report:
                 "G std (uS)": (1e6 * self.table["g_std"]).map(_number),
             }
         )
+        if "holding" in self.table:  # most cells in use hold no weight
+            shown["hold weights"] = self.table["holding"].map("{:.1%}".format)
+        return shown
 
     def _lines(self) -> list[str]:
         """What stands below the table."""
@@ -273,7 +277,15 @@ def _inputs_of(layer: TileLayer) -> dict[str, Any]:
     return {"layer": layer.name, "scaling": layer.hardware.dac.scaling, **ends}
 
 
-def _row(layer: TileLayer) -> dict[str, Any]:
+def _shared(layer: TileLayer) -> dict[str, Any]:
+    """How many groups are on each tile, and the share of the cells of its tiles that hold a weight."""
+    placement = layer.placement
+    numbers = placement.groups * placement.rows * placement.outputs
+    holding = placement.utilisation * (1 - layer.fillers / numbers)
+    return {"groups_per_tile": layer.matrix.sharing, "holding": holding}
+
+
+def _row(layer: TileLayer, *, sharing: bool) -> dict[str, Any]:
     placement, matrix = layer.placement, layer.matrix
     programmed = layer.tiles
     stored = programmed.weights[:, : matrix.weights.shape[1]]
@@ -285,8 +297,8 @@ def _row(layer: TileLayer) -> dict[str, Any]:
         "layer": layer.name,
         "aliases": ", ".join(layer.aliases[1:]),
         "outputs": layer.spec.out_features,
-        "inputs": matrix.weights.shape[1] * (placement.groups if layer.spec.dims == 0 else 1),
-        "groups": placement.groups,
+        "inputs": matrix.weights.shape[1] * (len(matrix.weights) if layer.spec.dims == 0 else 1),
+        "groups": len(matrix.weights),
         "word_lines": placement.rows,
         "bit_lines": placement.columns,
         "row_tiles": placement.row_tiles,
@@ -294,6 +306,7 @@ def _row(layer: TileLayer) -> dict[str, Any]:
         "tiles": placement.tiles,
         "cells": placement.cells,
         "utilisation": placement.utilisation,
+        **(_shared(layer) if sharing else {}),
         "weight_rmse": float(np.sqrt(np.mean((stored - matrix.weights) ** 2) / np.mean(np.square(matrix.weights)))),
         "dac_clipped": counts.inputs_clipped / counts.inputs if counts.inputs and clips else np.nan,
         "adc_clipped": counts.readings_clipped / counts.readings if counts.readings else np.nan,

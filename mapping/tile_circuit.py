@@ -67,7 +67,7 @@ def _driven(layer: TileLayer, part: Part, inputs: Any, pulse: int, phase: int) -
             raise MappingError(f"layer {layer.name!r}: {name} must be 0 to {many - 1}, got {value!r}")
     if inputs is None:
         return np.ones(design.placement.rows)[rows]
-    x, many = np.asarray(inputs), layer.matrix.weights.shape[1]
+    x, many = np.asarray(inputs), design.placement.rows - layer.matrix.bias_on_array
     if x.shape != (many,) or x.dtype.kind not in "iuf" or not np.isfinite(x).all():
         raise MappingError(
             f"layer {layer.name!r}: inputs must be {many} finite numbers, those of its word lines, got shape {x.shape} "
@@ -75,7 +75,8 @@ def _driven(layer: TileLayer, part: Part, inputs: Any, pulse: int, phase: int) -
         )
     x = x.astype(np.float64)
     if layer.equaliser is not None:
-        x = x / by_row(layer.equaliser.numpy(), layer.matrix.weights.shape)[part.block.group, :, 0]
+        shape = design.placement.groups, many, 1
+        x = x / by_row(layer.equaliser.numpy(), shape)[part.block.group, :, 0]
     if design.scaled:
         scale = float(range_of(torch.from_numpy(x)[None], layer.hardware.dac.percentile))
         x = x / (scale or 1.0)

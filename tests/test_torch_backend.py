@@ -277,7 +277,7 @@ def test_reads_stay_on_the_device_of_the_inputs(name: str) -> None:
     programmed, x = tiled({**SETTINGS[name], **{f"output_noise.{kind}": 0.1 for kind in ("sigma_add", "sigma_mult")}})
     other, torch_ = programmed.on(Torch()), Torch()
     reader = other.reader
-    ((_, _, prepared), *_) = reader._planes(0, 3, 1, True)
+    ((_, _, (prepared, *_)), *_) = reader._planes(3, 1, True)
     with FakeTensorMode(allow_non_fake_inputs=False):
         given = torch.empty(x.shape, device=PRETENDED)
         codes = torch_.empty(given.shape, given, integers=True)

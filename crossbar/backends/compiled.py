@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from ..backend import Backend, Job, Sums
+from ..backend import Backend, GroupJob, Job, Sums
 from ..kernels.convert import BLOCK, add_output_noise, add_output_noise_parallel, make_codes, make_codes_parallel
+from ..kernels.groups import Cut, read_groups, read_groups_parallel
 from ..kernels.held import Held, hold
 from ..kernels.panel import ROWS, pack_rows
 from ..kernels.philox import Rows
@@ -27,6 +29,7 @@ from ..kernels.slow_noise import fluctuation
 from ..keys import Key
 from ..threads import pool_of
 from .compiled_wires import CompiledWires
+from .together import Sizes, fits, sizes_of, together
 
 Array = np.ndarray[Any, Any]
 WORTH_A_THREAD = 6_000_000  # products of a read; below, starting other threads takes longer than they save
@@ -52,6 +55,25 @@ class Prepared:
         place = id(geometry), id(circuit)
         if place not in self._held:
             self._held[place] = geometry, circuit, hold(geometry, self.planes, circuit)  # all three live with their ids
+        return self._held[place][2]
+
+
+class Grouped(list[Prepared]):
+    """The prepared planes of all groups of a matrix, and what reads of all in one call are made ready with."""
+
+    def __init__(self, prepared: Sequence[Prepared]) -> None:
+        super().__init__(prepared)
+        self._held: dict[tuple[int, int], tuple[Geometry, Circuit, tuple[Held, Sizes] | None]] = {}
+
+    def held(self, geometry: Geometry, circuit: Circuit) -> tuple[Held, Sizes] | None:
+        """As `Prepared.held`, for the geometry of the first group, and how to cut reads; None for group by group."""
+        place = id(geometry), id(circuit)
+        if place not in self._held:
+            planes, found = [each.planes for each in self], None
+            if fits(planes, circuit):
+                whole = together(planes, geometry, circuit)
+                found = hold(geometry, whole, circuit), sizes_of(geometry, whole, circuit)
+            self._held[place] = geometry, circuit, found
         return self._held[place][2]
 
 
@@ -86,6 +108,9 @@ class Compiled(CompiledWires, Backend):
     def prepared(self, planes: Planes) -> Prepared:
         return Prepared(planes)
 
+    def prepared_groups(self, planes: Sequence[Planes]) -> Grouped:
+        return Grouped([self.prepared(each) for each in planes])
+
     def currents(self, job: Job, start: int, rows: int) -> tuple[Array, Array]:
         codes, geometry, prepared, circuit = job
         planes = prepared.planes
@@ -108,6 +133,20 @@ class Compiled(CompiledWires, Backend):
             return int(read_matrix(codes, held, key, deal, out))
         with pool_of(workers):
             return int(read_matrix_parallel(codes, held, key, deal, workers, out))
+
+    def read_groups(self, job: GroupJob, keys: Array, whose: Rows, read: int, threads: int, out: Array) -> int:
+        codes, geometries, prepared, circuit = job
+        geometry, (reads, rows, outputs) = geometries[0], out.shape
+        held = prepared.held(geometry, circuit)
+        if held is None:
+            return super().read_groups(job, keys, whose, read, threads, out)
+        work = reads * rows * outputs * prepared[0].work * circuit.conversions
+        workers = threads if work > WORTH_A_THREAD else 1
+        cut = Cut(*whose, np.uint32(read), *held[1].boxes(rows, 4 * workers if workers > 1 else 1))
+        if workers == 1:
+            return int(read_groups(codes, held[0], keys, cut, out))
+        with pool_of(workers):
+            return int(read_groups_parallel(codes, held[0], keys, cut, workers, out))
 
     def add_output_noise(
         self, out: Array, sigmas: tuple[float, float], whose: Rows, read: int, key: Key, threads: int

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 
-from ...crossbar.backend import Job
+from ...crossbar.backend import GroupJob, Job
 from ...crossbar.backends.compiled import Compiled
 from ...crossbar.kernels.philox import Rows
 from ...crossbar.kernels.read import Circuit, Planes
@@ -126,10 +126,19 @@ class Torch(TensorArrays, Compiled):
     def prepared(self, planes: Planes) -> Any:
         return Prepared(planes)
 
-    def prepared_at(
-        self, prepared: Any, packed: Any, place: tuple[int, int | None, Key], adcs: Mapping[str, Array]
+    def prepared_groups(self, planes: Sequence[Planes]) -> Any:
+        return [self.prepared(each) for each in planes]
+
+    def prepared_groups_at(
+        self,
+        prepared: Sequence[Any],
+        packed: Sequence[Any],
+        at: tuple[int, int | None, Sequence[Key]],
+        adcs: Sequence[Mapping[str, Array]],
     ) -> Any:
-        return PreparedAt(prepared, packed, place)
+        read, largest, keys = at
+        groups = zip(prepared, packed, keys, strict=True)
+        return [PreparedAt(one, cells, (read, largest, key)) for one, cells, key in groups]
 
     def currents(self, job: Job, start: int, rows: int) -> tuple[Any, Any]:
         codes, geometry, prepared, circuit = job
@@ -163,6 +172,16 @@ class Torch(TensorArrays, Compiled):
                         out[v : v + many, start:stop] = y
         if found[0]:  # once, as each part of a tensor that is written to costs a copy of all of it in the backward pass
             out.copy_(torch.cat([torch.cat(parts, dim=1) for parts in found]))
+        return clipped
+
+    def read_groups(self, job: GroupJob, keys: Array, whose: Rows, read: int, threads: int, out: Any) -> Any:
+        groups = zip(job.geometries, job.planes, keys, strict=True)
+        jobs = [(Job(job.codes, geometry, planes, job.circuit), key) for geometry, planes, key in groups]
+        shape, clipped = (*out.shape[:2], out.shape[2] // len(jobs)), 0
+        found = [self.empty(shape, job.codes) for _ in jobs]
+        for (mine, key), one in zip(jobs, found, strict=True):
+            clipped = clipped + self.read(mine, key, whose, read, threads, one)
+        out.copy_(torch.cat(found, dim=-1))
         return clipped
 
     def add_output_noise(

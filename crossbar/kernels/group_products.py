@@ -1,0 +1,256 @@
+"""Products of many small groups of a matrix: the columns of several groups side by side in one vector.
+
+A panel (`panel.py`) multiplies one input by 16 columns, which have it in common. Groups have inputs of their own: where
+they have few columns, most of a panel would be empty. Here each lane of a vector has the input of its column's group.
+The inputs are laid out for that once, for all places of the kernel, and a step of the product takes them at another.
+Sums are those of `panel.py`: exact in integers, and in float32 term by term in the order of the word lines.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .compiled import kernel
+from .panel import _FLOATS, _SUMS, PANEL, _fused_multiply_add, _multiply_pairs_add
+
+f32, i32, i64 = np.float32, np.int32, np.int64
+TOGETHER = 4  # rows
+_I64 = ir.IntType(64)
+
+
+class Steps(NamedTuple):
+    """The steps of the product, row tile by row tile: see `Lanes`.
+
+    A step adds a pair of word lines in integers, one in float32.
+    """
+
+    place: np.ndarray[Any, Any]  # (steps, 4) int64: kernel depth, height and width, and which channel or pair of them
+    taken: np.ndarray[Any, Any]  # (steps, 2) bool: which of the two word lines are of the row tile
+    edges: np.ndarray[Any, Any]  # (row tiles + 1,) int64: first step of each row tile
+
+
+class Box(NamedTuple):
+    """Neighbouring outputs, and the inputs that they take: of some samples, in one plane."""
+
+    sample: int
+    samples: int
+    plane: int
+    line: int
+    lines: int
+    pixel: int
+    pixels: int
+
+
+@kernel()
+def extent(geometry, box):
+    """(lines, pixels) of the inputs that a box of outputs spans."""
+    lines = (box.lines - 1) * geometry.stride[1] + (geometry.kernel[1] - 1) * geometry.dilation[1] + 1
+    pixels = (box.pixels - 1) * geometry.stride[2] + (geometry.kernel[2] - 1) * geometry.dilation[2] + 1
+    return lines, pixels
+
+
+@kernel()
+def fill_line(x, first, channels, source, own, along, lanes, image):
+    """One line of inputs into image, flat (pixels, pairs, lanes, 2 or 1): see `fill_image`.
+
+    x is flat; the pixels start at `first`, and have so many `channels`. source (lanes,) is the first channel of each
+    lane, `own` how many its group has. along: how many pixels apart the two of a pair are where own is 1.
+    """
+    each = 2 if x.itemsize == 2 else 1
+    pairs = (own + each - 1) // each
+    pixels = image.shape[0] // (pairs * lanes * each)
+    count = source.shape[0]
+    close = count > 0 and source[count - 1] - source[0] == count - 1
+    for p in range(pixels):
+        here = first + p * channels
+        for i in range(pairs):
+            out = image[(p * pairs + i) * lanes * each : (p * pairs + i + 1) * lanes * each]
+            if each == 1:
+                for j in range(count):
+                    out[j] = x[here + source[j] + i]
+            elif own == 1:
+                if p + along < pixels:
+                    there = here + along * channels
+                    if close:
+                        one, other = x[here + source[0] :][:count], x[there + source[0] :][:count]
+                        for j in range(count):
+                            out[2 * j] = one[j]
+                            out[2 * j + 1] = other[j]
+                    else:
+                        for j in range(count):
+                            out[2 * j] = x[here + source[j]]
+                            out[2 * j + 1] = x[there + source[j]]
+                else:
+                    for j in range(count):
+                        out[2 * j] = x[here + source[j]]
+                        out[2 * j + 1] = 0
+            elif own % 2 == 0:
+                pairs_in, pairs_out = x.view(np.int32), out.view(np.int32)  # a pair is one number
+                for j in range(count):
+                    pairs_out[j] = pairs_in[((here + source[j]) >> 1) + i]
+            else:
+                other = 1 if 2 * i + 1 < own else 0  # else nothing is taken of it
+                for j in range(count):
+                    out[2 * j] = x[here + source[j] + 2 * i]
+                    out[2 * j + 1] = x[here + source[j] + 2 * i + other]
+            for j in range(count * each, lanes * each):
+                out[j] = 0
+
+
+@kernel()
+def fill_image(x, geometry, box, source, lanes, image):
+    """The inputs of a box into image, flat (samples, kernel depth, lines, pixels, pairs, lanes, 2 or 1).
+
+    x (samples, depth, height, width, channels). source (lanes or less,) is the first channel of each lane. Integers are
+    pairs: of neighbouring channels or, where a group has one, of places of the kernel that are neighbours in a line.
+    Floats are single. Returns how many numbers were written.
+    """
+    each = 2 if x.itemsize == 2 else 1
+    lines, pixels = extent(geometry, box)
+    channels = x.shape[4]
+    pairs = (geometry.channels + each - 1) // each
+    flat, size, k = x.reshape(-1), pixels * pairs * lanes * each, 0
+    for n in range(box.sample, box.sample + box.samples):
+        for a in range(geometry.kernel[0]):
+            z = box.plane * geometry.stride[0] + a * geometry.dilation[0]
+            for y in range(box.line * geometry.stride[1], box.line * geometry.stride[1] + lines):
+                first = (
+                    ((n * x.shape[1] + z) * x.shape[2] + y) * x.shape[3] + box.pixel * geometry.stride[2]
+                ) * channels
+                fill_line(
+                    flat, first, channels, source, geometry.channels, geometry.dilation[2], lanes, image[k : k + size]
+                )
+                k += size
+    return k
+
+
+@kernel()
+def offsets_of(geometry, box, place, pairs, lanes, out):
+    """Where in an image each step finds its inputs, from those of the first step on, in pairs (floats: in numbers)."""
+    lines, pixels = extent(geometry, box)
+    for k in range(place.shape[0]):
+        y, x = place[k, 1] * geometry.dilation[1], place[k, 2] * geometry.dilation[2]
+        out[k] = (((place[k, 0] * lines + y) * pixels + x) * pairs + place[k, 3]) * lanes
+
+
+@kernel()
+def rows_of(geometry, box, pairs, lanes, out):
+    """Where in an image the inputs of each row of a box begin, counted likewise; returns how many rows it has."""
+    lines, pixels = extent(geometry, box)
+    m = 0
+    for n in range(box.samples):
+        for y in range(box.lines):
+            line = (n * geometry.kernel[0] * lines + y * geometry.stride[1]) * pixels
+            for x in range(box.pixels):
+                out[m] = (line + x * geometry.stride[2]) * pairs * lanes
+                m += 1
+    return m
+
+
+def _block_of(rows: int) -> Any:
+    """The product of so many rows with PANEL lanes."""
+
+    @intrinsic
+    def multiply(typingctx: Any, image: Any, starts: Any, offsets: Any, weights: Any, out: Any, place: Any) -> Any:
+        """out[m:, column:] = what `multiply_lanes` says, for place = (m, column, first step, last step, constant).
+
+        The number `constant` of the image is multiplied by the weights behind those of the last step; none below 0.
+        """
+        integers = image.dtype == types.int16
+        vector = _SUMS if integers else _FLOATS
+        multiply_add = _multiply_pairs_add if integers else _fused_multiply_add
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            arrays = [
+                context.make_array(k)(context, builder, a) for k, a in zip(signature.args[:5], args, strict=False)
+            ]
+            pixels, begins, steps, panel, target = (array.data for array in arrays)
+            m, column, first, last, constant = cgutils.unpack_tuple(builder, args[5])
+            one = builder.bitcast(pixels, vector.element.as_pointer())  # a pair of int16 travels as an int32
+            panel = builder.bitcast(panel, vector.as_pointer())
+            bases = [builder.load(builder.gep(begins, [builder.add(m, _I64(r))])) for r in range(rows)]
+            bases = [builder.gep(one, [builder.add(base, column)]) for base in bases]
+            zeros = ir.Constant(vector, [0 if integers else 0.0] * PANEL)
+            sums = [cgutils.alloca_once_value(builder, zeros) for _ in range(rows)]
+            with cgutils.for_range_slice(builder, first, last, _I64(1)) as (k, _):
+                offset = builder.load(builder.gep(steps, [k]))
+                weight = builder.load(builder.gep(panel, [k]), align=4)
+                for base, total in zip(bases, sums, strict=True):
+                    taken = builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
+                    value = builder.load(taken, align=2)
+                    builder.store(multiply_add(builder, value, weight, builder.load(total)), total)
+            with cgutils.if_unlikely(builder, builder.icmp_signed(">=", constant, _I64(0))):
+                undefined = ir.Constant(vector, ir.Undefined)
+                value = builder.load(builder.gep(one, [constant]), align=2)
+                value = builder.insert_element(undefined, value, ir.IntType(32)(0))
+                value = builder.shuffle_vector(value, undefined, ir.Constant(_SUMS, [0] * PANEL))
+                steps_in_all = cgutils.unpack_tuple(builder, arrays[2].shape)[0]
+                weight = builder.load(builder.gep(panel, [steps_in_all]), align=4)
+                for total in sums:
+                    builder.store(multiply_add(builder, value, weight, builder.load(total)), total)
+            width = cgutils.unpack_tuple(builder, arrays[4].shape)[1]
+            for r, total in enumerate(sums):
+                found = builder.load(total)
+                found = builder.sitofp(found, _FLOATS) if integers else found
+                start = builder.add(builder.mul(builder.add(m, _I64(r)), width), column)
+                builder.store(found, builder.bitcast(builder.gep(target, [start]), _FLOATS.as_pointer()), align=4)
+            return context.get_dummy_value()
+
+        return types.void(image, starts, offsets, weights, out, place), codegen
+
+    return multiply
+
+
+_block_4, _block_1 = _block_of(TOGETHER), _block_of(1)
+
+
+@kernel()
+def multiply_lanes(image, starts, offsets, weights, steps, constant, out):
+    """out[m, j] = sum over steps = (first, last) of image[starts[m] + offset + j] times weights, j lane by lane.
+
+    image is flat; weights (panels, all steps + 1, 2 PANEL) int16 or (..., PANEL) float32, as the image; out (rows,
+    lanes) float32, contiguous, with the lanes of whole panels. Where `constant` is 0 or more, that number of the image
+    is multiplied by the last of the weights and added.
+    """
+    rows = out.shape[0]
+    whole = rows // TOGETHER * TOGETHER
+    for p in range(weights.shape[0]):
+        panel = weights[p]
+        for m in range(0, whole, TOGETHER):
+            _block_4(image, starts, offsets, panel, out, (m, i64(p * PANEL), steps[0], steps[1], constant))
+        for m in range(whole, rows):
+            _block_1(image, starts, offsets, panel, out, (m, i64(p * PANEL), steps[0], steps[1], constant))
+
+
+@kernel()
+def squared_lanes(image, starts, offsets, taken, steps, constant, factor, out):
+    """out[m, j] = factor[j] times the sum of the squared inputs of steps = (first, last), as `digits.row_squares`."""
+    lanes = out.shape[1]
+    integers = image.itemsize == 2
+    exact, total = np.empty(lanes, np.int64), np.empty(lanes, np.float32)
+    for m in range(out.shape[0]):
+        exact[:], total[:] = 0, f32(0)
+        for k in range(steps[0], steps[1]):
+            start = starts[m] + offsets[k]
+            if integers:
+                values = image[2 * start : 2 * (start + lanes)]
+                one, other = i32(taken[k, 0]), i32(taken[k, 1])
+                for j in range(lanes):
+                    a, b = one * i32(values[2 * j]), other * i32(values[2 * j + 1])
+                    exact[j] += i64(a) * i64(a) + i64(b) * i64(b)
+            else:
+                for j in range(lanes):
+                    total[j] += image[start + j] * image[start + j]
+        if constant >= 0:
+            value = image[(2 if integers else 1) * constant]
+            for j in range(lanes):
+                exact[j] += i64(value) * i64(value)
+                total[j] += f32(value) * f32(value)
+        for j in range(lanes):
+            out[m, j] = (f32(exact[j]) if integers else total[j]) * factor[j]
