@@ -17,7 +17,19 @@ from .digits import row_squares, row_sums
 from .gather import gather
 from .group_adc import convert_groups
 from .group_noise import add_group_noise, counters_of, streams_of
-from .group_products import Box, Steps, extent, fill_image, multiply_lanes, offsets_of, rows_of, squared_lanes
+from .group_products import (
+    Box,
+    Steps,
+    copy_image,
+    extent,
+    fill_image,
+    multiply_alike,
+    multiply_lanes,
+    offsets_of,
+    places_of,
+    rows_of,
+    squared_lanes,
+)
 from .lanes import LANES
 from .panel import PANEL, multiply_panels
 from .philox import Rows
@@ -33,6 +45,7 @@ class Together(NamedTuple):
 
     The columns of a group (outputs, then references) are `pitch` from those of the one before. Tables are padded behind
     the last column, to whole panels. Products are of lanes or of panels: what belongs to the other form is empty.
+    Panels without steps take patches that are gathered.
     """
 
     groups: int
@@ -41,6 +54,7 @@ class Together(NamedTuple):
     pitch: int
     batch: int  # groups that are read together
     steps: Steps
+    own: int  # inputs of a group at each place of the kernel, in steps
     source: Array  # (columns of all groups,) int64: first input channel of each
     mean: Array  # (slices, panels, steps + 1, ...): of lanes, see `multiply_lanes`
     variance: Array  # the same, or no panel
@@ -104,13 +118,14 @@ def columns_of(planes):
 def make_group_scratch(x, geometry, planes, circuit, box):
     """Scratch for boxes up to the size of this one."""
     rows, columns = box.samples * box.lines * box.pixels, columns_of(planes)
-    if planes.panel_mean.shape[0] > 0:
-        size = planes.batch * rows * planes.edges[-1]
-    else:
+    each = 2 if circuit.integers else 1
+    if planes.panel_mean.shape[0] == 0 or planes.steps.place.shape[0] > 0:
         lines, pixels = extent(geometry, box)
-        each = 2 if circuit.integers else 1
         pairs = (geometry.channels + each - 1) // each
-        size = (box.samples * geometry.kernel[0] * lines * pixels * pairs * columns + 1) * each
+        across = columns if planes.panel_mean.shape[0] == 0 else planes.batch
+        size = (box.samples * geometry.kernel[0] * lines * pixels * pairs * across + 1) * each
+    else:
+        size = planes.batch * rows * planes.edges[-1]
     cells = circuit.noisy and (planes.variance.shape[1] > 0 or planes.panel_variance.shape[2] > 0)
     uniform = circuit.noisy and planes.uniform.shape[0] > 0
     return GroupScratch(
@@ -163,7 +178,8 @@ def lay_out(x, geometry, planes, circuit, box, batch, start, work):
     """The input codes of a batch = (first group, behind the last) into scratch; returns that of the box."""
     rows = box.samples * box.lines * box.pixels
     first, last = batch
-    if planes.panel_mean.shape[0] > 0:
+    direct = planes.steps.place.shape[0] > 0
+    if not direct:
         lines = planes.edges[-1]
         mine = part_of(work, rows, (last - first) * rows * lines)
         codes = mine.codes[0].reshape((last - first) * rows, lines)
@@ -180,21 +196,46 @@ def lay_out(x, geometry, planes, circuit, box, batch, start, work):
             gather(x, of_group, start, start + rows, circuit.constant, patches)
         return mine
     each = 2 if circuit.integers else 1
-    lanes = (planes.pitch * (last - first) + PANEL - 1) // PANEL * PANEL
-    source = planes.source[planes.pitch * first : planes.pitch * last]
-    size = fill_image(x, geometry, box, source, lanes, work.codes[0])
     pairs = (geometry.channels + each - 1) // each
+    if planes.panel_mean.shape[0] > 0:
+        channels = (last - first) * geometry.channels
+        size = copy_image(x, geometry, box, first * geometry.channels, channels, work.codes[0])
+    else:
+        lanes = (planes.pitch * (last - first) + PANEL - 1) // PANEL * PANEL
+        source = planes.source[planes.pitch * first : planes.pitch * last]
+        size = fill_image(x, geometry, box, source, lanes, work.codes[0])
     mine = part_of(work, rows, size + each)
     mine.codes[0, size:] = 0
     mine.codes[0, size] = circuit.constant
-    offsets_of(geometry, box, planes.steps.place, pairs, lanes, mine.offsets)
-    rows_of(geometry, box, pairs, lanes, mine.starts)
+    if planes.panel_mean.shape[0] > 0:
+        places_of(geometry, box, planes.steps.place, (last - first) * pairs, mine.offsets)
+        rows_of(geometry, box, pairs, last - first, mine.starts)
+    else:
+        offsets_of(geometry, box, planes.steps.place, pairs, lanes, mine.offsets)
+        rows_of(geometry, box, pairs, lanes, mine.starts)
     return mine
 
 
 @kernel()
+def direct_products(digits, squares, planes, circuit, batch, s, t, work):
+    """`lane_products` of groups with packed panels, straight from their inputs."""
+    each = 2 if circuit.integers else 1
+    steps = planes.steps.edges[t], planes.steps.edges[t + 1]
+    last = t + 2 == planes.edges.shape[0]
+    constant = i64(digits.shape[1] // each - 1) if planes.constant and last else i64(-1)
+    starts, offsets = work.starts, work.offsets
+    for g in range(batch[0], batch[1]):
+        shift, column = (g - batch[0]) * planes.own, (g - batch[0]) * planes.pitch
+        mean = planes.panel_mean[g, s]
+        multiply_alike(digits[0], starts, offsets, mean, shift, steps, constant, column, work.current)
+        if squares.shape[0] > 0:
+            variance = planes.panel_variance[g, s]
+            multiply_alike(squares[0], starts, offsets, variance, shift, steps, constant, column, work.variance)
+
+
+@kernel()
 def lane_products(digits, squares, planes, circuit, batch, s, t, unit, work):
-    """`group_products` of groups whose columns are lanes."""
+    """Currents, and what else a plane makes of its inputs, into `work`, of groups whose columns are lanes."""
     columns = planes.pitch * (batch[1] - batch[0])
     panels = slice(planes.pitch * batch[0] // PANEL, (planes.pitch * batch[0] + columns + PANEL - 1) // PANEL)
     lanes = (panels.stop - panels.start) * PANEL
@@ -220,7 +261,7 @@ def lane_products(digits, squares, planes, circuit, batch, s, t, unit, work):
 
 @kernel()
 def panel_products(digits, squares, planes, circuit, batch, s, t, unit, work):
-    """`group_products` of groups with packed panels."""
+    """`lane_products` of groups with packed panels, from patches that were gathered."""
     rows, lines, step = work.current.shape[0], planes.edges[-1], 2 if circuit.integers else 1
     r0, r1 = planes.edges[t], planes.edges[t + 1]
     depth = slice(r0 // step, r1 // step)
@@ -329,10 +370,12 @@ def read_box(x, held, streams, box, batch, source, place, work, out):
                 for j in range(columns):
                     work.units[0, j] = unit * planes.mean_unit[s, t, c0 + j]
                     work.units[1, j] = unit * unit * planes.variance_unit[s, t, c0 + j]
-                if planes.panel_mean.shape[0] > 0:
-                    panel_products(digits, squares, planes, circuit, batch, s, t, unit, mine)
-                else:
+                if planes.panel_mean.shape[0] == 0:
                     lane_products(digits, squares, planes, circuit, batch, s, t, unit, mine)
+                elif planes.steps.place.shape[0] > 0:
+                    direct_products(digits, squares, planes, circuit, batch, s, t, mine)
+                else:
+                    panel_products(digits, squares, planes, circuit, batch, s, t, unit, mine)
                 clipped += read_group_plane(planes, circuit, streams, place, (q, s, t), batch, weight, mine, out)
     return clipped
 
