@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..kernels.group_layout import Together
 from ..kernels.group_products import Steps
-from ..kernels.groups import Together
 from ..kernels.lanes import LANES
 from ..kernels.panel import PANEL, unpack
 from ..kernels.read import ALIKE, Circuit, Geometry, Planes
