@@ -10,7 +10,8 @@ import numpy as np
 
 from ..backend import Backend, GroupJob, Job, Sums
 from ..kernels.convert import BLOCK, add_output_noise, add_output_noise_parallel, make_codes, make_codes_parallel
-from ..kernels.groups import Cut, read_groups, read_groups_parallel
+from ..kernels.group_layout import Cut
+from ..kernels.groups import read_groups, read_groups_parallel
 from ..kernels.held import Held, hold
 from ..kernels.panel import ROWS, pack_rows
 from ..kernels.philox import Rows

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..kernels.group_layout import Together
 from ..kernels.group_products import Steps
-from ..kernels.groups import Together
 from ..kernels.lanes import LANES
 from ..kernels.panel import PANEL, unpack
 from ..kernels.read import ALIKE, Circuit, Geometry, Planes
@@ -59,6 +59,7 @@ def together(planes: Sequence[Planes], geometry: Geometry, circuit: Circuit) -> 
         batch=min(groups, close * max(1, wide // (close * pitch))),
         **lanes(planes, geometry, circuit, pitch),
         **panels(planes),
+        own=-(-geometry.channels // (2 if circuit.integers else 1)),
         mean_unit=units([p.mean_unit for p in planes]),
         variance_unit=units([p.variance_unit for p in planes]),
         uniform=units([p.uniform if p.uniform.size else zeros for p in planes])
@@ -100,8 +101,14 @@ def _no_panels(planes: Sequence[Planes]) -> dict[str, Any]:
 
 
 def _no_lanes(planes: Sequence[Planes], geometry: Geometry, circuit: Circuit, pitch: int) -> dict[str, Any]:
+    """Steps of panels, where the word lines of a pair are neighbours in the inputs; none where patches are gathered."""
     nothing = np.empty((len(planes[0].mean), 0, 0, 0), planes[0].mean.dtype)
-    steps = Steps(np.empty((0, 4), np.int64), np.empty((0, 2), np.bool_), np.zeros(len(planes[0].edges), np.int64))
+    each = 2 if circuit.integers else 1
+    place = np.empty((0, 4), np.int64)
+    if geometry.channels % each == 0 and not circuit.pedestal and not any(p.uniform.size for p in planes):
+        place, _ = _pairs(geometry, together=each)
+    edges = np.minimum(planes[0].edges // each, len(place))
+    steps = Steps(place, np.empty((0, 2), np.bool_), edges)
     return {"steps": steps, "source": np.empty(0, np.int64), "mean": nothing, "variance": nothing, "ones": nothing}
 
 
@@ -220,10 +227,11 @@ def sizes_of(geometry: Geometry, planes: Together, circuit: Circuit) -> Sizes:
     columns, batches = planes.batch * planes.pitch, -(-planes.groups // planes.batch)
     kernel, stride, dilation = ([int(n) for n in field] for field in geometry[:3])
     out = int(geometry.out[0]), int(geometry.out[1]), int(geometry.out[2])
-    if len(planes.panel_mean):
+    if len(planes.panel_mean) and not len(planes.steps.place):
         lines = planes.batch * int(planes.edges[-1]) * planes.panel_mean.itemsize
         return Sizes(out, ((1, 1), (1, 1)), (0, 2 * lines + 12 * columns), batches)
-    copies = 1 + (circuit.pulses > 1) + (planes.variance.shape[1] > 0)
-    pixel = copies * 4 * columns * -(-geometry.channels // (2 if circuit.integers else 1))
+    cells = planes.variance.shape[1] > 0 or planes.panel_variance.shape[2:3] > (0,)
+    across = planes.batch if len(planes.panel_mean) else columns
+    pixel = (1 + (circuit.pulses > 1) + cells) * planes.bias.itemsize * across * planes.own
     window = [((k - 1) * d + 1, s) for k, d, s in zip(kernel, dilation, stride, strict=True)]
     return Sizes(out, (window[1], window[2]), (kernel[0] * pixel, 12 * columns), batches)

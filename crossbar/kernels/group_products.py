@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .compiled import kernel
-from .panel import _FLOATS, _SUMS, PANEL, _fused_multiply_add, _multiply_pairs_add
+from .panel import _FLOATS, _SUMS, PANEL, ROWS, _fused_multiply_add, _multiply_pairs_add
 
 f32, i32, i64 = np.float32, np.int32, np.int64
 TOGETHER = 4  # rows
@@ -153,14 +153,15 @@ def rows_of(geometry, box, pairs, lanes, out):
     return m
 
 
-def _block_of(rows: int) -> Any:
-    """The product of so many rows with PANEL lanes."""
+def _block_of(rows: int, *, alike: bool) -> Any:
+    """The product of so many rows with PANEL columns, whose inputs are `alike`, or one each from the first on."""
 
     @intrinsic
     def multiply(typingctx: Any, image: Any, starts: Any, offsets: Any, weights: Any, out: Any, place: Any) -> Any:
-        """out[m:, column:] = what `multiply_lanes` says, for place = (m, column, first step, last step, constant).
+        """out[m:, column:] = what `multiply_lanes` says, for place = (m, column, shift, first, last step, constant).
 
-        The number `constant` of the image is multiplied by the weights behind those of the last step; none below 0.
+        Inputs are `shift` behind their starts. The number `constant` of the image is multiplied by the weights behind
+        those of the last step; none below 0.
         """
         integers = image.dtype == types.int16
         vector = _SUMS if integers else _FLOATS
@@ -171,25 +172,32 @@ def _block_of(rows: int) -> Any:
                 context.make_array(k)(context, builder, a) for k, a in zip(signature.args[:5], args, strict=False)
             ]
             pixels, begins, steps, panel, target = (array.data for array in arrays)
-            m, column, first, last, constant = cgutils.unpack_tuple(builder, args[5])
+            m, column, shift, first, last, constant = cgutils.unpack_tuple(builder, args[5])
+            undefined, lane = ir.Constant(vector, ir.Undefined), ir.Constant(_SUMS, [0] * PANEL)
             one = builder.bitcast(pixels, vector.element.as_pointer())  # a pair of int16 travels as an int32
             panel = builder.bitcast(panel, vector.as_pointer())
             bases = [builder.load(builder.gep(begins, [builder.add(m, _I64(r))])) for r in range(rows)]
-            bases = [builder.gep(one, [builder.add(base, column)]) for base in bases]
+            bases = [builder.gep(one, [builder.add(base, shift)]) for base in bases]
             zeros = ir.Constant(vector, [0 if integers else 0.0] * PANEL)
             sums = [cgutils.alloca_once_value(builder, zeros) for _ in range(rows)]
+
+            def spread(pointer: Any) -> Any:
+                """The number there for all columns."""
+                value = builder.insert_element(undefined, builder.load(pointer, align=2), ir.IntType(32)(0))
+                return builder.shuffle_vector(value, undefined, lane)
+
             with cgutils.for_range_slice(builder, first, last, _I64(1)) as (k, _):
                 offset = builder.load(builder.gep(steps, [k]))
                 weight = builder.load(builder.gep(panel, [k]), align=4)
                 for base, total in zip(bases, sums, strict=True):
-                    taken = builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
-                    value = builder.load(taken, align=2)
+                    taken = builder.gep(base, [offset])
+                    if alike:
+                        value = spread(taken)
+                    else:
+                        value = builder.load(builder.bitcast(taken, vector.as_pointer()), align=2)
                     builder.store(multiply_add(builder, value, weight, builder.load(total)), total)
             with cgutils.if_unlikely(builder, builder.icmp_signed(">=", constant, _I64(0))):
-                undefined = ir.Constant(vector, ir.Undefined)
-                value = builder.load(builder.gep(one, [constant]), align=2)
-                value = builder.insert_element(undefined, value, ir.IntType(32)(0))
-                value = builder.shuffle_vector(value, undefined, ir.Constant(_SUMS, [0] * PANEL))
+                value = spread(builder.gep(one, [constant]))
                 steps_in_all = cgutils.unpack_tuple(builder, arrays[2].shape)[0]
                 weight = builder.load(builder.gep(panel, [steps_in_all]), align=4)
                 for total in sums:
@@ -207,7 +215,8 @@ def _block_of(rows: int) -> Any:
     return multiply
 
 
-_block_4, _block_1 = _block_of(TOGETHER), _block_of(1)
+_lanes_4, _lanes_1 = _block_of(TOGETHER, alike=False), _block_of(1, alike=False)
+_alike_6, _alike_1 = _block_of(ROWS, alike=True), _block_of(1, alike=True)
 
 
 @kernel()
@@ -221,11 +230,59 @@ def multiply_lanes(image, starts, offsets, weights, steps, constant, out):
     rows = out.shape[0]
     whole = rows // TOGETHER * TOGETHER
     for p in range(weights.shape[0]):
-        panel = weights[p]
+        panel, lane = weights[p], i64(p * PANEL)
         for m in range(0, whole, TOGETHER):
-            _block_4(image, starts, offsets, panel, out, (m, i64(p * PANEL), steps[0], steps[1], constant))
+            _lanes_4(image, starts, offsets, panel, out, (m, lane, lane, steps[0], steps[1], constant))
         for m in range(whole, rows):
-            _block_1(image, starts, offsets, panel, out, (m, i64(p * PANEL), steps[0], steps[1], constant))
+            _lanes_1(image, starts, offsets, panel, out, (m, lane, lane, steps[0], steps[1], constant))
+
+
+@kernel()
+def copy_image(x, geometry, box, first, channels, image):
+    """So many channels of the inputs of a box, from the `first` on, into image, flat (..., pixels, channels).
+
+    As `fill_image`, for columns that have their inputs in common. Returns how many numbers were written.
+    """
+    lines, pixels = extent(geometry, box)
+    flat, k = x.reshape(-1), 0
+    for n in range(box.sample, box.sample + box.samples):
+        for a in range(geometry.kernel[0]):
+            z = box.plane * geometry.stride[0] + a * geometry.dilation[0]
+            for y in range(box.line * geometry.stride[1], box.line * geometry.stride[1] + lines):
+                line = ((n * x.shape[1] + z) * x.shape[2] + y) * x.shape[3] + box.pixel * geometry.stride[2]
+                for p in range(line, line + pixels):
+                    start = p * x.shape[4] + first
+                    taken, out = flat[start : start + channels], image[k : k + channels]
+                    for c in range(channels):
+                        out[c] = taken[c]
+                    k += channels
+    return k
+
+
+@kernel()
+def places_of(geometry, box, place, size, out):
+    """As `offsets_of`, in an image of pixels of this size, whose steps are next to each other in it."""
+    lines, pixels = extent(geometry, box)
+    for k in range(place.shape[0]):
+        y, x = place[k, 1] * geometry.dilation[1], place[k, 2] * geometry.dilation[2]
+        out[k] = ((place[k, 0] * lines + y) * pixels + x) * size + place[k, 3]
+
+
+@kernel()
+def multiply_alike(image, starts, offsets, panels, shift, steps, constant, column, out):
+    """out[m, column:] = sum over steps = (first, last) of image[starts[m] + shift + offset] times packed panels.
+
+    panels (panels, steps or more, ...) of `panel.py`; `out` and `constant` as in `multiply_lanes`, whose weights are
+    behind those of all steps.
+    """
+    rows = out.shape[0]
+    whole = rows // ROWS * ROWS
+    for p in range(panels.shape[0]):
+        panel, first = panels[p], i64(column + p * PANEL)
+        for m in range(0, whole, ROWS):
+            _alike_6(image, starts, offsets, panel, out, (m, first, shift, steps[0], steps[1], constant))
+        for m in range(whole, rows):
+            _alike_1(image, starts, offsets, panel, out, (m, first, shift, steps[0], steps[1], constant))
 
 
 @kernel()
