@@ -32,7 +32,7 @@ from scipy import stats
 from torch import nn
 
 import mho
-from mho.mapping.folders import whole
+from mho.mapping.saved.folders import whole
 from mho.mapping.straight_through import StraightThrough
 from mho.mapping.voting.intervals import of_mean
 from mho.mapping.voting.votes import VoteResult, vote

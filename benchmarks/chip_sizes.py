@@ -24,8 +24,8 @@ import torch
 from torch import nn
 
 import mho
-from mho.mapping.store import TENSORS
-from mho.mapping.tensor_file import read_tensors
+from mho.mapping.saved.store import TENSORS
+from mho.mapping.saved.tensor_file import read_tensors
 from mho.records import record, write_json
 from mho.tables import Column, print_table
 

@@ -44,8 +44,8 @@ from torch import nn
 
 import mho
 import mho.crossbar
-from mho.mapping import store
 from mho.mapping.errors import CheckpointError
+from mho.mapping.saved import store
 from mho.records import record
 
 LIMIT_S = 120.0  # for one case; they take milliseconds, or seconds where a machine is busy

@@ -25,7 +25,7 @@ from mho.mapping.architecture.closed_forms import interleaved, overhead, sequent
 from mho.mapping.architecture.cost import COMPONENTS, layer_costs
 from mho.mapping.architecture.decision import decision
 from mho.mapping.architecture.replication import ways
-from mho.mapping.folders import whole_folder
+from mho.mapping.saved.folders import whole_folder
 from mho.models import densenet
 from mho.models.data import strokes
 from mho.tables import Column, Columns, print_table, write_table

@@ -17,8 +17,8 @@ from mho.crossbar.drive import Drive
 from mho.crossbar.kept import arrays_of
 from mho.crossbar.programmed import Programmed
 from mho.crossbar.stacked import ALL
-from mho.mapping import store
-from mho.mapping.migration import DRIVE
+from mho.mapping.saved import store
+from mho.mapping.saved.migration import DRIVE
 
 Text = dict[str, Any]
 Tensors = dict[str, torch.Tensor]

@@ -18,16 +18,16 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
-from .batches import Batch
 from .errors import MappingError
 from .inference import Inference, Survey
+from .inputs.batches import Batch
+from .inputs.leaves import tensors_in
+from .inputs.samples import Sizes, Unfound, narrowed, settle
 from .layers import TileLayer
-from .leaves import tensors_in
 from .lent import spare_compiler
 from .mapped import MappedNetwork
 from .modules import copied, intercept_all
 from .passes import ROUNDING, Pass, Seen, alike, as_tree, relative_error, rms, watch_pass
-from .samples import Sizes, Unfound, narrowed, settle
 
 SAMPLES = 3
 PACKAGE = __name__.partition(".")[0] + "."

@@ -17,7 +17,6 @@ from ..crossbar.hardware import Hardware
 from ..crossbar.programmed import Programmed
 from ..devices.renamed import renamed
 from ..devices.units import brief
-from .batches import batches_of
 from .conductances import Conductances, given_by_layer
 from .counting import Counter
 from .cover import Cover
@@ -25,6 +24,7 @@ from .errors import MappingError
 from .generate import generate
 from .graph import asks_for_no_view
 from .inference import Inference, Read
+from .inputs.batches import batches_of
 from .layers import TileLayer
 from .lent import known_in_trials
 from .mapped import Digital
@@ -33,9 +33,9 @@ from .progress import told
 from .reading import run_pass
 from .recalibration import recalibrate
 from .report import Report
+from .saved.store import save
 from .session import Session
 from .steps import stepped
-from .store import save
 from .trace import Call
 
 RENAMED = {"replica": "copy", "with_cells": "with_conductances"}
@@ -329,7 +329,7 @@ class Chip(nn.Module):
         return Report.of(self)
 
     def save(self, path: str | Path, *, compact: bool = False) -> None:
-        """Write the chip to the folder `path`, `compact` without its cells: see `mho.mapping.store.save`."""
+        """Write the chip to the folder `path`, `compact` without its cells: see `mho.mapping.saved.store.save`."""
         save(self, path, compact=compact)
 
     def run(self, inputs: tuple[Any, ...], run: Inference, named: dict[str, Any] | None = None) -> Any:

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from .cell_table import KINDS, table_of
 from .errors import MappingError
-from .folders import whole
 from .layers import TileLayer
+from .saved.folders import whole
 
 Array = np.ndarray[Any, Any]
 LAYER = "layer"

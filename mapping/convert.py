@@ -17,7 +17,6 @@ from ..crossbar.max_memory import trim
 from ..crossbar.wire_compensation import WireCompensation
 from ..devices.renamed import renamed
 from .backends import backend_with_arrays
-from .batches import Batch, batches_of
 from .check import SAMPLES, Check, compare, reference
 from .checkpoints.factories import factory_of
 from .chip import Chip, refuse_extrapolations
@@ -27,15 +26,16 @@ from .errors import MappingError
 from .faithful import check_model
 from .fold import BATCH_NORMS
 from .inference import Survey
-from .kinds import handled_types, load_handlers
-from .lazy import is_lazy, materialise
+from .inputs.batches import Batch, batches_of
+from .inputs.lazy import is_lazy, materialise
+from .inputs.stream import Stream
+from .kinds.known import handled_types, load_handlers
 from .lent import Written, hand_back, keep, lent
+from .operands.uses import Uses, candidates
 from .passes import Pass
 from .prepare import prepare, rehearse
 from .progress import told
 from .selection import Selection
-from .stream import Stream
-from .study import Uses, candidates
 
 
 @renamed(compensate="wire_compensation")
@@ -63,8 +63,8 @@ def map(
         hardware: what the chip is made of. `hardware.layers` overrides fields per layer.
         calibrate: real inputs, from which the ranges of the converters are set where the hardware leaves them to
             calibration: a tensor, a NumPy array, a tuple of positional inputs, a dict of keyword inputs, or an iterable
-            of such batches (a DataLoader), which is read as it comes: see `mho.mapping.stream`. Of an iterable without
-            a length, such as a generator, up to 1,024 samples are taken.
+            of such batches (a DataLoader), which is read as it comes: see `mho.mapping.inputs.stream`. Of an iterable
+            without a length, such as a generator, up to 1,024 samples are taken.
         check: by default the digital form of the mapped network is compared with the caller's network, layer by layer
             and at the output, on the first 3 of the calibration inputs; or on those given here, in the same forms.
             Relative errors (RMS) of half the digits of the coarsest floating-point type in use (sqrt(eps), 3.5e-4

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .batches import Batch
 from .errors import MappingError
 from .inference import Inference, OnTiles
+from .inputs.batches import Batch
 from .mapped import MappedNetwork
 from .prepare import goes_through
 from .scaling import LARGEST, LEAST, by_row

@@ -9,7 +9,7 @@ from torch import nn
 from ..devices.units import brief
 from .errors import MappingError
 from .faithful import tensors_of, unfaithful
-from .kinds import expander_of, load_handlers
+from .kinds.known import expander_of, load_handlers
 from .modules import names_of, replaced_all
 
 

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from .errors import MappingError
-from .handler import Handler
 from .hooks import overridden, settled
-from .inherited import above
-from .kinds import handler_of, kind_of, leaf_of
+from .kinds.handler import Handler
+from .kinds.inherited import above
+from .kinds.known import handler_of, kind_of, leaf_of
 from .layers import TileLayer
 
 MADE = re.compile("_(orig|mask|g|v|u)$")  # of the tensors that pruning and norms of weights put in the place of one

@@ -12,9 +12,9 @@ import torch
 from torch import fx, nn
 
 from .hooks import hooked
-from .inherited import computes_as
-from .kinds import handler_of, leaf_of
-from .leaf import Leaf, Matrices, as_matrices, lowered
+from .kinds.inherited import computes_as
+from .kinds.known import handler_of, leaf_of
+from .kinds.leaf import Leaf, Matrices, as_matrices, lowered
 from .modules import copied, intercept_all
 
 BY_DIMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from .batches import first_batch
 from .errors import MappingError
 from .inference import Read
+from .inputs.batches import first_batch
 from .layers import TileLayer
 from .mapped import MappedNetwork
 from .reading import run_pass

@@ -23,15 +23,15 @@ from torch.overrides import get_overridable_functions, resolve_name
 
 from .arguments import NotPlain, plain, restore
 from .errors import CheckpointError
-from .expander import EXPANDERS
 from .guard import Marks, Unmarks
 from .hooks import hooks_of, overridden
+from .kinds.expander import EXPANDERS
+from .kinds.linear import Linear
+from .kinds.transformer import COMPOSITES, attributes_of, composite
 from .layers import TileLayer
-from .linear import Linear
 from .modules import copied, replaced
-from .operand import Operand
-from .transformer import COMPOSITES, attributes_of, composite
-from .weights import Plan, install, plans_of
+from .operands.operand import Operand
+from .operands.plans import Plan, install, plans_of
 
 Tree = dict[str, Any]
 MOST_LAYERS = 1024  # that one module of torch.nn may be told to build

@@ -14,9 +14,9 @@ import torch
 from ..crossbar.hardware import Hardware
 from ..crossbar.magnitudes import Magnitudes
 from .arrays import as_numpy
-from .leaf import Leaf
-from .order import FIRST, Order, SampleAxis, order_of, padded_order_of
-from .padding import Padding
+from .inputs.order import FIRST, Order, SampleAxis, order_of, padded_order_of
+from .inputs.padding import Padding
+from .kinds.leaf import Leaf
 from .session import Session
 from .trace import Recorder
 

@@ -29,9 +29,9 @@ from .arrays import EXCHANGES, as_numpy
 from .counting import Counter
 from .errors import MappingError
 from .inference import Arranged, Read
-from .leaf import Leaf, Matrices
+from .inputs.order import FIRST, Order, SampleAxis
+from .kinds.leaf import Leaf, Matrices
 from .modules import own_method
-from .order import FIRST, Order, SampleAxis
 from .parameters import TileParameter
 from .scaling import Scaled, by_row, operations, scaled
 from .session import Session

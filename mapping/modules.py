@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .errors import MappingError
 from .hooks import move_hooks
-from .leaves import PLAIN
-from .transformer import plain
+from .inputs.leaves import PLAIN
+from .kinds.transformer import plain
 
 _OF_TORCH = frozenset(vars(nn.Module()))  # hooks, parameters, modules
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from .guard import unmarked
-from .leaves import tensors_in
+from .inputs.leaves import tensors_in
 from .modules import intercept_all
 
 SEED = 0

@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..crossbar.drive import Drive
-from .batches import Batch, joined
 from .errors import MappingError
 from .inference import Calibration, Inference, Survey
+from .inputs.batches import Batch, joined
+from .inputs.order import Order
+from .inputs.samples import locate
+from .inputs.stream import Sizes, Stream
 from .mapped import MappedNetwork
-from .order import Order
 from .progress import Tell
-from .samples import locate
 from .steps import equalize, joints, stepped
-from .stream import Sizes, Stream
 
 
 def prepare(chip: MappedNetwork, inputs: Stream | None, tell: Tell | None = None) -> dict[str, str]:

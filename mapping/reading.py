@@ -11,14 +11,14 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .arrays import EXCHANGES
-from .batches import Batch, batch_at, batch_by_output, samples_in
 from .errors import MappingError
 from .inference import Inference, OneByOne, Read, Unrecorded
+from .inputs.batches import Batch, batch_at, batch_by_output, samples_in
+from .inputs.padding import padding_of
+from .inputs.samples import locate
 from .mapped import MappedNetwork
 from .outputs import joined, tensors_of
-from .padding import padding_of
 from .passes import as_tree
-from .samples import locate
 from .trace import Recorder
 
 

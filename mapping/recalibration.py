@@ -24,10 +24,10 @@ from torch import nn
 from ..crossbar.calibration import recalibrated
 from ..crossbar.reader import Counts
 from .arrays import as_numpy
-from .batches import Batch
 from .errors import MappingError
 from .fold import BATCH_NORMS
 from .inference import Calibration, order_or_none
+from .inputs.batches import Batch
 from .layers import TileLayer
 from .mapped import MappedNetwork
 

@@ -19,13 +19,13 @@ from ..crossbar.hardware import Hardware
 from ..crossbar.patches import gather
 from ..crossbar.programmed import Programmed
 from ..crossbar.reader import Seeds
-from .batches import Batch, batches_of
 from .chip import Chip
 from .errors import MappingError, check_chip
 from .estimates import ERRORS, FIGURES, LEAST, fit, gain_with_error, is_shared, mean_with_error, of_pairs
 from .inference import Survey
+from .inputs.batches import Batch, batches_of
+from .inputs.order import Order
 from .layers import TileLayer
-from .order import Order
 
 __all__ = ["PARTS", "Reduction", "reduce"]
 

@@ -17,9 +17,9 @@ from ..crossbar.extrapolation import extrapolations
 from ..crossbar.row_tile import BINS, HISTOGRAM_TOP
 from .architecture.loading import Loading
 from .architecture.uncounted import uncounted
-from .batches import Batch, batches_of
 from .check import Check
 from .cover import Cover
+from .inputs.batches import Batch, batches_of
 from .layers import TileLayer
 from .mapped import MappedNetwork
 from .reports.chip_page import ChipPage, Explained, Reduced, Votes

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..crossbar.converters import Dac
-from .order import Order
+from .inputs.order import Order
 
 Array = np.ndarray[Any, Any]
 LEAST, LARGEST = 1e-30, 1e30  # factor of an equalisation

@@ -16,15 +16,15 @@ from .expand import expanded
 from .faithful import tensors_of, unfaithful
 from .fold import BATCH_NORMS, Folds, foldable, folded
 from .guard import Fold
-from .inherited import above, overrides
-from .kinds import expander_of, handled_types, handler_of, kind_of, leaf_of
+from .kinds.inherited import above, overrides
+from .kinds.known import expander_of, handled_types, handler_of, kind_of, leaf_of
+from .kinds.leaf import Leaf, Matrices
 from .layers import TileLayer
-from .leaf import Leaf, Matrices
 from .mapped import Digital
 from .modules import keep_attributes, names_of, replaced_all
+from .operands.plans import LAYERS, Chosen, Plan, Weights, filled, install
+from .operands.uses import Uses
 from .quantized import QUANTIZED, packed_parameters
-from .study import Uses
-from .weights import LAYERS, Chosen, Plan, Weights, filled, install
 
 EXCLUDED = "excluded by name"
 TAKEN = "the model uses its weights itself, past the layer"

@@ -28,7 +28,7 @@ class Session:
         replaced: weights of the torch layers that tiles stand for, as long as something else keeps them, with the names
             of these layers.
         factory: how the model was built, where that is known (see `checkpoints.factories`).
-        batch: where in inputs of several lengths the samples are (see `mho.mapping.batches`), if that is known.
+        batch: where in inputs of several lengths the samples are (see `mho.mapping.inputs.batches`), if that is known.
         numbers: the kinds of inputs (how many by place, and names) with which the model returns a single number.
 
     All chips of a model share the last five.

@@ -10,8 +10,8 @@ import numpy as np
 from torch import nn
 
 from ..crossbar.calibration import percentile_of
+from .kinds.recurrent import Step
 from .layers import TileLayer
-from .recurrent import Step
 
 
 def stepped(model: nn.Module) -> set[str]:

@@ -15,10 +15,10 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .leaf import Leaf
-from .leaves import tensors_in
-from .operand import Operand, call
-from .rows import Rows
+from .inputs.leaves import tensors_in
+from .inputs.rows import Rows
+from .kinds.leaf import Leaf
+from .operands.operand import Operand, call
 
 __all__ = ["Call", "Recorder"]
 

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from .mapping.convert import map
     from .mapping.explaining.explain import explain
     from .mapping.explaining.explanation import Explanation
-    from .mapping.load import load
     from .mapping.reduce import Reduction, reduce
+    from .mapping.saved.load import load
+    from .mapping.trainable.trainable import trainable
     from .mapping.voting.adaptive import AdaptiveResult, adaptive_vote
     from .mapping.voting.votes import VoteResult, vote
     from .models.noisy import NoisyLayers, noisy
@@ -67,6 +68,7 @@ __all__ = [
     "reduce",
     "schedule",
     "sweep",
+    "trainable",
     "view",
     "vote",
 ]
@@ -88,7 +90,7 @@ _HOMES = {
     "build_model": ".mapping.checkpoints.factories",
     "explain": ".mapping.explaining.explain",
     "limits": ".crossbar.max_memory",
-    "load": ".mapping.load",
+    "load": ".mapping.saved.load",
     "load_model": ".mapping.checkpoints.networks",
     "map": ".mapping.convert",
     "matrix": ".mapping.analog_matrix",
@@ -98,6 +100,7 @@ _HOMES = {
     "reduce": ".mapping.reduce",
     "schedule": ".mapping.architecture.schedule",
     "sweep": ".sweeps.run",
+    "trainable": ".mapping.trainable.trainable",
     "view": ".explorer",
     "vote": ".mapping.voting.votes",
 }

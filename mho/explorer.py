@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from .mapping.folders import as_path
 from .mapping.reports.page import COLOURS, Page, check_name
+from .mapping.saved.folders import as_path
 from .sweeps.file import OPTION, Settings, is_hardware
 from .sweeps.folder import CONFIRMED, MARK, SEARCH_MARK, TABLE, TRIALS
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from .crossbar.hardware import Hardware
-    from .mapping.batches import Batch
+    from .mapping.inputs.batches import Batch
 
 USED = {"images", "labels"}
 DATA_SETS = {"mnist": "mnist-cnn", "cifar10": "densenet40", "strokes": "stroke-lstm"}  # and a network that reads them
@@ -46,7 +46,7 @@ def find_inputs(name: str) -> tuple[torch.Tensor | Batch, torch.Tensor | None]:
     import numpy as np
     import torch
 
-    from .mapping.batches import Batch
+    from .mapping.inputs.batches import Batch
 
     if name in DATA_SETS:
         from .models.networks import NETWORKS

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .mapping.folders import whole
+from .mapping.saved.folders import whole
 
 
 def record(packages: Sequence[str], command: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .mapping.folders import whole_folder
+from .mapping.saved.folders import whole_folder
 
 MARK = "run.yaml"
 

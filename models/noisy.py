@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from ..mapping.errors import MappingError
-from ..mapping.expander import EXPANDERS
 from ..mapping.fold import foldable
 from ..mapping.hooks import hooks_of
-from ..mapping.kinds import expander_of, handled_types, leaf_of, load_handlers
+from ..mapping.kinds.expander import EXPANDERS
+from ..mapping.kinds.known import expander_of, handled_types, leaf_of, load_handlers
 from ..mapping.modules import copied, names_of
 from ..mapping.selection import matches
 from .noise import with_normals

@@ -10,7 +10,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from ..mapping.recurrent import CELLS, PARTS, WHOLE, Recurrent, RecurrentLayers, Step
+from ..mapping.kinds.recurrent import CELLS, PARTS, WHOLE, Recurrent, RecurrentLayers, Step
 
 Noisy = Callable[[torch.Tensor, str], torch.Tensor]  # an output, and the name of what made it within the module
 HIDDEN = (*WHOLE, *CELLS, nn.MultiheadAttention)

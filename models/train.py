@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..mapping.folders import whole
+from ..mapping.saved.folders import whole
 from .attacks import Adversary, perturbed
 from .augment import AUGMENTATIONS
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from ..mapping.folders import whole
+from ..mapping.saved.folders import whole
 from .noise import Kind
 
 Net = TypeVar("Net", bound=nn.Module)

@@ -12,7 +12,7 @@ from command_shop import tiny
 from safetensors.torch import save_file
 
 from mho.inputs import find_inputs
-from mho.mapping.checkpoint import load_weights
+from mho.mapping.checkpoints.loading import load_weights
 
 
 def npy(header: bytes, data: bytes = b"") -> bytes:

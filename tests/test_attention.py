@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, prune
 
 import mho
 from mho.mapping.errors import MappingError
-from mho.mapping.order import SampleAxis
+from mho.mapping.inputs.order import SampleAxis
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -209,7 +209,7 @@ def test_a_failing_save_leaves_no_folder(shop, refused, monkeypatch):
         raise OSError(28, "No space left on device", str(path))
 
     Path("out").mkdir()
-    monkeypatch.setattr("mho.mapping.store.save_file", no_space)
+    monkeypatch.setattr("mho.mapping.saved.store.save_file", no_space)
     refused(shop.map(), "No space left on device")
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import mho
-from mho.mapping.batches import first_batch
+from mho.mapping.inputs.batches import first_batch
 
 RERAM = mho.Hardware.preset("reram")
 NOISY = mho.Hardware.paper(sigma_mult=0.2)

@@ -17,9 +17,9 @@ from torch.utils import flop_counter
 from torch.utils.data import DataLoader, TensorDataset
 
 import mho
-from mho.mapping.batches import Batch, batches_of
 from mho.mapping.check import Check
 from mho.mapping.errors import MappingError
+from mho.mapping.inputs.batches import Batch, batches_of
 from mho.mapping.layers import TileLayer
 
 

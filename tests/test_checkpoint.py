@@ -14,7 +14,7 @@ from helpers import small_cnn
 from safetensors.torch import save_file
 from torch import nn
 
-from mho.mapping.checkpoint import build_model, find_weights, load_weights, read_state_dict
+from mho.mapping.checkpoints.loading import build_model, find_weights, load_weights, read_state_dict
 from mho.mapping.errors import CheckpointError
 
 

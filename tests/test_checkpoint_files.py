@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mho.mapping.checkpoint import find_weights, load_weights, read_state_dict
+from mho.mapping.checkpoints.loading import find_weights, load_weights, read_state_dict
 from mho.mapping.checkpoints.networks import load_model
 from mho.mapping.errors import CheckpointError
 

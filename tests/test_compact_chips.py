@@ -19,9 +19,9 @@ from mho.crossbar import faults
 from mho.crossbar.cells import Drawn
 from mho.crossbar.kept import arrays_of
 from mho.crossbar.stacked import apart, filled, stacked
-from mho.mapping import store
 from mho.mapping.errors import CheckpointError, MappingError
-from mho.mapping.store import TENSORS, TEXT
+from mho.mapping.saved import store
+from mho.mapping.saved.store import TENSORS, TEXT
 
 WIRED = {"wires__r_word_line": "2 ohm", "wires__r_bit_line": "2 ohm"}
 TELEGRAPH = {"kind": "telegraph", "amplitude": 0.2, "capture": "1 us", "emission": "1 us"}

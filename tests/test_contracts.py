@@ -19,7 +19,7 @@ from mho.devices.programming import ProgrammingModel
 from mho.devices.read_noise import ReadNoiseSource
 from mho.devices.sources import SensingNoise, Shape
 from mho.mapping.errors import MappingError
-from mho.mapping.expander import EXPANDERS, Expander
+from mho.mapping.kinds.expander import EXPANDERS, Expander
 
 
 def in_place(g: Any) -> Any:

@@ -12,9 +12,9 @@ from helpers import hardware, pictures
 from torch import nn
 
 import mho
-from mho.mapping import store
 from mho.mapping.errors import CheckpointError
-from mho.mapping.store import TENSORS, TEXT
+from mho.mapping.saved import store
+from mho.mapping.saved.store import TENSORS, TEXT
 
 
 def opened(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:

@@ -9,9 +9,9 @@ import pytest
 from helpers import hardware, pictures, small_cnn
 
 import mho
-from mho.mapping import store
-from mho.mapping.checkpoint import build_model, read_state_dict
+from mho.mapping.checkpoints.loading import build_model, read_state_dict
 from mho.mapping.errors import CheckpointError, MappingError
+from mho.mapping.saved import store
 
 IDEAL = mho.Hardware.preset("ideal")
 DOORS = {

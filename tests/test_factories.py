@@ -12,10 +12,10 @@ from torch import nn
 
 import mho
 from mho.cli import app, run
-from mho.mapping import store
 from mho.mapping.checkpoints import factories, hub
 from mho.mapping.checkpoints.factories import Factory, build_model, factory_of, parse_arguments
 from mho.mapping.errors import CheckpointError
+from mho.mapping.saved import store
 
 MODULE = """
 import torch

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import mho
-from mho.mapping import load, store
+from mho.mapping.saved import load, store
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 NAMES = ("linear", "conv", "slices", "lstm", "given")

@@ -173,7 +173,7 @@ def test_a_padded_text_has_the_noise_of_one_alone(chip, front, reads):
 
 
 def test_masks_that_are_added_are_no_padding(chip):
-    from mho.mapping.padding import padding_of
+    from mho.mapping.inputs.padding import padding_of
 
     ids, mask = padded(texts(4, 6), PADS, front=True)
     assert padding_of(chip.model, ((ids, mask), {}), 4).ahead == tuple(PADS)

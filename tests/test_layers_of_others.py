@@ -15,12 +15,12 @@ from torch import nn
 from torch.nn import functional
 
 import mho
-from mho.mapping.convolution import Convolution
 from mho.mapping.errors import CheckpointError, MappingError
-from mho.mapping.expander import EXPANDERS, Expander
-from mho.mapping.kinds import handled_types
-from mho.mapping.leaf import LEAVES, Leaf
-from mho.mapping.linear import Linear
+from mho.mapping.kinds.convolution import Convolution
+from mho.mapping.kinds.expander import EXPANDERS, Expander
+from mho.mapping.kinds.known import handled_types
+from mho.mapping.kinds.leaf import LEAVES, Leaf
+from mho.mapping.kinds.linear import Linear
 
 DOCS = Path(__file__).parents[1] / "docs" / "mapping.md"
 IDEAL = mho.Hardware.preset("ideal")
@@ -288,7 +288,10 @@ class Taken(GatedExpander):
 @pytest.mark.parametrize(
     ("thing", "said"),
     [
-        (Incomplete, "Incomplete: must define arrange, assemble, matrices, of, weight_of, see mho.mapping.leaf.Leaf"),
+        (
+            Incomplete,
+            "Incomplete: must define arrange, assemble, matrices, of, weight_of, see mho.mapping.kinds.leaf.Leaf",
+        ),
         (Twice, "Twice: Linear is taken by 'linear' already"),
         (Nothing, "Nothing: modules must be a tuple of types of torch modules"),
         (nn.Linear, "'mine' must be a class derived from Leaf"),

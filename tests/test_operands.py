@@ -16,8 +16,8 @@ from torch.nn import functional
 
 import mho
 from mho.mapping.errors import CheckpointError, MappingError
-from mho.mapping.order import SampleAxis
-from mho.mapping.view import Layout, NoLayout, View
+from mho.mapping.inputs.order import SampleAxis
+from mho.mapping.operands.view import Layout, NoLayout, View
 
 
 def p(*shape: int) -> nn.Parameter:

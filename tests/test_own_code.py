@@ -17,8 +17,8 @@ from sweeps_model import write_files
 import mho
 from mho.devices.code import code_of, digest, sources
 from mho.devices.programming import ProgrammingModel
-from mho.mapping.expander import EXPANDERS
-from mho.mapping.leaf import LEAVES
+from mho.mapping.kinds.expander import EXPANDERS
+from mho.mapping.kinds.leaf import LEAVES
 from mho.sweeps.experiments import EXPERIMENTS
 from mho.sweeps.file import Sweep
 from mho.sweeps.tasks import Parcel, groups_of, run_parcel, tasks_of
@@ -63,8 +63,8 @@ class Count(Experiment):
         return {"right": int(bench.right(0, settings.images, settings)[0]), "folder": "one"}
 """
 LAYERS = """
-from mho.mapping.leaf import LEAVES
-from mho.mapping.linear import Linear
+from mho.mapping.kinds.leaf import LEAVES
+from mho.mapping.kinds.linear import Linear
 from torch import nn
 
 class Mine(nn.Linear):

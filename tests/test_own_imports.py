@@ -17,7 +17,7 @@ import mho
 from mho.cli import app, run
 from mho.devices.programming import ProgrammingModel
 from mho.mapping.errors import CheckpointError
-from mho.mapping.leaf import LEAVES, Leaf
+from mho.mapping.kinds.leaf import LEAVES, Leaf
 
 CELLS = """
 from typing import Literal
@@ -30,8 +30,8 @@ class Plus(ProgrammingModel):
         return g + 1e-7
 """
 LAYERS = """
-from mho.mapping.leaf import LEAVES
-from mho.mapping.linear import Linear
+from mho.mapping.kinds.leaf import LEAVES
+from mho.mapping.kinds.linear import Linear
 from torch import nn
 
 class Own(nn.Linear):

@@ -13,7 +13,7 @@ from torch.nn import functional
 import mho
 from mho.crossbar.positions import position_numbers
 from mho.mapping.errors import MappingError
-from mho.mapping.order import Order, SampleAxis
+from mho.mapping.inputs.order import Order, SampleAxis
 
 RERAM = mho.Hardware.preset("reram")
 IDEAL = mho.Hardware.preset("ideal")

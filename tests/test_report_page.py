@@ -75,7 +75,7 @@ def test_measured_errors_and_clipping_are_those_of_the_chip() -> None:
     narrow = hardware().replace({"dac.range": 0.5})
     chip = mho.map(net, narrow, calibrate=x, seed=1)
     before = chip.layers["0"].counts
-    found = measure(chip, [mho.mapping.batches.Batch((x,))])["0"]
+    found = measure(chip, [mho.mapping.inputs.batches.Batch((x,))])["0"]
     assert chip.layers["0"].counts == before
     wanted = net(x).detach()
     error = (chip.read(x, read=0) - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()

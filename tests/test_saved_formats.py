@@ -19,8 +19,8 @@ from mho.crossbar import wires
 from mho.crossbar.cells import Drawn, Given
 from mho.crossbar.kept import CHUNK, _check_sums
 from mho.mapping.errors import CheckpointError, MappingError
-from mho.mapping.store import TENSORS, TEXT
-from mho.mapping.tensor_file import bytes_of, read_tensors
+from mho.mapping.saved.store import TENSORS, TEXT
+from mho.mapping.saved.tensor_file import bytes_of, read_tensors
 
 GOLDEN = Path(__file__).parent / "golden"
 OLD = "saved by version 0.1 .format 2., without digests: nothing tells whether it is as it was written"

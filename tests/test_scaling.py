@@ -105,7 +105,7 @@ def test_copies_of_an_input_give_copies_of_its_readings(kind: str) -> None:
 
 def scaled(layer: Any, x: torch.Tensor) -> Any:
     """Inputs (samples, steps, features) of a linear layer as its DACs take them, and their scales."""
-    from mho.mapping.order import FIRST, order_of
+    from mho.mapping.inputs.order import FIRST, order_of
 
     given = layer.arranged(x)
     return layer.scaled(given.values, order_of(given.leading, FIRST, len(x)))

@@ -20,6 +20,9 @@ COMMANDS = "mho/commands"
 VARIANTS = {  # scripts that vary another one, or do a part of its work
     ("attacks_cifar", "attacks"),
     ("densenet", "paper"),
+    ("network_rows", "kernels"),
+    ("network_speed", "kernels"),
+    ("network_speed", "profile_read"),
     ("paper", "attacks"),
     ("peers", "kernels"),
     ("published_cost", "isaac"),

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional
 
 import mho
-from mho.mapping import store
 from mho.mapping.errors import CheckpointError, MappingError
-from mho.mapping.store import TENSORS, TEXT
+from mho.mapping.saved import store
+from mho.mapping.saved.store import TENSORS, TEXT
 
 
 def same_bits(one: mho.Chip, other: mho.Chip, x: torch.Tensor) -> bool:

@@ -13,11 +13,11 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, weight_norm
 
 import mho
-from mho.mapping.handler import Handler
-from mho.mapping.inherited import computes_as, overrides
-from mho.mapping.kinds import leaf_of
-from mho.mapping.leaf import LEAVES
-from mho.mapping.linear import Linear
+from mho.mapping.kinds.handler import Handler
+from mho.mapping.kinds.inherited import computes_as, overrides
+from mho.mapping.kinds.known import leaf_of
+from mho.mapping.kinds.leaf import LEAVES
+from mho.mapping.kinds.linear import Linear
 
 IDEAL = mho.Hardware.preset("ideal")
 

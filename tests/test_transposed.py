@@ -16,8 +16,8 @@ from torch import nn
 import mho
 from mho.mapping.architecture.cost import layer_costs
 from mho.mapping.errors import MappingError
-from mho.mapping.leaf import LEAVES
-from mho.mapping.transposed import TransposedConvolution
+from mho.mapping.kinds.leaf import LEAVES
+from mho.mapping.kinds.transposed import TransposedConvolution
 
 IDEAL = mho.Hardware.preset("ideal")
 KINDS = nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d

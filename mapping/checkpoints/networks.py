@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from ..checkpoint import Weights, build_model, find_weights
 from ..errors import CheckpointError
-from ..folders import as_path
+from ..saved.folders import as_path
 from . import hub
 from .exported import load_exported
 from .factories import Factory, remember
+from .loading import Weights, build_model, find_weights
 from .onnx_file import load_onnx
 
 WHOLE: dict[str, Callable[[Path], nn.Module]] = {

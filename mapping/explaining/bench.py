@@ -16,9 +16,9 @@ from ...crossbar.programmed import Programmed
 from ...crossbar.reader import Counts
 from ...devices.data import ExtrapolationWarning
 from ..arrays import as_numpy
-from ..batches import Batch, batches_in
 from ..chip import Chip
 from ..inference import Survey
+from ..inputs.batches import Batch, batches_in
 from ..layers import TileLayer
 from ..outputs import Where
 from ..voting.asked import whole_number

@@ -11,8 +11,8 @@ import torch
 
 from ..chip import Chip
 from ..inference import Arranged, OnTiles, Read
+from ..inputs.order import FIRST, order_of
 from ..layers import TileLayer
-from ..order import FIRST, order_of
 from ..scaling import scaled
 
 ROUNDING, CLIPPING = "DAC rounding", "DAC clipping"

@@ -18,8 +18,8 @@ from ...devices.data import ExtrapolationWarning
 from ..architecture.cost import layer_costs
 from ..chip import Chip
 from ..errors import MappingError
+from ..inputs.stream import Stream
 from ..prepare import prepare
-from ..stream import Stream
 from .partly import Variant
 
 Changes = Callable[[Hardware], dict[str, Any] | None]

@@ -10,8 +10,8 @@ import pandas as pd
 
 from ...crossbar.row_tile import BINS, HISTOGRAM_TOP
 from ..architecture.cost import layer_costs
-from ..batches import Batch
 from ..errors import MappingError
+from ..inputs.batches import Batch
 from ..layers import TileLayer
 from .measured import Counted, Measured, measure
 from .network import height_of, network_figure, nodes_of

@@ -12,8 +12,8 @@ import torch
 
 from ...crossbar.backend import Job
 from ...crossbar.programmed import Programmed
-from ..batches import Batch
 from ..inference import Read, Survey
+from ..inputs.batches import Batch
 from ..layers import TileLayer
 from ..mapped import MappedNetwork
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..folders import as_path, whole
+from ..saved.folders import as_path, whole
 
 Array = np.ndarray[Any, Any]
 Figure = dict[str, Any]  # `data` and `layout`, as plotly's script takes them

@@ -15,7 +15,7 @@ from ...crossbar.kernels.read import Circuit
 from ...crossbar.matrix import Matrix
 from ...crossbar.packed import pedestal_of
 from ...devices.arrays import sqrt
-from ..leaf import Leaf
+from ..kinds.leaf import Leaf
 from ..torch_backend.cells import Cells, Converters
 from ..torch_backend.drive import conversions, plainly
 from ..torch_backend.exact import exact

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from ...crossbar.hardware import Hardware
-from ..batches import batches_of
 from ..errors import MappingError
-from ..kinds import expander_of, leaf_of, load_handlers
+from ..inputs.batches import batches_of
+from ..kinds.known import expander_of, leaf_of, load_handlers
 from ..modules import names_of, replaced
 from .layer import TrainedLayer
 from .session import Steps

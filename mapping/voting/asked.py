@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
-from ..batches import Batch, Takes, batches_in
 from ..chip import Chip
 from ..errors import check_chip
+from ..inputs.batches import Batch, Takes, batches_in
+from ..inputs.padding import mask_in
 from ..outputs import Where, found_in, returned
-from ..padding import mask_in
 from .elsewhere import Elsewhere
 from .intervals import tensor_of
 

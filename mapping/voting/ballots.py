@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from ...crossbar.reader import Counts
-from ..batches import Batch
 from ..chip import Chip
+from ..inputs.batches import Batch
 from .asked import Election, Given, voting
 from .elsewhere import Elsewhere
 

@@ -117,7 +117,7 @@ def _load(network: str, weights: str) -> nn.Module:
 def _write(out: Path, found: Adversarial, labels: torch.Tensor) -> None:
     import numpy as np
 
-    from ..mapping.folders import whole
+    from ..mapping.saved.folders import whole
 
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole(out) as part, part.open("wb") as file:

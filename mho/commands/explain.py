@@ -37,7 +37,7 @@ def explain(
     from ..inputs import find_inputs, find_output
     from ..mapping.checkpoints.factories import build_model, parse_arguments
     from ..mapping.explaining.explain import explain as find_out
-    from ..mapping.load import load
+    from ..mapping.saved.load import load
     from .progress import shown
 
     import_own(imports, chip)

@@ -26,8 +26,8 @@ def export(
     imports: list[str] = IMPORTS,
 ) -> None:
     """Write the conductances of all cells as a table, or with --spice one tile as a netlist for ngspice."""
-    from ..mapping.checkpoint import build_model
-    from ..mapping.load import load
+    from ..mapping.checkpoints.loading import build_model
+    from ..mapping.saved.load import load
     from ..mapping.tile_circuit import tile_circuit
 
     import_own(imports, chip)

@@ -47,7 +47,7 @@ def map(
     from ..mapping.checkpoints.factories import parse_arguments
     from ..mapping.checkpoints.networks import find_model
     from ..mapping.convert import map as map_model
-    from ..mapping.store import check_target
+    from ..mapping.saved.store import check_target
     from .progress import shown
 
     import_own(imports, hardware, checkpoint)

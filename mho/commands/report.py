@@ -26,9 +26,9 @@ def report(
     from ..inputs import find_inputs, find_output
     from ..mapping.checkpoints.factories import build_model, parse_arguments
     from ..mapping.explaining.explain import explain as find_out
-    from ..mapping.load import load
     from ..mapping.reduce import reduce
     from ..mapping.reports.page import check_name
+    from ..mapping.saved.load import load
     from ..mapping.voting.votes import vote
     from .progress import shown
 

@@ -32,7 +32,7 @@ def schedule(
     from ..mapping.architecture.decision import decision
     from ..mapping.architecture.schedule import schedule as run
     from ..mapping.architecture.uncounted import uncounted
-    from ..mapping.load import load
+    from ..mapping.saved.load import load
 
     try:
         times = None if stages is None else [float(time) for time in stages.split(",")]

@@ -36,9 +36,9 @@ def vote(
     """Decide by repeated noisy inferences of a saved chip, and print the accuracy or error with its 95 % interval."""
     from ..dask_workers import on_workers
     from ..inputs import find_inputs, find_output
-    from ..mapping.batches import Batch
     from ..mapping.checkpoints.factories import build_model, parse_arguments
-    from ..mapping.load import load
+    from ..mapping.inputs.batches import Batch
+    from ..mapping.saved.load import load
     from ..mapping.voting.adaptive import adaptive_vote
     from ..mapping.voting.votes import vote as cast_votes
     from .progress import shown

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..mapping.batches import Batch
 from ..mapping.chip import Chip
+from ..mapping.inputs.batches import Batch
 from ..mapping.outputs import Where
 from ..mapping.voting.adaptive import adaptive_vote
 from ..mapping.voting.clusters import compared

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..mapping.folders import whole
+from ..mapping.saved.folders import whole
 
 
 def csv_of(table: str) -> str:

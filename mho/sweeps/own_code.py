@@ -12,10 +12,10 @@ from ..crossbar.hardware import Hardware
 from ..devices.code import code_of, digest, is_own
 from ..devices.config import Config
 from ..devices.imports import import_module_of, place_of
-from ..mapping.expander import EXPANDERS, Expander
-from ..mapping.handler import Handler
-from ..mapping.kinds import expander_of, leaf_of, load_handlers
-from ..mapping.leaf import LEAVES
+from ..mapping.kinds.expander import EXPANDERS, Expander
+from ..mapping.kinds.handler import Handler
+from ..mapping.kinds.known import expander_of, leaf_of, load_handlers
+from ..mapping.kinds.leaf import LEAVES
 
 
 class OwnCode(NamedTuple):
@@ -49,7 +49,7 @@ def parts_of(hardware: Hardware) -> set[type]:
 
 
 def handlers_of(network: nn.Module) -> set[type]:
-    """The handlers of layers that others registered and that a network may come to: see `mho.mapping.handler`."""
+    """The handlers of layers that others registered and that a network may come to: see `mho.mapping.kinds.handler`."""
     load_handlers()
     known: list[type[Handler]] = [*EXPANDERS.loaded().values(), *LEAVES.loaded().values()]
     found = {made for module in network.modules() for made in (expander_of(module), leaf_of(module)) if made}

@@ -25,11 +25,11 @@ from ..crossbar.extrapolation import extrapolations
 from ..crossbar.hardware import Hardware
 from ..devices.imports import import_modules
 from ..inputs import find_inputs, find_output
-from ..mapping.batches import Batch
-from ..mapping.checkpoint import build_model, load_weights
 from ..mapping.checkpoints.hub import CONFIG
+from ..mapping.checkpoints.loading import build_model, load_weights
 from ..mapping.checkpoints.networks import WHOLE, load_model
 from ..mapping.convert import map as map_model
+from ..mapping.inputs.batches import Batch
 from .bench import Bench
 from .experiments import Experiment, columns_of, experiment_of
 from .file import Settings, Sweep, describe

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...mapping.folders import whole
+from ...mapping.saved.folders import whole
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",

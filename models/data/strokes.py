@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from scipy.ndimage import label
 
-from ...mapping.folders import whole
+from ...mapping.saved.folders import whole
 from .mnist_images import data_folder, mnist
 
 Array = np.ndarray[Any, Any]

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from .layers import TileLayer
-from .parameters import TileParameter
-from .session import Session
+from ..layers import TileLayer
+from ..parameters import TileParameter
+from ..session import Session
 
 NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?:_(l\d+(?:_reverse)?))?")
 

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional
 
-from ..crossbar.patches import Patches
+from ...crossbar.patches import Patches
 from .convolution import MOST_PADDED, Padding, Sizes, triple, whole
 from .handler import dtype_of
 from .leaf import LEAVES, Leaf, Size, Tiles

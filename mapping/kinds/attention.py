@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..layers import TileLayer
+from ..parameters import TileParameter
+from ..session import Session
 from .expander import EXPANDERS, Expander
-from .layers import TileLayer
-from .parameters import TileParameter
-from .session import Session
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 Mask = torch.Tensor | None

@@ -10,28 +10,28 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from ..crossbar.backend import Backend
-from ..crossbar.backends import BACKENDS, DEFAULT, backend_of
-from ..crossbar.hardware import Hardware
-from ..crossbar.kept import digest_of
-from ..crossbar.reader import Seeds
-from ..devices.config import faults
-from ..devices.units import brief
-from .backends import backend_with_arrays
-from .checkpoints.factories import Factory, build_model
-from .chip import Chip
+from ...crossbar.backend import Backend
+from ...crossbar.backends import BACKENDS, DEFAULT, backend_of
+from ...crossbar.hardware import Hardware
+from ...crossbar.kept import digest_of
+from ...crossbar.reader import Seeds
+from ...devices.config import faults
+from ...devices.units import brief
+from ..backends import backend_with_arrays
+from ..checkpoints.factories import Factory, build_model
+from ..chip import Chip
+from ..errors import CheckpointError
+from ..expand import expandable, expanded
+from ..graph import rebuild
+from ..layers import CELLS, TileLayer
+from ..mapped import Digital
+from ..modules import copied, keep_attributes, replaced
+from ..operands.plans import LAYERS, Plan, install
+from ..trace import Call
 from .description import SavedChip, SavedProgramming, build_layer
-from .errors import CheckpointError
-from .expand import expandable, expanded
 from .folders import as_path
-from .graph import rebuild
-from .layers import CELLS, TileLayer
-from .mapped import Digital
 from .migration import TOLD
-from .modules import copied, keep_attributes, replaced
 from .store import TENSORS, TEXT, Contents, one_line, origin, programming, read
-from .trace import Call
-from .weights import LAYERS, Plan, install
 
 
 def load(
@@ -45,7 +45,7 @@ def load(
     """Read a chip that `Chip.save` wrote. It gives the same bits as the chip that was saved, its calls counted anew.
 
     Nothing is programmed and no wires are solved, unless it was saved `compact`: its cells are then drawn again, and
-    must be those that it had. Chips of older versions are read too: see `mapping.migration`.
+    must be those that it had. Chips of older versions are read too: see `mapping.saved.migration`.
 
     Args:
         path: the folder.

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from .errors import MappingError
-from .layers import TileLayer
-from .modules import swap_leaves
+from ..errors import MappingError
+from ..layers import TileLayer
+from ..modules import swap_leaves
 from .operand import Operand
 from .product import Convolving, Part
 from .view import Layout, View

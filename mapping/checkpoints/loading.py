@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from .checkpoints.factories import build_model
-from .checkpoints.files import read_content, some
-from .errors import CheckpointError
-from .folders import as_path
+from ..errors import CheckpointError
+from ..saved.folders import as_path
+from .factories import build_model
+from .files import read_content, some
 
 __all__ = ["State", "Weights", "build_model", "find_weights", "load_weights", "read_state_dict", "read_state_dicts"]
 

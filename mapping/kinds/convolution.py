@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional
 
-from ..crossbar.patches import Patches, Triple
+from ...crossbar.patches import Patches, Triple
 from .handler import dtype_of
 from .leaf import LEAVES, Leaf, Size
 

@@ -4,7 +4,7 @@ The programmed conductances themselves are kept, not the seed alone, so a loaded
 a compact chip keeps their digests instead.
 The text is JSON (which is YAML too, and has no tags, aliases or other surprises). Its first line is a comment with the
 SHA-256 of the rest, which holds those of the other file's header and of each tensor: nothing in either file can change
-unnoticed, nor can the two be of different chips. Files of older formats are read by way of `mapping.migration`.
+unnoticed, nor can the two be of different chips. Files of older formats are read by way of `mapping.saved.migration`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from ..crossbar.backend import Backend
-from ..crossbar.backends import BACKENDS
-from ..devices.config import faults
-from .arguments import NotPlain
+from ...crossbar.backend import Backend
+from ...crossbar.backends import BACKENDS
+from ...devices.config import faults
+from ..arguments import NotPlain
+from ..errors import CheckpointError, MappingError
+from ..graph import describe
+from ..mapped import MappedNetwork
+from ..operands.plans import plans_of
 from .description import FORMAT, SavedChip, describe_layer, layer_arrays
-from .errors import CheckpointError, MappingError
 from .folders import as_path, whole_folder
-from .graph import describe
-from .mapped import MappedNetwork
 from .migration import OLDEST, migrated, parse_format_2
 from .tensor_file import MOST, bytes_of, header_of, read_tensors
-from .weights import plans_of
 
 __all__ = ["TENSORS", "TEXT", "Contents", "check_target", "load_file", "one_line", "origin", "read", "save", "write"]
 

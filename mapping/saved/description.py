@@ -1,7 +1,7 @@
 """What the text of a saved chip may say: every field with its type and bounds, and the layers on tiles that it makes.
 
 A text is checked against this when it is written and when it is read, so that one that can be saved can be loaded.
-Texts of older formats are first made such ones (`mapping.migration`).
+Texts of older formats are first made such ones (`mapping.saved.migration`).
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..crossbar.backend import Backend
-from ..crossbar.design import Design
-from ..crossbar.drive import Drive
-from ..crossbar.hardware import Hardware
-from ..crossbar.kept import MOST, Slot, arrays_of, check, digest_of, kind_of, names_of, redrawn, restored
-from ..crossbar.ranges import Ranges
-from ..crossbar.reader import Seeds
-from ..crossbar.stacked import apart, stacked
-from ..devices.registry import HINT
-from ..devices.units import brief
-from .errors import CheckpointError, MappingError
-from .layers import TileLayer
-from .leaf import LEAVES, Matrices
-from .order import SampleAxis
-from .scaling import LARGEST, LEAST
+from ...crossbar.backend import Backend
+from ...crossbar.design import Design
+from ...crossbar.drive import Drive
+from ...crossbar.hardware import Hardware
+from ...crossbar.kept import MOST, Slot, arrays_of, check, digest_of, kind_of, names_of, redrawn, restored
+from ...crossbar.ranges import Ranges
+from ...crossbar.reader import Seeds
+from ...crossbar.stacked import apart, stacked
+from ...devices.registry import HINT
+from ...devices.units import brief
+from ..errors import CheckpointError, MappingError
+from ..inputs.order import SampleAxis
+from ..kinds.leaf import LEAVES, Matrices
+from ..layers import TileLayer
+from ..scaling import LARGEST, LEAST
 
 FORMAT = 4
 Array = np.ndarray[Any, Any]

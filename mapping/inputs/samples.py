@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils._pytree import tree_map
 
+from ..guard import Unmarks
+from ..inference import Survey
+from ..mapped import MappedNetwork
+from ..passes import Pass, Seen, alike, as_tree, watch_pass
 from .batches import Batch, batch_at, first_batch
-from .guard import Unmarks
-from .inference import Survey
 from .leaves import tensors_in
-from .mapped import MappedNetwork
 from .order import SampleAxis
-from .passes import Pass, Seen, alike, as_tree, watch_pass
 
 Same = Callable[[torch.Tensor, torch.Tensor], bool]
 NOWHERE = SampleAxis(-1)

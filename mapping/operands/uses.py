@@ -15,14 +15,14 @@ from torch import nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional
 
-from .batches import Batch
-from .kinds import handler_of, kind_of
-from .modules import copied
+from ..inputs.batches import Batch
+from ..kinds.known import handler_of, kind_of
+from ..modules import copied
+from ..passes import SEED
 from .operand import Operand
-from .passes import SEED
+from .plans import LAYERS, LOOKUP, Bias, Chosen, Plan, put
 from .product import Part
 from .view import Layout, View
-from .weights import LAYERS, LOOKUP, Bias, Chosen, Plan, put
 
 LISTS = (nn.ParameterList, nn.ParameterDict)
 UNREACHED = "the pass that shows how it is used does not reach it"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 
 MOST = 100_000_000  # bytes of a header, as safetensors has it
 Array = np.ndarray[Any, Any]

@@ -9,7 +9,7 @@
 
 A step takes the text, as plain data, and the tensors of one format and returns those of the next. Planes and weights
 stay as they are, so that a chip reads as it did, and no wires are solved. What comes out is checked like any text
-(`mapping.description`) and any tensors (`crossbar.kept`), so a step checks only what it leaves out.
+(`mapping.saved.description`) and any tensors (`crossbar.kept`), so a step checks only what it leaves out.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 
 import torch
 
-from ..crossbar.design import Design
-from ..crossbar.drive import Drive
-from ..crossbar.hardware import Hardware
-from ..crossbar.matrix import Matrix
-from ..crossbar.yaml_text import parse_yaml
-from .errors import CheckpointError
-from .leaf import LEAVES, Leaf
+from ...crossbar.design import Design
+from ...crossbar.drive import Drive
+from ...crossbar.hardware import Hardware
+from ...crossbar.matrix import Matrix
+from ...crossbar.yaml_text import parse_yaml
+from ..errors import CheckpointError
+from ..kinds.leaf import LEAVES, Leaf
 
 OLDEST = 2  # that is read
 DRIVE = ("limit", "signed", "full_code", "pulses", "digit_bits", "rounds", "clips")  # its fields in format 2

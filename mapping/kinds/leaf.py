@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from pydantic import Field, ValidationError
 
-from ..crossbar.max_memory import released, zeros
-from ..crossbar.patches import PLAIN, Patches
-from ..devices.config import Config, faults
-from ..devices.registry import Registry
+from ...crossbar.max_memory import released, zeros
+from ...crossbar.patches import PLAIN, Patches
+from ...devices.config import Config, faults
+from ...devices.registry import Registry
 from .handler import REGISTRIES, Handler, check_handler
 
 Features = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]

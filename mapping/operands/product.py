@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .errors import MappingError
+from ..errors import MappingError
 from .view import Layout, NoLayout, View
 
 Labels = list[Hashable]

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ..devices.registry import Registry
-from ..devices.units import brief
+from ...devices.registry import Registry
+from ...devices.units import brief
 
 
 class Handler:
@@ -17,7 +17,7 @@ class Handler:
 
     Attributes:
         modules: the types. Subclasses are taken too if all that the forward runs is as in the type itself: see
-            `mho.mapping.inherited`.
+            `mho.mapping.kinds.inherited`.
         named: full names of more types, of packages that are not imported for it: `package.module.Type`. They are taken
             once something else has imported them.
         holds: names of what modules of these types hold beside weights and biases (a buffer `mask`, say), where

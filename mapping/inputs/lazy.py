@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..errors import MappingError
+from ..prepare import goes_through
 from .batches import Batch
-from .errors import MappingError
-from .prepare import goes_through
 
 
 def is_lazy(model: nn.Module) -> bool:

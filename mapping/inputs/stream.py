@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..crossbar.magnitudes import Magnitudes
-from .arrays import as_numpy
+from ...crossbar.magnitudes import Magnitudes
+from ..arrays import as_numpy
+from ..inference import Inference, OnTiles
 from .batches import ENOUGH, Batch, batches_in, joined
-from .inference import Inference, OnTiles
 
 Ranges = dict[str, Magnitudes]
 
@@ -37,7 +37,7 @@ class Stream:
 
     @classmethod
     def of(cls, inputs: Any, model: nn.Module, said: str) -> Stream:
-        """Inputs in the forms of `mho.mapping.batches.batches_in`.
+        """Inputs in the forms of `mho.mapping.inputs.batches.batches_in`.
 
         Raises:
             MappingError: see there.

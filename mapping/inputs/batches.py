@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_map
 from torch.utils.data import Dataset, IterableDataset
 
-from .errors import MappingError
+from ..errors import MappingError
 from .leaves import tensors_in
 
 ENOUGH = 1024  # samples, after which no further batch is taken from an iterable
@@ -161,7 +161,7 @@ def batches_of(inputs: Any, model: nn.Module, said: str) -> list[Batch]:
     """The batches that `inputs` stand for; `said` names them in errors.
 
     Of an iterable the first are taken until there are 1,024 samples; batches of one tensor each are joined where their
-    shapes allow. Else see `mho.mapping.batches.batches_in`.
+    shapes allow. Else see `mho.mapping.inputs.batches.batches_in`.
     """
     found: list[Batch] = []
     for batch, _ in batches_in(inputs, model, said):

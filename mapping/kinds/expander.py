@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ..devices.registry import Registry
+from ...devices.registry import Registry
 from .handler import REGISTRIES, Handler, check_handler
 
 

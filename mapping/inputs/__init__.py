@@ -1,0 +1,1 @@
+"""Inputs of calls: batches, samples and their order."""

@@ -1,0 +1,1 @@
+"""Kinds of layers that tiles can do, and the registries of them."""

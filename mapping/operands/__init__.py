@@ -1,0 +1,1 @@
+"""Parameters that a model multiplies by itself, on tiles."""

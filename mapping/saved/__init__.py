@@ -1,0 +1,1 @@
+"""Chips as folders: written, checked, read again."""
