@@ -76,6 +76,23 @@ def test_a_forked_process_reads_with_one_thread():
     assert run(text) == ["0"]
 
 
+def test_what_is_kept_of_a_class_that_is_gone_is_left(tmp_path):
+    """As after an update: numba's index names the classes of arguments, and does not load without them."""
+    folder = tmp_path / "its_kernels"
+    folder.mkdir()
+    head = "from typing import NamedTuple\nfrom mho.crossbar.kernels.compiled import kernel\n"
+    (folder / "__init__.py").write_text("")
+    program = "from its_kernels.outer import {kind}, outer; print(outer({kind}(1)))"
+    for kind in ("Before", "After"):
+        (folder / "outer.py").write_text(
+            f"{head}\n\nclass {kind}(NamedTuple):\n    x: int\n\n\n@kernel()\ndef outer(pair):\n    return pair.x\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program.format(kind=kind)], capture_output=True, text=True, timeout=300, cwd=tmp_path
+        )
+        assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
 def test_what_is_kept_is_left_when_a_kernel_that_is_called_changes(tmp_path):
     """numba looks at the file of a kernel, and not at those of the kernels that are compiled into it."""
     folder = tmp_path / "its_kernels"
@@ -87,11 +104,12 @@ def test_what_is_kept_is_left_when_a_kernel_that_is_called_changes(tmp_path):
     )
     program = "from its_kernels.outer import outer; print(outer(1), sum(outer.stats.cache_hits.values()))"
     found = []
-    for factor in (10, 10, 20):
+    for factor in (10, 10, 20, 20):
         (folder / "inner.py").write_text(f"{head}\n\n@kernel()\ndef inner(x):\n    return {factor} * x\n")
         done = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, cwd=tmp_path
         )
         assert done.returncode == 0, done.stderr
         found.append(done.stdout.split())
-    assert found == [["11", "0"], ["11", "1"], ["21", "0"]]
+    assert found == [["11", "0"], ["11", "1"], ["21", "0"], ["21", "1"]]
+    assert len(list(folder.glob("__pycache__/outer*.nbi"))) == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from numba import config, njit
+from numba.core.caching import IndexDataCacheFile
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -31,20 +32,31 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
                 stacklevel=1,
             )
             return njit(nogil=True, **options)(function)
-        if config.DISABLE_JIT:
-            return made
-        kept = made._cache._cache_file
-        folders = {Path(__file__).parent, Path(function.__code__.co_filename).parent}
-        kept._source_stamp = (kept._source_stamp, *(sources(folder) for folder in sorted(folders)))
+        if not config.DISABLE_JIT:
+            name_after_sources(made._cache, Path(function.__code__.co_filename).parent)
         return made
 
     return compile_
 
 
+def name_after_sources(kept: Any, folder: Path) -> None:
+    """Have the machine code of a kernel of this folder kept under the digest of all kernels; what was before them goes.
+
+    An index of other sources would not even load where it names a class that is gone.
+    """
+    file = kept._cache_file
+    place, name = Path(file._cache_path), file._index_name.removesuffix(".nbi")
+    new = "-".join([name, *(sources(each) for each in sorted({Path(__file__).parent, folder}))])
+    if not (place / f"{new}.nbi").exists():
+        for old in place.glob(f"{name}*.nb[ic]"):
+            old.unlink(missing_ok=True)
+    kept._cache_file = IndexDataCacheFile(file._cache_path, new, file._source_stamp)
+
+
 @cache
 def sources(folder: Path) -> str:
     """A digest of the Python files in a folder."""
-    found = blake2b(digest_size=16)
+    found = blake2b(digest_size=8)
     for file in sorted(folder.glob("*.py")):
         text = file.read_bytes()
         found.update(f"{file.name} {len(text)} ".encode() + text)
