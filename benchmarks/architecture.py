@@ -21,12 +21,13 @@ ROOT = Path(__file__).parents[1]
 ROWS = (
     ("mho", "mho/commands", "mho/sweeps"),
     ("models", "models/data", "models/kernels"),
-    ("mapping/explaining", "mapping/architecture", "mapping/voting"),
-    ("mapping", "mapping/checkpoints", "mapping/torch_backend", "mapping/trainable"),
+    ("mapping/explaining", "mapping/architecture", "mapping/voting", "mapping/trainable"),
+    ("mapping", "mapping/saved", "mapping/reports", "mapping/checkpoints"),
+    ("mapping/kinds", "mapping/operands", "mapping/inputs", "mapping/torch_backend"),
     ("crossbar", "crossbar/backends", "crossbar/kernels"),
     ("devices",),
 )
-COLOURS = ("#fbe3c8", "#f7d3d6", "#cfe0f3", "#d8e6f5", "#d9eeda", "#ece3f4")
+COLOURS = ("#fbe3c8", "#f7d3d6", "#cfe0f3", "#d8e6f5", "#e0ebf7", "#d9eeda", "#ece3f4")
 WIDTH, GAP, HEIGHT = 34, 1.5, 17.0  # of the page and between rooms, in units of the drawing
 NARROW = 7  # a room that has no space for the name of the folder around it
 LINES = 10  # files one below the other in a room

@@ -109,7 +109,9 @@ def test_damaged_files_are_refused(tmp_path, fault, packed):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [gzip.compress(idx(PIXELS))[:-20], b"no gzip at all", gzip.compress(b"")])
+@pytest.mark.parametrize(
+    "content", [gzip.compress(idx(PIXELS))[:-20], b"no gzip at all", gzip.compress(b"")], ids=["cut", "none", "empty"]
+)
 def test_a_damaged_gzip_file_is_refused(tmp_path, content):
     write(tmp_path, None, idx(LABELS))
     (tmp_path / f"{TRAIN[0]}.gz").write_bytes(content)
