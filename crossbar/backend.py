@@ -199,9 +199,9 @@ class Backend(Arrays, WireSolver):
         """
         reads, rows, outputs = out.shape
         found, clipped = self.empty((len(keys), reads, rows, outputs // len(keys)), job.codes), 0
-        for geometry, planes, key, one in zip(job.geometries, job.planes, keys, found, strict=True):
+        for g, (geometry, planes, key) in enumerate(zip(job.geometries, job.planes, keys, strict=True)):
             mine = Job(job.codes, geometry, planes, job.circuit)
-            clipped += self.read(mine, key, whose, read, threads, one)
+            clipped += self.read(mine, key, whose, read, threads, found[g])  # a view of its own, as gradients ask
         out[:] = self.joined(found)
         return clipped
 
