@@ -1,5 +1,5 @@
 # make demo    a trained network on simulated ReRAM, PCM and NAND tiles; ARGS="--images 500" to change it
-# make test    the tests; ARGS="-k tile -x" to choose
+# make test    the tests; ARGS="-k tile -x" to choose, ARGS="-n 2 --dist loadfile" for two at a time
 # make lint    ruff and mypy
 # make docs    the documentation site, in docs/_build
 # make bench   the scripts in benchmarks/

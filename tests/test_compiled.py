@@ -37,7 +37,7 @@ def run(text: str, **environment: str) -> list[str]:
     """What a Python of its own prints for the text."""
     code = textwrap.dedent(READS) + textwrap.dedent(text)
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment, timeout=300
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment, timeout=1200
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
