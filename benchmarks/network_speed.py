@@ -131,8 +131,13 @@ def peak(row: Row) -> dict[str, Any]:
 
 
 def limit(read: timing.Function, mho_ms: float, torch_ms: float) -> dict[str, Any]:
-    """What the ratio would be of products and normals alone, and how the time of a read is shared out."""
+    """What the ratio would be of products and normals alone, and how the time of a read is shared out.
+
+    Nothing where groups of a layer are read together: their kernels do not come apart like this.
+    """
     spent = parts(read)
+    if not spent:
+        return {}
     shares = {name: sum(spent[part] for part in some) for name, some in PARTS.items()}
     shares["kernels, other"] = spent["other"]
     shares["network, Python"] = mho_ms - spent["whole"]  # digital layers, calls and copies of tensors
@@ -155,6 +160,8 @@ def parts(read: timing.Function) -> Counter[str]:
 
     with mock.patch.object(TileLayer, "read", watched), torch.no_grad():
         read()
+    if any(len(layer.tiles.packed) > 1 for layer, _ in seen):
+        return Counter()
     many = Counter((shape, layer.matrix.weights.shape, layer.spec.patches) for layer, shape in seen)
     firsts = {(shape, layer.matrix.weights.shape, layer.spec.patches): (layer, shape) for layer, shape in seen}
     total: Counter[str] = Counter()
