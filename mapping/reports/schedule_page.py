@@ -6,28 +6,19 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from ..architecture.gantt import Run
 from .page import COLOURS, Figure, Page, engineering
 
 MOST = 4000  # bars that are drawn, the first
 
 
-class Run(Protocol):
+class Timed(Run, Protocol):
     """A schedule, as `mho.schedule` gives it."""
 
     @property
-    def names(self) -> tuple[str, ...]: ...
-    @property
     def service_s(self) -> tuple[float, ...]: ...
     @property
-    def servers(self) -> tuple[int, ...]: ...
-    @property
-    def votes(self) -> int: ...
-    @property
-    def inputs(self) -> int: ...
-    @property
     def copies(self) -> int: ...
-    @property
-    def makespan_s(self) -> float: ...
     @property
     def first_latency_s(self) -> float: ...
     @property
@@ -36,11 +27,9 @@ class Run(Protocol):
     def utilisation(self) -> dict[str, float]: ...
     @property
     def bottleneck(self) -> str: ...
-    @property
-    def events(self) -> pd.DataFrame: ...
 
 
-def cards_of(run: Run) -> dict[str, str]:
+def cards_of(run: Timed) -> dict[str, str]:
     """What stands out of a schedule."""
     return {
         "makespan": engineering(run.makespan_s, "s"),
@@ -50,7 +39,7 @@ def cards_of(run: Run) -> dict[str, str]:
     }
 
 
-def schedule_page(run: Run) -> Page:
+def schedule_page(run: Timed) -> Page:
     """The page of a schedule."""
     many = "s" * (run.copies > 1)
     title = f"Schedule of {run.inputs} input(s), {run.votes} vote(s) each, on {run.copies} pipeline{many}"
