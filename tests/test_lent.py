@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import pictures, small_cnn
+from tied import TOKENS, Words, X, mlp
 from torch import nn
 from torch.nn import functional
 
@@ -21,28 +22,6 @@ from mho.mapping.lent import Written, lent
 
 RERAM = mho.Hardware.preset("reram")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is told by /proc")
-
-
-def mlp() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 8)).eval()
-
-
-class Words(nn.Module):
-    """An embedding that its head shares, digital and on tiles."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.words, self.mix = nn.Embedding(20, 12, **options), nn.Linear(12, 12)
-        self.head = nn.Linear(12, 20, bias=False)
-        self.head.weight = self.words.weight
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.head(torch.tanh(self.mix(self.words(tokens))))
-
-
-X, TOKENS = torch.rand(16, 40, generator=torch.Generator().manual_seed(1)), torch.arange(40).reshape(5, 8) % 20
 
 
 @pytest.mark.parametrize(("make", "x"), [(mlp, X), (small_cnn, pictures()), (Words, TOKENS)])
