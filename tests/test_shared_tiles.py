@@ -150,6 +150,33 @@ def test_twin_reads_shared_tiles_alike(fields):
     assert compared(*both, x) == []
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"wires.r_word_line": 5.0, "wires.r_bit_line": 5.0},
+        {"wires.pairs": "shared", "wires.r_bit_line": 20.0, "cell.stuck.at_g_min": 0.05, "time_s": 1e4},
+        {"tile.slices": 2, "cell.levels": 16, "tile.encoding": "offset", "cell.stuck.bit_lines": 0.1},
+    ],
+    ids=str,
+)
+def test_a_shared_tile_is_that_of_a_dense_layer_with_zeros(fields):
+    """Down to the bit, costs included: whatever wires, faults and time do to the one they do to the other."""
+    torch.manual_seed(0)
+    grouped, dense = nn.Conv2d(4, 4, 3, padding=1, groups=4).eval(), nn.Conv2d(4, 4, 3, padding=1).eval()
+    with torch.no_grad():
+        dense.weight.copy_(torch.eye(4)[:, :, None, None] * grouped.weight)
+        dense.bias.copy_(grouped.bias)
+    x, hardware = torch.rand(4, 4, 6, 6), RERAM.replace(fields)
+    shared, plain = (
+        mho.map(nn.Sequential(net), hw, calibrate=x, seed=5)
+        for net, hw in ((grouped, hardware.replace(SHARED)), (dense, hardware))
+    )
+    assert torch.equal(shared.read(x, read=1), plain.read(x, read=1))
+    assert all(np.array_equal(a, b) for a, b in zip(*(c.conductances()["0"] for c in (shared, plain)), strict=True))
+    assert str(mho.schedule(shared)) == str(mho.schedule(plain))
+
+
 @pytest.fixture(scope="module")
 def chip() -> tuple[mho.Chip, torch.Tensor]:
     torch.manual_seed(0)
