@@ -14,6 +14,7 @@ import torch
 from ..crossbar.hardware import Hardware
 from ..crossbar.magnitudes import Magnitudes
 from .arrays import as_numpy
+from .held import Held
 from .inputs.order import FIRST, Order, SampleAxis, order_of, padded_order_of
 from .inputs.padding import Padding
 from .kinds.leaf import Leaf
@@ -141,6 +142,7 @@ class Read(Inference):
         told: whether it has warned of a layer whose rows belong to no single sample.
         padding: in front of the tokens of the samples, if there is any.
         kind: what inputs of it are alike, where their shapes do not say: a step of a generation.
+        held: outputs of another inference that stand for those of this one, where layers are not read again.
     """
 
     number: int = 0
@@ -152,6 +154,7 @@ class Read(Inference):
     told: bool = False
     padding: Padding | None = None
     kind: Any = None
+    held: Held | None = None
 
     def again(self, **changes: Any) -> Read:
         """This read from its start, with changes."""
@@ -174,6 +177,12 @@ class Read(Inference):
         return not known and call >= layer.session.judged.get(layer.name, 0)
 
     def _output(self, layer: OnTiles, x: torch.Tensor, call: int) -> torch.Tensor:
+        if self.held is not None:
+            return self.held.output_of(layer.name, call, x, lambda: self._read(layer, x, call))
+        return self._read(layer, x, call)
+
+    def _read(self, layer: OnTiles, x: torch.Tensor, call: int) -> torch.Tensor:
+        """What its tiles give."""
         if self.shares(x):
             given, samples = layer.arranged(x[: self.samples])._replace(shared=True), self.samples
         else:

@@ -6,7 +6,7 @@ a sequence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -20,7 +20,7 @@ from .inputs.rows import Rows
 from .kinds.leaf import Leaf
 from .operands.operand import Operand, call
 
-__all__ = ["Call", "Recorder"]
+__all__ = ["Call", "Recorder", "downstream"]
 
 INPUT = -1
 # functions that only say where values lie, by their names in torch
@@ -79,6 +79,14 @@ class Call:
         """The call of `plain` fields."""
         known: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
         return cls(**known)
+
+
+def downstream(calls: Sequence[Call], layers: Collection[str]) -> list[bool]:
+    """Of each call, whether it is one of these layers on tiles, or needs their results, over other calls too."""
+    found: list[bool] = []
+    for made in calls:  # each comes after those that it needs
+        found.append((not made.digital and made.layer in layers) or any(found[before] for before in made.after))
+    return found
 
 
 class Recorder(TorchFunctionMode):

@@ -121,7 +121,7 @@ def test_voting_gives_what_the_votes_give(fields: dict[str, Any], tmp_path: Path
         assert (row["mean_reads"], row["capped"]) == (stopped.mean_reads, stopped.capped)
         assert row["mean_reads_se"] == pytest.approx(float(stopped.reads.double().std() / 50**0.5), rel=1e-12)
         assert row["adaptive_energy_j"] == pytest.approx(stopped.energy_j(chip), rel=1e-12)
-    with pytest.raises(ValueError, match=r"target_width must be null for experiment voting, got 0\.1"):
+    with pytest.raises(ValueError, match=r"target_width: experiment voting makes no use of it, leave it out, got 0\.1"):
         mho.sweep({**asked, "target_width": 0.1}, out=tmp_path / "width")
 
 

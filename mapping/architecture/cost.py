@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from ...crossbar.hardware import Hardware
 from ...crossbar.periphery import Periphery
 from ...crossbar.placement import Placement
 from ..errors import MappingError, check_chip
+from ..held import checked_layers
+from ..trace import downstream
 from .read_chain import Chain
 from .stages import Reading, check_converters, reading
 
@@ -168,26 +171,33 @@ class Demand:
         return self.values * self._bits()[0] if given is None else given * self.placement.tiles
 
 
-def demands(chip: MappedNetwork) -> dict[str, Demand]:
+def demands(chip: MappedNetwork, layers: str | Sequence[str] | None = None) -> dict[str, Demand]:
     """What one inference asks of each layer on tiles, by name.
 
+    Args:
+        layers: count the calls of these layers and what comes after them only, as in a further vote of `mho.vote`.
+
     Raises:
+        ValueError: `layers` that are none on tiles.
         MappingError: no layer on tiles, a converter without a number of bits, or a layer that has seen no input yet.
     """
     check_chip(chip)
     if not chip.layers:
         raise MappingError("cost: no layer of this chip is on tiles")
+    again = [True] * len(chip.trace) if layers is None else downstream(chip.trace, checked_layers(chip, layers))
+    counted = [call for call, made in zip(chip.trace, again, strict=True) if made]
     found = {}
     for name, layer in chip.layers.items():
         hardware = layer.hardware
         if layer.positions is None or layer.array_energy_j is None or not chip.trace:
             raise MappingError(f"layer {name!r}: cost needs real inputs, map with calibrate=, a batch of them")
         check_converters(hardware, f"layer {name!r}: ")
-        mine = [call for call in chip.trace if call.layer == name]
+        mine = [call for call in counted if call.layer == name]
         values, work = sum(call.values for call in mine), sum(call.work for call in mine)
         chain = Chain.of(hardware, layer.phases)
         array = layer.array_energy_j
-        scaling, positions = layer.scaling_operations(values, layer.positions), layer.positions
+        positions = sum(call.positions for call in mine)
+        scaling = layer.scaling_operations(values, positions)
         demand = Demand(hardware, layer.placement, layer.pulses, positions, array, values, work, chain, scaling)
         found[name] = replace(demand, fillers=layer.fillers)
     return found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import check_chip
-from .cost import SCALES_WITH_V, demands
+from .cost import COMPONENTS, SCALES_WITH_V, demands
 from .loading import Loading
 from .schedule import schedule
 
@@ -92,12 +92,15 @@ def decision(
     replicas: Mapping[str, int] | None = None,
     line_buffers: bool = False,
     batch: int = 1,
+    layers: str | Sequence[str] | None = None,
 ) -> Decision:
     """Cost of a decision of `votes` votes of a mapped network; the voter is a stage of `cost.digital_time`.
 
-    Args and errors are those of `mho.schedule`; energy and area are those of `layer_costs`. The voter's own energy and
-    area are left out. `batch` decisions share the writes of a network that does not fit `cost.tiles`, in energy and in
-    the interval; each of them waits for all writes. Tiles that the network does not use have no area.
+    Args and errors are those of `mho.schedule`; energy and area are those of `layer_costs`. With `layers` each copy
+    reads all layers once, and its other votes ask for the energy and operations of these layers and of what comes after
+    them. The voter's own energy and area are left out. `batch` decisions share the writes of a network that does not
+    fit `cost.tiles`, in energy and in the interval; each of them waits for all writes. Tiles that the network does not
+    use have no area.
 
     Raises:
         ValueError: as `mho.schedule`, and a batch of less than one.
@@ -112,9 +115,14 @@ def decision(
         copies=copies,
         replicas=replicas,
         line_buffers=line_buffers,
+        layers=layers,
     )
     asked, count = demands(chip), dict(replicas or {})
-    energies = [demand.energy() for demand in asked.values()]
+    whole = votes if layers is None else min(votes, copies)  # inferences that read all layers
+    parts = [(whole, list(asked.values()))]
+    if whole < votes:
+        parts.append((votes - whole, list(demands(chip, layers).values())))
+    energies = [(number, [demand.energy() for demand in made]) for number, made in parts]
     loading = Loading.of(chip, count)
     sets = {name: count.get(name, 1) * loading.share for name in asked}
     return Decision(
@@ -122,9 +130,9 @@ def decision(
         copies=copies,
         latency_s=run.makespan_s,
         interval_s=run.decision_interval_s - (1 - 1 / batch) * loading.time_s,
-        energy={part: votes * sum(energy[part] for energy in energies) for part in energies[0]},
+        energy={part: sum(number * sum(e[part] for e in made) for number, made in energies) for part in COMPONENTS},
         leakage_w=copies * sum(demand.leakage(sets[name]) for name, demand in asked.items()),
         area_m2=copies * sum(sum(demand.area(sets[name]).values()) for name, demand in asked.items()),
-        operations=votes * sum(demand.operations for demand in asked.values()),
+        operations=sum(number * sum(demand.operations for demand in made) for number, made in parts),
         write_j=copies * loading.energy_j / batch,
     )

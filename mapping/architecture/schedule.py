@@ -6,6 +6,7 @@ so (L + K) T comes out to the last bit.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -100,6 +101,7 @@ def schedule(
     buffers: int | None = None,
     copies: int = 1,
     line_buffers: bool = False,
+    layers: str | Sequence[str] | None = None,
 ) -> Schedule:
     """Run `inputs` inputs, each read `votes` times, through a pipeline of stages.
 
@@ -123,6 +125,8 @@ def schedule(
         copies: chips, whole pipelines, that share the votes of each input and work in step; the voter takes one vote of
             each at a time.
         line_buffers: rows of a picture go on to the next layer of a chip as they are ready.
+        layers: of a chip, those that every vote reads, with what comes after them, as in `mho.vote`; the others are
+            read in the first vote of each copy, and their results held. A job is then an input with all its votes.
 
     Raises:
         ValueError: no stage, a time that is not positive and finite, less than one vote, input, copy, replica or place
@@ -131,16 +135,20 @@ def schedule(
     """
     counts = {name: count_of(f"replicas[{name!r}]", n) for name, n in (replicas or {}).items()}
     if chip is not None and stages is None:
-        plan = chip_plan(chip, counts, line_buffers)
+        plan = chip_plan(chip, counts, line_buffers, layers)
     elif stages is not None and chip is None:
         if line_buffers:
             raise ValueError("line_buffers: only a chip has pictures whose rows can go on, leave it out with stages")
+        if layers is not None:
+            raise ValueError("layers: only a chip has layers on tiles, leave it out with stages")
         plan = (stages if isinstance(stages, Stages) else Stages(stages)).plan(counts)
     else:
         raise ValueError("schedule: give either a chip or stages=[seconds, ...], not both and not neither")
     if voter is not None:
         plan = plan.with_voter(VOTER, seconds_of("voter", voter))
     depth = None if buffers is None else count_of("buffers", buffers)
+    if depth is not None and layers is not None:
+        raise ValueError("buffers: how long a result is held for votes of some layers is not modelled; leave one out")
     run = _run(plan, count_of("votes", votes), count_of("inputs", inputs), count_of("copies", copies), depth)
     return run if chip is None else _loaded(run, Loading.of(chip, counts))
 
@@ -164,12 +172,6 @@ def _loaded(run: Schedule, loading: Loading) -> Schedule:
     )
 
 
-def _check_left_out(**given: object) -> None:
-    for field, value in given.items():
-        if value is not None:
-            raise ValueError(f"{field}: a chip brings the names, links and steps of its layers, leave {field} out")
-
-
 def _check_names(plan: StagePlan) -> None:
     if len(set(plan.names)) != len(plan.names):
         raise ValueError(
@@ -179,7 +181,10 @@ def _check_names(plan: StagePlan) -> None:
 
 def _run(plan: StagePlan, votes: int, inputs: int, copies: int, depth: int | None) -> Schedule:
     _check_names(plan)
-    rounds = -(-votes // copies)
+    rounds, of_round = -(-votes // copies), [0] * len(plan.work)
+    if plan.again is not None:
+        plan, of_round = plan.of_all_votes(rounds)
+        rounds = 1
     jobs = inputs * rounds
     operations, tick = plan.operations()
     times = simulate(operations, plan.servers, jobs, depth)
@@ -221,7 +226,7 @@ def _run(plan: StagePlan, votes: int, inputs: int, copies: int, depth: int | Non
             for name, ticks, servers in zip(plan.names, load, plan.servers, strict=True)
         },
         bottleneck=plan.names[busiest],
-        events=_events(plan, operations, times, rounds, copies, seconds),
+        events=_events(plan, operations, times, (rounds, of_round, copies), seconds),
     )
 
 
@@ -229,22 +234,23 @@ def _events(
     plan: StagePlan,
     operations: Sequence[Operation],
     times: Times,
-    rounds: int,
-    copies: int,
+    voting: tuple[int, Sequence[int], int],
     seconds: Callable[[int], float],
 ) -> pd.DataFrame:
-    jobs = len(times.start[0])
-    step, counts = [], [0] * len(plan.names)
-    for operation in operations:
-        step.append(counts[operation.unit])
-        counts[operation.unit] += 1
+    """The table of events; `voting`: jobs of an input, the round of each call within a job, and copies."""
+    jobs, (rounds, of_round, copies) = len(times.start[0]), voting
+    turn = [number for number, work in zip(of_round, plan.work, strict=True) for _ in work.needs]
+    step, counts = [], Counter[tuple[int, int]]()
+    for operation, number in zip(operations, turn, strict=True):
+        step.append(counts[operation.unit, number])
+        counts[operation.unit, number] += 1
     job = np.tile(np.arange(jobs), len(operations))
     stage = np.repeat([operation.unit for operation in operations], jobs)
     table = {
         "stage": stage,
         "job": job,
         "input": job // rounds,
-        "vote": job % rounds * copies,
+        "vote": (job % rounds + np.repeat(turn, jobs)) * copies,
         "step": np.repeat(step, jobs),
         "start_s": np.array([seconds(t) for starts in times.start for t in starts]),
         "end_s": np.array(

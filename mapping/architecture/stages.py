@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil, gcd, log2
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import MappingError, check_chip
+from ..held import checked_layers
+from ..trace import downstream
 from .pipeline import Operation, loops_of
 from .read_chain import Chain
 
@@ -96,12 +98,13 @@ class StagePlan:
     """Stages and what one job does on them.
 
     names: of the stages. servers: jobs that a stage works on at once. work: the calls of one job, each after those
-    whose results it needs.
+    whose results it needs. again: of each call, whether every vote makes it; None: all do.
     """
 
     names: tuple[str, ...]
     servers: tuple[int, ...]
     work: tuple[Work, ...]
+    again: tuple[bool, ...] | None = None
 
     def ends(self) -> list[int]:
         """The calls whose results nobody needs."""
@@ -111,7 +114,23 @@ class StagePlan:
     def with_voter(self, name: str, seconds: float) -> StagePlan:
         """The same with a last stage that waits for all the others."""
         voter = Work(len(self.names), 0.0, seconds, tuple(self.ends()))
-        return StagePlan((*self.names, name), (*self.servers, 1), (*self.work, voter))
+        again = None if self.again is None else (*self.again, True)
+        return StagePlan((*self.names, name), (*self.servers, 1), (*self.work, voter), again)
+
+    def of_all_votes(self, rounds: int) -> tuple[StagePlan, list[int]]:
+        """The plan of one job that is an input with all its rounds of votes, and the round of each call.
+
+        The first round makes all calls, the others those `again`, which take the results of the first for the rest.
+        """
+        work, of_round = list(self.work), [0] * len(self.work)
+        for number in range(1, rounds):
+            place: dict[int, int] = {}
+            for call, (made, again) in enumerate(zip(self.work, self.again or (), strict=True)):
+                if again:
+                    place[call] = len(work)
+                    work.append(made._replace(after=tuple(place.get(before, before) for before in made.after)))
+                    of_round.append(number)
+        return replace(self, work=tuple(work), again=None), of_round
 
     def operations(self) -> tuple[list[Operation], Fraction]:
         """The operations of the event loop, and the seconds of one of its ticks: the largest that all times are
@@ -160,7 +179,12 @@ def unit_names(calls: Sequence[Call]) -> list[str]:
     return [call.layer if not call.digital else f"{call.layer or 'input'}.digital" for call in calls]
 
 
-def chip_plan(chip: MappedNetwork, replicas: Mapping[str, int] | None = None, line_buffers: bool = False) -> StagePlan:
+def chip_plan(
+    chip: MappedNetwork,
+    replicas: Mapping[str, int] | None = None,
+    line_buffers: bool = False,
+    layers: str | Sequence[str] | None = None,
+) -> StagePlan:
     """The plan of a mapped network.
 
     Args:
@@ -168,8 +192,10 @@ def chip_plan(chip: MappedNetwork, replicas: Mapping[str, int] | None = None, li
         replicas: sets of tiles of layers by name. They share the positions of one picture, and whole jobs where there
             are more of them than positions.
         line_buffers: rows of a picture go on to the next layer as they are ready, not the picture as a whole.
+        layers: those that every vote reads, with what comes after them; None: all.
 
     Raises:
+        ValueError: `layers` that are none on tiles.
         MappingError: an inference of the chip is not known, a layer is not part of it or has a converter without a
             number of bits, or no layer has a name in `replicas`.
     """
@@ -214,4 +240,5 @@ def chip_plan(chip: MappedNetwork, replicas: Mapping[str, int] | None = None, li
         layer = chip.layers[call.layer]
         scaling = layer.scaling_operations(call.values, call.positions) / layer.hardware.cost.digital_rate
         work.append(Work(stage, times.fill_s + times.tail_s + scaling, rows, call.after, needs, rows_in))
-    return StagePlan(tuple(names), tuple(servers), tuple(work))
+    again = None if layers is None else tuple(downstream(calls, checked_layers(chip, layers)))
+    return StagePlan(tuple(names), tuple(servers), tuple(work), again)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 from ..chip import Chip
 from ..errors import check_chip
+from ..held import Held, checked_layers
+from ..inference import Read
 from ..inputs.batches import Batch, Takes, batches_in
 from ..inputs.padding import mask_in
 from ..outputs import Where, found_in, returned
@@ -63,6 +65,7 @@ class Election:
     """The arguments of `vote`, checked: the chips that vote, the samples of a batch at most (`size`), and the others.
 
     `total` is the number of samples, where it is known. `elsewhere` is where the chips are read, if it is not here.
+    `layers` are those that are read again in each inference, None: all.
     """
 
     chips: list[Chip]
@@ -75,6 +78,15 @@ class Election:
     progress: Progress
     output: Where
     elsewhere: Elsewhere | None = None
+    layers: tuple[str, ...] | None = None
+
+    def rereading(self, layers: str | Sequence[str] | None) -> Election:
+        """The same with the layers that are read again in each inference.
+
+        Raises:
+            ValueError: no layers, or a name that none of them has.
+        """
+        return self if layers is None else replace(self, layers=checked_layers(self.chips[0], layers))
 
     @property
     def batches(self) -> Iterator[Given]:
@@ -101,14 +113,8 @@ class Election:
         Raises:
             ValueError: the model gives something else than one tensor of numbers, samples first.
         """
-        chips, samples, batch = self.chips, given.samples, given.batch
-        named: dict[str, Any] = {"named": batch.kwargs} if batch.kwargs else {}
-        together = max(1, int(TOGETHER / (chips[0].largest_output * samples))) if len(chips) == 1 else 1
-        for first in reads[::together]:
-            group = min(together, reads.stop - first)
-            output = chips[first % len(chips)].read(
-                *batch.args, read=first, reads=group, first_sample=given.start, **named
-            )
+        samples = given.samples
+        for group, output in self._made(given, reads) if self.layers is None else self._made_in_part(given, reads):
             scores = found_in(output, self.output)
             if not isinstance(scores, torch.Tensor) or scores.is_complex():
                 raise ValueError(
@@ -121,6 +127,27 @@ class Election:
                     f"{group * samples} samples"
                 )
             yield from scores.chunk(group)
+
+    def _made(self, given: Given, reads: range) -> Iterator[tuple[int, Any]]:
+        """How many inferences were made at once, and what they gave."""
+        chips, samples, batch = self.chips, given.samples, given.batch
+        named: dict[str, Any] = {"named": batch.kwargs} if batch.kwargs else {}
+        together = max(1, int(TOGETHER / (chips[0].largest_output * samples))) if len(chips) == 1 else 1
+        for first in reads[::together]:
+            group = min(together, reads.stop - first)
+            chip = chips[first % len(chips)]
+            yield group, chip.read(*batch.args, read=first, reads=group, first_sample=given.start, **named)
+
+    def _made_in_part(self, given: Given, reads: range) -> Iterator[tuple[int, Any]]:
+        """The same, one by one: all layers in the first inference of a chip, later the `layers` and what needs them."""
+        held: dict[int, Held] = {}
+        for number in reads:
+            place = number % len(self.chips)
+            kept = held.setdefault(place, Held(self.layers or ()))
+            run = Read(number, first_sample=given.start, held=kept)
+            yield 1, self.chips[place].run(given.batch.args, run, dict(given.batch.kwargs))
+            if kept.again is None:
+                kept.first_is_over(self.chips[place].trace)
 
     def scores(self, given: Given, reads: range) -> Iterator[torch.Tensor]:
         """As `reads`, the scores of classes (samples, ..., classes).
@@ -178,7 +205,9 @@ def prepare(
         ValueError: as `vote`.
         MappingError: what is no chip.
     """
-    check_chip(chip.chip if isinstance(chip, Elsewhere) else chip)
+    elsewhere = chip if isinstance(chip, Elsewhere) else None
+    here = chip.chip if isinstance(chip, Elsewhere) else chip
+    check_chip(here)
     k, copies = whole_number("k", k), whole_number("copies", copies)
     size = None if batch_size is None else whole_number("batch_size", batch_size)
     first_sample = whole_number("first_sample", first_sample, least=0)
@@ -186,11 +215,9 @@ def prepare(
         raise ValueError(f"copies must be at most k = {k}, got {copies}")
     if rule not in rules:
         raise ValueError(f"rule must be {', '.join(map(repr, rules[:-1]))} or {rules[-1]!r}, got {rule!r}")
-    if isinstance(chip, Elsewhere):
-        inputs, total = _inputs(chip.chip, images)
-        return Election([chip.chip], inputs, total, k, size, copies, first_sample, progress, output, chip)
-    inputs, total = _inputs(chip, images)
-    return Election(voting(chip, copies), inputs, total, k, size, copies, first_sample, progress, output)
+    inputs, total = _inputs(here, images)
+    chips = voting(here, copies) if elsewhere is None else [here]
+    return Election(chips, inputs, total, k, size, copies, first_sample, progress, output, elsewhere)
 
 
 def _inputs(chip: Any, images: Any) -> tuple[Any, int | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, overload
@@ -99,6 +99,7 @@ def vote(
     first_sample: int = 0,
     progress: Progress = lambda done, total: None,
     output: Where = None,
+    layers: str | Sequence[str] | None = None,
 ) -> VoteResult: ...
 @overload
 def vote(
@@ -112,6 +113,7 @@ def vote(
     first_sample: int = 0,
     progress: Progress = lambda done, total: None,
     output: Where = None,
+    layers: str | Sequence[str] | None = None,
 ) -> MeanResult: ...
 def vote(
     chip: Chip | Elsewhere,
@@ -124,6 +126,7 @@ def vote(
     first_sample: int = 0,
     progress: Progress = lambda done, total: None,
     output: Where = None,
+    layers: str | Sequence[str] | None = None,
 ) -> VoteResult | MeanResult:
     """Classify samples by k noisy inferences each, or average what a model of numbers gives (`rule="mean"`).
 
@@ -146,12 +149,14 @@ def vote(
             knows).
         output: where the scores are in what the model returns: a name, a number, or a function of it that gives a
             tensor, with the classes where `chip` says. None: it is the output itself, or its part `logits`.
+        layers: names of layers on tiles (as in `chip.layers`) that are read again in each inference, with what comes
+            after them; the outputs of the others are held from the first one. None: all layers are read again.
 
     Raises:
         ValueError: no samples, k or copies that are no whole numbers of at least 1, more copies than inferences, an
             unknown rule, or a model whose output has not at least two classes where they are looked for.
     """
-    asked = prepare(chip, images, k, batch_size, copies, rule, first_sample, progress, output)
+    asked = prepare(chip, images, k, batch_size, copies, rule, first_sample, progress, output).rereading(layers)
     if rule == "mean":
         return mean_of(each(asked, _averaged), asked)
     parts = each(asked, partial(_counted, rule=rule))

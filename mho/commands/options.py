@@ -27,6 +27,9 @@ OUTPUT: str | None = typer.Option(
 NEXT_TOKEN: bool = typer.Option(
     False, "--next-token", help="Labels are the tokens of the texts; the answer at each is about the next one."
 )
+LAYERS: list[str] = typer.Option(
+    [], "--layer", help="Read only this layer again in each vote, and what comes after it; may be given again."
+)
 ARG: list[str] = typer.Option([], "--arg", help="Argument of --model, as name=value; may be given again.")
 KEY: str | None = typer.Option(None, help="Which state dict of the checkpoint, where it holds several that fit.")
 STRIP_PREFIX: str | None = typer.Option(None, help="Prefix to take off the names of the checkpoint's tensors.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from .options import IMPORTS, import_own
+from .options import IMPORTS, LAYERS, import_own
 
 
 def schedule(
@@ -19,6 +19,7 @@ def schedule(
     buffers: int | None = typer.Option(None, help="Results that fit between two stages; none: any number."),
     copies: int = typer.Option(1, help="Whole pipelines that share the votes."),
     line_buffers: bool = typer.Option(False, help="Rows of a chip's pictures go on as they are ready."),
+    layer: list[str] = LAYERS,
     gantt: Path | None = typer.Option(None, help="Picture of the schedule: .png, .pdf or .svg."),
     trace: Path | None = typer.Option(None, help="The schedule as JSON for chrome://tracing or Perfetto."),
     report: Path | None = typer.Option(None, help="The schedule as a page for a browser: .html."),
@@ -53,6 +54,7 @@ def schedule(
         buffers=buffers,
         copies=copies,
         line_buffers=line_buffers,
+        layers=layer or None,
     )
     print(f"makespan          {plan.makespan_s:.6g} s")
     print(f"first decision    {plan.first_latency_s:.6g} s")
@@ -61,7 +63,7 @@ def schedule(
     for name, share in plan.utilisation.items():
         print(f"  {name:12s} busy {share:.1%}")
     if mapped is not None:
-        cost = decision(mapped, votes, copies=copies, line_buffers=line_buffers, batch=inputs)
+        cost = decision(mapped, votes, copies=copies, line_buffers=line_buffers, batch=inputs, layers=layer or None)
         parts = ", ".join(f"{part} {joules:.3g}" for part, joules in cost.energy.items())
         print(f"energy            {cost.work_j:.4g} J a decision ({parts})")
         if cost.write_j:

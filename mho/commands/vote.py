@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from .options import ARG, DATA, IMPORTS, NEXT_TOKEN, OF_CHIP, OUTPUT, import_own
+from .options import ARG, DATA, IMPORTS, LAYERS, NEXT_TOKEN, OF_CHIP, OUTPUT, import_own
 
 
 def vote(
@@ -26,6 +26,7 @@ def vote(
     error: float | None = typer.Option(
         None, help="Read each picture only until its lead is safe: accepted probability that it is not."
     ),
+    layer: list[str] = LAYERS,
     batch_size: int = typer.Option(250, min=1, help="Samples processed together; does not change the result."),
     jobs: int = typer.Option(1, min=1, help="Processes of this machine that read the batches; needs mho[cluster]."),
     cluster: str | None = typer.Option(None, help="Dask cluster whose workers read them, as tcp://host:8786."),
@@ -58,6 +59,8 @@ def vote(
     if cluster is not None and jobs > 1:
         raise ValueError("--jobs is for processes of this machine, and --cluster names others; give one of them")
     options: dict[str, Any] = {"batch_size": batch_size, "copies": copies, "rule": rule, "output": find_output(output)}
+    if layer and error is not None:
+        raise ValueError("--layer is for a fixed number of votes, and --error for votes that stop; give one of them")
     if next_token and rule == "mean":
         raise ValueError("--next-token is for classes, and --rule mean has none")
     with ExitStack() as stack:
@@ -68,7 +71,7 @@ def vote(
         if error is not None:
             found = adaptive_vote(where, inputs, votes, error=error, progress=tell, **options)
         else:
-            result = cast_votes(where, inputs, votes, progress=tell, **options)
+            result = cast_votes(where, inputs, votes, progress=tell, layers=layer or None, **options)
     if error is not None:
         print(
             f"{found.mean_reads:.2f} votes on average, {votes} at most  "

@@ -52,7 +52,7 @@ class Bench:
 
     def answers(self, start: int, stop: int, settings: Settings) -> tuple[Counts, Counts]:
         """(n, votes) right answers to samples start to stop after 1, 2, ... votes, and (n,) all that count."""
-        key = start, stop, settings.copies, settings.rule
+        key = start, stop, settings.copies, settings.rule, settings.layers
         found: tuple[Counts, Counts] | None = self._kept.get(key)
         if found is None or found[0].shape[1] < settings.votes:
             found = self._kept[key] = self._vote(start, stop, settings, settings.votes)
@@ -116,6 +116,7 @@ class Bench:
             rule=settings.rule,
             first_sample=start,
             output=self.output,
+            layers=settings.layers,
         )
         return self.scored(result.winners, result.softmax.shape[-1], result.mask, start, settings)
 

@@ -46,6 +46,15 @@ def costs_of(chip: Chip, settings: Settings, energy: float, mean_reads: float, m
     if np.isnan(energy):
         return dict.fromkeys(COSTS, np.nan)
     copies = settings.copies
+    if settings.layers is not None:
+        whole = decision(chip, settings.votes, copies=copies, layers=settings.layers)
+        spent = sum(whole.energy.values()) + whole.write_j
+        return {
+            "decision_energy_j": spent,
+            "total_energy_j": spent + whole.leakage_w * whole.interval_s,
+            "latency_s": whole.latency_s,
+            "area_m2": whole.area_m2,
+        }
     a_round = decision(chip, copies, copies=copies)
     latency = mean_rounds * a_round.latency_s
     written = mean_rounds if settings.vote_error is not None else 1.0

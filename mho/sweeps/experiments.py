@@ -41,10 +41,12 @@ class Experiment(Config):
         version: part of the ids of its tasks: raise it when the experiment gives other results, and finished tasks are
             done again.
         columns: the names of what `run` returns.
+        unused: settings that it makes no use of, which are refused where they are not as by default.
     """
 
     version: ClassVar[int]
     columns: ClassVar[tuple[str, ...]]
+    unused: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def run(self, bench: Bench, settings: Settings) -> Columns:
@@ -99,6 +101,14 @@ def experiment_of(reference: str) -> type[Experiment]:
     if name not in EXPERIMENTS:
         raise ValueError(f"experiment {reference!r}: its module adds no {name!r}; there are {', '.join(EXPERIMENTS)}")
     return EXPERIMENTS[name]
+
+
+def check_used(name: str, experiment: type[Experiment], settings: Settings) -> None:
+    """Raises ValueError for settings that say something and that the experiment makes no use of."""
+    for field in experiment.unused:
+        value = getattr(settings, field)
+        if value != Settings.model_fields[field].default:
+            raise ValueError(f"{field}: experiment {name} makes no use of it, leave it out, got {brief(value)}")
 
 
 def columns_of(name: str, experiment: Experiment, bench: Bench, settings: Settings) -> Columns:
@@ -207,6 +217,7 @@ class Deciding(Experiment):
     """
 
     version = 2
+    unused = ("target_width", "layers")
     columns = (
         "pictures",
         *_interval("single"),
@@ -221,13 +232,6 @@ class Deciding(Experiment):
     )
 
     def run(self, bench: Bench, settings: Settings) -> Columns:
-        """As all do.
-
-        Raises:
-            ValueError: a target width, which it does not know.
-        """
-        if settings.target_width is not None:
-            raise ValueError(f"target_width must be null for experiment voting, got {settings.target_width}")
         k, rule = settings.votes, settings.rule
         images = bench.images[: settings.images]
         how: dict[str, Any] = {"output": bench.output}
@@ -282,6 +286,7 @@ class Reduced(Experiment):
     """
 
     version = 4
+    unused = ("target_width", "layers", "vote_error", "copies")
     columns = (
         "pictures",
         *_interval("chip_single"),
@@ -339,17 +344,10 @@ class Averaged(Experiment):
     """
 
     version = 1
+    unused = ("target_width", "vote_error", "next_token", "rule")
     columns = ("pictures", *_interval("rmse"), *_interval("rmse_1"), "mae", "spread", *ENERGY, *COSTS)
 
     def run(self, bench: Bench, settings: Settings) -> Columns:
-        """As all do.
-
-        Raises:
-            ValueError: settings of classes, which it does not know.
-        """
-        for name in ("target_width", "vote_error", "next_token"):
-            if getattr(settings, name):
-                raise ValueError(f"{name} is not known to experiment regression, got {getattr(settings, name)}")
         images, labels = bench.images[: settings.images], bench.labels[: settings.images]
         found = vote(
             bench.chip,
@@ -359,6 +357,7 @@ class Averaged(Experiment):
             copies=settings.copies,
             rule="mean",
             output=bench.output,
+            layers=settings.layers,
         )
         curve = found.rmse_over_votes(labels)
         columns: Columns = {"pictures": len(images)}

@@ -35,6 +35,7 @@ class Shared(Config):
     calibrate: how many of them, from the first, set the converters' ranges.
     hardware: a preset, or a YAML file.
     votes, copies, rule: as in `mho.vote`.
+    layers: of the network, those that are read again in each vote, as in `mho.vote`; null: all.
     vote_error: null for that many votes; a probability for adaptive votes, at most that many: the `error` of
         `mho.adaptive_vote`.
     seed: which chip.
@@ -55,6 +56,7 @@ class Shared(Config):
     votes: Count = 1
     copies: Count = 1
     rule: Literal["hard", "soft"] = "hard"
+    layers: tuple[str, ...] | None = None
     vote_error: Share | None = None
     seed: Seed = 0
     batch_size: Count = 250
@@ -71,6 +73,8 @@ class Settings(Shared):
     def _possible(self) -> Settings:
         if self.copies > self.votes:
             raise ValueError(f"copies must be at most votes = {self.votes}, got {self.copies}")
+        if self.layers is not None and self.vote_error is not None:
+            raise ValueError(f"layers and vote_error: adaptive votes read all layers, got layers {list(self.layers)}")
         return self
 
 

@@ -31,7 +31,7 @@ from ..mapping.checkpoints.networks import WHOLE, load_model
 from ..mapping.convert import map as map_model
 from ..mapping.inputs.batches import Batch
 from .bench import Bench
-from .experiments import Experiment, columns_of, experiment_of
+from .experiments import Experiment, check_used, columns_of, experiment_of
 from .file import Settings, Sweep, describe
 from .own_code import OwnCode, classes_of, fetch, handlers_of, own_code, own_modules_of, parts_of
 
@@ -48,7 +48,7 @@ IDENTIFYING = (  # model, data: by content
     "seed",
     "target_width",
 )
-ANSWERING = ("output", "next_token")  # where they are not as by default
+ANSWERING = ("output", "next_token", "layers")  # where they are not as by default
 VOTING = ("votes", "vote_error")  # tasks that differ in these alone share a chip and its inferences
 
 
@@ -104,6 +104,7 @@ def tasks_of(sweep: Sweep) -> list[Task]:
         try:
             asked = experiment(**settings.options)
             settings = settings.model_copy(update={"options": asked.model_dump(mode="json")})
+            check_used(sweep.experiment, experiment, settings)
             find_output(settings.output)
             network, pictures = known.network(settings), known.pictures(settings)
             code = known.code(asked, settings, hardware)
