@@ -99,9 +99,9 @@ def test_reductions_and_regressions_are_swept(place):
     assert np.isnan(one["spread"])
     assert four["rmse_low"] < four["rmse"] < four["rmse_high"]
     assert four["spread"] == pytest.approx(one["rmse"], rel=0.5)
-    for wrong, said in (({"vote_error": 0.1}, "vote_error: experiment regression makes no use of it"), ({"next_token": True}, "next_token is not")):
-        with pytest.raises(ValueError, match=said):
-            mho.sweep({**FIELDS, **more, **wrong, "experiment": "regression"}, out="never")
+    for wrong, value in (("vote_error", 0.1), ("next_token", True), ("rule", "soft")):
+        with pytest.raises(ValueError, match=f"{wrong}: experiment regression makes no use of it"):
+            mho.sweep({**FIELDS, **more, wrong: value, "experiment": "regression"}, out="never")
     with pytest.raises(ValueError, match=r"labels must have shape \(20,\), as the network answers, got"):
         mho.sweep({**FIELDS, **more, "experiment": "accuracy"}, out="never")
 
