@@ -8,6 +8,8 @@ measured is kept in the folder, cell by cell: a run that was interrupted goes on
 Mho and is not measured again, unless weights or numbers of samples and inferences are others, or with --anew: on two
 cores that takes hours.
 
+--claims writes docs/claims.md, the paper's claims with verdicts, from what has been measured.
+
 A quick look at every pair of sigma_train and sigma_val (--quick samples) draws the curves and finds the best
 sigma_train; the cells that a table states are measured with all --images.
 """

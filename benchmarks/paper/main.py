@@ -16,9 +16,10 @@ import torch
 from mho.records import record, write_json
 from mho.tables import write_table
 
-from . import physical
+from . import claims, physical
 from .cells import Measurement, read_cells, test_set, trained, write_cells
 from .figures import FIGURES, learning_curves
+from .ledger import Ledger
 from .page import page
 from .tables import ACCURACIES, PAPER, TABLES, Grid, markdown, shown, table
 from .train import learning_curves as trained_curves
@@ -27,6 +28,7 @@ from .train import train_like, train_missing
 ROOT = Path(__file__).resolve().parents[2]
 PAGE, RESULTS, IMAGES = ROOT / "docs" / "paper.md", ROOT / "docs" / "results" / "paper", ROOT / "docs" / "images"
 CURVES, CHIPS, CELLS = RESULTS / "curves.csv", RESULTS / "chips.csv", RESULTS / "cells.parquet"
+CLAIMS, ATTACKED = ROOT / "docs" / "claims.md", ROOT / "docs" / "results" / "attacks" / "table_11.csv"
 DESCRIPTION = "The paper's Tables 2 to 11 and Figures 2 to 11 from the trained networks that come with Mho."
 ATTACKS = {10: "Black-box attacks", 11: "Accuracy under black-box attack over the noise of inference, MNIST"}
 
@@ -104,6 +106,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--train", action="store_true", help="train what is missing first: hours to days on a CPU")
     parser.add_argument("--chips", action="store_true", help="measure physical chips, with at most 300 samples")
     parser.add_argument("--page", action="store_true", help="write docs/paper.md and its tables and pictures too")
+    parser.add_argument("--claims", action="store_true", help="write docs/claims.md from what has been measured")
     options = parser.parse_args(arguments)
     for name in ("runs", "images", "quick"):
         if getattr(options, name) < 1:
@@ -111,6 +114,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     everything = options.table is None and options.figure is None
     if options.page and not everything:
         parser.error("--page needs all tables and figures, leave --table and --figure out")
+    if options.claims and (options.page or options.chips or not everything):
+        parser.error("--claims reads what has been measured, leave --page, --chips, --table and --figure out")
     if options.chips and (options.page or not everything):
         parser.error("--chips measures chips alone, leave --table, --figure and --page out")
     if options.page:
@@ -136,6 +141,11 @@ def _train(options: argparse.Namespace, arguments: Sequence[str] | None) -> None
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
+    if options.claims:
+        found = claims.verdicts(Ledger.read(CELLS, CURVES, ATTACKED))
+        CLAIMS.write_text(claims.page(found), encoding="utf-8")
+        print(found["verdict"].value_counts().to_string(), f"\n{CLAIMS}")
+        return 0
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     if options.train:

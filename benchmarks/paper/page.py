@@ -53,7 +53,7 @@ def page(
         "half the 95 % Wilson interval for that many samples, which is larger than the spread from inference to",
         f"inference. Curves are drawn from {quick.images:,} samples, evenly spread over the test set; they also choose",
         "the best sigma_train of a column. Noise falls on every output of every matrix product. Tables 10 and 11, of",
-        "attacks, are in [adversarial.md](adversarial.md).",
+        "attacks, are in [adversarial.md](adversarial.md), and the claims of the text in [claims.md](claims.md).",
         "",
     ]
     for number in TABLES:

@@ -1,0 +1,90 @@
+"""What the claims of the paper are held against: measured cells, by network, training and noise of inference."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from mho.mapping.voting.intervals import Accuracy
+
+NETWORKS = {"MNIST": "mnist_cnn", "CIFAR-10": "densenet40", "strokes": "stroke_lstm"}
+
+
+class Untested(Exception):
+    """What a claim is about has not been measured; says why."""
+
+
+class Found(NamedTuple):
+    """What came out: in words, and whether the claim holds."""
+
+    ours: str
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The committed results.
+
+    cells: as `cells.write_cells` keeps them. curves: of learning. attacks: of Table 11, MNIST.
+    """
+
+    cells: pd.DataFrame
+    curves: pd.DataFrame
+    attacks: pd.DataFrame
+
+    @classmethod
+    def read(cls, cells: Path, curves: Path, attacks: Path) -> Ledger:
+        return cls(pd.read_parquet(cells), pd.read_csv(curves), pd.read_csv(attacks))
+
+    def rows(self, data: str, noise: str, sigma_val: float, *, images: int | None = None) -> pd.DataFrame:
+        """Cells at one noise of inference, a row per number of votes; those of most samples, or of `images`.
+
+        Raises:
+            Untested: there are none.
+        """
+        found = self.cells[(self.cells["network"] == NETWORKS[data]) & (self.cells["noise"] == noise)]
+        if found.empty:
+            raise Untested(f"{NETWORKS[data]} is not measured with all trainings yet")
+        found = found[found["sigma_val"] == sigma_val]
+        found = found[found["images"] == (images or found["images"].max())]
+        if found.empty:
+            raise Untested(f"no cells at sigma_val {sigma_val}")
+        return found
+
+    def single(
+        self, data: str, sigma_val: float, sigma_train: float | None = None, noise: str = "mult", **how: int
+    ) -> Accuracy:
+        """Accuracy of one inference, the mean over those made; None: of the best training, of those that were measured.
+
+        Raises:
+            Untested: this training has no cell.
+        """
+        rows = self.rows(data, noise, sigma_val, **how)
+        means = rows[rows["k"] <= 20].groupby("sigma_train")["single"].mean()
+        if sigma_train is not None and sigma_train not in means.index:
+            raise Untested(f"no cell of sigma_train {sigma_train} at sigma_val {sigma_val}")
+        return _accuracy(means.max() if sigma_train is None else means[sigma_train], int(rows["images"].iloc[0]))
+
+    def voted(self, data: str, sigma_val: float, k: int = 20) -> Accuracy:
+        """Accuracy of k hard votes of the best training, with the best number of them at hand."""
+        rows = self.rows(data, "mult", sigma_val)
+        rows = rows[rows["k"] == (k if sigma_val else 1)]
+        return _accuracy(rows["hard"].max(), int(rows["images"].iloc[0]))
+
+
+def _accuracy(share: float, n: int) -> Accuracy:
+    return Accuracy(round(share * n), n)
+
+
+def said(accuracy: Accuracy) -> str:
+    """Per cent, with the 95 % interval."""
+    return f"{100 * accuracy:.2f} [{100 * accuracy.low:.2f}, {100 * accuracy.high:.2f}]"
+
+
+def decibels(sigma: float) -> float:
+    """SNR of multiplicative noise: 10 log10(1 / sigma^2)."""
+    return -20 * math.log10(sigma)

@@ -1,0 +1,46 @@
+"""The ledger of the paper's claims: docs/claims.md is what the committed cells say, and a verdict depends on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The claims and the ledger of the committed results."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from paper import claims, main
+    from paper.ledger import Ledger
+
+    return claims, Ledger.read(main.CELLS, main.CURVES, main.ATTACKED)
+
+
+def test_the_page_is_that_of_the_committed_cells(parts):
+    claims, ledger = parts
+    assert (ROOT / "docs" / "claims.md").read_text(encoding="utf-8") == claims.page(claims.verdicts(ledger))
+
+
+def test_verdicts_follow_the_cells(parts):
+    claims, ledger = parts
+    before = claims.verdicts(ledger)["verdict"]
+    worse = ledger.cells.assign(**{name: 0.5 * ledger.cells[name] for name in ("single", "hard")})
+    after = claims.verdicts(replace(ledger, cells=worse))["verdict"]
+    reached = before.index[claims.verdicts(ledger)["claim"].str.contains("reach") & (before == "holds")]
+    assert len(reached) >= 5
+    assert set(after[reached]) == {"fails"}
+
+
+def test_what_is_not_measured_is_untested(parts):
+    claims, ledger = parts
+    nothing = claims.verdicts(replace(ledger, cells=ledger.cells.iloc[:0]))
+    by_cells = nothing[nothing["claim"].str.contains("MNIST|strokes|CIFAR") & ~nothing["claim"].str.contains("attack")]
+    assert set(by_cells["verdict"]) == {"untested"}
+    assert set(nothing.loc[nothing["claim"].str.contains("latency"), "verdict"]) == {"holds"}
+    assert pd.notna(nothing["ours"]).all()
