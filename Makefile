@@ -1,5 +1,5 @@
 # make demo    a trained network on simulated ReRAM, PCM and NAND tiles; ARGS="--images 500" to change it
-# make test    the tests; ARGS="-k tile -x" to choose, ARGS="-n 2 --dist loadfile" for two at a time
+# make test    the tests, two files at a time; ARGS="-k tile -x" to choose, ARGS="-n 0" for one after the other
 # make lint    ruff and mypy
 # make docs    the documentation site, in docs/_build
 # make bench   the scripts in benchmarks/
@@ -25,7 +25,7 @@ demo: $(READY)
 	$(BIN)/mho demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # mypy wants the package laid out under its import names
 lint: $(READY)
