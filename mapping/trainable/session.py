@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
 import torch
+
+from ...crossbar.keys import Key, Purpose, stream_key
 
 Tensor = torch.Tensor
 MOST = 2**20  # values that a percentile is taken of
@@ -16,7 +19,7 @@ class Steps:
 
     Called before each forward of the network: a new step has a new chip, whose cells have the random numbers of a seed
     that torch's generator gives. A layer that is called again in a step, or computed again in its backward pass by
-    gradient checkpointing, has the same cells.
+    gradient checkpointing, has the same cells. `end` is called behind each forward.
 
     Attributes:
         momentum: share of what a step has seen in the ranges of the next: moving averages; 0 keeps those there are.
@@ -28,6 +31,8 @@ class Steps:
         self.momentum, self.through_variance = momentum, through_variance
         self.calibrating = False
         self._seen: dict[tuple[str, str], tuple[Any, Tensor]] = {}
+        self._kept: dict[tuple[str, bool], Any] = {}
+        self._inside = False
         self._begin()
 
     def __call__(self, module: Any, args: Any) -> None:
@@ -36,6 +41,20 @@ class Steps:
             setattr(layer, what, value if before is None else torch.lerp(before, value, self.momentum))
         self._seen = {}
         self._begin()
+        self._kept, self._inside = {}, True
+
+    def end(self, module: Any, args: Any, output: Any) -> None:
+        """Nothing is kept from here on but by the graph of what was computed."""
+        self._kept, self._inside = {}, False
+
+    def kept(self, name: str, make: Callable[[], Any]) -> Any:
+        """What a layer has in all its calls in one forward, made at the first."""
+        place = name, torch.is_grad_enabled()
+        if not self._inside:
+            return make()
+        if place not in self._kept:
+            self._kept[place] = make()
+        return self._kept[place]
 
     def _begin(self) -> None:
         self.seed = int(torch.randint(2**62, ()))
@@ -45,6 +64,10 @@ class Steps:
         said = f"{self.seed}|{name}".encode()
         seed = int.from_bytes(blake2b(said, digest_size=7).digest(), "little")
         return torch.Generator(device).manual_seed(seed)
+
+    def key(self, purpose: Purpose, name: str, *place: int, fresh: bool = False) -> Key:
+        """Of counted normals of a layer: the same in a step, or fresh ones of torch's generator."""
+        return stream_key(int(torch.randint(2**62, ())) if fresh else self.seed, purpose, name, *place)
 
     def watches(self, layer: Any) -> bool:
         """Whether a layer looks at what it is given."""
@@ -56,7 +79,8 @@ class Steps:
             before = getattr(layer, what)
             setattr(layer, what, value if before is None else torch.maximum(before, value))
             return
-        self._seen[layer.name, what] = layer, value
+        _, before = self._seen.get((layer.name, what), (layer, value))
+        self._seen[layer.name, what] = layer, torch.maximum(before, value)
 
 
 class Fresh:

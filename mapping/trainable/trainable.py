@@ -66,6 +66,7 @@ def trainable(
             warnings.warn(f"mho.trainable: layer {name!r} stays digital, as the model does not call it", stacklevel=2)
             made = replaced(made, name, before[name])
     made.register_forward_pre_hook(steps)
+    made.register_forward_hook(steps.end, always_call=True)
     return made
 
 
