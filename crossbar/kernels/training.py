@@ -12,7 +12,7 @@ from numba import prange
 from .compiled import kernel
 from .philox import ALONE, Rows, draw_normals, noisy
 
-f32, u32, u64 = np.float32, np.uint32, np.uint64
+f32, i32, u32, u64 = np.float32, np.int32, np.uint32, np.uint64
 BLOCK = 1 << 13  # numbers that are made together, in the first-level cache
 LINE = 256  # normals of a counter's row where they are drawn flat
 RUN = 64  # rows that are summed up in float32
@@ -47,47 +47,116 @@ def fill_parallel(out, place, key):
 
 
 @kernel()
-def at(table, x, inverse):
-    """A table at x >= 0, linear between places that are 1 / inverse apart; and its slope there."""
-    place = x * inverse
-    low = min(int(place), table.shape[0] - 2)
-    slope = table[low + 1] - table[low]
-    return table[low] + (place - f32(low)) * slope, slope * inverse
+def largest(weights, sizes, places):
+    """Into (columns,): the largest magnitude of each column of weights (lines, columns), and the first line with it."""
+    sizes[:] = f32(0.0)
+    places[:] = i32(0)
+    for m in range(weights.shape[0]):
+        for j in range(weights.shape[1]):
+            size = abs(weights[m, j])
+            places[j] = i32(m) if size > sizes[j] else places[j]
+            sizes[j] = max(size, sizes[j])
 
 
 @kernel()
-def program_pairs(weights, factors, spans, std, own, normals, signed, slope, spread, sums):
+def program_line(weights, factors, spans, std, own, normals, made, sums):
+    """`program_pairs` for one line."""
+    (low, span), (s0, s1, s2, s3, s4, s5), (q0, q1, q2) = spans, std, own
+    columns, (signed, slope, spread) = weights.shape[0], made
+    first, second = normals[:columns], normals[columns:]
+    rest = max(((((s5 * low + s4) * low + s3) * low + s2) * low + s1) * low + s0, f32(0.0))
+    for j in range(columns):
+        u = weights[j] * factors[j]
+        target = low + span * abs(u)
+        error = ((((s5 * target + s4) * target + s3) * target + s2) * target + s1) * target + s0
+        steep = (
+            ((f32(5.0) * s5 * target + f32(4.0) * s4) * target + f32(3.0) * s3) * target + f32(2.0) * s2
+        ) * target + s1
+        a = target + max(error, f32(0.0)) * first[j]
+        b = low + rest * second[j]
+        held, other = max(a, f32(0.0)), max(b, f32(0.0))
+        rising = f32(1.0) + (steep * first[j] if error > f32(0.0) else f32(0.0))
+        rising = rising if a > f32(0.0) else f32(0.0)
+        falling = f32(1.0) + (steep * second[j] if error > f32(0.0) else f32(0.0))
+        falling = falling if b > f32(0.0) else f32(0.0)
+        slope[j] = span * (rising if u != f32(0.0) else f32(0.5) * (rising + falling))  # at 0 half of each
+        difference = held - other
+        signed[j] = difference if u >= f32(0.0) else -difference
+        spread[j] = (q0 + held * (q1 + q2 * held)) + (q0 + other * (q1 + q2 * other))
+        sums[j] += held + other
+
+
+@kernel()
+def program_block(weights, factors, curves, place, key, made, sums):
+    """`program_pairs` for a block of lines, with sums (columns,) float32."""
+    lines, columns = weights.shape
+    normals = np.empty(2 * lines * columns, np.float32)
+    fill(normals, place, key)
+    spans, std, own = curves
+    signed, slope, spread = made
+    for m in range(lines):
+        drawn = normals[2 * m * columns : 2 * (m + 1) * columns]
+        program_line(weights[m], factors, spans, std, own, drawn, (signed[m], slope[m], spread[m]), sums)
+
+
+@kernel()
+def program_pairs(weights, factors, curves, plane, key, made, sums):
     """Pairs of cells for weights (lines, columns): the one of their sign holds them, the other holds nothing.
 
     A cell of target t ends up at max(t + std(t) n, 0). Conductances are in units of g_max.
 
     Args:
-        weights, factors: relative to the largest of their column are weights times factors (columns,).
-        spans: (lowest conductance, range, places of the tables for 1).
-        std, own: tables of the std of a programming error, and of the variance of a read.
-        normals: (2 lines columns,).
-        signed, slope, spread: into: difference of the two, its slope with the relative weight, sum of the variances.
-        sums: (columns,) float64, added to: conductances.
+        factors: relative to the largest of their column are weights times factors (columns,).
+        curves: (lowest conductance, range), coefficients of polynomials: the std of programming (6), and the variance
+            of a cell in each read (3), constants first.
+        plane: of the normals.
+        made: three (lines, columns) to fill: difference of the two, its slope with the relative weight, and the sum of
+            the variances.
+        sums: (PIECES, columns), to be filled: conductances of the lines of each piece.
     """
-    low, span, inverse = spans
-    rest = at(std, low, inverse)[0]
-    lines, columns = weights.shape
-    for m in range(lines):
-        first = normals[2 * m * columns : (2 * m + 1) * columns]
-        second = normals[(2 * m + 1) * columns : (2 * m + 2) * columns]
-        for j in range(columns):
-            u = weights[m, j] * factors[j]
-            target = low + span * abs(u)
-            error, steeper = at(std, target, inverse)
-            a, b = target + error * first[j], low + rest * second[j]
-            held, other = max(a, f32(0.0)), max(b, f32(0.0))
-            rising = span * (f32(1.0) + steeper * first[j]) if a > f32(0.0) else f32(0.0)
-            if u == f32(0.0):  # half of the gradient of each
-                rising = f32(0.5) * (rising + (span * (f32(1.0) + steeper * second[j]) if b > f32(0.0) else f32(0.0)))
-            signed[m, j] = held - other if u >= f32(0.0) else other - held
-            slope[m, j] = rising
-            spread[m, j] = at(own, held, inverse)[0] + at(own, other, inverse)[0]
-            sums[j] += held + other
+    step = (weights.shape[0] + PIECES - 1) // PIECES
+    for i in range(PIECES):
+        program_piece(weights, factors, curves, plane, key, made, sums[i], i * step, step)
+
+
+@kernel()
+def program_piece(weights, factors, curves, plane, key, made, sums, start, step):
+    """`program_pairs` for so many lines from one on."""
+    each = max(1, BLOCK // weights.shape[1] // 2)
+    signed, slope, spread = made
+    sums[:] = f32(0.0)
+    stop = min(weights.shape[0], start + step)
+    for a in range(start, stop, each):
+        part, place = slice(a, min(stop, a + each)), (u32(plane), u32(a))
+        own = signed[part], slope[part], spread[part]
+        program_block(weights[part], factors, curves, place, key, own, sums)
+
+
+@kernel(parallel=True)
+def program_pairs_parallel(weights, factors, curves, plane, key, made, sums):
+    """`program_pairs` on threads."""
+    step = (weights.shape[0] + PIECES - 1) // PIECES
+    for i in prange(PIECES):
+        program_piece(weights, factors, curves, plane, key, made, sums[i], i * step, step)
+
+
+@kernel()
+def back_to_weights(slopes, rising, weights, inverse, out, sums):
+    """out (lines, outputs) = slopes rising inverse, for one reading; sums (outputs,) float64 += out weights.
+
+    slopes (lines, columns) are those of signed conductances, rising (lines, outputs) of these with relative weights,
+    inverse (outputs,) of relative weights with weights.
+    """
+    run = np.zeros(out.shape[1], np.float32)
+    for m in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            value = slopes[m, j] * rising[m, j] * inverse[j]
+            out[m, j] = value
+            run[j] += value * weights[m, j]
+        if m % RUN == RUN - 1 or m == out.shape[0] - 1:
+            for j in range(out.shape[1]):
+                sums[j] += run[j]
+                run[j] = f32(0.0)
 
 
 @kernel()

@@ -24,7 +24,7 @@ from .products import Product
 
 Tensor = torch.Tensor
 Pulses = list[tuple[float, list[Pulse]]]  # of each conversion, and what this counts
-CHUNK = 1 << 18  # readings that are made together
+CHUNK = 1 << 20  # readings that are made together
 
 
 class Read(NamedTuple):

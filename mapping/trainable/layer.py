@@ -27,7 +27,7 @@ from ..torch_backend.straight import through
 from .cells import check, programmed
 from .fused import Read, products_of, read
 from .numbers import Adc, Counted, normals
-from .programming import Tables, programmed_in_parts, tables_of
+from .programming import Curves, curves_of, programmed_in_parts
 from .session import Fresh, Steps, largest
 
 Tensor = torch.Tensor
@@ -62,7 +62,8 @@ class TrainedLayer(nn.Module):
             spec.patches,
         )
         self.design: Design | None = None
-        self.tables: Tables | None = None
+        self.calls = 0  # while ranges are found
+        self.curves: Curves | None = None
         self.train(module.training)
 
     def __getattr__(self, name: str) -> Any:
@@ -75,7 +76,14 @@ class TrainedLayer(nn.Module):
         found: Tensor = self.spec.called(self._output, input, *more, **named)
         return found
 
+    def forget(self, *, inputs: bool) -> None:
+        """Ranges are found again: those of currents, and those of inputs if they are others now."""
+        self.full_scale, self.calls = None, 0
+        if inputs:
+            self.limit = None
+
     def _output(self, x: Tensor) -> Tensor:
+        self.calls += self.steps.calibrating
         leading, space = x.shape[: x.ndim - 1 - self.spec.dims], x.shape[x.ndim - 1 - self.spec.dims :]
         x = x.reshape(-1, *space)
         values = self.spec.arrange(x.float())
@@ -144,15 +152,15 @@ class TrainedLayer(nn.Module):
         return y
 
     def _programmed(self, design: Design, limit: Tensor) -> list[Cells]:
-        if self.tables is None:
-            self.tables = tables_of(design)
+        if self.curves is None:
+            self.curves = curves_of(design)
         found = []
         for g, (weights, bias) in enumerate(self._parameters_of(design, limit)):
             key = self.steps.key("program", self.name, g)
             if design.floats:
                 made = programmed(design, weights, bias, limit, Counted(key), through_variance=False)
             else:
-                made = programmed_in_parts(design, self.tables, weights, bias, limit, key)
+                made = programmed_in_parts(design, self.curves, weights, bias, limit, key)
             found.append(made)
         return found
 
@@ -205,6 +213,10 @@ class TrainedLayer(nn.Module):
     def _codes(self, values: Tensor, design: Design, limit: Tensor) -> Tensor:
         drive = design.drive
         scaled = values * (drive.full_code / limit)
+        if not scaled.requires_grad:
+            code = scaled.round_() if drive.rounds else scaled
+            codes = code.clamp_(-drive.full_code if drive.signed else 0, drive.full_code) if drive.clips else code
+            return design.bent(codes, torch) if design.curved and not drive.rounds else codes  # type: ignore[return-value, arg-type]
         with torch.no_grad():
             code = scaled.round() if drive.rounds else scaled
             inside = code.clamp(-drive.full_code if drive.signed else 0, drive.full_code) if drive.clips else code

@@ -14,45 +14,60 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from ...crossbar.design import Design
-from ...crossbar.kernels.training import program_pairs
+from ...crossbar.kernels.training import PIECES, back_to_weights, largest
 from ...crossbar.keys import Key
 from ...devices.programming import GaussianProgrammingModel
 from ..torch_backend.cells import Cells
 from .cells import by_tile, difference, floor_of, lines_of, readings_of, scale_of, targets_of
-from .numbers import normals
+from .numbers import call, normals
 
 Tensor = torch.Tensor
 PART = 1 << 15  # weights that are programmed together
-PLACES = 1024  # of a table, for the highest conductance
 PURPOSES = "program", "device", "drift", "stuck"
 
 
-class Tables(NamedTuple):
-    """Of cells of conductance 0 to 2 g_max, in units of it: std of the programming error, variance of a read."""
+class Curves(NamedTuple):
+    """Polynomials of a conductance in units of g_max, constants first, as `kernels.training.program_pairs` has them.
 
-    std: np.ndarray[Any, Any]
-    own: np.ndarray[Any, Any]
+    Attributes:
+        spans: lowest conductance, and range.
+        std: of the programming error.
+        own: variance of a cell in each read.
+    """
+
+    spans: tuple[np.float32, ...]
+    std: tuple[np.float32, ...]
+    own: tuple[np.float32, ...]
 
 
-def tables_of(design: Design) -> Tables | None:
-    """Tables for pairs of cells that err by a Gaussian number and have no other errors; None for others."""
+def curves_of(design: Design) -> Curves | None:
+    """Curves for pairs of cells that err by a Gaussian number and have no other errors; None for others."""
     hardware, tile = design.hardware, design.placement.tile
     cell, programming = hardware.cell, hardware.cell.programming
     gaussian = getattr(type(programming), "apply", None) is GaussianProgrammingModel.apply and programming.draws == 1
     pairs = tile.encoding == "differential" and tile.slices == design.devices == 1 and cell.levels is None
-    if not gaussian or not pairs or design.apart or design.linear:
+    if not gaussian or not pairs or design.apart or design.linear or tile.scale != "column":
         return None
     if cell.drift.active(hardware.conditions) or cell.stuck.any or programming.lasting:
         return None
-    fine = torch.linspace(0, 2, 4 * PLACES + 1, dtype=torch.float64)
-    found = []
-    for values in (programming.std(fine * cell.g_max, hardware.conditions, torch) / cell.g_max, _own(fine, design)):  # type: ignore[arg-type]
-        table = values[::2]
-        between = (table[1:] + table[:-1]) / 2
-        if not bool(torch.isfinite(values).all()) or (between - values[1::2]).abs().max() > 1e-3 * values.abs().max():
-            return None  # not a curve that a table follows
-        found.append(table.float().numpy())
-    return Tables(*found)
+    low = cell.g_min / cell.g_max
+    targets = torch.linspace(low, 1, 513, dtype=torch.float64)
+    std: Any = programming.std(targets * cell.g_max, hardware.conditions, torch)  # type: ignore[arg-type]
+    reads = torch.linspace(0, 2, 513, dtype=torch.float64)
+    found = _polynomial(targets, std / cell.g_max, 5), _polynomial(reads, _own(reads, design), 2)
+    if found[0] is None or found[1] is None:
+        return None
+    return Curves((np.float32(low), np.float32(1 - low)), *found)  # type: ignore[arg-type]
+
+
+def _polynomial(x: Tensor, y: Tensor, degree: int) -> tuple[np.float32, ...] | None:
+    """The polynomial that values follow, if they follow one to a ten-thousandth of the largest."""
+    if not bool(torch.isfinite(y).all()):
+        return None
+    found = np.polynomial.Polynomial.fit(x.numpy(), y.numpy(), degree).convert().coef
+    found = np.pad(found, (0, degree + 1 - len(found))).astype(np.float32)
+    off = np.abs(np.polynomial.polynomial.polyval(x.numpy(), found.astype(float)) - y.numpy()).max()
+    return tuple(found) if off <= 1e-4 * float(y.abs().max()) else None
 
 
 def _own(g: Any, design: Design) -> Any:
@@ -68,12 +83,14 @@ class Programmed(NamedTuple):
 
     Attributes:
         maxima: (tiles, outputs): see `cells.maxima_of`.
+        places: (tiles, outputs) int32: the line of each tile that has the largest weight of a column.
         thermal: (readings, tiles, columns): conductances on each bit line.
         slope: (tiles, lines, readings, outputs) of `mean` with the relative weight; None where none is asked for.
     """
 
     mean: Tensor
     maxima: Tensor
+    places: Tensor
     variance: Tensor
     linear: Tensor | None
     thermal: Tensor
@@ -81,7 +98,7 @@ class Programmed(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Some lines of a row tile, to be filled: (lines, readings, columns), maxima (outputs,), thermal (readings, columns)."""
+    """Some lines of a row tile, to be filled: (lines, readings, columns), thermal (readings, columns)."""
 
     mean: Tensor
     maxima: Tensor
@@ -94,8 +111,8 @@ class Part(NamedTuple):
 class Maker:
     """Programs the weights of one group in one step: see `of`."""
 
-    def __init__(self, design: Design, tables: Tables | None, key: Key, slopes: bool) -> None:
-        self.design, self.tables, self.key, self.slopes = design, tables, key, slopes
+    def __init__(self, design: Design, curves: Curves | None, key: Key, slopes: bool) -> None:
+        self.design, self.curves, self.key, self.slopes = design, curves, key, slopes
         self.edges, self.parts = design.placement.edges, 0
 
     def of(self, weights: Tensor) -> Programmed:
@@ -110,42 +127,39 @@ class Maker:
         linear = made(shape) if design.linear else None
         slope = made((*shape[:3], outputs)) if self.slopes else None
         thermal, maxima = torch.zeros(design.readings, tiles, columns), torch.empty(tiles, outputs)
+        places = torch.empty((tiles, outputs), dtype=torch.int32)
         for t, (a, b) in enumerate(pairwise(self.edges)):
-            maxima[t] = self._maximum(weights[a:b])
-            each = max(1, PART // outputs)
+            rows = weights[a:b]
+            largest(rows.numpy(), maxima[t].numpy(), places[t].numpy())
+            self._share(maxima[t])
+            each = max(1, PART // outputs) if self.curves is None else b - a
             for first in range(0, b - a, each):
                 place = slice(first, min(b - a, first + each))
                 own = (None if whole is None else whole[t, place] for whole in (variance, linear, slope))
                 part = Part(mean[t, place], maxima[t], *own, thermal[:, t])  # type: ignore[arg-type]
-                some = weights[a + place.start : a + place.stop]
-                if self.tables is None:
-                    self._cells(some / maxima[t], part)
+                if self.curves is None:
+                    self._cells(rows[place] / maxima[t], part)
                 else:
-                    self._pairs(some, part)
+                    self._pairs(rows[place], part)
                 self.parts += 1
         flat_linear = None if linear is None else linear.flatten(2)
-        return Programmed(mean.flatten(2), maxima, variance.flatten(2), flat_linear, thermal, slope)
+        return Programmed(mean.flatten(2), maxima, places, variance.flatten(2), flat_linear, thermal, slope)
 
-    def _maximum(self, rows: Tensor) -> Tensor:
-        """(outputs,): see `cells.maxima_of`."""
-        low, high = rows.aminmax(dim=0)
-        found = torch.maximum(-low, high)
+    def _share(self, maxima: Tensor) -> None:
+        """Maxima (outputs,) of those that share a scale: see `cells.maxima_of`; in place."""
         if self.design.placement.tile.scale == "tile":
             for a, b in pairwise(self.design.placement.column_edges):
-                found[a:b] = found[a:b].amax()
-        return torch.where(found > 0, found, 1.0)
+                maxima[a:b] = maxima[a:b].amax()
+        maxima.masked_fill_(maxima == 0, 1.0)
 
     def _pairs(self, weights: Tensor, part: Part) -> None:
-        assert self.tables is not None
-        cell = self.design.hardware.cell
-        spans = tuple(map(np.float32, (cell.g_min / cell.g_max, 1 - cell.g_min / cell.g_max, PLACES)))
-        drawn = normals(self.key, 0, self.parts, 2 * weights.numel())
-        sums = np.zeros(weights.shape[1])
+        assert self.curves is not None
+        sums = np.empty((PIECES, weights.shape[1]), np.float32)
         slope = torch.empty_like(part.mean) if part.slope is None else part.slope
-        into = (whole[:, 0].numpy() for whole in (part.mean, slope, part.variance))
-        given = weights.contiguous().numpy(), part.maxima.reciprocal().numpy()
-        program_pairs(*given, spans, *self.tables, drawn.numpy(), *into, sums)
-        part.thermal[0] += torch.from_numpy(sums) * cell.g_max
+        made = tuple(whole[:, 0].numpy() for whole in (part.mean, slope, part.variance))
+        given = weights.numpy(), part.maxima.reciprocal().numpy(), self.curves, self.parts, self.key
+        call("program_pairs", 4 * weights.numel(), *given, made, sums)
+        part.thermal[0] += torch.from_numpy(sums.sum(0)) * self.design.hardware.cell.g_max
 
     def _cells(self, u: Tensor, part: Part) -> None:
         """Any cells: their models are functions of torch, of the targets of some lines."""
@@ -210,57 +224,58 @@ class _Cells(torch.autograd.Function):
     def forward(
         ctx: Any, weights: Tensor, maker: Maker, factor: Tensor, box: list[Programmed]
     ) -> tuple[Tensor, Tensor]:
-        made = maker.of(weights.detach())
+        rows = weights.detach().contiguous()
+        made = maker.of(rows)
         box.append(made._replace(slope=None))
-        ctx.slope, ctx.maxima, ctx.design, ctx.weights = made.slope, made.maxima, maker.design, weights.detach()
-        ctx.factor, ctx.version = factor, weights._version
+        ctx.made, ctx.design, ctx.factor = made._replace(mean=None, variance=None, linear=None), maker.design, factor
+        ctx.rows, ctx.weights, ctx.version = rows, weights.detach(), weights._version
         return made.mean, by_tile(factor * made.maxima)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_mean: Tensor, of_scale: Tensor) -> tuple[Tensor, None, None, None]:
-        weights, maxima, design = ctx.weights, ctx.maxima, ctx.design
-        if weights._version != ctx.version:
+        made, placement, found = ctx.made, ctx.design.placement, torch.empty_like(ctx.rows)
+        if ctx.weights._version != ctx.version:
             raise RuntimeError("mho.trainable: weights were changed between the forward and the backward pass")
-        placement, found = design.placement, torch.empty_like(weights)
-        slopes, outputs = ctx.slope, weights.shape[1]
+        readings, outputs = made.slope.shape[2:]
+        given = of_mean.contiguous().unflatten(2, (readings, -1))
         of_maxima = (of_scale[:, 0].transpose(0, 1) * ctx.factor).sum(0)
-        given = of_mean.unflatten(2, (slopes.shape[2], -1))[..., :outputs]
+        columns = torch.arange(outputs)
         for t, (a, b) in enumerate(pairwise(placement.edges)):
-            part, rows = found[a:b], weights[a:b]
-            if slopes.shape[2] == 1:
-                torch.mul(given[t, : b - a, 0], slopes[t, : b - a, 0], out=part)
-            else:
-                torch.sum(given[t, : b - a] * slopes[t, : b - a], 1, out=part)
-            part /= maxima[t]
-            more = of_maxima[t] - torch.linalg.vecdot(part, rows, dim=0) / maxima[t]
-            place = rows.abs().argmax(0)
-            columns = torch.arange(outputs)
+            part, rows, inverse = found[a:b], ctx.rows[a:b], made.maxima[t].reciprocal()
+            sums = np.zeros(outputs)
+            for r in range(readings):
+                own = part if r == 0 else torch.empty_like(part)
+                slopes = given[t, : b - a, r].numpy(), made.slope[t, : b - a, r].numpy()
+                back_to_weights(*slopes, rows.numpy(), inverse.numpy(), own.numpy(), sums)
+                if r:
+                    part += own
+            more = of_maxima[t] - torch.from_numpy(sums).float() * inverse
+            place = made.places[t].long()
             if placement.tile.scale == "tile":
                 for first, last in pairwise(placement.column_edges):
-                    own = int(rows[place[first:last], columns[first:last]].abs().argmax()) + first
+                    most = int(rows[place[first:last], columns[first:last]].abs().argmax()) + first
                     whole = more[first:last].sum()
                     more[first:last] = 0
-                    more[own] = whole
-            largest = rows[place, columns]
-            part[place, columns] += torch.sign(largest) * more  # nothing where all are zero, whose scale is 1
+                    more[most] = whole
+            part[place, columns] += torch.sign(rows[place, columns]) * more  # nothing where all are zero, scaled by 1
         return found, None, None, None
 
 
 def programmed_in_parts(
-    design: Design, tables: Tables | None, weights: Tensor, bias: Tensor, limit: Tensor, key: Key
+    design: Design, curves: Curves | None, weights: Tensor, bias: Tensor, limit: Tensor, key: Key
 ) -> Cells:
     """As `cells.programmed`, with normals of a key, on a CPU; the variance of the read noise has no gradient."""
     box: list[Programmed] = []
     slopes = torch.is_grad_enabled() and weights.requires_grad
-    maker = Maker(design, tables, key, slopes)
+    maker = Maker(design, curves, key, slopes)
     placement = design.placement
     with torch.no_grad():  # (readings, tiles, outputs): scales for weights of 1
         factor = scale_of(torch.ones(placement.row_tiles, placement.outputs), limit, design)
     if slopes:
         mean, scale = _Cells.apply(weights, maker, factor, box)
     else:
-        box.append(maker.of(weights.detach()))
+        box.append(maker.of(weights.detach().contiguous()))
         mean, scale = box[0].mean, by_tile(factor * box[0].maxima)
     made = box[0]
     reference = placement.references

@@ -36,12 +36,16 @@ class Steps:
         self._begin()
 
     def __call__(self, module: Any, args: Any) -> None:
+        self.follow()
+        self._begin()
+        self._kept, self._inside = {}, True
+
+    def follow(self) -> None:
+        """Take what the last step has seen into the ranges."""
         for (_, what), (layer, value) in self._seen.items():
             before = getattr(layer, what)
             setattr(layer, what, value if before is None else torch.lerp(before, value, self.momentum))
         self._seen = {}
-        self._begin()
-        self._kept, self._inside = {}, True
 
     def end(self, module: Any, args: Any, output: Any) -> None:
         """Nothing is kept from here on but by the graph of what was computed."""
