@@ -162,7 +162,7 @@ def train(
     with torch.random.fork_rng(devices=_gpus(device)):
         torch.manual_seed(recipe.seed)
         inputs, labels = (part.to(device) for part in data)
-        steps = math.ceil(len(inputs) / recipe.batch_size)
+        steps = steps_of(len(inputs), recipe.batch_size)
         run = _Run(build(), recipe, steps, device, through)
         _claim(out, recipe)
         run.resume(out / CHECKPOINT)
@@ -171,7 +171,7 @@ def train(
             shuffle = torch.Generator().manual_seed(recipe.seed * 1000 + epoch)
             order = torch.randperm(len(inputs), generator=shuffle).to(device)
             for step in range(run.step, steps):
-                chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+                chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size if step + 1 < steps else None]
                 run.learn(inputs[chosen], labels[chosen], epoch)
                 run.epoch, run.step = epoch, step + 1
                 tell(Progress(epoch, step, steps, run.loss, None))
@@ -187,6 +187,11 @@ def train(
             saved = time.monotonic()
             tell(Progress(epoch, steps - 1, steps, run.loss, accuracy))
         return run.result()
+
+
+def steps_of(samples: int, batch_size: int) -> int:
+    """Of an epoch: a sample that would be a batch of its own, which batch norms refuse, is in the last one."""
+    return max(1, math.ceil(samples / batch_size) - (samples % batch_size == 1))
 
 
 class _Run:

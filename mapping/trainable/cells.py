@@ -48,7 +48,14 @@ def check(design: Design) -> None:
 
 
 def programmed(
-    design: Design, weights: Tensor, bias: Tensor, limit: Tensor, draw: Any, *, through_variance: bool
+    design: Design,
+    weights: Tensor,
+    bias: Tensor,
+    limit: Tensor,
+    draw: Any,
+    *,
+    through_variance: bool,
+    strength: float = 1.0,
 ) -> Cells:
     """Fresh cells of a group for weights (word lines, outputs), that of a bias on the array included.
 
@@ -57,6 +64,7 @@ def programmed(
         limit: largest input, (): see `Drive.limit`.
         draw: gives standard normals, of the shape and on the device of a tensor.
         through_variance: whether the variance of the read noise has gradients.
+        strength: of errors and noise, 0 to 1.
     """
     placement, hardware = design.placement, design.hardware
     cell, sensing, unit = hardware.cell, hardware.sensing, hardware.cell.g_max
@@ -73,7 +81,7 @@ def programmed(
     for _ in range(design.devices):
         numbers = cache(lambda purpose, i: draw(targets))  # the same again where a model asks twice
         g: Any = cell.settle(targets, numbers, hardware.conditions, torch)
-        g = only(g)
+        g = only(g if strength == 1 else torch.lerp(targets, g, strength))
         added[0] = added[0] + (g if design.apart else difference(g)) / unit
         with torch.set_grad_enabled(torch.is_grad_enabled() and through_variance):
             std: Any = cell.read_noise.std(g, hardware.conditions, torch)
@@ -90,12 +98,13 @@ def programmed(
     assert signed is not None
     assert spread is not None
     assert thermal is not None
-    floor = floor_of(thermal, design)
+    spread, linear = spread * strength**2, None if linear is None else linear * strength**2
+    floor = floor_of(thermal, design) * strength**2
     scale = scale_of(maxima, limit, design)
     total = None
     if design.floats:
         assert linear is not None
-        signed, spread, linear, floor, total = _floating(signed, spread, linear, thermal, floor, design)
+        signed, spread, linear, floor, total = _floating(signed, spread, linear, thermal, floor, design, strength)
         should = readings_of(design.devices * only(targets).sum(3), design, 2)
         scale = scale * should[..., : scale.shape[-1]] / unit
     reference = placement.references
@@ -213,13 +222,20 @@ def scale_of(maxima: Tensor, limit: Tensor, design: Design) -> Tensor:
 
 
 def _floating(
-    signed: Tensor, spread: Tensor, linear: Tensor, thermal: Tensor, floor: Tensor, design: Design
+    signed: Tensor,
+    spread: Tensor,
+    linear: Tensor,
+    thermal: Tensor,
+    floor: Tensor,
+    design: Design,
+    strength: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """What cells do to the voltages of bit lines that float: see `packed.Building.floated`."""
     sensing, unit = design.hardware.sensing, design.hardware.cell.g_max
     share = torch.where(thermal > 0, unit / torch.where(thermal > 0, thermal, 1.0), 0.0)
     squared = share.square()
-    floor = floor * squared + design.drive.floor * sensing.voltage_variance / sensing.v_read**2
+    more = design.drive.floor * sensing.voltage_variance / sensing.v_read**2
+    floor = floor * squared + strength**2 * more
     wide = share[:, :, None]
     return signed * wide, spread * wide.square(), linear * wide.square(), floor, spread.sum(2) * squared
 

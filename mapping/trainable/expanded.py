@@ -130,7 +130,7 @@ class TrainedExpanded(nn.Module):
             out = self.get_submodule("out_proj")
             given |= {f"out_proj.{part}": getattr(out, part) for part in ("weight", "bias")}
             tensors: Mapping[str, Any] = {name: value for name, value in given.items() if value is not None}
-            vars(inner).update(bias_k=self._parameters["bias_k"], bias_v=self._parameters["bias_v"])
+            vars(inner).update({name: getattr(self, name, None) for name in ("bias_k", "bias_v")})
             for name, (weight, bias) in zip((*PROJECTIONS, "out_proj"), MultiheadAttention.parts(tensors), strict=True):
                 yield _lent(inner, name, weight, bias)
             return

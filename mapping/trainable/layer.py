@@ -154,13 +154,13 @@ class TrainedLayer(nn.Module):
     def _programmed(self, design: Design, limit: Tensor) -> list[Cells]:
         if self.curves is None:
             self.curves = curves_of(design)
-        found = []
+        found, strength = [], self.steps.strength
         for g, (weights, bias) in enumerate(self._parameters_of(design, limit)):
             key = self.steps.key("program", self.name, g)
             if design.floats:
-                made = programmed(design, weights, bias, limit, Counted(key), through_variance=False)
+                made = programmed(design, weights, bias, limit, Counted(key), through_variance=False, strength=strength)
             else:
-                made = programmed_in_parts(design, self.curves, weights, bias, limit, key)
+                made = programmed_in_parts(design, self.curves, weights, bias, limit, key, strength)
             found.append(made)
         return found
 
@@ -179,7 +179,8 @@ class TrainedLayer(nn.Module):
         )
         parameters = self._parameters_of(design, limit)
         for g, (whole, added) in enumerate(parameters):
-            chips.append(programmed(design, whole, added, limit, draw, through_variance=options))
+            strength = {"through_variance": options, "strength": self.steps.strength}
+            chips.append(programmed(design, whole, added, limit, draw, **strength))  # type: ignore[arg-type]
             geometry = self.matrix.patches.geometry(tuple(values.shape), g, len(parameters))
             given = gather(codes, geometry, 0, len(values) * int(np.prod(geometry.out)))
             rows.append(with_constant(given, design.placement.rows, circuit.constant))
@@ -233,8 +234,8 @@ class TrainedLayer(nn.Module):
             digit_bits=drive.digit_bits,
             full_code=float(drive.full_code),
             constant=0.0,
-            gain_variance=sensing.gain_variance,
-            supply=sensing.supply_variance**0.5,
+            gain_variance=self.steps.strength**2 * sensing.gain_variance,
+            supply=self.steps.strength * sensing.supply_variance**0.5,
             noisy=True,
             step=none,
             low=0.0,
@@ -306,7 +307,7 @@ class TrainedLayer(nn.Module):
             if add or mult:
                 with torch.set_grad_enabled(torch.is_grad_enabled() and self.steps.through_variance):
                     size: Any = sqrt(add**2 + (mult * y).square(), torch)  # type: ignore[arg-type]
-                y = y + size * self._normals_like(y)
+                y = y + self.steps.strength * size * self._normals_like(y)
         return y
 
     def _normals_like(self, y: Tensor) -> Tensor:

@@ -111,8 +111,8 @@ class Part(NamedTuple):
 class Maker:
     """Programs the weights of one group in one step: see `of`."""
 
-    def __init__(self, design: Design, curves: Curves | None, key: Key, slopes: bool) -> None:
-        self.design, self.curves, self.key, self.slopes = design, curves, key, slopes
+    def __init__(self, design: Design, curves: Curves | None, key: Key, slopes: bool, strength: float) -> None:
+        self.design, self.curves, self.key, self.slopes, self.strength = design, curves, key, slopes, strength
         self.edges, self.parts = design.placement.edges, 0
 
     def of(self, weights: Tensor) -> Programmed:
@@ -157,7 +157,9 @@ class Maker:
         sums = np.empty((PIECES, weights.shape[1]), np.float32)
         slope = torch.empty_like(part.mean) if part.slope is None else part.slope
         made = tuple(whole[:, 0].numpy() for whole in (part.mean, slope, part.variance))
-        given = weights.numpy(), part.maxima.reciprocal().numpy(), self.curves, self.parts, self.key
+        curves, less = self.curves, np.float32(self.strength)
+        curves = curves._replace(std=tuple(less * c for c in curves.std), own=tuple(less**2 * c for c in curves.own))
+        given = weights.numpy(), part.maxima.reciprocal().numpy(), curves, self.parts, self.key
         call("program_pairs", 4 * weights.numel(), *given, made, sums)
         part.thermal[0] += torch.from_numpy(sums.sum(0)) * self.design.hardware.cell.g_max
 
@@ -169,8 +171,11 @@ class Maker:
         sums: list[Any] = [0.0] * 5
         for device in range(design.devices):
             g, rising = self._settled(targets, device)
-            own = _own(g / unit, design)
-            first = on_time * g if design.drive.timed else own
+            if self.strength < 1:
+                g = torch.lerp(targets, g, self.strength)
+                rising = None if rising is None else torch.lerp(torch.ones_like(rising), rising, self.strength)
+            own = _own(g / unit, design) * self.strength**2
+            first = on_time * self.strength**2 * g if design.drive.timed else own
             added = (g if design.apart else difference(g)) / unit, own, first, g.sum(2), rising
             sums = [total if more is None else total + more for total, more in zip(sums, added, strict=True)]
         signed, spread, first, thermal, slopes = sums
@@ -263,12 +268,18 @@ class _Cells(torch.autograd.Function):
 
 
 def programmed_in_parts(
-    design: Design, curves: Curves | None, weights: Tensor, bias: Tensor, limit: Tensor, key: Key
+    design: Design,
+    curves: Curves | None,
+    weights: Tensor,
+    bias: Tensor,
+    limit: Tensor,
+    key: Key,
+    strength: float = 1.0,
 ) -> Cells:
     """As `cells.programmed`, with normals of a key, on a CPU; the variance of the read noise has no gradient."""
     box: list[Programmed] = []
     slopes = torch.is_grad_enabled() and weights.requires_grad
-    maker = Maker(design, curves, key, slopes)
+    maker = Maker(design, curves, key, slopes, strength)
     placement = design.placement
     with torch.no_grad():  # (readings, tiles, outputs): scales for weights of 1
         factor = scale_of(torch.ones(placement.row_tiles, placement.outputs), limit, design)
@@ -284,7 +295,7 @@ def programmed_in_parts(
         made.variance,
         made.linear,
         None,
-        by_tile(floor_of(made.thermal, design)),
+        by_tile(floor_of(made.thermal, design) * strength**2),
         None,
         scale,
         bias,

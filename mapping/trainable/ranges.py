@@ -24,6 +24,7 @@ def ranges_of(made: nn.Module) -> dict[str, torch.Tensor]:
             value = getattr(layer, what)
             if value is not None:
                 found[f"{layer.name}:{what}"] = value.clone()
+    found["steps"] = torch.tensor(_layers(made)[0].steps.done)  # so far, as ramps of noise have them
     return found
 
 
@@ -38,6 +39,7 @@ def set_ranges(made: nn.Module, ranges: Mapping[str, torch.Tensor]) -> None:
         odd = sorted(ranges.keys() ^ before.keys()) or [n for n, v in before.items() if ranges[n].shape != v.shape]
         raise ValueError(f"ranges: those of another network or hardware ({odd[0]})")
     for layer in _layers(made):
+        layer.steps.done = int(ranges["steps"])
         for what in RANGES:
             value = ranges.get(f"{layer.name}:{what}")
             if value is not None:

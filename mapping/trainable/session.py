@@ -24,11 +24,18 @@ class Steps:
     Attributes:
         momentum: share of what a step has seen in the ranges of the next: moving averages; 0 keeps those there are.
         through_variance: whether the variance of read noise has gradients.
+        ramp: steps of training over which errors and noise grow to their size; 0: they have it from the first.
+        clip: weights are clipped at so many of their standard deviations before each step; None: they are not.
+        done: steps of training so far.
+        clipped: weights, with the version that they were clipped in.
         calibrating: whether layers take their ranges from what they are given now.
     """
 
-    def __init__(self, momentum: float, through_variance: bool) -> None:
+    def __init__(self, momentum: float, through_variance: bool, ramp: int = 0, clip: float | None = None) -> None:
         self.momentum, self.through_variance = momentum, through_variance
+        self.ramp, self.clip, self.done = ramp, clip, 0
+        self.clipped: list[list[Any]] = []
+        self.strength = 1.0  # of errors and noise in this step
         self.calibrating = False
         self._seen: dict[tuple[str, str], tuple[Any, Tensor]] = {}
         self._kept: dict[tuple[str, bool], Any] = {}
@@ -38,7 +45,20 @@ class Steps:
     def __call__(self, module: Any, args: Any) -> None:
         self.follow()
         self._begin()
+        if module.training:
+            self.done += 1
+            self._clip()
+        self.strength = min(1.0, self.done / self.ramp) if module.training and self.ramp else 1.0
         self._kept, self._inside = {}, True
+
+    @torch.no_grad()
+    def _clip(self) -> None:
+        for entry in self.clipped if self.clip is not None else ():
+            weight, version = entry
+            if weight._version != version:  # an optimiser has changed it
+                most = float(self.clip or 0) * float(weight.std(correction=0))
+                weight.clamp_(-most, most)
+                entry[1] = weight._version
 
     def follow(self) -> None:
         """Take what the last step has seen into the ranges."""

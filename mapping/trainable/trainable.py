@@ -29,6 +29,8 @@ def trainable(
     exclude: Sequence[str] = (),
     momentum: float = 0.1,
     through_variance: bool = False,
+    ramp: int = 0,
+    clip: float | None = None,
 ) -> nn.Module:
     """A network to train in the place of a model: each forward is a fresh chip, and so is its backward pass.
 
@@ -44,7 +46,12 @@ def trainable(
         calibrate: inputs, as `mho.map` takes them, which ranges of converters start from.
         exclude: names, or patterns of shell wildcards, of layers that stay digital.
         momentum: of the moving averages that ranges follow in training; 0 keeps those of the calibration.
-        through_variance: whether gradients go through the variance of read noise too.
+        through_variance: whether gradients go through the variance of read noise too: all of it in torch's operations,
+            which take longer and more memory.
+        ramp: steps of training over which errors and noise of all kinds grow in a straight line to their size; they
+            have it at the step of this number, and always in evaluation. Converters are as they are from the first.
+        clip: before each step of training, weights of layers on tiles are clipped at so many of their standard
+            deviations, in place, where they have changed since the last one.
 
     Raises:
         MappingError: inputs that do not fit the model, no layer for tiles, or a pattern that matches none.
@@ -56,17 +63,24 @@ def trainable(
     """
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum must be from 0 to 1, got {momentum!r}")
+    if ramp != int(ramp) or ramp < 0:
+        raise ValueError(f"ramp must be a whole number of steps from 0 on, got {ramp!r}")
+    if clip is not None and not 0 < clip < float("inf"):
+        raise ValueError(f"clip must be above 0 standard deviations, or None, got {clip!r}")
     load_handlers()
     made = copied(model, [*model.parameters(), *model.buffers()])
     for module, there in zip(made.modules(), model.modules(), strict=True):
         module.training = there.training
-    steps = Steps(momentum, through_variance)
+    steps = Steps(momentum, through_variance, int(ramp), clip)
     made, layers = _put(made, hardware, exclude, steps)
     _calibrate(made, steps, batches_of(calibrate, model, "calibrate"))
     for name, place in layers.items():
         if any(layer.design is None for layer in place.layers):
             warnings.warn(f"mho.trainable: layer {name!r} stays digital, as the model does not call it", stacklevel=2)
             made = replaced(made, name, place.before)
+    owners = [module for module in made.modules() if isinstance(module, TrainedLayer | TrainedExpanded)]
+    weights = {id(w): w for owner in owners for w in owner.parameters() if w.ndim > 1 and w.shape[0] > 1}
+    steps.clipped = [[weight, None] for weight in weights.values()]
     made.register_forward_pre_hook(steps)
     made.register_forward_hook(steps.end, always_call=True)
     return made

@@ -63,7 +63,7 @@ def train(
     with loading("PyTorch and the training"):
         from ..models.like import with_noise
         from ..models.networks import NETWORKS
-        from ..models.train import carry_run, keep_freed_memory
+        from ..models.train import carry_run, keep_freed_memory, steps_of
         from ..models.train import train as run
         from ..models.weights import record_of
         from .train_own import check_outputs, digest_of, folder_of, on_chips, own_network, said_of
@@ -127,7 +127,7 @@ def train(
     made = _made("" if model else network, injected, recipe, protocol, device)
     if start and not model:
         made["from"] = record_of(chosen.build.__name__, start)
-    steps = -(-len(inputs) // recipe.batch_size)
+    steps = steps_of(len(inputs), recipe.batch_size)
     print(f"training: {recipe.epochs} epochs of {steps} steps, into {out}; the first step compiles", flush=True)
     with _progress(recipe.epochs * steps) as tell:
         through = None if settings is None else partial(_through, settings, inputs[:CALIBRATION])
