@@ -238,3 +238,23 @@ def test_weights_that_change_before_the_backward_pass_are_refused() -> None:
         net[0].weight.add_(1)
     with pytest.raises(RuntimeError, match="weights were changed between the forward and the backward pass"):
         y.sum().backward()
+
+
+def test_layers_whose_weights_are_computed_stay_digital_and_are_named() -> None:
+    net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 8)), nn.Linear(8, 3))
+    with pytest.warns(UserWarning, match=r"layer '0', an \w+ whose weight is computed before each use, stays digital"):
+        made = trainable(net, hardware(), calibrate=torch.rand(4, 6))
+    assert [name for name, module in made.named_modules() if isinstance(module, TrainedLayer)] == ["1"]
+
+
+def test_inputs_that_are_not_finite_are_refused_and_none_are_taken() -> None:
+    net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(12, 4))
+    made = trainable(net, hardware(), calibrate=torch.rand(4, 2, 4, 4))
+    for odd in (float("nan"), float("inf")):
+        x = torch.rand(4, 2, 4, 4)
+        x[1, 0, 2, 2] = odd
+        with pytest.raises(ValueError, match=r"^layer '0': its inputs are not finite \(NaN or infinite\)$"):
+            made(x)
+    y = made(torch.rand(0, 2, 4, 4))
+    assert y.shape == (0, 4)
+    y.sum().backward()

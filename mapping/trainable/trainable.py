@@ -58,8 +58,9 @@ def trainable(
         ValueError: a setting of the hardware that is not differentiated; the message names layer and setting.
 
     Warns:
-        UserWarning: layers that stay digital here and may not on a chip: those of other packages' expanders, and those
-            that the model does not call but by their weights.
+        UserWarning: layers that stay digital here and may not on a chip: those of other packages' expanders, those
+            whose weights are computed (parametrisations, norms of weights), and those that the model does not call
+            but by their weights.
     """
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum must be from 0 to 1, got {momentum!r}")
@@ -108,9 +109,11 @@ def _put(
         unused -= hit
         if hit:
             continue
-        if expander is not None and (not expands(expander) or unfaithful(module) is not None):
+        computed = expander is None and module._parameters.get("weight") is None
+        if computed or (expander is not None and (not expands(expander) or unfaithful(module) is not None)):
+            what = f"{type(module).__name__}{' whose weight is computed before each use' if computed else ''}"
             warnings.warn(
-                f"mho.trainable: layer {name!r}, an {type(module).__name__}, stays digital, in mho.map it may not: "
+                f"mho.trainable: layer {name!r}, an {what}, stays digital, in mho.map it may not: "
                 "exclude it in both, or it is not trained with its errors",
                 stacklevel=3,
             )
