@@ -20,8 +20,11 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..mapping.saved.folders import whole
+from ..mapping.trainable.ranges import ranges_of, set_ranges
 from .attacks import Adversary, perturbed
 from .augment import AUGMENTATIONS
+
+Through = Callable[[nn.Module], nn.Module]
 
 SAVE_EVERY_S = 120.0
 OPTIMIZERS, SCHEDULES = ("adam", "sgd"), ("one-cycle", "triangle", "steps", "fixed")
@@ -53,6 +56,8 @@ class Recipe:
         data: what is learnt from; a run on other data is another run.
         like: the chip whose noise is injected, layer by layer, instead of `sigma_train`; none where empty.
         start: the weights that the training goes on from; random ones where empty.
+        hardware: the chip that is trained through, with a digest of its settings; none where empty.
+        model: how a network of the user's own is built; empty for one of Mho's.
         precision: `float32`, or `bfloat16` where that is safe (torch.autocast): half the time for networks of pictures,
             on GPUs and processors that have instructions for it.
     """
@@ -74,6 +79,8 @@ class Recipe:
     data: str = ""
     like: str = ""
     start: str = ""
+    hardware: str = ""
+    model: str = ""
     precision: str = "float32"
     decay_vectors: bool = True
     sizes: str = ""
@@ -129,6 +136,7 @@ def train(
     tell: Callable[[Progress], None] = lambda progress: None,
     save_every_s: float = SAVE_EVERY_S,
     device: str | torch.device = "cpu",
+    through: Through | None = None,
 ) -> nn.Module:
     """Train a network, or go on with a training that was interrupted, and return the result in evaluation mode.
 
@@ -145,6 +153,7 @@ def train(
         tell: called after each batch.
         save_every_s: seconds between checkpoints, beside the one after each epoch.
         device: where to train; the data go there too. On CUDA the network is compiled.
+        through: what is trained in the place of the network, with the same parameters: `mho.trainable` of it.
 
     Raises:
         ValueError: `out` holds a run with other settings, something else, or a checkpoint that cannot be used.
@@ -153,8 +162,8 @@ def train(
     with torch.random.fork_rng(devices=_gpus(device)):
         torch.manual_seed(recipe.seed)
         inputs, labels = (part.to(device) for part in data)
-        steps = math.ceil(len(inputs) / recipe.batch_size)
-        run = _Run(build(), recipe, steps, device)
+        steps = steps_of(len(inputs), recipe.batch_size)
+        run = _Run(build(), recipe, steps, device, through)
         _claim(out, recipe)
         run.resume(out / CHECKPOINT)
         saved = time.monotonic()
@@ -162,7 +171,7 @@ def train(
             shuffle = torch.Generator().manual_seed(recipe.seed * 1000 + epoch)
             order = torch.randperm(len(inputs), generator=shuffle).to(device)
             for step in range(run.step, steps):
-                chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+                chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size if step + 1 < steps else None]
                 run.learn(inputs[chosen], labels[chosen], epoch)
                 run.epoch, run.step = epoch, step + 1
                 tell(Progress(epoch, step, steps, run.loss, None))
@@ -180,14 +189,23 @@ def train(
         return run.result()
 
 
+def steps_of(samples: int, batch_size: int) -> int:
+    """Of an epoch: a sample that would be a batch of its own, which batch norms refuse, is in the last one."""
+    return max(1, math.ceil(samples / batch_size) - (samples % batch_size == 1))
+
+
 class _Run:
     """The state of a training: all that a checkpoint holds."""
 
-    def __init__(self, net: nn.Module, recipe: Recipe, steps: int, device: torch.device) -> None:
+    def __init__(
+        self, net: nn.Module, recipe: Recipe, steps: int, device: torch.device, through: Through | None
+    ) -> None:
         self.recipe, self.device, self.epoch, self.step = recipe, device, 0, 0
         self.loss = torch.tensor(math.nan)
         self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.compiled = torch.compile(self.net, mode="reduce-overhead") if device.type == "cuda" else self.net
+        self.trained = self.net if through is None else through(self.net)
+        compiles = device.type == "cuda" and through is None
+        self.compiled = torch.compile(self.net, mode="reduce-overhead") if compiles else self.trained
         self.average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay), use_buffers=True)
         self.optimizer = _optimizer(self.net, recipe)
         self.schedule = _schedule(self.optimizer, recipe, steps)
@@ -200,11 +218,13 @@ class _Run:
 
     def learn(self, inputs: torch.Tensor, labels: torch.Tensor, epoch: int) -> None:
         """One step in this epoch."""
-        self.net.train()
+        self.trained.train()
         batch = AUGMENTATIONS[self.recipe.augment](inputs)
         if self.recipe.sizes:
             batch = _resized(batch, sizes_of(self.recipe.sizes)[epoch])
-        net: Any = self.compiled if len(batch) == self.recipe.batch_size else self.net  # a new length is compiled anew
+        net: Any = (
+            self.compiled if len(batch) == self.recipe.batch_size else self.trained
+        )  # a new length is compiled anew
         if batch.ndim == 4:
             batch = batch.to(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
@@ -241,6 +261,7 @@ class _Run:
             "loss": float(self.loss),
             "log": self.log,
             "seconds": self.spent(),
+            "ranges": {} if self.trained is self.net else ranges_of(self.trained),
         }
         with whole(path) as part:
             torch.save(state, part)
@@ -261,6 +282,8 @@ class _Run:
                 torch.cuda.set_rng_state(random.cpu(), gpu)
             self.epoch, self.step, self.log, self.before = state["epoch"], state["step"], state["log"], state["seconds"]
             self.loss = torch.tensor(state["loss"])
+            if self.trained is not self.net:
+                set_ranges(self.trained, state["ranges"])
         except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path}: damaged, or of another network; delete its folder to train anew") from error
 
@@ -370,6 +393,7 @@ def _claim(out: Path, recipe: Recipe) -> None:
             found = None
         # fields that runs of before lack
         older = {"adversary": None, "start": "", "precision": "float32", "decay_vectors": True, "sizes": ""}
+        older |= {"hardware": "", "model": ""}
         found = {**older, **(found if isinstance(found, dict) else {})}
         if found != wanted:
             changed = ", ".join(key for key in wanted | found if found.get(key) != wanted.get(key))

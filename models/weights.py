@@ -62,13 +62,13 @@ def load_saved(model: Net, path: Path) -> Net:
     return model.eval()
 
 
-def save_weights(model: nn.Module, folder: Path, name: str, made: dict[str, Any]) -> None:
+def save_weights(model: nn.Module, folder: Path, name: str, made: dict[str, Any], *, half: bool = True) -> None:
     """Write `name`.safetensors and `name`.yaml, how they were made, to a folder.
 
     Matrices and kernels are stored in half precision (float32 where that overflows); vectors, such as the variances of
-    a batch norm, which may be tiny, stay as they are.
+    a batch norm, which may be tiny, stay as they are. Without `half` all do.
     """
-    state = {key: _stored(value).contiguous() for key, value in model.state_dict().items()}
+    state = {key: (_stored(value) if half else value).clone().contiguous() for key, value in model.state_dict().items()}
     with whole(folder / f"{name}{SUFFIX}") as part:
         part.write_bytes(save(state))
     with whole(folder / f"{name}.yaml") as part:

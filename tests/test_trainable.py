@@ -250,15 +250,6 @@ def test_mistakes_are_said() -> None:
         trainable(net, hw, calibrate=x, momentum=2)
 
 
-def test_layers_that_are_not_trained_on_tiles_are_named() -> None:
-    net = nn.Sequential(nn.Linear(5, 5), nn.LSTM(5, 4, batch_first=True))
-    with pytest.warns(UserWarning, match=r"mho.trainable: layer '1', an LSTM, stays digital, in"):
-        made = trainable(net, hardware(), calibrate=torch.rand(8, 3, 5))
-    trainable(net, hardware(), calibrate=torch.rand(8, 3, 5), exclude=["1"])  # says nothing
-    assert isinstance(made[1], nn.LSTM)  # type: ignore[index]
-    assert made(torch.rand(8, 3, 5))[0].shape == (8, 3, 4)
-
-
 def test_training_through_a_bad_chip_wins() -> None:
     """Blobs of 16 classes, on cells that err by half of their range."""
     torch.manual_seed(0)

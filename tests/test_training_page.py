@@ -7,8 +7,9 @@ TEXT = (Path(__file__).parent.parent / "docs" / "training.md").read_text(encodin
 
 
 def test_training_through_a_chip() -> None:
-    (code,) = [found for found in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if "mho.trainable" in found]
+    codes = [found for found in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if "mho.trainable" in found]
     names: dict = {}
-    exec(code, names)
+    exec("\n".join(codes), names)
     assert 0.55 < min(names["before"]) < 0.7
     assert min(names["after"]) > 0.75
+    assert float(names["net"][0].weight.abs().max()) < 3 * float(names["net"][0].weight.std())  # clipped

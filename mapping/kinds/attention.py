@@ -52,6 +52,7 @@ class Attention(nn.Module):
         vars(self).update(sizes, add_zero_attn=add_zero_attn, batch_first=batch_first)
         self.embed_dim, self.num_heads, self.batch_first = embed_dim, num_heads, batch_first
         self.head_dim = embed_dim // num_heads
+        self.between = 0.0  # dropout of the attention weights, in training
         self._qkv_same_embed_dim = kdim == vdim == embed_dim
         for name, size, bias in zip(
             (*PROJECTIONS, "out_proj"), (embed_dim, kdim, vdim, embed_dim), biases, strict=True
@@ -109,13 +110,14 @@ class Attention(nn.Module):
         hinted = is_causal and key_padding_mask is None and not need_weights  # then torch does not look at the mask
         mask = None if hinted else self._mask(q, k, attn_mask, key_padding_mask, batched)
         weights = None
+        dropout = self.between if self.training else 0.0
         if need_weights:
             scores = (q * math.sqrt(1 / q.shape[-1])) @ k.transpose(2, 3)
             weights = torch.softmax(scores if mask is None else scores + mask, dim=-1)
-            mixed = weights @ v
+            mixed = (functional.dropout(weights, dropout) if dropout else weights) @ v
             weights = weights.mean(dim=1) if average_attn_weights else weights
         else:
-            mixed = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=hinted)
+            mixed = functional.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=hinted)
         y = self.get_submodule("out_proj")(mixed.transpose(1, 2).flatten(2))
         if not batched:
             return y[0], None if weights is None else weights[0]
@@ -202,11 +204,17 @@ class MultiheadAttention(Expander):
         return {name: getattr(module, name) for name in names} | out
 
     @classmethod
-    def expand(cls, module: Any, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
-        joint, bias, kv = tensors.get("in_proj_weight"), tensors.get("in_proj_bias"), "bias_k" in tensors
+    def parts(cls, tensors: Mapping[str, torch.Tensor]) -> list[tuple[torch.Tensor, Any]]:
+        """Weight and bias of the four layers, of the tensors of torch's module."""
+        joint, bias = tensors.get("in_proj_weight"), tensors.get("in_proj_bias")
         weights = [tensors[f"{name}_weight"] for name in PROJECTIONS] if joint is None else [*joint.chunk(3)]
         biases: list[Any] = [None] * 3 if bias is None else [*bias.chunk(3)]
-        weights, biases = [*weights, tensors["out_proj.weight"]], [*biases, tensors.get("out_proj.bias")]
+        return [*zip(weights, biases, strict=True), (tensors["out_proj.weight"], tensors.get("out_proj.bias"))]
+
+    @classmethod
+    def expand(cls, module: Any, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+        kv, parts = "bias_k" in tensors, cls.parts(tensors)
+        weights, biases = [weight for weight, _ in parts], [bias for _, bias in parts]
         sizes = module.embed_dim, module.num_heads, weights[1].shape[1], weights[2].shape[1]
         given = [b is not None for b in biases]
         made = Attention(*sizes, given, kv, module.add_zero_attn, module.batch_first)

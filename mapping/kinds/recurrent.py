@@ -19,6 +19,7 @@ from .torch_names import NAME, weights_of
 WHOLE = (nn.LSTM, nn.GRU, nn.RNN)
 CELLS = (nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 
+Parts = dict[str, tuple[torch.Tensor, Any]]  # weight and bias of layers by name
 State = tuple[torch.Tensor, ...]  # h, and c of an LSTM, each (samples, size)
 
 
@@ -60,9 +61,14 @@ class Step(nn.Module):
         """The state after a step with the input x (samples, input_size)."""
         raise NotImplementedError
 
+    def parts(self, w_ih: torch.Tensor, w_hh: torch.Tensor, b_ih: Any, b_hh: Any, w_hr: Any = None) -> Parts:
+        """Weight and bias of each of its layers, by name, of the weights of torch's layer."""
+        return {self.joint_name: (torch.cat([w_ih, w_hh], dim=1), None if b_ih is None else b_ih + b_hh)}
+
     def take(self, w_ih: torch.Tensor, w_hh: torch.Tensor, b_ih: Any, b_hh: Any, w_hr: Any = None) -> Step:
         """Take over the weights of torch's layer; returns itself."""
-        _set(self.joint, torch.cat([w_ih, w_hh], dim=1), None if b_ih is None else b_ih + b_hh)
+        for name, (weight, bias) in self.parts(w_ih, w_hh, b_ih, b_hh, w_hr).items():
+            _set(self.get_submodule(name), weight, bias)
         return self
 
     def forward(self, input: torch.Tensor, hx: Any = None) -> Any:  # as torch names them
@@ -106,10 +112,9 @@ class LSTMStep(Step):
         self.gates: nn.Module = _linear(input_size + self.sizes[0], 4 * hidden_size, bias)
         self.projection: nn.Module = _linear(hidden_size, proj_size, False) if proj_size else nn.Identity()
 
-    def take(self, w_ih: torch.Tensor, w_hh: torch.Tensor, b_ih: Any, b_hh: Any, w_hr: Any = None) -> Step:
-        if w_hr is not None:
-            _set(self.projection, w_hr, None)
-        return super().take(w_ih, w_hh, b_ih, b_hh)
+    def parts(self, w_ih: torch.Tensor, w_hh: torch.Tensor, b_ih: Any, b_hh: Any, w_hr: Any = None) -> Parts:
+        more: Parts = {} if w_hr is None else {"projection": (w_hr, None)}
+        return more | super().parts(w_ih, w_hh, b_ih, b_hh)
 
     def advance(self, x: torch.Tensor, state: State) -> State:
         h, c = state
@@ -132,12 +137,14 @@ class GRUStep(Step):
         self.candidate_input: nn.Module = _linear(input_size, hidden_size, bias)
         self.candidate_hidden: nn.Module = _linear(hidden_size, hidden_size, bias)
 
-    def take(self, w_ih: torch.Tensor, w_hh: torch.Tensor, b_ih: Any, b_hh: Any, w_hr: Any = None) -> Step:
+    def parts(self, w_ih: torch.Tensor, w_hh: torch.Tensor, b_ih: Any, b_hh: Any, w_hr: Any = None) -> Parts:
         gates = 2 * w_hh.shape[1]
         biases = [(None, None) if b is None else (b[:gates], b[gates:]) for b in (b_ih, b_hh)]
-        _set(self.candidate_input, w_ih[gates:], biases[0][1])
-        _set(self.candidate_hidden, w_hh[gates:], biases[1][1])
-        return super().take(w_ih[:gates], w_hh[:gates], biases[0][0], biases[1][0])
+        candidates: Parts = {
+            "candidate_input": (w_ih[gates:], biases[0][1]),
+            "candidate_hidden": (w_hh[gates:], biases[1][1]),
+        }
+        return candidates | super().parts(w_ih[:gates], w_hh[:gates], biases[0][0], biases[1][0])
 
     def advance(self, x: torch.Tensor, state: State) -> State:
         (h,) = state
@@ -188,6 +195,7 @@ class Recurrent(nn.Module):
         vars(self).update({"bias": True, "proj_size": 0, "dropout": 0.0, **self.config})
         self.mode = kind if kind != "RNN" else f"RNN_{str(other.get('nonlinearity', 'tanh')).upper()}"
         self.input_size, self.batch_first = input_size, batch_first
+        self.between = 0.0  # dropout behind each layer but the last, in training
         self.suffixes = [
             [f"l{layer}{end}" for end in ("", "_reverse")[: 1 + bidirectional]] for layer in range(num_layers)
         ]
@@ -250,6 +258,8 @@ class Recurrent(nn.Module):
                 outputs.append(_reverse(y, lengths) if direction else y)
                 last.append(state)
             x = torch.cat(outputs, dim=2)
+            if self.training and self.between and names != self.suffixes[-1]:
+                x = nn.functional.dropout(x, self.between)
         final = [torch.stack(parts) for parts in zip(*last, strict=True)]
         if single:
             final = [part[:, 0] for part in final]

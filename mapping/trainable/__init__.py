@@ -1,9 +1,12 @@
 """Training through a chip: layers whose forward is a fresh chip each step, with gradients through its physics.
 
-`cells.py` programs weights into fresh cells as a differentiable function, `layer.py` reads them with the arithmetic of
-`mapping/torch_backend`, `session.py` says which chip a step has and lets ranges follow the data, and `trainable.py`
-puts such layers into a network.
+`trainable.py` puts such layers into a network. `layer.py` is one, `expanded.py` a recurrent layer or attention made of
+some, `session.py` says which chip a step has and lets ranges follow the data.
 
-Not done yet: recurrent layers and attention, wires with resistance, residual slices, ADCs that differ, slow noise,
-scales of samples and tokens, ranges that are learned, clipping of weights and ramps of noise.
+There are two ways to compute one. On a CPU `programming.py` makes cells and `fused.py` reads them, as functions with
+gradients of their own, on the kernels of `crossbar/kernels/training.py`. Elsewhere, and for gradients through the
+variance of noise, `cells.py` makes cells as a differentiable expression, which `mapping/torch_backend` reads.
+
+Not done: wires with resistance, residual slices, ADCs that differ, slow noise, scales of samples and tokens, ranges
+that are learned.
 """

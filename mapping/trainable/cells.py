@@ -48,7 +48,14 @@ def check(design: Design) -> None:
 
 
 def programmed(
-    design: Design, weights: Tensor, bias: Tensor, limit: Tensor, draw: Any, *, through_variance: bool
+    design: Design,
+    weights: Tensor,
+    bias: Tensor,
+    limit: Tensor,
+    draw: Any,
+    *,
+    through_variance: bool,
+    strength: float = 1.0,
 ) -> Cells:
     """Fresh cells of a group for weights (word lines, outputs), that of a bias on the array included.
 
@@ -57,6 +64,7 @@ def programmed(
         limit: largest input, (): see `Drive.limit`.
         draw: gives standard normals, of the shape and on the device of a tensor.
         through_variance: whether the variance of the read noise has gradients.
+        strength: of errors and noise, 0 to 1.
     """
     placement, hardware = design.placement, design.hardware
     cell, sensing, unit = hardware.cell, hardware.sensing, hardware.cell.g_max
@@ -65,56 +73,57 @@ def programmed(
     def only(cells: Tensor) -> Tensor:  # without what stands behind the last line of a tile
         return cells if there is None else there * cells
 
-    maxima = _maxima(rows, design)
-    targets: Any = _targets(rows / maxima[:, None], design)  # (slices, polarities, tiles, lines, columns)
+    maxima = maxima_of(rows, design)
+    targets: Any = targets_of(rows / maxima[:, None], design)  # (slices, polarities, tiles, lines, columns)
     added: list[Any] = [0.0] * 4  # currents, variances by the second and the first power of inputs, thermal noise
     c2 = 0.0 if design.drive.timed else sensing.white_cell_coefficients()[1]
     on_time = sensing.timed_cell_coefficients()[1] / (sensing.v_read * unit) ** 2
     for _ in range(design.devices):
         numbers = cache(lambda purpose, i: draw(targets))  # the same again where a model asks twice
         g: Any = cell.settle(targets, numbers, hardware.conditions, torch)
-        g = only(g)
-        added[0] = added[0] + (g if design.apart else _difference(g)) / unit
+        g = only(g if strength == 1 else torch.lerp(targets, g, strength))
+        added[0] = added[0] + (g if design.apart else difference(g)) / unit
         with torch.set_grad_enabled(torch.is_grad_enabled() and through_variance):
             std: Any = cell.read_noise.std(g, hardware.conditions, torch)
             own = only(torch.add((std / unit).square(), g, alpha=c2 / unit**2))
             added[1] = added[1] + own
             if design.linear:
                 more = on_time * g if design.drive.timed else own
-                added[2] = added[2] + (more if design.drive.timed or design.apart else _difference(more))
+                added[2] = added[2] + (more if design.drive.timed or design.apart else difference(more))
             added[3] = added[3] + g.sum(3)
     signed, spread, linear, thermal = (
-        None if isinstance(x, float) else _readings(x, design, power)
+        None if isinstance(x, float) else readings_of(x, design, power)
         for x, power in zip(added, (1, 2, 2, 2), strict=True)
     )
     assert signed is not None
     assert spread is not None
     assert thermal is not None
-    floor = _floor(thermal, design)
-    scale = _scale(maxima, limit, design)
+    spread, linear = spread * strength**2, None if linear is None else linear * strength**2
+    floor = floor_of(thermal, design) * strength**2
+    scale = scale_of(maxima, limit, design)
     total = None
     if design.floats:
         assert linear is not None
-        signed, spread, linear, floor, total = _floating(signed, spread, linear, thermal, floor, design)
-        should = _readings(design.devices * only(targets).sum(3), design, 2)
+        signed, spread, linear, floor, total = _floating(signed, spread, linear, thermal, floor, design, strength)
+        should = readings_of(design.devices * only(targets).sum(3), design, 2)
         scale = scale * should[..., : scale.shape[-1]] / unit
     reference = placement.references
     return Cells(
-        _flat(signed),
-        _flat(spread),
-        None if linear is None else _flat(linear),
+        flat(signed),
+        flat(spread),
+        None if linear is None else flat(linear),
         None,
-        _by_tile(floor),
-        None if total is None else _by_tile(total),
-        _by_tile(scale),
+        by_tile(floor),
+        None if total is None else by_tile(total),
+        by_tile(scale),
         bias,
         torch.tensor(reference, device=rows.device) if reference.size else None,
-        _lines(placement.edges, rows.device),
+        lines_of(placement.edges, rows.device),
         placement.rows,
     )
 
 
-def _difference(cells: Tensor) -> Tensor:
+def difference(cells: Tensor) -> Tensor:
     """(slices, 1, ...) of cells (slices, polarities, ...): the second of a pair taken off."""
     return cells[:, :1] - cells[:, 1:] if cells.shape[1] == 2 else cells
 
@@ -130,7 +139,7 @@ def _tiled(weights: Tensor, edges: list[int]) -> tuple[Tensor, Tensor | None]:
     return torch.stack(parts), there
 
 
-def _lines(edges: list[int], device: torch.device) -> Tensor | None:
+def lines_of(edges: list[int], device: torch.device) -> Tensor | None:
     """See `Cells.lines`."""
     spans = np.diff(edges)
     place = np.arange(spans.max())
@@ -138,7 +147,7 @@ def _lines(edges: list[int], device: torch.device) -> Tensor | None:
     return None if (spans == spans.max()).all() else torch.tensor(lines.reshape(-1), device=device)
 
 
-def _maxima(rows: Tensor, design: Design) -> Tensor:
+def maxima_of(rows: Tensor, design: Design) -> Tensor:
     """(tiles, outputs): the largest |weight| that shares a scale, 1 where all are zero."""
     maxima = rows.abs().amax(1)
     if design.placement.tile.scale == "tile":
@@ -149,7 +158,7 @@ def _maxima(rows: Tensor, design: Design) -> Tensor:
     return torch.where(maxima > 0, maxima, 1.0)
 
 
-def _targets(u: Tensor, design: Design) -> Tensor:
+def targets_of(u: Tensor, design: Design) -> Tensor:
     """Siemens (slices, polarities, tiles, lines, columns) for weights u, -1 to 1, and those of reference columns."""
     tile, cell = design.placement.tile, design.hardware.cell
     span = cell.g_max - cell.g_min
@@ -183,7 +192,7 @@ def _rounded(fraction: Tensor, last: int) -> Tensor:
     return through(fraction, level)
 
 
-def _readings(cells: Any, design: Design, power: int) -> Tensor:
+def readings_of(cells: Any, design: Design, power: int) -> Tensor:
     """What cells (slices, polarities, tiles, ...) amount to in readings (readings, tiles, ...), joined or not."""
     found = cells if design.apart else cells.sum(1, keepdim=True)
     tile = design.placement.tile
@@ -193,7 +202,7 @@ def _readings(cells: Any, design: Design, power: int) -> Tensor:
     return found.flatten(0, 1)
 
 
-def _floor(thermal: Tensor, design: Design) -> Tensor:
+def floor_of(thermal: Tensor, design: Design) -> Tensor:
     """(readings, tiles, columns): the variance of currents that no input changes."""
     sensing, unit = design.hardware.sensing, design.hardware.cell.g_max
     c0, _ = sensing.timed_cell_coefficients() if design.drive.timed else sensing.white_cell_coefficients()
@@ -201,7 +210,7 @@ def _floor(thermal: Tensor, design: Design) -> Tensor:
     return design.drive.floor * (c0 * thermal + white) / (sensing.v_read * unit) ** 2
 
 
-def _scale(maxima: Tensor, limit: Tensor, design: Design) -> Tensor:
+def scale_of(maxima: Tensor, limit: Tensor, design: Design) -> Tensor:
     """(readings, tiles, outputs): weight units of one current."""
     tile, cell = design.placement.tile, design.hardware.cell
     span = (cell.g_max - cell.g_min) / (2 if tile.encoding == "offset" else 1)
@@ -213,22 +222,29 @@ def _scale(maxima: Tensor, limit: Tensor, design: Design) -> Tensor:
 
 
 def _floating(
-    signed: Tensor, spread: Tensor, linear: Tensor, thermal: Tensor, floor: Tensor, design: Design
+    signed: Tensor,
+    spread: Tensor,
+    linear: Tensor,
+    thermal: Tensor,
+    floor: Tensor,
+    design: Design,
+    strength: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """What cells do to the voltages of bit lines that float: see `packed.Building.floated`."""
     sensing, unit = design.hardware.sensing, design.hardware.cell.g_max
     share = torch.where(thermal > 0, unit / torch.where(thermal > 0, thermal, 1.0), 0.0)
     squared = share.square()
-    floor = floor * squared + design.drive.floor * sensing.voltage_variance / sensing.v_read**2
+    more = design.drive.floor * sensing.voltage_variance / sensing.v_read**2
+    floor = floor * squared + strength**2 * more
     wide = share[:, :, None]
     return signed * wide, spread * wide.square(), linear * wide.square(), floor, spread.sum(2) * squared
 
 
-def _flat(readings: Tensor) -> Tensor:
+def flat(readings: Tensor) -> Tensor:
     """(readings, tiles, lines, columns) as `Cells` have them."""
     return readings.permute(1, 2, 0, 3).flatten(2)
 
 
-def _by_tile(columns: Tensor) -> Tensor:
+def by_tile(columns: Tensor) -> Tensor:
     """(readings, tiles, columns) as `Cells` have them."""
     return columns.transpose(0, 1)[:, None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,9 @@ from ..torch_backend.reading import currents, readings
 from ..torch_backend.rows import gather, with_constant
 from ..torch_backend.straight import through
 from .cells import check, programmed
+from .fused import Read, products_of, read
+from .numbers import Adc, Counted, normals
+from .programming import Curves, curves_of, programmed_in_parts
 from .session import Fresh, Steps, largest
 
 Tensor = torch.Tensor
@@ -57,6 +62,8 @@ class TrainedLayer(nn.Module):
             spec.patches,
         )
         self.design: Design | None = None
+        self.calls = 0  # while ranges are found
+        self.curves: Curves | None = None
         self.train(module.training)
 
     def __getattr__(self, name: str) -> Any:
@@ -69,48 +76,125 @@ class TrainedLayer(nn.Module):
         found: Tensor = self.spec.called(self._output, input, *more, **named)
         return found
 
-    def _output(self, x: Tensor) -> Tensor:
-        values = self.spec.arrange(x.float())
-        with exact(x.device):
-            y = self._read(values)
-        size = self.matrix.patches.positions(tuple(values.shape[1:4]))[3 - self.spec.dims :]
-        y = self.spec.assemble(y.reshape(-1, *size, y.shape[1]))
-        return y.reshape(*x.shape[: x.ndim - 1 - self.spec.dims], *y.shape[1:]).to(x.dtype)
+    def forget(self, *, inputs: bool) -> None:
+        """Ranges are found again: those of currents, and those of inputs if they are others now."""
+        self.full_scale, self.calls = None, 0
+        if inputs:
+            self.limit = None
 
-    def _read(self, values: Tensor) -> Tensor:
-        """(rows, groups x outputs) of arranged inputs, from a fresh chip."""
-        design, limit = self._driven(values)
+    def _output(self, x: Tensor) -> Tensor:
+        self.calls += self.steps.calibrating
+        leading, space = x.shape[: x.ndim - 1 - self.spec.dims], x.shape[x.ndim - 1 - self.spec.dims :]
+        x = x.reshape(-1, *space)
+        if not len(x):  # nothing is read, but the graph goes on
+            bias = None if self.bias is None else self.spec.columns(self.bias).flatten()
+            y = self.spec.digital(x, self.spec.matrices(self.weight), bias)
+            return y.reshape(*leading, *y.shape[1:])
+        low, high = x.detach().aminmax()
+        if not bool(torch.isfinite(low)) or not bool(torch.isfinite(high)):
+            raise ValueError(f"layer {self.name!r}: its inputs are not finite (NaN or infinite)")
+        known = not self.steps.calibrating and self.design is not None
+        compiled = known and x.device.type == "cpu" and not self.steps.through_variance
+        partly = compiled and self.hardware.dac.percentile == 100  # padding has no larger values
+        values = self.spec.arrange(x[:1].float() if partly else x.float())
+        size = self.matrix.patches.positions(tuple(values.shape[1:4]))
+        with exact(x.device):
+            design, limit = self._driven(x if partly else values)
+            y = self._read_compiled(x, size, design, limit) if compiled else self._read(values, design, limit)
+            y = self._with_output_noise(y)
+        y = self.spec.assemble(y.reshape(-1, *size[3 - self.spec.dims :], y.shape[1]))
+        return y.reshape(*leading, *y.shape[1:]).to(x.dtype)
+
+    def _parameters_of(self, design: Design, limit: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Weights (word lines, outputs) and digital bias (outputs,) of each group."""
+        weights, bias = self.spec.matrices(self.weight.float()), None
+        if self.bias is not None:
+            bias = self.spec.columns(self.bias.float())
+        found = []
+        for g in range(len(weights)):
+            whole, added = weights[g], weights.new_zeros(weights.shape[2]) if bias is None else bias[g]
+            if self.matrix.bias_on_array:
+                whole, added = torch.cat([whole, added[None] * float(1 / limit)]), torch.zeros_like(added)
+            found.append((whole, added))
+        return found
+
+    def _read_compiled(self, x: Tensor, size: tuple[int, ...], design: Design, limit: Tensor) -> Tensor:
+        """(rows, groups x outputs) of inputs (samples, ...), on a CPU: see `fused.py`."""
+        make = partial(self._programmed, design, limit)
+        chips = make() if design.floats else self.steps.kept(self.name, make)
+        converters, circuit = self._converters(design, self._circuit(design), x.device)
+        constant = float(design.drive.full_code) if self.matrix.bias_on_array else 0.0
+        _, plain = plainly(x.new_empty(0), circuit._replace(constant=constant))
+        codes = torch.full((1, 1), constant)
+
+        def drive(given: Tensor, codes: Tensor | None = None) -> Any:
+            if codes is None:
+                codes = self._codes(self.spec.arrange(given.float()), design, limit)
+            given, _ = plainly(codes, circuit)
+            return [(weight, parts) for weight, parts in conversions(given, plain, converters)]
+
+        full, step = self.hardware.adc.bits is not None, None
+        if full:
+            assert converters.step is not None
+            step = converters.step[:, 0, :, 0].expand(design.placement.row_tiles, design.readings).contiguous()
+        rows, watched = len(x) * prod(size), full and self._watches_currents()
+        groups = len(chips)
+        what = Read(
+            drive,
+            drive(codes, codes) if self.matrix.bias_on_array else [],
+            products_of(self.matrix.patches, self.spec.in_features, groups, design.placement.edges),
+            plain,
+            Adc.of(circuit.low, circuit.high, circuit.centre, full),
+            step,
+            self.steps.key("read", self.name, fresh=True),
+            max(1, rows // SEEN) if watched else 0,
+        )
+        y, seen = read(x, prod(size), what, chips)
+        if watched and seen:
+            with torch.no_grad():
+                self.steps.see(self, "full_scale", self._range_of(design, torch.cat(seen, dim=1)))
+        return y
+
+    def _programmed(self, design: Design, limit: Tensor) -> list[Cells]:
+        if self.curves is None:
+            self.curves = curves_of(design)
+        found, strength = [], self.steps.strength
+        for g, (weights, bias) in enumerate(self._parameters_of(design, limit)):
+            key = self.steps.key("program", self.name, g)
+            if design.floats:
+                made = programmed(design, weights, bias, limit, Counted(key), through_variance=False, strength=strength)
+            else:
+                made = programmed_in_parts(design, self.curves, weights, bias, limit, key, strength)
+            found.append(made)
+        return found
+
+    def _read(self, values: Tensor, design: Design, limit: Tensor) -> Tensor:
+        """(rows, groups x outputs) of arranged inputs, in operations of torch: on any device, with all gradients."""
         codes = self._codes(values, design, limit)
-        weights, generator = self.spec.matrices(self.weight.float()), self.steps.generator(self.name, values.device)
-        groups, _, outputs = self.spec.matrix_shape
-        bias = values.new_zeros(groups, outputs) if self.bias is None else self.spec.columns(self.bias.float())
+        generator = self.steps.generator(self.name, values.device)
 
         def draw(like: Tensor) -> Tensor:
             return torch.randn(like.shape, generator=generator, device=like.device)
 
         rows, chips = [], []
-        full = float(design.drive.full_code)
-        circuit = self._circuit(design)
-        codes, circuit = plainly(codes, circuit._replace(constant=full if self.matrix.bias_on_array else 0.0))
-        for g in range(groups):
-            whole, added = weights[g], bias[g]
-            if self.matrix.bias_on_array:
-                whole, added = torch.cat([whole, added[None] / limit]), torch.zeros_like(added)
-            options = self.steps.through_variance
-            chips.append(programmed(design, whole, added, limit, draw, through_variance=options))
-            geometry = self.matrix.patches.geometry(tuple(values.shape), g, groups)
+        full, options = float(design.drive.full_code), self.steps.through_variance
+        codes, circuit = plainly(
+            codes, self._circuit(design)._replace(constant=full if self.matrix.bias_on_array else 0.0)
+        )
+        parameters = self._parameters_of(design, limit)
+        for g, (whole, added) in enumerate(parameters):
+            strength = {"through_variance": options, "strength": self.steps.strength}
+            chips.append(programmed(design, whole, added, limit, draw, **strength))  # type: ignore[arg-type]
+            geometry = self.matrix.patches.geometry(tuple(values.shape), g, len(parameters))
             given = gather(codes, geometry, 0, len(values) * int(np.prod(geometry.out)))
             rows.append(with_constant(given, design.placement.rows, circuit.constant))
-        converters, circuit = self._converters(design, circuit, chips, rows)
+        converters, circuit = self._converters(design, circuit, values.device, chips, rows)
         draws = Fresh(values.device)
-        y = torch.cat(
-            [
-                readings(x, c, converters, circuit, draws, through_variance=self.steps.through_variance)[0][0]
-                for x, c in zip(rows, chips, strict=True)
-            ],
-            dim=1,
-        )
-        return self._with_output_noise(y)
+        found = [
+            readings(x, c, converters, circuit, draws, through_variance=options)[0][0]
+            for x, c in zip(rows, chips, strict=True)
+        ]
+        return torch.cat(found, dim=1)
 
     def _driven(self, values: Tensor) -> tuple[Design, Tensor]:
         """The design, and the largest input."""
@@ -134,6 +218,10 @@ class TrainedLayer(nn.Module):
     def _codes(self, values: Tensor, design: Design, limit: Tensor) -> Tensor:
         drive = design.drive
         scaled = values * (drive.full_code / limit)
+        if not scaled.requires_grad:
+            code = scaled.round_() if drive.rounds else scaled
+            codes = code.clamp_(-drive.full_code if drive.signed else 0, drive.full_code) if drive.clips else code
+            return design.bent(codes, torch) if design.curved and not drive.rounds else codes  # type: ignore[return-value, arg-type]
         with torch.no_grad():
             code = scaled.round() if drive.rounds else scaled
             inside = code.clamp(-drive.full_code if drive.signed else 0, drive.full_code) if drive.clips else code
@@ -150,8 +238,8 @@ class TrainedLayer(nn.Module):
             digit_bits=drive.digit_bits,
             full_code=float(drive.full_code),
             constant=0.0,
-            gain_variance=sensing.gain_variance,
-            supply=sensing.supply_variance**0.5,
+            gain_variance=self.steps.strength**2 * sensing.gain_variance,
+            supply=self.steps.strength * sensing.supply_variance**0.5,
             noisy=True,
             step=none,
             low=0.0,
@@ -163,42 +251,47 @@ class TrainedLayer(nn.Module):
             joined=("digital", "scaled", "repeated").index(drive.accumulate),
         )
 
+    def _watches_currents(self) -> bool:
+        return self.hardware.adc.full_scale == "calibrated" and self.steps.watches(self)
+
     def _converters(
-        self, design: Design, circuit: Circuit, chips: list[Cells], rows: list[Tensor]
+        self,
+        design: Design,
+        circuit: Circuit,
+        device: torch.device,
+        chips: list[Cells] | None = None,
+        rows: list[Tensor] | None = None,
     ) -> tuple[Converters, Circuit]:
         """Of one read: full scales are those known, or those that the currents of this chip ask for."""
         adc, sensing = self.hardware.adc, self.hardware.sensing
         levels = None
-        device = rows[0].device
         if design.levels.size:
             slope = np.gradient(design.levels).astype(np.float32)
             levels = torch.tensor(design.levels, device=device), torch.tensor(slope, device=device)
         converters = Converters(None, None, levels)
         if adc.bits is None:
             return converters, circuit
-        if adc.full_scale == "calibrated" and self.steps.watches(self):
+        if chips is not None and rows is not None and self._watches_currents():
             with torch.no_grad():
-                self.steps.see(self, "full_scale", self._full_scale(design, chips, rows, circuit, converters))
+                found = []
+                for x, cells in zip(rows, chips, strict=True):
+                    some = x[:: max(1, len(x) // SEEN)]
+                    found += [currents(pulses, cells, circuit) for _, pulses in conversions(some, circuit, converters)]
+                self.steps.see(self, "full_scale", self._range_of(design, torch.cat(found, dim=1)))
         codes = adc.codes(design.signed_codes)
         full = self.full_scale
         if adc.full_scale != "calibrated":
             full = torch.full(
-                (), float(adc.full_scale or 0) / (sensing.v_read * self.hardware.cell.g_max), device=device
+                (1, 1, 1, 1), float(adc.full_scale or 0) / (sensing.v_read * self.hardware.cell.g_max), device=device
             )
         assert full is not None
         step = full * codes.relative_step
         circuit = circuit._replace(low=float(codes.low), high=float(codes.high), centre=codes.centre)
         return converters._replace(step=step), circuit
 
-    def _full_scale(
-        self, design: Design, chips: list[Cells], rows: list[Tensor], circuit: Circuit, converters: Converters
-    ) -> Tensor:
-        """(tiles or 1, 1, readings or 1, 1) of the currents of some rows, as `adc.per` asks."""
-        adc, found = self.hardware.adc, []
-        for x, cells in zip(rows, chips, strict=True):
-            some = x[:: max(1, len(x) // SEEN)]
-            found += [currents(pulses, cells, circuit) for _, pulses in conversions(some, circuit, converters)]
-        sizes = torch.cat(found, dim=1)  # (tiles, rows, readings, columns)
+    def _range_of(self, design: Design, sizes: Tensor) -> Tensor:
+        """(tiles or 1, 1, readings or 1, 1) for currents (tiles, rows, readings, columns), as `adc.per` asks."""
+        adc = self.hardware.adc
         each = 2 if design.apart else 1
         sizes = sizes.unflatten(2, (-1, each))  # both bit lines of a pair share a range
         tiles, _, slices = sizes.shape[:3]
@@ -218,8 +311,13 @@ class TrainedLayer(nn.Module):
             if add or mult:
                 with torch.set_grad_enabled(torch.is_grad_enabled() and self.steps.through_variance):
                     size: Any = sqrt(add**2 + (mult * y).square(), torch)  # type: ignore[arg-type]
-                y = y + size * torch.randn_like(y)
+                y = y + self.steps.strength * size * self._normals_like(y)
         return y
+
+    def _normals_like(self, y: Tensor) -> Tensor:
+        if y.device.type != "cpu":
+            return torch.randn_like(y)
+        return normals(self.steps.key("output", self.name, fresh=True), 0, 0, *y.shape)
 
     def extra_repr(self) -> str:
         return f"{self.spec.in_features}, {self.spec.out_features}, on a fresh chip each step"

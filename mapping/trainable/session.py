@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
 import torch
+
+from ...crossbar.keys import Key, Purpose, stream_key
 
 Tensor = torch.Tensor
 MOST = 2**20  # values that a percentile is taken of
@@ -16,26 +19,66 @@ class Steps:
 
     Called before each forward of the network: a new step has a new chip, whose cells have the random numbers of a seed
     that torch's generator gives. A layer that is called again in a step, or computed again in its backward pass by
-    gradient checkpointing, has the same cells.
+    gradient checkpointing, has the same cells. `end` is called behind each forward.
 
     Attributes:
         momentum: share of what a step has seen in the ranges of the next: moving averages; 0 keeps those there are.
         through_variance: whether the variance of read noise has gradients.
+        ramp: steps of training over which errors and noise grow to their size; 0: they have it from the first.
+        clip: weights are clipped at so many of their standard deviations before each step; None: they are not.
+        done: steps of training so far.
+        clipped: weights, with the version that they were clipped in.
         calibrating: whether layers take their ranges from what they are given now.
     """
 
-    def __init__(self, momentum: float, through_variance: bool) -> None:
+    def __init__(self, momentum: float, through_variance: bool, ramp: int = 0, clip: float | None = None) -> None:
         self.momentum, self.through_variance = momentum, through_variance
+        self.ramp, self.clip, self.done = ramp, clip, 0
+        self.clipped: list[list[Any]] = []
+        self.strength = 1.0  # of errors and noise in this step
         self.calibrating = False
         self._seen: dict[tuple[str, str], tuple[Any, Tensor]] = {}
+        self._kept: dict[tuple[str, bool], Any] = {}
+        self._inside = False
         self._begin()
 
     def __call__(self, module: Any, args: Any) -> None:
+        self.follow()
+        self._begin()
+        if module.training:
+            self.done += 1
+            self._clip()
+        self.strength = min(1.0, self.done / self.ramp) if module.training and self.ramp else 1.0
+        self._kept, self._inside = {}, True
+
+    @torch.no_grad()
+    def _clip(self) -> None:
+        for entry in self.clipped if self.clip is not None else ():
+            weight, version = entry
+            if weight._version != version:  # an optimiser has changed it
+                most = float(self.clip or 0) * float(weight.std(correction=0))
+                weight.clamp_(-most, most)
+                entry[1] = weight._version
+
+    def follow(self) -> None:
+        """Take what the last step has seen into the ranges."""
         for (_, what), (layer, value) in self._seen.items():
             before = getattr(layer, what)
             setattr(layer, what, value if before is None else torch.lerp(before, value, self.momentum))
         self._seen = {}
-        self._begin()
+
+    def end(self, module: Any, args: Any, output: Any) -> None:
+        """Nothing is kept from here on but by the graph of what was computed."""
+        self._kept, self._inside = {}, False
+
+    def kept(self, name: str, make: Callable[[], Any]) -> Any:
+        """What a layer has in all its calls in one forward, made at the first."""
+        place = name, torch.is_grad_enabled()
+        if not self._inside:
+            return make()
+        if place not in self._kept:
+            self._kept[place] = make()
+        return self._kept[place]
 
     def _begin(self) -> None:
         self.seed = int(torch.randint(2**62, ()))
@@ -45,6 +88,10 @@ class Steps:
         said = f"{self.seed}|{name}".encode()
         seed = int.from_bytes(blake2b(said, digest_size=7).digest(), "little")
         return torch.Generator(device).manual_seed(seed)
+
+    def key(self, purpose: Purpose, name: str, *place: int, fresh: bool = False) -> Key:
+        """Of counted normals of a layer: the same in a step, or fresh ones of torch's generator."""
+        return stream_key(int(torch.randint(2**62, ())) if fresh else self.seed, purpose, name, *place)
 
     def watches(self, layer: Any) -> bool:
         """Whether a layer looks at what it is given."""
@@ -56,7 +103,8 @@ class Steps:
             before = getattr(layer, what)
             setattr(layer, what, value if before is None else torch.maximum(before, value))
             return
-        self._seen[layer.name, what] = layer, value
+        _, before = self._seen.get((layer.name, what), (layer, value))
+        self._seen[layer.name, what] = layer, torch.maximum(before, value)
 
 
 class Fresh:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from ...crossbar.hardware import Hardware
 from ..errors import MappingError
+from ..faithful import unfaithful
 from ..inputs.batches import batches_of
 from ..kinds.known import expander_of, leaf_of, load_handlers
-from ..modules import names_of, replaced
+from ..modules import copied, names_of, replaced
+from .expanded import TrainedExpanded, expands
 from .layer import TrainedLayer
 from .session import Steps
 
@@ -28,11 +29,14 @@ def trainable(
     exclude: Sequence[str] = (),
     momentum: float = 0.1,
     through_variance: bool = False,
+    ramp: int = 0,
+    clip: float | None = None,
 ) -> nn.Module:
     """A network to train in the place of a model: each forward is a fresh chip, and so is its backward pass.
 
     Its parameters and buffers are those of the model, under the same names, so that optimisers, training loops and
-    state dicts are those of the plain network. Linear layers and convolutions are on tiles: their weights are encoded
+    state dicts are those of the plain network. Linear layers, convolutions, the matrices of recurrent layers and the
+    projections of attention are on tiles: their weights are encoded
     and programmed with new errors, aged as `hardware.time_s` says, and read once with new noise. Gradients go straight
     through the rounding of levels, DACs and ADCs, end where these clip, and go through errors and noise as they were
     drawn. Afterwards `mho.map(model, hardware)` makes a chip of the trained weights.
@@ -42,67 +46,96 @@ def trainable(
         calibrate: inputs, as `mho.map` takes them, which ranges of converters start from.
         exclude: names, or patterns of shell wildcards, of layers that stay digital.
         momentum: of the moving averages that ranges follow in training; 0 keeps those of the calibration.
-        through_variance: whether gradients go through the variance of read noise too.
+        through_variance: whether gradients go through the variance of read noise too: all of it in torch's operations,
+            which take longer and more memory.
+        ramp: steps of training over which errors and noise of all kinds grow in a straight line to their size; they
+            have it at the step of this number, and always in evaluation. Converters are as they are from the first.
+        clip: before each step of training, weights of layers on tiles are clipped at so many of their standard
+            deviations, in place, where they have changed since the last one.
 
     Raises:
         MappingError: inputs that do not fit the model, no layer for tiles, or a pattern that matches none.
         ValueError: a setting of the hardware that is not differentiated; the message names layer and setting.
 
     Warns:
-        UserWarning: layers that stay digital here and would not on a chip: recurrent ones, attention, and those that
-            the model does not call but by their weights.
+        UserWarning: layers that stay digital here and may not on a chip: those of other packages' expanders, those
+            whose weights are computed (parametrisations, norms of weights), and those that the model does not call
+            but by their weights.
     """
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum must be from 0 to 1, got {momentum!r}")
+    if ramp != int(ramp) or ramp < 0:
+        raise ValueError(f"ramp must be a whole number of steps from 0 on, got {ramp!r}")
+    if clip is not None and not 0 < clip < float("inf"):
+        raise ValueError(f"clip must be above 0 standard deviations, or None, got {clip!r}")
     load_handlers()
-    shared = [*model.parameters(), *model.buffers()]
-    made = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
-    steps = Steps(momentum, through_variance)
-    layers, before = _put(made, hardware, exclude, steps)
-    made = layers.get("", made)
+    made = copied(model, [*model.parameters(), *model.buffers()])
+    for module, there in zip(made.modules(), model.modules(), strict=True):
+        module.training = there.training
+    steps = Steps(momentum, through_variance, int(ramp), clip)
+    made, layers = _put(made, hardware, exclude, steps)
     _calibrate(made, steps, batches_of(calibrate, model, "calibrate"))
-    for name, layer in layers.items():
-        if layer.design is None:
+    for name, place in layers.items():
+        if any(layer.design is None for layer in place.layers):
             warnings.warn(f"mho.trainable: layer {name!r} stays digital, as the model does not call it", stacklevel=2)
-            made = replaced(made, name, before[name])
+            made = replaced(made, name, place.before)
+    owners = [module for module in made.modules() if isinstance(module, TrainedLayer | TrainedExpanded)]
+    weights = {id(w): w for owner in owners for w in owner.parameters() if w.ndim > 1 and w.shape[0] > 1}
+    steps.clipped = [[weight, None] for weight in weights.values()]
     made.register_forward_pre_hook(steps)
+    made.register_forward_hook(steps.end, always_call=True)
     return made
+
+
+class _Place(NamedTuple):
+    """What was put in the place of a module."""
+
+    before: nn.Module
+    layers: list[TrainedLayer]
 
 
 def _put(
     model: nn.Module, hardware: Hardware, exclude: Sequence[str], steps: Steps
-) -> tuple[dict[str, TrainedLayer], dict[str, nn.Module]]:
-    """Put layers on tiles in the places of those of a model; both by all their names."""
-    names, layers, before = names_of(model), dict[str, TrainedLayer](), dict[str, nn.Module]()
+) -> tuple[nn.Module, dict[str, _Place]]:
+    """A model with layers on tiles in the places of its own, which are given by all their names."""
+    names, places = names_of(model), dict[str, _Place]()
     unused, within = set(exclude), tuple(n for n, m in model.named_modules() if expander_of(m) is not None)
     for name, module in list(model.named_modules()):
-        kind, expands = leaf_of(module), expander_of(module) is not None
-        if (kind is None and not expands) or any(name.startswith(f"{outer}." if outer else "") for outer in within):
+        kind, expander = leaf_of(module), expander_of(module)
+        inside = any(name != outer and name.startswith(f"{outer}." if outer else "") for outer in within)
+        if (kind is None and expander is None) or inside:
             continue
         hit = {pattern for pattern in exclude if any(fnmatchcase(n, pattern) for n in names[name])}
         unused -= hit
         if hit:
             continue
-        if kind is None or expands:
+        computed = expander is None and module._parameters.get("weight") is None
+        if computed or (expander is not None and (not expands(expander) or unfaithful(module) is not None)):
+            what = f"{type(module).__name__}{' whose weight is computed before each use' if computed else ''}"
             warnings.warn(
-                f"mho.trainable: layer {name!r}, an {type(module).__name__}, stays digital, in mho.map it does not: "
+                f"mho.trainable: layer {name!r}, an {what}, stays digital, in mho.map it may not: "
                 "exclude it in both, or it is not trained with its errors",
                 stacklevel=3,
             )
             continue
-        try:
-            spec = kind.of(module)
-        except ValueError:
-            continue  # as in `mho.map`, it stays digital
-        layer = TrainedLayer(name, spec, module, hardware.for_layer(*names[name]), steps)
+        made: TrainedLayer | TrainedExpanded
+        if expander is not None:
+            made = TrainedExpanded(name, names[name], module, expander, hardware, steps)
+        else:
+            assert kind is not None
+            try:
+                spec = kind.of(module)
+            except ValueError:
+                continue  # as in `mho.map`, it stays digital
+            made = TrainedLayer(name, spec, module, hardware.for_layer(*names[name]), steps)
         for alias in names[name]:
-            layers[alias], before[alias] = layer, module
-            replaced(model, alias, layer)
+            places[alias] = _Place(module, [*made.layers] if isinstance(made, TrainedExpanded) else [made])
+            model = replaced(model, alias, made)
     if unused:
         raise MappingError(f"exclude: {sorted(unused)[0]!r} matches no layer for tiles")
-    if not layers:
+    if not places:
         raise MappingError(f"the model, a {type(model).__name__}, has no linear layer or convolution to put on tiles")
-    return layers, before
+    return model, places
 
 
 @torch.no_grad()
@@ -115,20 +148,34 @@ def _calibrate(model: nn.Module, steps: Steps, batches: Sequence[Any]) -> None:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     steps.calibrating = True
+    trained = [module for module in model.modules() if isinstance(module, TrainedLayer)]
     try:
-        for batch in batches:
-            own = batch.apart()
-            try:
-                model(*own.args, **own.kwargs)
-            except ValueError:
-                raise
-            except Exception as error:  # a model may fail in any way on inputs that are not its own
-                reason = " ".join(str(error).split())[:300]
-                raise MappingError(
-                    f"calibrate: inputs of shape {batch.shape} do not go through the model "
-                    f"({type(error).__name__}: {reason})"
-                ) from error
+        _pass(model, batches)
+        moved = [module.equalise() for module in model.modules() if isinstance(module, TrainedExpanded)]
+        if any(moved) or any(layer.calls > 1 for layer in trained):  # once more, with the largest inputs known
+            for layer in trained:
+                layer.forget(inputs=any(moved))
+            _pass(model, batches)
+            if any(moved):
+                for layer in trained:
+                    layer.forget(inputs=False)
+                _pass(model, batches)
     finally:
         steps.calibrating = False
         for module, mode in modes:
             module.training = mode
+
+
+def _pass(model: nn.Module, batches: Sequence[Any]) -> None:
+    for batch in batches:
+        own = batch.apart()
+        try:
+            model(*own.args, **own.kwargs)
+        except ValueError:
+            raise
+        except Exception as error:  # a model may fail in any way on inputs that are not its own
+            reason = " ".join(str(error).split())[:300]
+            raise MappingError(
+                f"calibrate: inputs of shape {batch.shape} do not go through the model "
+                f"({type(error).__name__}: {reason})"
+            ) from error

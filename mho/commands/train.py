@@ -1,14 +1,15 @@
-"""`mho train`: one of the paper's networks, with noise injected."""
+"""`mho train`: one of the paper's networks, or one of your own; with noise injected, or through a chip."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import typer
 
-from .options import IMPORTS, import_own
+from .options import ARG, IMPORTS, import_own
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,16 @@ CALIBRATION = 512  # training inputs
 
 
 def train(
-    network: str = typer.Argument(..., help="mnist-cnn, mnist-cnn4, stroke-lstm, densenet22, densenet40, densenet100."),
+    network: str = typer.Argument("", help="mnist-cnn, mnist-cnn4, stroke-lstm, densenet22, densenet40, densenet100."),
+    model: str = typer.Option(
+        "", help="Your own network instead: package.module:factory, timm:NAME, transformers:NAME."
+    ),
+    arg: list[str] = ARG,
+    data: str = typer.Option(
+        "", help="With --model: .npz of images (or inputs) and labels, or package.module:function that gives both."
+    ),
+    test_data: str = typer.Option("", help="With --model: the same, to test on; else every tenth sample of --data."),
+    hardware: str | None = typer.Option(None, help="A hardware file or preset: train through its chip."),
     sigma_train: float = typer.Option(0.0, help="Standard deviation of the noise in training."),
     noise: str = typer.Option("mult", help="mult or add."),
     like: str | None = typer.Option(None, help="A hardware file or preset: the noise of its chip, layer by layer."),
@@ -53,18 +63,28 @@ def train(
     with loading("PyTorch and the training"):
         from ..models.like import with_noise
         from ..models.networks import NETWORKS
-        from ..models.train import carry_run, keep_freed_memory
+        from ..models.train import carry_run, keep_freed_memory, steps_of
         from ..models.train import train as run
         from ..models.weights import record_of
+        from .train_own import check_outputs, digest_of, folder_of, on_chips, own_network, said_of
 
-    import_own(imports, like)
-    if network not in NETWORKS:
+    import_own(imports, like, hardware)
+    if bool(network) == bool(model):
+        raise ValueError(f"train: name either a network ({', '.join(NETWORKS)}) or your own by --model")
+    if network and (data or test_data or arg):
+        raise ValueError("--data, --test-data and --arg are for networks of your own (--model)")
+    if network and network not in NETWORKS:
         raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
     _prepare(device, threads)
-    chosen = NETWORKS[network]
-    recipe = _recipe(network, chosen, sigma_train, noise, epochs, batch_size, seed, protocol, adversarial, sizes)
+    settings = None
+    if hardware is not None:
+        settings = _hardware(hardware, sigma_train, like)
+    chosen = NETWORKS[network] if network else own_network(model, arg, data, test_data, like, sigma_train, adversarial)
+    recipe = _recipe(
+        network or model, chosen, sigma_train, noise, epochs, batch_size, seed, protocol, adversarial, sizes
+    )
     name = f"{'adv-' if adversarial else ''}{'add-' if noise == 'add' else ''}sigma-{sigma_train}"
-    start = _start(start, like, sigma_train, noise)
+    start = _start(start, like, sigma_train, noise) if network else start
     recipe = replace(
         recipe,
         start=start,
@@ -72,16 +92,24 @@ def train(
         augment=augment or recipe.augment,
         learning_rate=recipe.learning_rate if learning_rate is None else learning_rate,
         average_decay=recipe.average_decay if average_decay is None else average_decay,
+        model=said_of(model, arg) if model else "",
+        hardware="" if settings is None else f"{settings.name} {digest_of(settings)}",
     )
     build = lambda: chosen.build(start or None, sigma_train=sigma_train, noise=recipe.noise)  # noqa: E731
     with loading("the training set"):
         inputs, labels, source = chosen.load("train")
     recipe = replace(recipe, data=source)
     if like is not None:
-        hardware, shares = _noise_like(like, build(), inputs, seed)
-        name = f"{'adv-' if adversarial else ''}like-{hardware.name}"
-        recipe = replace(recipe, like=f"{hardware.name}: " + ", ".join(map(str, shares)))
+        like_hardware, shares = _noise_like(like, build(), inputs, seed)
+        name = f"{'adv-' if adversarial else ''}like-{like_hardware.name}"
+        recipe = replace(recipe, like=f"{like_hardware.name}: " + ", ".join(map(str, shares)))
         build = lambda: with_noise(chosen.build(start), shares)  # noqa: E731
+    if model:
+        check_outputs(build, inputs, labels, seed)
+        name = "plain"
+    if settings is not None:
+        name = f"{'adv-' if adversarial else ''}through-{settings.name}"
+    network = network or folder_of(model)
     out = out or Path("runs/train") / network / name
     if carry is not None:
         carry_run(out, carry)
@@ -92,19 +120,43 @@ def train(
         test_inputs, test_labels, _ = chosen.load("test")
     test = (test_inputs, test_labels)
     injected = f"--sigma-train {sigma_train} --noise {noise}" if like is None else f"--like {like}"
+    if model:
+        injected = f"--model {recipe.model} --data {data}" + (f" --test-data {test_data}" if test_data else "")
+    injected += f" --hardware {hardware}" if hardware is not None else ""
     injected += f" --start {start}" if start else ""
-    made = _made(network, injected, recipe, protocol, device)
-    if start:
+    made = _made("" if model else network, injected, recipe, protocol, device)
+    if start and not model:
         made["from"] = record_of(chosen.build.__name__, start)
-    steps = -(-len(inputs) // recipe.batch_size)
+    steps = steps_of(len(inputs), recipe.batch_size)
     print(f"training: {recipe.epochs} epochs of {steps} steps, into {out}; the first step compiles", flush=True)
     with _progress(recipe.epochs * steps) as tell:
-        net = run(build, (inputs, labels), test, recipe, out, tell, device=device)
-    stored = _store(net, build().to(device), out / name, made, test)
+        through = None if settings is None else partial(_through, settings, inputs[:CALIBRATION])
+        net = run(build, (inputs, labels), test, recipe, out, tell, device=device, through=through)
+    stored = _store(net, build().to(device), out / name, made, test, half=not model)
+    if settings is not None:
+        made["on_chips"] = on_chips(stored, settings, inputs[:CALIBRATION], test)
+        _store(net, stored, out / name, made, None, half=not model)
     if adversarial:
         made["attacked"] = _attacked(stored, chosen, *test)
         _store(net, stored, out / name, made, None)
     print(f"test accuracy {made['test_accuracy_as_stored']:.2%}; weights in {out / name}.safetensors")
+
+
+def _hardware(name: str, sigma_train: float, like: str | None) -> Hardware:
+    """What is trained through."""
+    from ..inputs import find_hardware
+
+    if sigma_train or like is not None:
+        raise ValueError("hardware: its chip brings the noise, so --sigma-train must be 0 and --like not given")
+    return find_hardware(name)
+
+
+def _through(settings: Hardware, calibrate: torch.Tensor, net: nn.Module) -> nn.Module:
+    """What is trained in the place of a network."""
+    from ..mapping.trainable.trainable import trainable
+
+    device = next(parameter.device for parameter in net.parameters())
+    return trainable(net, settings, calibrate=calibrate.to(device))
 
 
 def _start(start: str, like: str | None, sigma_train: float, noise: str) -> str:
@@ -147,7 +199,9 @@ def _prepare(device: str, threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _store(net: nn.Module, empty: nn.Module, path: Path, made: dict[str, Any], test: Any) -> nn.Module:
+def _store(
+    net: nn.Module, empty: nn.Module, path: Path, made: dict[str, Any], test: Any, half: bool = True
+) -> nn.Module:
     """Write weights and their record to `path`; returns the network `empty` with the weights as stored.
 
     `test` are inputs and labels that tell the accuracy of those, for the record; None where it is known.
@@ -159,12 +213,12 @@ def _store(net: nn.Module, empty: nn.Module, path: Path, made: dict[str, Any], t
 
     last = yaml.safe_load((path.parent / LOG).read_text(encoding="utf-8"))[-1]
     made["seconds"], made["test_accuracy"] = last["seconds"], last["test_accuracy"]
-    save_weights(net, path.parent, path.name, made)
+    save_weights(net, path.parent, path.name, made, half=half)
     stored = load_saved(empty, path.parent / f"{path.name}.safetensors")
     if test is not None:
         print("testing the stored weights ...", flush=True)
         made["test_accuracy_as_stored"] = evaluate(stored, *test)
-        save_weights(net, path.parent, path.name, made)
+        save_weights(net, path.parent, path.name, made, half=half)
     return stored
 
 
@@ -274,7 +328,7 @@ def _made(network: str, injected: str, recipe: Recipe, protocol: str, device: st
 
     return {
         "network": network,
-        "command": f"mho train {network} {injected} --seed {recipe.seed}"
+        "command": f"mho train {network}{' ' if network else ''}{injected} --seed {recipe.seed}"
         f" --epochs {recipe.epochs} --batch-size {recipe.batch_size} --protocol {protocol}"
         f"{' --adversarial' if recipe.adversary else ''}"
         f" --learning-rate {recipe.learning_rate} --average-decay {recipe.average_decay}"

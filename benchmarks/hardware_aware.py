@@ -1,0 +1,194 @@
+"""Networks on bad chips: trained plainly, with a guessed sigma of noise, and through the chip.
+
+    python benchmarks/hardware_aware.py [--networks mnist-cnn] [--settings reram-low ...] [--seeds 0] [--chips 5]
+        [--samples 60000] [--epochs 1] [--images 1000] [--votes 20] [--out runs/hardware_aware] [--markdown]
+
+Three ways, on test samples, single reads and votes, with chips that no training has seen:
+
+* plain: the weights of the package that were trained without noise (`sigma-0.0`);
+* sigma: of its weights that were trained with noise, those with the best accuracy of single reads on validation samples
+  (the last of the training set), on a chip of their own;
+* through: from the weights of `sigma` on, some epochs through the chip (`mho.trainable`), a new training for each seed.
+
+`at-0` settings have ranges of time 0 and are read a year later; their networks are trained as after a year. All that is
+measured goes to OUT/hardware_aware.json as it is made; the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import mho
+from mho.models.networks import NETWORKS
+from mho.models.train import evaluate, train
+from mho.models.weights import kind_of, names
+from mho.records import record, write_json
+
+YEAR = 365.25 * 86400
+SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "reram-low": ("reram", {"sensing.v_read": 1.4e-3}),
+    "pcm-low": ("pcm", {"sensing.v_read": 0.8e-3}),
+    "nand-low": ("nand", {"sensing.v_read": 1.6e-3}),
+    "adc-4": ("reram", {"adc.bits": 4}),
+    "stuck-3": ("reram", {"cell.stuck.at_g_min": 0.015, "cell.stuck.at_g_max": 0.015}),
+    "pcm-year": ("pcm", {"time_s": YEAR}),
+    "pcm-year-at-0": ("pcm", {"time_s": YEAR}),
+}
+CALIBRATION, VALIDATION = 256, 500
+FIRST_CHIP, VALIDATION_CHIP = 1000, 999  # seeds
+BATCH = 64
+
+
+def hardware_of(setting: str) -> mho.Hardware:
+    """What a setting is."""
+    preset, fields = SETTINGS[setting]
+    return mho.Hardware.preset(preset).replace({"name": setting, **fields})
+
+
+def chip_of(net: nn.Module, setting: str, calibrate: torch.Tensor, seed: int) -> Any:
+    """A chip of a network, as it is read."""
+    hardware = hardware_of(setting)
+    if not setting.endswith("-at-0"):
+        return mho.map(net, hardware, calibrate=calibrate, seed=seed)
+    return mho.map(net, hardware.replace({"time_s": 0.0}), calibrate=calibrate, seed=seed).at(hardware.time_s)
+
+
+class Study:
+    """What is known so far, and what of it is asked for."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.file = options, options.out / "hardware_aware.json"
+        self.rows: list[dict[str, Any]] = []
+        if self.file.exists():
+            self.rows = json.loads(self.file.read_text(encoding="utf-8"))["rows"]
+
+    def found(self, **wanted: Any) -> dict[str, Any] | None:
+        """The row of these values."""
+        return next((row for row in self.rows if wanted.items() <= row.items()), None)
+
+    def keep(self, row: dict[str, Any]) -> None:
+        """Another row."""
+        print(row, flush=True)
+        self.rows.append(row)
+        write_json({**record(("mho", "torch", "numba"), " ".join(sys.argv)), "rows": self.rows}, self.file)
+
+    def run(self, network: str, setting: str) -> None:
+        """All ways on a setting."""
+        entry, options = NETWORKS[network], self.options
+        inputs, labels, _ = entry.load("train")
+        guess = self._guess(network, setting, inputs, labels)
+        made = {("plain", 0): lambda: entry.build("sigma-0.0"), ("sigma", 0): lambda: entry.build(guess)}
+        for seed in options.seeds:
+            made["through", seed] = partial(self._trained, network, setting, guess, seed, inputs, labels)
+        test, wanted = entry.load("test")[:2]
+        for (way, seed), build in made.items():
+            place = {"network": network, "setting": setting, "way": way, "seed": seed}
+            if way == "through":
+                place |= {"samples": options.samples, "epochs": options.epochs}
+            missing = [c for c in range(options.chips) if self.found(**place, chip=c, images=options.images) is None]
+            if not missing:
+                continue
+            net = build().eval()
+            digital = evaluate(net, test[: options.images], wanted[: options.images])
+            for c in missing:
+                chip = chip_of(net, setting, inputs[:CALIBRATION], FIRST_CHIP + c)
+                row = {**place, "chip": c, "images": options.images, "weights": guess if way == "sigma" else way}
+                for name, k in (("single", 1), ("voted", options.votes)):
+                    votes = mho.vote(chip, test[: options.images], k)
+                    row[name] = float(votes.accuracy(wanted[: options.images]))
+                self.keep({**row, "votes": options.votes, "digital": digital})
+
+    def _guess(self, network: str, setting: str, inputs: torch.Tensor, labels: torch.Tensor) -> str:
+        """The weights with noise that do best on validation samples."""
+        entry, best = NETWORKS[network], ("", -1.0)
+        some = [name for name in names(entry.build.__name__) if name.startswith("sigma-") and kind_of(name) == "mult"]
+        for name in some:
+            place = {"network": network, "setting": setting, "way": "validation", "weights": name}
+            row = self.found(**place)
+            if row is None:
+                chip = chip_of(entry.build(name).eval(), setting, inputs[:CALIBRATION], VALIDATION_CHIP)
+                single = mho.vote(chip, inputs[-VALIDATION:], 1).accuracy(labels[-VALIDATION:])
+                row = {**place, "images": VALIDATION, "single": float(single)}
+                self.keep(row)
+            best = max(best, (name, row["single"]), key=lambda found: found[1])
+        return best[0]
+
+    def _trained(
+        self, network: str, setting: str, start: str, seed: int, inputs: torch.Tensor, labels: torch.Tensor
+    ) -> nn.Module:
+        """The network trained through the chip."""
+        entry, options = NETWORKS[network], self.options
+        count = min(options.samples, len(inputs) - VALIDATION)
+        data = inputs[:count], labels[:count]
+        recipe = replace(
+            entry.ours,
+            epochs=options.epochs,
+            batch_size=BATCH,
+            learning_rate=options.learning_rate,
+            average_decay=0.99,
+            label_smoothing=0.0,
+            seed=seed,
+            start=start,
+            hardware=setting,
+            data=f"the first {count}",
+        )
+        through = partial(mho.trainable, hardware=hardware_of(setting), calibrate=inputs[:CALIBRATION])
+        out = options.out / f"{network}-{setting}-{seed}-{count}x{options.epochs}"
+        held = inputs[-VALIDATION:], labels[-VALIDATION:]
+        return train(lambda: entry.build(start), data, held, recipe, out, through=through)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Means over chips and trainings, with the lowest and highest of the single reads."""
+    lines = ["| network | setting | way | trainings x chips | single read | votes |", "|---|---|---|---|---|---|"]
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["way"] != "validation":
+            way = f"sigma (`{row['weights']}`)" if row["way"] == "sigma" else row["way"]
+            way += f", {row['samples']} samples x {row['epochs']}" if row["way"] == "through" else ""
+            groups.setdefault((row["network"], row["setting"], way), []).append(row)
+    for key, group in groups.items():
+        single, voted = ([100 * row[name] for row in group] for name in ("single", "voted"))
+        count = f"{len({row['seed'] for row in group})} x {len({row['chip'] for row in group})}"
+        mean = f"{sum(single) / len(single):.1f} ({min(single):.1f} to {max(single):.1f}) %"
+        lines.append(f"| {' | '.join(key)} | {count} | {mean} | {sum(voted) / len(voted):.1f} % |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=["mnist-cnn"], choices=["mnist-cnn", "stroke-lstm"])
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--chips", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=60000)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--votes", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=Path("runs/hardware_aware"))
+    parser.add_argument("--markdown", action="store_true", help="print the table of what is there")
+    options = parser.parse_args(arguments)
+    study = Study(options)
+    if options.markdown:
+        print(table(study.rows))
+        return 0
+    for network in options.networks:
+        for setting in options.settings:
+            study.run(network, setting)
+    print(table(study.rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
