@@ -190,7 +190,9 @@ def _read_noise(fields: Fields, t_0: float, scale: float, noise: dict[str, float
         return
     model = {"kind": "pcm", "t_0": t_0, "g_ref": fields.settings["cell.g_max"], **noise}
     model["coefficient"], model["maximum"] = noise["coefficient"] * scale, noise["maximum"] * scale
-    note = "drawn anew in each read here, and in the first read too; there once for each time that drift is asked for"
+    note = "drawn anew in each read here, once for each time that drift is asked for there"
+    if model["exponent"]:
+        note += "; by the conductance that is read here, by the programmed one there, so that it is larger after drift"
     fields.set(theirs, "cell.read_noise", model, note + more, exact=False)
 
 

@@ -113,9 +113,8 @@ def aihwkit(config: Any) -> Imported:
         _perfect(fields)
     else:
         fields.say("forward.is_perfect", "off")
-        unit = _unit(fields)
         _inputs(fields)
-        _outputs(fields, unit)
+        _outputs(fields, _unit(fields))
         _weight_noise(fields)
         _wires(fields)
         _other(fields)
@@ -159,7 +158,10 @@ def _tile(fields: Fields) -> None:
 
 
 def _unit(fields: Fields) -> float:
-    """Amperes of an output of 1; in one cell a weight, the largest weight has half of the range."""
+    """Amperes of an output of 1: inputs at `inp_bound` are at v_read, the largest weights at g_max.
+
+    In one cell a weight, the largest weight has half of the range.
+    """
     omega = fields.number("mapping.weight_scaling_omega", 0) or 1.0
     if fields.has("forward.ir_drop_v_read"):
         volts = fields.number("forward.ir_drop_v_read", 1e-6, 1e3)
@@ -167,8 +169,10 @@ def _unit(fields: Fields) -> float:
     else:
         fields.assume("sensing.v_read", V_READ, "cancels: nothing there has volts", "V")
     settings = fields.settings
-    swing = (settings["cell.g_max"] - settings["cell.g_min"]) / (2 if settings["tile.encoding"] == "offset" else 1)
-    return float(swing * settings["sensing.v_read"] / omega)
+    swing = (settings["cell.g_max"] - settings["cell.g_min"]) / (2 if settings.get("tile.encoding") == "offset" else 1)
+    bound = fields.number("forward.inp_bound", open_end=True)
+    largest = bound if 0 < bound < math.inf and settings.get("dac.scaling", "layer") == "layer" else 1.0
+    return float(swing * settings["sensing.v_read"] / omega / largest)
 
 
 def _perfect(fields: Fields) -> None:
