@@ -122,7 +122,7 @@ def _layers(rows: list[list[float]]) -> pd.DataFrame:
                 )
         layer = dict(zip(COLUMNS, map(int, values), strict=True))
         for side in ("length", "width"):
-            if layer[f"kernel_{side}"] > layer[side] + 2 * (layer[f"kernel_{side}"] // 2):
+            if layer[f"kernel_{side}"] // 2 > layer[side]:
                 raise ValueError(f"{PEER} table: kernel_{side} of row {number} is larger than its input")
         if layer["kernel_length"] * layer["kernel_width"] * layer["channels"] * layer["outputs"] > MOST_CELLS:
             raise ValueError(f"{PEER} table: row {number} has more than {MOST_CELLS:g} weights")

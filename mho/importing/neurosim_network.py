@@ -47,6 +47,6 @@ def _as_wanted(x: torch.Tensor, row: dict[str, Any], *, pooled: bool) -> torch.T
     if pooled and x.dim() == 4:
         same_channels = x.shape[1] == row["channels"]
         x = functional.adaptive_max_pool2d(x, size) if same_channels else functional.max_pool2d(x, 2)
-    if row["kind"] == "linear" and x.dim() > 2:
+    if row["kind"] == "linear":
         return x.flatten(1)
     return x.reshape(len(x), -1, 1, 1) if x.dim() == 2 else x
