@@ -285,7 +285,11 @@ def test_wires_need_to_be_understood() -> None:
         ("xbar__array__Icol_max", 5, "xbar.array.Icol_max"),
         ("core__mapping__weights__percentile", 0.99, "core.mapping.weights.percentile"),
         ("core__mapping__weights__max", 2.0, "core.mapping.weights.max"),
-        ("xbar__device__nonlinear_IV", {**OFF, "enable": True, "model": "CubicDevice"}, "xbar.device.nonlinear_IV.model"),
+        (
+            "xbar__device__nonlinear_IV",
+            {**OFF, "enable": True, "model": "CubicDevice"},
+            "xbar.device.nonlinear_IV.model",
+        ),
         ("xbar__device__read_noise", {**OFF, "enable": True, "model": "MyDevice"}, "xbar.device.read_noise.model"),
         ("xbar__adc__mvm__stochastic_rounding", True, "xbar.adc.mvm.stochastic_rounding"),
     ],
@@ -325,7 +329,7 @@ def test_bad_values_are_one_line(field: str, value: Any, said: str) -> None:
 def test_files_that_are_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / "Gerät.json"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match="crosssim parameters .*Gerät.json"):
+    with pytest.raises(ValueError, match=r"crosssim parameters .*Gerät\.json"):
         crosssim(path)
 
 
