@@ -11,18 +11,16 @@ from os import PathLike
 from typing import Any
 
 from .aihwkit_cells import cells
-from .fields import Fields, Imported, bits_of_levels
+from .aihwkit_inputs import MV, bits_of, inputs, steps_of
+from .fields import Fields, Imported
 from .files import json_of
 
 PEER = "aihwkit"
 V_READ, T_READ = 0.2, 250e-9
 LARGEST_TILE = 65536
-KERNELS = "set 'sample' for layers whose kernels have several places"
 NEXT_TO_NONE = 24  # bits of a converter that stands for none, but clips
 
-MV = {name: name for name in ("Ideal", "OnePass", "PosNegSeparate", "PosNegSeparateDigitalSum", "SplitMode", "BitWise")}
 BOUND = {name: name for name in ("None", "Iterative", "IterativeWorstCase", "Shift")}
-NOISE = {name: name for name in ("None", "AbsMax", "AbsMaxNPSum", "Max", "Constant", "AverageAbsMax")}
 WEIGHT_NOISE = {name: name for name in ("None", "AdditiveConstant", "PCMRead")}
 
 FORWARD: dict[str, Any] = {
@@ -113,7 +111,7 @@ def aihwkit(config: Any) -> Imported:
         _perfect(fields)
     else:
         fields.say("forward.is_perfect", "off")
-        _inputs(fields)
+        inputs(fields)
         _outputs(fields, _unit(fields))
         _weight_noise(fields)
         _wires(fields)
@@ -183,110 +181,9 @@ def _perfect(fields: Fields) -> None:
     fields.rest("pre_post", "off")
 
 
-def _steps(fields: Fields, path: str) -> float:
-    """Steps of a converter from end to end; 0 without one."""
-    resolution = fields.number(path)
-    return 0.0 if resolution <= 0 else (resolution if resolution > 1 else 1 / resolution)
-
-
-def _bits(fields: Fields, path: str, most: int) -> tuple[int, bool, str]:
-    """Of a converter of so many steps; whether that is exact, and a note."""
-    steps = _steps(fields, path)
-    bits = bits_of_levels(steps + 1)
-    if bits is not None and 2 <= bits <= most:
-        return bits, True, ""
-    near = min(max(round(math.log2(steps + 2)), 2), most)
-    return near, False, f"{steps:g} steps there, {2**near - 2} here"
-
-
-def _inputs(fields: Fields) -> None:
-    bound = fields.number("forward.inp_bound", open_end=True)
-    clips = 0 < bound < math.inf
-    management = fields.choice("forward.noise_management", NOISE)
-    learned = fields.flag("pre_post.input_range.enable")
-    steps = _steps(fields, "forward.inp_res")
-    if steps and not clips:
-        raise ValueError(f"{PEER}: forward.inp_bound must be above 0 where forward.inp_res is set, got {bound:g}")
-    _range(fields, management, bound, learned=learned, converts=bool(steps))
-    if steps:
-        bits, exact, note = _bits(fields, "forward.inp_res", 16)
-        more = "a layer whose inputs are never negative has 2^bits levels here, half as many there"
-        fields.set("forward.inp_res", "dac.bits", bits, f"{note}; {more}" if note else more, exact=exact)
-    else:
-        fields.say("forward.inp_res", "taken", "dac.bits = null", "")
-    if not clips:
-        fields.say("forward.inp_bound", "taken", "dac.range: no inputs are clipped")
-    fields.missing_if("forward.inp_sto_round", fields.flag("forward.inp_sto_round"), "rounded at random")
-    _passes(fields)
-
-
-def _range(fields: Fields, management: str, bound: float, *, learned: bool, converts: bool) -> None:
-    theirs, threshold = "forward.noise_management", fields.number("forward.nm_thres", 0)
-    constant = threshold if management == "Constant" and threshold else 1.0
-    if management in ("AbsMax", "Max", "AbsMaxNPSum"):
-        fields.set(
-            theirs,
-            "dac.scaling",
-            "token",
-            ("" if management == "AbsMax" else "by the largest |x| here; ") + KERNELS,
-            exact=management == "AbsMax",
-        )
-        fields.set(
-            "forward.inp_bound",
-            "dac.range",
-            "calibrated",
-            "" if bound == 1 else f"inputs are scaled to 1 and clipped at {bound:g} there, at 1 here",
-            exact=bound == 1,
-        )
-        fields.missing_if("forward.nm_thres", threshold > 0, "inputs beyond it are clipped there")
-        if learned:
-            fields.say(
-                "pre_post.input_range.enable",
-                "approximated",
-                "",
-                "clipped to the learned range before they are scaled there",
-            )
-    elif learned or management == "AverageAbsMax":
-        which = "pre_post.input_range.enable" if learned else theirs
-        fields.set(
-            which,
-            "dac.range",
-            "calibrated",
-            "a range for each tile there, found in training; here for each layer, from the calibration inputs",
-            exact=False,
-        )
-        fields.say(theirs, "taken" if management in ("None", "Constant") else "approximated", "dac.scaling = layer")
-        fields.say("forward.inp_bound", "taken" if bound * constant == 1 else "approximated", "dac.range")
-        fields.say("forward.nm_thres", "taken" if management == "Constant" else "off", "dac.range")
-    else:
-        fields.say(theirs, "taken", "dac.scaling = layer")
-        fields.say("forward.nm_thres", "taken" if management == "Constant" else "off", "dac.range")
-        if 0 < bound < math.inf:
-            fields.set("forward.inp_bound", "dac.range", bound * constant, "in the units of the layer's inputs")
-    fields.say("pre_post.input_range.enable", "off")
-    fields.rest("pre_post.input_range", "aside", "of the training of ranges")
-
-
-def _passes(fields: Fields) -> None:
-    kind, theirs = fields.choice("forward.mv_type", MV), "forward.mv_type"
-    if kind == "OnePass":
-        fields.set(theirs, "dac.phases", 1)
-    elif kind == "PosNegSeparateDigitalSum":
-        fields.set(theirs, "dac.phases", 2)
-    elif kind == "PosNegSeparate":
-        fields.set(theirs, "dac.phases", 2, "one conversion of both there, one of each here", exact=False)
-    else:
-        bits = 1 if kind == "BitWise" else fields.whole("forward.split_mode_bit_shift", 1, 15)
-        if "dac.bits" not in fields.settings:
-            raise ValueError(f"{PEER}: forward.inp_res must be set where forward.mv_type is {kind}")
-        bits = min(bits, fields.settings["dac.bits"])
-        note = "pulses are converted each" + ("" if kind == "BitWise" else "; all of them have the same bits here")
-        fields.set(theirs, "dac.bits_per_pulse", bits, note, exact=False)
-
-
 def _outputs(fields: Fields, unit: float) -> None:
     bound = fields.number("forward.out_bound", open_end=True)
-    clips, steps = 0 < bound < math.inf, _steps(fields, "forward.out_res")
+    clips, steps = 0 < bound < math.inf, steps_of(fields, "forward.out_res")
     if clips and fields.settings.get("tile.slices", 1) > 1:
         note = "of the sum of all pairs there, of each pair here"
         fields.set("forward.out_bound", "adc.full_scale", "calibrated", note, exact=False)
@@ -295,7 +192,7 @@ def _outputs(fields: Fields, unit: float) -> None:
         fields.set("forward.out_bound", "adc.full_scale", bound * unit, note, unit="A")
     if clips:
         if steps:
-            bits, exact, note = _bits(fields, "forward.out_res", 24)
+            bits, exact, note = bits_of(fields, "forward.out_res", 24)
             fields.set("forward.out_res", "adc.bits", bits, note, exact=exact)
         else:
             note = "no steps there, but a bound: so many bits stand for none"
