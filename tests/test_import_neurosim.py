@@ -153,7 +153,7 @@ def test_parameters_that_are_none(tmp_path: Path) -> None:
         ("8,8,3,3,3,4,0,1\n9,9,4,3,3,4,0,1\n", "row 2 takes 9 x 9 x 4, which no row before gives"),
         ("length,width\n", "line 1 must be numbers, got 'length,width'"),
         ("8 px,8,3,3,3,4,0,1\n", "line 1 must be numbers"),
-        ("8,8,3,99,99,4,0,1\n", "kernel_length of row 1 is larger than its input"),
+        ("8,8,3,99,99,4,0,1\n", "the kernel of row 1 is larger than its input"),
         ("1,1,1000000,1,1,1000000,0,1\n1,1,1000000,1,1,1000000,0,1\n" * 5001, "more than 10000 layers"),
     ],
 )

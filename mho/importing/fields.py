@@ -96,10 +96,10 @@ class Imported:
         return "\n".join(lines)
 
     def _head(self) -> str:
-        counts = Counter(row.status for row in self.rows)
+        counts: Counter[str] = Counter(row.status for row in self.rows)
         words = {"missing": "without counterpart", "unknown": "not known", "assumed": "assumed"}
-        told = [s for s in ("taken", "approximated", "missing", "unknown", "assumed") if counts[s]]  # type: ignore[index]
-        return f"{self.peer}: " + ", ".join(f"{counts[s]} {words.get(s, s)}" for s in told)  # type: ignore[index]
+        told = [s for s in ("taken", "approximated", "missing", "unknown", "assumed") if counts[s]]
+        return f"{self.peer}: " + ", ".join(f"{counts[s]} {words.get(s, s)}" for s in told)
 
     def _repr_html_(self) -> str:
         order = {status: number for number, status in enumerate(HEADINGS)}

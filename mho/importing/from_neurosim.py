@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
@@ -22,7 +22,27 @@ if TYPE_CHECKING:
     import torch
 
 PEER = "neurosim"
-COLUMNS = ("length", "width", "channels", "kernel_length", "kernel_width", "outputs", "pooled", "stride")
+
+
+class Layer(NamedTuple):
+    """A row of the table."""
+
+    length: int
+    width: int
+    channels: int
+    kernel_length: int
+    kernel_width: int
+    outputs: int
+    pooled: int
+    stride: int
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is fully connected."""
+        return self.length == self.width == self.kernel_length == self.kernel_width == 1
+
+
+COLUMNS = Layer._fields
 MOST_LAYERS = 10_000
 MOST_CELLS = 10**12
 LARGEST = 10**6
@@ -104,7 +124,7 @@ def _rows(path: str | PathLike[str]) -> list[list[float]]:
     return rows
 
 
-def _layers(rows: list[list[float]]) -> pd.DataFrame:
+def _layers(rows: list[list[float]]) -> list[Layer]:
     if not rows:
         raise ValueError(f"{PEER} table: has no layers")
     found = []
@@ -120,17 +140,16 @@ def _layers(rows: list[list[float]]) -> pd.DataFrame:
                 raise ValueError(
                     f"{PEER} table: {name} of row {number} must be a whole number from {low} to {high}, got {value!r}"
                 )
-        layer = dict(zip(COLUMNS, map(int, values), strict=True))
-        for side in ("length", "width"):
-            if layer[f"kernel_{side}"] // 2 > layer[side]:
-                raise ValueError(f"{PEER} table: kernel_{side} of row {number} is larger than its input")
-        if layer["kernel_length"] * layer["kernel_width"] * layer["channels"] * layer["outputs"] > MOST_CELLS:
+        layer = Layer(*map(int, values))
+        if layer.kernel_length // 2 > layer.length or layer.kernel_width // 2 > layer.width:
+            raise ValueError(f"{PEER} table: the kernel of row {number} is larger than its input")
+        if layer.kernel_length * layer.kernel_width * layer.channels * layer.outputs > MOST_CELLS:
             raise ValueError(f"{PEER} table: row {number} has more than {MOST_CELLS:g} weights")
         found.append(layer)
-    return pd.DataFrame(found)
+    return found
 
 
-def _sizes(layer: Any, *, padded: bool) -> tuple[int, int]:
+def _sizes(layer: Layer, *, padded: bool) -> tuple[int, int]:
     sides = []
     for size, kernel in ((layer.length, layer.kernel_length), (layer.width, layer.kernel_width)):
         pad = kernel // 2 if padded else 0
@@ -138,9 +157,8 @@ def _sizes(layer: Any, *, padded: bool) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def _connected(layers: pd.DataFrame) -> pd.DataFrame:
+def _connected(rows: list[Layer]) -> pd.DataFrame:
     """The layers with what they take, and what their outputs are."""
-    rows = list(layers.itertuples(index=False))
     shapes: list[tuple[int, int, int]] = [(rows[0].length, rows[0].width, rows[0].channels)]
     inputs, paddings, positions = [], [], []
     pooled = [False]
@@ -159,18 +177,16 @@ def _connected(layers: pd.DataFrame) -> pd.DataFrame:
         inputs.append(source)
         paddings.append("same" if padded and max(row.kernel_length, row.kernel_width) > 1 else "none")
         positions.append(sides[0] * sides[1])
-    found = layers.copy()
-    linear = (layers[["length", "width", "kernel_length", "kernel_width"]] == 1).all(axis=1)
-    kinds = ["linear" if flat else "convolution" for flat in linear]
-    found.insert(0, "name", [f"{'fc' if k == 'linear' else 'conv'}{i + 1}" for i, k in enumerate(kinds)])
-    found["kind"] = kinds
+    found = pd.DataFrame(rows)
+    found.insert(0, "name", [f"{'fc' if row.linear else 'conv'}{i + 1}" for i, row in enumerate(rows)])
+    found["kind"] = ["linear" if row.linear else "convolution" for row in rows]
     found["rows"] = found["kernel_length"] * found["kernel_width"] * found["channels"]
     found["padding"], found["positions"], found["input"] = paddings, positions, inputs
     found["macs"] = found["rows"] * found["outputs"] * found["positions"]
     return found
 
 
-def _padded(row: Any, behind: list[Any]) -> bool:
+def _padded(row: Layer, behind: list[Layer]) -> bool:
     """Whether the layer pads its inputs: not if only without it a later row takes exactly what it gives."""
     bare_fits = row.kernel_length <= row.length and row.kernel_width <= row.width
     if not bare_fits or not behind:

@@ -15,7 +15,7 @@ class TableNetwork(nn.Module):
 
     def __init__(self, layers: pd.DataFrame, seed: int = 0) -> None:
         super().__init__()
-        self.rows = [row._asdict() for row in layers.itertuples(index=False)]  # type: ignore[operator]
+        self.rows: list[dict[Any, Any]] = layers.to_dict("records")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for row in self.rows:
@@ -33,7 +33,7 @@ class TableNetwork(nn.Module):
         return outputs[-1]
 
 
-def _layer(row: dict[str, Any]) -> nn.Module:
+def _layer(row: dict[Any, Any]) -> nn.Module:
     if row["kind"] == "linear":
         return nn.Linear(row["channels"], row["outputs"], bias=False)
     kernel = (row["kernel_length"], row["kernel_width"])
@@ -41,7 +41,7 @@ def _layer(row: dict[str, Any]) -> nn.Module:
     return nn.Conv2d(row["channels"], row["outputs"], kernel, row["stride"], padding, bias=False)
 
 
-def _as_wanted(x: torch.Tensor, row: dict[str, Any], *, pooled: bool) -> torch.Tensor:
+def _as_wanted(x: torch.Tensor, row: dict[Any, Any], *, pooled: bool) -> torch.Tensor:
     """Pooled and flattened until the layer can take it."""
     size = (row["length"], row["width"])
     if pooled and x.dim() == 4:
