@@ -68,7 +68,7 @@ def _lines(group: pd.DataFrame, x: str, y: str) -> list[dict[str, Any]]:
                 "mode": "lines+markers",
                 "name": f"sigma_train {sigma:.1f}",
                 "x": line[x].tolist(),
-                "y": line[y].tolist(),
+                "y": (100 * line[y]).tolist(),
                 "line": {"color": COLOURS[i % len(COLOURS)], "dash": ("solid", "dash")[i // len(COLOURS) % 2]},
                 "marker": {"symbol": i % 8, "size": 6},
             }
