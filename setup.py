@@ -7,6 +7,7 @@ from setuptools import setup
 FOLDERS = {
     "mho": "mho",
     "mho.commands": "mho/commands",
+    "mho.importing": "mho/importing",
     "mho.sweeps": "mho/sweeps",
     "mho.crossbar": "crossbar",
     "mho.crossbar.backends": "crossbar/backends",
@@ -16,6 +17,7 @@ FOLDERS = {
     "mho.mapping.checkpoints": "mapping/checkpoints",
     "mho.mapping.architecture": "mapping/architecture",
     "mho.mapping.explaining": "mapping/explaining",
+    "mho.mapping.exports": "mapping/exports",
     "mho.mapping.reports": "mapping/reports",
     "mho.mapping.torch_backend": "mapping/torch_backend",
     "mho.mapping.trainable": "mapping/trainable",

@@ -3,10 +3,10 @@
     python benchmarks/paper.py [--table 2] [--figure 11] [--out runs/paper] [--runs 20] [--images 10000] [--device cuda]
 
 Without --table and --figure it makes all of them but Tables 10 and 11, whose attacks are those of attacks.py; with
---page the page docs/paper.md too. --chips measures the networks on physical chips instead, for the page. What is
-measured is kept in the folder, cell by cell: a run that was interrupted goes on. What the page was made from comes with
-Mho and is not measured again, unless weights or numbers of samples and inferences are others, or with --anew: on two
-cores that takes hours.
+--page the page docs/paper.md too. --html FILE writes a page for a browser from what is committed. --chips measures
+the networks on physical chips instead, for the page. What is measured is kept in the folder, cell by cell: a run that
+was interrupted goes on. What the page was made from comes with Mho and is not measured again, unless weights or numbers
+of samples and inferences are others, or with --anew: on two cores that takes hours.
 
 --claims writes docs/claims.md, the paper's claims with verdicts, from what has been measured.
 

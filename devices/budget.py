@@ -7,6 +7,7 @@ array, each against the read voltage; `Budget.coefficients` is the closed form S
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Annotated
 
 import numpy as np
@@ -207,6 +208,13 @@ class Budget:
             "energy (J)": self.energy,
             "allowed": self.allowed,
         }
+
+    def _repr_html_(self) -> str:
+        columns = self.columns()
+        heads = "".join(f"<th>{escape(name)}</th>" for name in columns)
+        rows = zip(*columns.values(), strict=True)
+        cells = ("".join(f"<td>{value:.4g}</td>" for value in row[:-1]) + f"<td>{row[-1]}</td>" for row in rows)
+        return f"<table><tr>{heads}</tr>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
 
     def _sum(self, multiplicative: bool) -> Array:
         chosen = [v for name, v in self.variances.items() if (name in self.multiplicative) == multiplicative]

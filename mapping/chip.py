@@ -6,6 +6,7 @@ import copy
 import itertools
 import warnings
 from collections.abc import Callable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .conductances import Conductances, given_by_layer
 from .counting import Counter
 from .cover import Cover
 from .errors import MappingError
+from .exports.export import export
 from .generate import generate
 from .graph import asks_for_no_view
 from .inference import Inference, Read
@@ -327,6 +329,20 @@ class Chip(nn.Module):
     def report(self) -> Report:
         """What the mapping took, layer by layer: see `mho.mapping.report.Report`."""
         return Report.of(self)
+
+    def export(self, path: str | PathLike[str], what: str = "layers") -> None:
+        """Write a table or a description of the chip for other programs: complete or not at all.
+
+        Args:
+            path: file that ends in .csv or .json for tables, in .yaml for AccelForge.
+            what: `layers`, `tiles` or `costs`, tables with a row each; `accelforge`, workload and architecture.
+
+        Raises:
+            ValueError: another ending, or something else asked for.
+            MappingError: costs of layers that have seen no inputs.
+            OSError: the file cannot be written.
+        """
+        export(self, path, what)
 
     def save(self, path: str | Path, *, compact: bool = False) -> None:
         """Write the chip to the folder `path`, `compact` without its cells: see `mho.mapping.saved.store.save`."""

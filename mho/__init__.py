@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .moved import watch
 
 if TYPE_CHECKING:
-    from . import crossbar, devices, mapping, models
+    from . import crossbar, devices, importing, mapping, models
     from .crossbar.hardware import Hardware
     from .crossbar.max_memory import limits
     from .dask_workers import on_workers
@@ -55,6 +55,7 @@ __all__ = [
     "crossbar",
     "devices",
     "explain",
+    "importing",
     "limits",
     "load",
     "load_model",
@@ -73,7 +74,7 @@ __all__ = [
     "vote",
 ]
 
-_FOLDERS = ("crossbar", "devices", "mapping", "models")
+_FOLDERS = ("crossbar", "devices", "importing", "mapping", "models")
 _HOMES = {
     "AdaptiveResult": ".mapping.voting.adaptive",
     "AnalogMatrix": ".mapping.analog_matrix",

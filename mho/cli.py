@@ -19,6 +19,7 @@ from .commands.demo import demo
 from .commands.devices import devices
 from .commands.explain import explain
 from .commands.export import export
+from .commands.import_ import import_
 from .commands.map import map
 from .commands.optimize import optimize
 from .commands.report import report
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "devices": devices,
     "explain": explain,
     "export": export,
+    "import": import_,
     "map": map,
     "optimize": optimize,
     "report": report,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from helpers import hardware, pictures
@@ -12,6 +13,8 @@ from test_report_page import data_in
 
 import mho
 from mho.cli import app, run
+from mho.devices.budget import budget
+from mho.mapping.architecture.decision import decision
 
 
 def test_a_chip_and_its_report_are_tables(small_chip: mho.Chip) -> None:
@@ -57,3 +60,14 @@ def test_the_page_of_a_schedule(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_pages_of_hardware_are_small() -> None:
     assert len(hardware()._repr_html_()) < 5000
+
+
+def test_budgets_and_decisions_are_tables(small_chip: mho.Chip) -> None:
+    hw = hardware()
+    found = budget(np.full(8, hw.cell.g_max), np.ones(8), hw.cell, hw.sensing, [0.1, 0.2])
+    shown = found._repr_html_()
+    assert shown.count("<tr>") == 3
+    assert f"<td>{found.snr[1]:.4g}</td>" in shown
+    cost = decision(small_chip, votes=3)
+    assert "energy, adc" in cost._repr_html_()
+    assert ">3<" in cost._repr_html_()

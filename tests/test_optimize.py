@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,10 @@ def same(one: mho.Optimum, other: mho.Optimum) -> None:
 
 def parts(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder / "parts").glob("*.parquet")}
+
+
+def test_a_notebook_shows_it(undisturbed: mho.Optimum) -> None:
+    assert escape(str(undisturbed)) in undisturbed._repr_html_()
 
 
 def test_a_trial_is_what_a_sweep_gives(fields: dict[str, Any], undisturbed: mho.Optimum, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """What is installed: one version, a light face, every public name, and wheels with all the data files."""
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
+import venv
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -79,16 +81,20 @@ def test_every_folder_of_the_package_is_declared() -> None:
     assert found == set(FOLDERS.values())
 
 
-def test_a_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-    tree.mkdir()
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package with its wheel in `dist`."""
+    tree = tmp_path_factory.mktemp("tree")
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     for folder in {folder.split("/")[0] for folder in FOLDERS.values()}:
         shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
     build = "from setuptools import build_meta; build_meta.build_wheel('dist')"
     subprocess.run([sys.executable, "-c", build], cwd=tree, check=True, capture_output=True)
+    return tree
 
+
+def test_a_wheel_holds_every_file_of_the_package(tree: Path) -> None:
     (wheel,) = (tree / "dist").glob("*.whl")
     packed = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     wanted = set()
@@ -100,3 +106,40 @@ def test_a_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
     assert packed == wanted
     for pattern in ("mho/py.typed", "mho/devices/presets/", "mho/models/weights/", "mho/models/data/mnist/"):
         assert any(name.startswith(pattern) for name in packed), f"{pattern} is missing"
+
+
+def keep_machine_code(package: Path) -> None:
+    """Kernels that the tests have compiled, for a copy of the package: to compile them anew takes minutes."""
+    for folder in ("crossbar/kernels", "models/kernels"):
+        source, target = ROOT / folder, package / folder
+        for file in target.glob("*.py"):
+            stamp = (source / file.name).stat().st_mtime_ns
+            os.utime(file, ns=(stamp, stamp))  # what is kept is of a file of this time
+        for kept in source.glob("__pycache__/*.nb[ic]"):
+            (target / "__pycache__").mkdir(exist_ok=True)
+            shutil.copy2(kept, target / "__pycache__")
+
+
+def test_the_demo_runs_from_the_wheel_without_the_repository(tree: Path, tmp_path: Path) -> None:
+    """In an environment of its own; what the package needs is lent from here, so that no network is needed."""
+    (wheel,) = (tree / "dist").glob("*.whl")
+    env = tmp_path / "env"
+    venv.create(env, with_pip=False)
+    (site,) = env.glob("lib/python*/site-packages")
+    lent = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    (site / "lent.pth").write_text("\n".join(lent) + "\n")
+    pip = [sys.executable, "-m", "pip", "--python", str(env / "bin" / "python"), "install", "--quiet", "--no-deps"]
+    subprocess.run([*pip, "--no-index", "--ignore-installed", str(wheel)], check=True, capture_output=True)
+    keep_machine_code(site / "mho")
+
+    own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MHO_DATA")}
+    where = "import mho; print(mho.__file__)"
+    found = subprocess.run(
+        [env / "bin" / "python", "-c", where], env=own, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert Path(found.stdout.strip()).is_relative_to(env)
+    words = ["demo", "--images", "8", "--vote-images", "4", "--votes", "2", "--jobs", "1", "--out", "found"]
+    done = subprocess.run([env / "bin" / "mho", *words], env=own, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "found" / "report.html").is_file()
+    assert done.stdout.rstrip().endswith(str(tmp_path / "found" / "report.html"))

@@ -183,3 +183,23 @@ def test_bad_input(
         paper.main([*arguments, "--out", str(tmp_path / "paper")])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "paper").exists()
+
+
+def test_the_page_for_a_browser_is_of_what_is_committed(
+    paper: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "paper.html"
+    assert paper.main(["--html", str(path)]) == 0
+    assert str(path) in capsys.readouterr().out
+    text = path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 20e6
+    assert all(f"<h2>Table {number}</h2>" in text for number in range(2, 10))
+    table = pd.read_csv(paper.RESULTS / "table_2.csv")
+    row = table[table["sigma_val"] == 1.0].iloc[0]
+    assert f"<td>{row['best']:.2f} ± {row['best_half']:.2f}</td>" in text
+    assert text.count('<img src="data:image/png;base64,') == 10
+    assert "mnist_cnn, additive noise" in text
+    assert 'src="http' not in text  # nothing is loaded from elsewhere
+    assert paper.main(["--html", str(tmp_path / "paper.html")]) == 0  # again, over the old one
+    with pytest.raises(ValueError, match=r"ends in \.html"):
+        paper.main(["--html", str(tmp_path / "paper.pdf")])

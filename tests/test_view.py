@@ -103,3 +103,14 @@ def test_the_page_of_a_sweep_has_what_it_takes_to_run_a_point(tmp_path: Path) ->
     assert settings == {"sensing.v_read", "votes", "vote_error"}
     assert {"experiment", "model", "weights", "images", "hardware"} <= set(found["base"])
     assert not {"grid", "points"} & set(found["base"])
+
+
+def test_the_page_of_a_search_has_fronts_over_votes_and_voltage(tmp_path: Path) -> None:
+    trials = Path(__file__).parents[1] / "docs" / "results" / "search" / "trials.csv"
+    found = kept(mho.view(trials, tmp_path / "search.html").read_text())
+    columns = {column["name"]: column for column in found["columns"]}
+    assert {"votes", "sensing.v_read"} <= {name for name, column in columns.items() if column["setting"]}
+    assert len(set(values(columns["sensing.v_read"]))) > 1
+    start = found["start"]
+    assert (start["x"], start["y"], start["colour"]) == ("total_energy_j", "accuracy", "votes")
+    assert (start["betterX"], start["betterY"]) == ("low", "high")  # the front is of cheap and accurate points

@@ -24,6 +24,7 @@ from .page import page
 from .tables import ACCURACIES, PAPER, TABLES, Grid, markdown, shown, table
 from .train import learning_curves as trained_curves
 from .train import train_like, train_missing
+from .web import web_page
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE, RESULTS, IMAGES = ROOT / "docs" / "paper.md", ROOT / "docs" / "results" / "paper", ROOT / "docs" / "images"
@@ -107,6 +108,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--chips", action="store_true", help="measure physical chips, with at most 300 samples")
     parser.add_argument("--page", action="store_true", help="write docs/paper.md and its tables and pictures too")
     parser.add_argument("--claims", action="store_true", help="write docs/claims.md from what has been measured")
+    parser.add_argument(
+        "--html", type=Path, help="write a page for a browser from docs/results/paper: measures nothing"
+    )
     options = parser.parse_args(arguments)
     for name in ("runs", "images", "quick"):
         if getattr(options, name) < 1:
@@ -145,6 +149,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = claims.verdicts(Ledger.read(CELLS, CURVES, ATTACKED))
         CLAIMS.write_text(claims.page(found), encoding="utf-8")
         print(found["verdict"].value_counts().to_string(), f"\n{CLAIMS}")
+        return 0
+    if options.html is not None:
+        web_page(RESULTS, IMAGES).write(options.html)
+        print(f"to look at in a browser: {options.html.resolve()}")
         return 0
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import check_chip
+from ..reports.page import as_table, engineering
 from .cost import COMPONENTS, SCALES_WITH_V, demands
 from .loading import Loading
 from .schedule import schedule
@@ -62,6 +63,19 @@ class Decision:
     def power_full_w(self) -> float:
         """Power of a pipeline that never waits."""
         return self.energy_j / self.interval_s
+
+    def _repr_html_(self) -> str:
+        cards = {
+            "votes": f"{self.votes:,}",
+            "chips": f"{self.copies:,}",
+            "latency": engineering(self.latency_s, "s"),
+            "interval": engineering(self.interval_s, "s"),
+            **{f"energy, {part}": engineering(joules, "J") for part, joules in self.energy.items()},
+            "energy with leakage": engineering(self.energy_j, "J"),
+            "power when full": engineering(self.power_full_w, "W"),
+            "area": f"{1e6 * self.area_m2:.4g} mm2",
+        }
+        return as_table(cards)
 
     def power_w(self, rate: float) -> float:
         """Power at a fixed rate of decisions a second: K P of one vote's P, and leakage, which does not grow with K.

@@ -1,7 +1,8 @@
-"""`mho export`: the cells of a saved chip, for other programs."""
+"""`mho export`: a saved chip, for other programs: its cells, tables of layers and costs, AccelForge's description."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 
 import typer
@@ -9,10 +10,24 @@ import typer
 from .options import IMPORTS, import_own
 
 
+class To(str, Enum):
+    conductances = "conductances"
+    layers = "layers"
+    tiles = "tiles"
+    costs = "costs"
+    accelforge = "accelforge"
+
+
 def export(
     chip: Path = typer.Argument(..., help="Folder of a chip, as `mho map` saves it."),
     out: Path | None = typer.Option(
-        None, help="File: .parquet or .npz for conductances; for a netlist any, or none to print it."
+        None,
+        help="File: .parquet or .npz for conductances, .csv or .json for tables, .yaml for AccelForge; for a netlist "
+        "any, or none to print it.",
+    ),
+    to: To = typer.Option(
+        To.conductances,
+        help="What: conductances of all cells, a table of layers, tiles or costs, or AccelForge's YAML.",
     ),
     spice: bool = typer.Option(False, "--spice", help="A netlist of one tile for ngspice, instead of conductances."),
     layer: str | None = typer.Option(None, help="Which layer: the netlist's, or the only one whose cells are written."),
@@ -25,12 +40,18 @@ def export(
     model: str = typer.Option("", help="The network, as in mho map; only for chips that say they need it."),
     imports: list[str] = IMPORTS,
 ) -> None:
-    """Write the conductances of all cells as a table, or with --spice one tile as a netlist for ngspice."""
+    """Write conductances, a table of layers, tiles or costs, AccelForge's YAML; or with --spice a tile for ngspice."""
     from ..mapping.checkpoints.loading import build_model
     from ..mapping.saved.load import load
     from ..mapping.tile_circuit import tile_circuit
 
     import_own(imports, chip)
+    if to is not To.conductances:
+        if spice or layer is not None or out is None:
+            raise ValueError(f"--to {to.value} needs --out FILE, and neither --spice nor --layer")
+        load(chip, model=build_model(model) if model else None).export(out, to.value)
+        print(f"{to.value} in {out}")
+        return
     if not spice and out is None:
         raise ValueError("give --out FILE.parquet or --out FILE.npz for conductances, or --spice for a netlist")
     if spice and layer is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,9 @@ class Optimum:
         costs = {str(name): LABELS[name] for name in self.search.costs}
         best = None if self.best is None else int(self.best["trial"])
         return fronts(self.trials, costs, self.search.target, best)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         search, best = self.search, self.best
