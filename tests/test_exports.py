@@ -150,8 +150,9 @@ def test_other_files_are_refused(chip: Chip, tmp_path: Path, name: str, what: st
     with pytest.raises(ValueError, match=said):
         chip.export(tmp_path / name, what)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=str(tmp_path / "none")) as error:
         chip.export(tmp_path / "none" / "layers.csv")
+    assert ".part" not in str(error.value)
 
 
 def test_hardware_without_converters_has_layers_but_no_costs(tmp_path: Path) -> None:

@@ -305,6 +305,7 @@ def test_what_changes_numbers_and_has_no_counterpart_is_seen(field: str, value: 
         ("xbar__device__Rmin", -5, "xbar.device.Rmin must be a number of at least 0.001"),
         ("xbar__device__Rmin", "1 kohm", "xbar.device.Rmin must be a number"),
         ("xbar__device__Rmin", 2e4, "xbar.device.Rmin must be below Rmax = 10000 ohm, got 20000 ohm"),
+        ("xbar__device__time", 10**400, "xbar.device.time must be a number"),
         ("xbar__device__cell_bits", 2.5, "xbar.device.cell_bits must be a whole number, got 2.5"),
         ("xbar__device__cell_bits", True, "xbar.device.cell_bits must be a number"),
         ("core__style", "CURVED", "core.style must be one of BALANCED, BITSLICED, OFFSET, got 'CURVED'"),

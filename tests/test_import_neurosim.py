@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -78,6 +79,12 @@ def test_rows_are_layers(tmp_path: Path) -> None:
 )
 def test_tables_of_any_editor(tmp_path: Path, text: str) -> None:
     pd.testing.assert_frame_equal(layers_of(text, tmp_path), layers_of(PLAIN, tmp_path))
+
+
+@pytest.mark.parametrize("table", [None, 3, b"NetWork.csv", [3], [["a"] * 8], [[]], [[True] * 8]])
+def test_rows_that_are_none(table: Any) -> None:
+    with pytest.raises(ValueError, match="neurosim table"):
+        neurosim(table)
 
 
 def test_older_tables_have_no_strides(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def import_(
 ) -> None:
     """Read another simulator's file and tell what became of each of its fields."""
     from ..importing import aihwkit, crosssim, neurosim
-    from ..mapping.exports.tables import check_ending, write_rows
+    from ..mapping.exports.tables import check_ending, write_rows, write_text
 
     if table is not None:
         check_ending(table)
@@ -52,7 +52,7 @@ def import_(
     if out is not None:
         if found.hardware is None:
             raise ValueError("--out: a table of layers has no hardware; give NeuroSim's Param.cpp with --param")
-        _save(found, out)
+        write_text(found.hardware.dump(), out)
         print(f"hardware written to {out}")
 
 
@@ -61,11 +61,3 @@ def _say(found: Imported) -> None:
     if found.layers is not None:
         print(f"\n{found.layers.to_string(index=False)}")
         print(f"{found.layers['macs'].sum():,} multiply-accumulates a sample")
-
-
-def _save(found: Imported, out: Path) -> None:
-    from ..mapping.saved.folders import whole
-
-    assert found.hardware is not None
-    with whole(out) as part:
-        found.hardware.save(part)

@@ -21,6 +21,14 @@ POLYNOMIALS = {
 """std in uS against g in uS; what 1 / Rmin stands for (None: itself); the source of the fit."""
 
 
+OURS = {
+    "programming_error": "cell.programming",
+    "read_noise": "cell.read_noise",
+    "drift_error": "cell.drift",
+    "nonlinear_IV": "cell.nonlinearity",
+}
+
+
 def cells(fields: Fields) -> None:
     """Settings of the cell."""
     r_min, r_max = fields.number(f"{AT}.Rmin", 1e-3, 1e15), fields.number(f"{AT}.Rmax", 1e-3, open_end=True)
@@ -56,7 +64,7 @@ def _model(fields: Fields, name: str) -> str | None:
     at = f"{AT}.{name}"
     model = str(fields.value(f"{at}.model"))
     if at in _enabled(fields) and model != "IdealDevice":
-        fields.say(f"{at}.enable", "taken", f"cell.{name}")
+        fields.say(f"{at}.enable", "taken", OURS[name])
         return model
     fields.rest(at, "off")
     return None

@@ -29,6 +29,7 @@ HEADINGS: dict[Status, str] = {
 }
 DEEPEST = 20
 MOST_FIELDS = 20_000
+LARGEST = 2**1000  # whole number that a float holds
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,8 @@ class Fields:
         found = self.value(path)
         if isinstance(found, bool) or not isinstance(found, int | float) or not low <= found <= high:
             found = math.nan
+        if isinstance(found, int) and abs(found) > LARGEST:
+            found = math.nan
         if math.isnan(found) or (math.isinf(found) and not open_end):
             bounds = "" if low == -math.inf else f" of at least {low:g}"
             bounds += "" if high == math.inf else f" and at most {high:g}"
@@ -260,7 +263,7 @@ class Fields:
         """
         found = self.value(path)
         good = isinstance(found, list) and len(found) >= least
-        if not good or not all(isinstance(x, int | float) and math.isfinite(x) for x in found):
+        if not good or not all(_is_finite(x) for x in found):
             raise ValueError(f"{self.peer}: {path} must be a list of {least} or more numbers, got {brief(found)}")
         return [float(x) for x in found]
 
@@ -318,6 +321,10 @@ class Fields:
 
     def _shown(self, theirs: str) -> Any:
         return self.given.get(theirs, self.defaults.get(theirs))
+
+
+def _is_finite(x: Any) -> bool:
+    return isinstance(x, int | float) and abs(x) < LARGEST
 
 
 def _same(found: Any, name: Any) -> bool:

@@ -7,7 +7,8 @@ and kernels of 1 x 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 from os import PathLike
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -81,7 +82,12 @@ def neurosim(
         ValueError: a row that is no layer, or parameters that are impossible.
         OSError: a file cannot be read.
     """
-    rows = _rows(table) if isinstance(table, str | PathLike) else [list(row) for row in table]
+    if isinstance(table, str | PathLike):
+        rows = _rows(table)
+    elif isinstance(table, Iterable) and all(isinstance(row, Iterable) for row in table):
+        rows = [list(row) for row in table]
+    else:
+        raise ValueError(f"{PEER} table: expected a path, or rows of numbers, got {type(table).__name__}")
     layers = _connected(_layers(rows))
     told = [Row(name, f"{len(layers)} layers", "taken", NOTES[name]) for name in COLUMNS]
     told.append(Row("", None, "assumed", "padding", "from the size of the input of the row behind"))
@@ -136,7 +142,8 @@ def _layers(rows: list[list[float]]) -> list[Layer]:
         values = [*row, 1.0][:8]
         for name, value in zip(COLUMNS, values, strict=True):
             low, high = (0, 1) if name == "pooled" else (1, LARGEST)
-            if isinstance(value, bool) or not low <= value <= high or value != int(value):
+            good = isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high
+            if not good or value != int(value):
                 raise ValueError(
                     f"{PEER} table: {name} of row {number} must be a whole number from {low} to {high}, got {value!r}"
                 )
