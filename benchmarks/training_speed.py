@@ -4,8 +4,9 @@
                                         [--markdown]
 
 Batches of 64 with random inputs and weights, SGD. Both steps are timed in turn in one process; ratios are of the
-shortest of each. Memory is what a process of its own takes in steps more than it had before, its parameters, gradients
-and compiled kernels included in that: peak of the resident set (Linux).
+shortest of each. Memory is the peak of the resident set (Linux) over that of the same process before, in which a step
+with a batch of 2 has been made: parameters, gradients and compiled kernels are there. A network whose plain step
+takes less than 16 MiB has none, as too little of it shows.
 """
 
 from __future__ import annotations
@@ -143,15 +144,16 @@ def measured(network: str, setting: str, steps: int) -> dict[str, Any]:
     code = "import training_speed as t; print(t.memory({!r}, {!r}))"
     path = {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
     bytes_ = [int(fresh_process(code.format(network, s), **path).output) for s in (None, setting)]
+    shows = bytes_[0] >= 16 * 2**20
     return {
         "network": network,
         "hardware": setting,
         "plain_ms": round(1e3 * plain, 1),
         "through_ms": round(1e3 * through, 1),
         "time": round(through / plain, 2),
-        "plain_mib": round(bytes_[0] / 2**20, 1),
-        "through_mib": round(bytes_[1] / 2**20, 1),
-        "memory": round(bytes_[1] / bytes_[0], 2),
+        "plain_mib": round(bytes_[0] / 2**20, 1) if shows else None,
+        "through_mib": round(bytes_[1] / 2**20, 1) if shows else None,
+        "memory": round(bytes_[1] / bytes_[0], 2) if shows else None,
     }
 
 
@@ -161,7 +163,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines.append("|---|---|---|---|---|---|")
     lines += [
         f"| {row['network']} | `{row['hardware']}` | {row['plain_ms']:.0f} ms | {row['time']:.1f} times | "
-        f"{row['plain_mib']:.0f} MiB | {row['memory']:.1f} times |"
+        + (f"{row['plain_mib']:.0f} MiB | {row['memory']:.1f} times |" if row["memory"] else "| |")
         for row in rows
     ]
     return "\n".join(lines)

@@ -258,3 +258,32 @@ def test_inputs_that_are_not_finite_are_refused_and_none_are_taken() -> None:
     y = made(torch.rand(0, 2, 4, 4))
     assert y.shape == (0, 4)
     y.sum().backward()
+
+
+def test_transformers_of_torch_are_on_tiles_in_evaluation_too() -> None:
+    """Their fused kernels take weights past the layers that hold them."""
+    torch.manual_seed(0)
+    net = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.1), 2)
+    x = torch.randn(4, 3, 8)
+    made = trainable(net, hardware(), calibrate=x).eval()
+    with torch.no_grad():
+        assert not torch.equal(made(x), made(x))
+    made.train()(x).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    assert len([m for m in made.modules() if isinstance(m, TrainedLayer)]) == 12
+
+
+def test_a_recurrent_network_takes_packed_sequences_and_drops_out() -> None:
+    torch.manual_seed(0)
+    net = nn.LSTM(5, 6, 2, batch_first=True, dropout=0.5).train()
+    x = torch.rand(4, 6, 5)
+    made = trainable(net, hardware().replace(QUIET), calibrate=x, momentum=0)
+    packed = nn.utils.rnn.pack_padded_sequence(x, [6, 4, 3, 1], batch_first=True)
+    y, (h, c) = made(packed)
+    assert isinstance(y, nn.utils.rnn.PackedSequence)
+    assert y.data.shape == (14, 6)
+    assert h.shape == c.shape == (2, 4, 6)
+    assert not torch.equal(made(packed)[0].data, y.data)  # another dropout
+    made.eval()
+    assert torch.equal(made(packed)[0].data, made(packed)[0].data)
+    assert made.hidden_size == 6

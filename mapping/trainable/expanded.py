@@ -83,6 +83,15 @@ class TrainedExpanded(nn.Module):
             inner._parameters.pop(own, None)
         self.train(module.training)
 
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            inner = vars(self).get("_modules", {}).get("on_tiles")
+            if inner is None or name.startswith("__"):
+                raise
+            return getattr(inner, name)  # what models read of torch's module
+
     def forward(self, *args: Any, **named: Any) -> Any:
         lent = list(self._lend())
         try:
