@@ -18,7 +18,7 @@ from mho.crossbar.kernels.convert import make_codes
 from mho.crossbar.kernels.gather import gather
 from mho.crossbar.kernels.held import hold
 from mho.crossbar.kernels.panel import PANEL, multiply_panels, unpack
-from mho.crossbar.kernels.philox import round_keys
+from mho.crossbar.kernels.philox import Rows, round_keys
 from mho.crossbar.kernels.read import ALIKE, Circuit, Deal, Geometry, Planes, read_matrix, read_matrix_parallel
 from mho.crossbar.packed import empty_panels, halves_squares, pack_tile
 
@@ -189,6 +189,9 @@ def test_gather_equals_its_twin(kernel, stride, dilation, channels):
         ((301, 40, 128), {"largest": 255}, {"integers": True, "digit_bits": 8}),
         ((64, 10, 64), {"slices": 2, "largest": 3}, {"slices": 2, "pulses": 4, "digit_bits": 2, "integers": True}),
         ((51, 7, 20), {"reference": True, "largest": 127}, {"gain": 0.01, "integers": True, "pedestal": 0.1}),
+        ((300, 64, 128), {}, {}),
+        ((50, 32, 20), {"cell_noise": False}, {"gain": 0.01, "centre": 0.5, "pedestal": 0.1}),
+        ((40, 96, 16), {"cell_noise": False, "uniform": True, "largest": 127}, {"integers": True}),
     ],
 )
 def test_read_equals_its_twin(shape, planes, circuit):
@@ -208,6 +211,20 @@ def test_read_equals_its_twin(shape, planes, circuit):
     assert off.sum() <= 1 + 2e-3 * off.size
     assert np.abs(out - expected).max() < 0.03 * c.pulses * len(p.mean)
     assert abs(clipped - expected_clipped) <= 2
+
+
+@pytest.mark.parametrize(("outputs", "gain"), [(32, 0.0), (64, 0.01), (96, 0.0), (96, 0.01)])
+def test_readings_in_one_pass_are_those_in_two(outputs, gain):
+    """A column more, so that groups are not whole, sends a read the other way; positions need a second table."""
+    rng = np.random.default_rng(5)
+    p, c = make_planes(rng, 90, outputs + 1, 32), make_circuit(gain=gain, pedestal=0.1, centre=0.5)
+    x, geometry = vector_inputs(rng, 3 * 13, 90)
+    whose = Rows(np.uint64(3), np.arange(4090, 4103, dtype=np.uint32))
+    cut = {name: np.ascontiguousarray(getattr(p, name)[..., :outputs]) for name in ("floor", "scale", "bias")}
+    panels = {name: np.ascontiguousarray(getattr(p, name)[:, : outputs // PANEL]) for name in ("mean", "variance")}
+    one, _ = run(x, geometry, p._replace(**cut, **panels), c, whose=whose)
+    two, _ = run(x, geometry, p, c, whose=whose)
+    assert np.array_equal(one, two[:, :outputs])
 
 
 def test_same_bits_in_any_batch_and_number_of_threads():

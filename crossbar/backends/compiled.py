@@ -34,7 +34,7 @@ from .together import Sizes, fits, sizes_of, together
 
 Array = np.ndarray[Any, Any]
 WORTH_A_THREAD = 6_000_000  # products of a read; below, starting other threads takes longer than they save
-CACHE = 192 * 1024  # bytes of scratch that stay in the second-level cache
+CACHE = 384 * 1024  # bytes of scratch that stay in the second-level cache
 READING = 64  # products that take as long as the noise and conversion of one reading
 
 

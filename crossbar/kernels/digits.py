@@ -49,15 +49,18 @@ def magnitudes(digits, signed, out):
 
 @kernel()
 def square(codes, integers, halve, out):
-    """Squares of codes, or of integers half of them rounded up, which fit into int16 for codes up to 255."""
-    for m in range(codes.shape[0]):
-        if integers and halve:
-            for i in range(codes.shape[1]):
-                whole = u16(u16(codes[m, i]) * u16(codes[m, i]))
-                out[m, i] = u16(whole >> u16(1)) + u16(whole & u16(1))
-        else:
-            for i in range(codes.shape[1]):
-                out[m, i] = codes[m, i] * codes[m, i]
+    """Squares of codes, or of integers half of them rounded up, which fit into int16 for codes up to 255.
+
+    Both arrays are contiguous.
+    """
+    given, squares = codes.reshape(-1), out.reshape(-1)
+    if integers and halve:
+        for i in range(given.shape[0]):
+            whole = u16(u16(given[i]) * u16(given[i]))
+            squares[i] = u16(whole >> u16(1)) + u16(whole & u16(1))
+    else:
+        for i in range(given.shape[0]):
+            squares[i] = given[i] * given[i]
 
 
 @kernel()

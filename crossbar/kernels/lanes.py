@@ -132,6 +132,23 @@ class Lanes:
             self.builder, self.builder.select(self.builder.icmp_signed(">", bits, zero), bits, zero)
         ).as_float()
 
+    def nearest(self) -> Lanes:
+        """float32 rounded to whole numbers, to even ones from the middle."""
+        return self._call("rint")
+
+    def clipped(self, low: Any, high: Any) -> Lanes:
+        """float32 no smaller than one number and no larger than the other."""
+        value = self.value
+        for limit, order in ((low, "<"), (high, ">")):
+            edge = self._value_of(limit)
+            value = self.builder.select(self.builder.fcmp_ordered(order, value, edge), edge, value)
+        return Lanes(self.builder, value)
+
+    def differs(self, other: Lanes) -> Lanes:
+        """int32: -1 where two vectors of float32 differ, else 0."""
+        unequal = self.builder.fcmp_unordered("!=", self.value, other.value)
+        return Lanes(self.builder, self.builder.sext(unequal, ir.VectorType(I32, self.count)))
+
     def _cast(self, operation: Callable[[Any, Any], Any], kind: Any, count: int | None = None) -> Lanes:
         return Lanes(self.builder, operation(self.value, ir.VectorType(kind, count or self.count)))
 
@@ -142,16 +159,16 @@ class Lanes:
     def products(self, factor: int) -> tuple[Lanes, Lanes]:
         """High and low words of int32 times a factor, both taken as unsigned.
 
-        The high words have the two lanes in the middle of each four exchanged: processors multiply every second lane,
-        and this is the order in which one instruction brings the words of two such products together.
+        Both have the two lanes in the middle of each four exchanged: processors multiply every second lane, and this is
+        the order in which one instruction brings the words of two such products together.
         """
         wide = self._cast(self.builder.bitcast, I64, self.count // 2)
         even, odd = (
             part._cast(self.builder.bitcast, I32, self.count)
             for part in ((wide & WORD) * factor, (wide >> 32) * factor)
         )
-        low = [place for lane in range(0, self.count, 2) for place in (lane, lane + self.count)]
-        return even.shuffled([place + 1 for place in low], odd).exchanged(), even.shuffled(low, odd)
+        first = [four + lane for four in range(0, self.count, 4) for lane in (0, 2, self.count, self.count + 2)]
+        return even.shuffled([lane + 1 for lane in first], odd), even.shuffled(first, odd)
 
     def exchanged(self) -> Lanes:
         """With the two lanes in the middle of each four exchanged."""

@@ -62,21 +62,22 @@ TWO_THIRDS = 0x3F2AAAAB  # the bits of 2/3: mantissas are taken from [2/3, 4/3)
 EXPONENT_MASK = 0xFF800000
 
 
-def philox4x32(builder: Any, counter: list[Any], round_keys: Any) -> list[Lanes]:
+def philox4x32(builder: Any, counter: list[Any], round_keys: Any, first: int = 0) -> list[Lanes]:
     """Four random words (int32) for each lane of a counter of four words (int32, taken as unsigned).
 
     The first word is `Lanes`; the others are too, or numbers for all lanes, and as long as they are, one is computed.
-    `round_keys` points to the 2 ROUNDS keys (int64) of `round_keys`. Lanes are exchanged as `Lanes.products` has them:
-    its high words meet low words of the round before, so that after an even number of rounds all are in place.
+    `round_keys` points to the 2 ROUNDS keys (int64) of `round_keys`. `Lanes.products` exchanges lanes: c0 and c1 have
+    the lanes as they are, c2 and c3 have them exchanged, and each round leaves it so. With `first`, the counter is what
+    so many rounds have made of one.
     """
     c0, c1, c2, c3 = counter
-    for i in range(ROUNDS):
+    for i in range(first, ROUNDS):
         keys = (builder.load(builder.gep(round_keys, [I64(2 * i + part)])) for part in range(2))
         k0, k1 = (builder.trunc(key, I32) for key in keys)
         (high0, low0), (high1, low1) = (_products(builder, *pair) for pair in zip((c0, c2), MULTIPLIERS, strict=True))
         c0, c1 = _xor(builder, high1, _xor(builder, c1, k0)), low1
         c2, c3 = _xor(builder, high0, _xor(builder, c3, k1)), low0
-    return [c0, c1.exchanged(), c2, c3.exchanged()]
+    return [c0, c1, c2.exchanged(), c3.exchanged()]
 
 
 def _products(builder: Any, word: Any, factor: int) -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ from .digits import row_squares, row_sums
 from .gather import gather
 from .philox import GROUP, PLANE_BITS, Rows, draw_normals, noisy
 from .products import add_linear, add_up, apart, counts_of, operands, plane_products
+from .readings import BLOCK, TABLE, add_readings
 
 f32, i64, u32 = np.float32, np.int64, np.uint32
 Array = np.ndarray[Any, Any]
@@ -154,6 +155,9 @@ class Scratch(NamedTuple):
     pedestal: Array  # (chunk,) float32
     extra: Array  # (chunk,) float32: variance that all columns of a row have alike
     normals: Array  # (chunk, GROUP) float32, or no row: normals of the read voltage
+    words: Array  # (some rows, columns) int32: random words; see `draw_words`, and for
+    table: Array  # (numbers,) int32
+    weights: Array  # (1, columns) float32: what an output becomes for a reading
 
 
 @kernel()
@@ -177,7 +181,17 @@ def make_scratch(x, planes, circuit, chunk):
         np.empty(chunk, np.float32),
         np.zeros(chunk if uniform else 1, np.float32),
         np.empty((chunk if circuit.noisy and circuit.supply > 0 else 0, GROUP), np.float32),
+        np.empty((max(1, BLOCK // columns), columns), np.int32),
+        np.empty(columns // GROUP * TABLE + 1, np.int32),
+        np.empty((1, columns), np.float32),
     )
+
+
+@kernel()
+def in_one_pass(planes, circuit):
+    """Whether readings are made with `add_readings`: noisy ones, by ADCs that are alike, none taken off another."""
+    alike = planes.adc_inverse.shape[0] == 0 and planes.reference.shape[0] == 0
+    return circuit.noisy and circuit.step.shape[0] > 0 and alike and planes.bias.shape[0] % GROUP == 0
 
 
 @kernel()
@@ -199,16 +213,26 @@ def convert_plane(planes, circuit, key, place, plane, factors, weight, rows, wor
     pedestal = work.pedestal[: rows if circuit.pedestal != 0.0 else 0]
     number = u32((pulse * planes.mean.shape[0] + s) * (planes.edges.shape[0] - 1) + t)
     floor = planes.floor[s, t].reshape(1, signal.shape[1])
+    direct = in_one_pass(planes, circuit)
+    bias = planes.bias[: planes.bias.shape[0] if direct and pulse == 0 and s == 0 and t == 0 else 0]
+    if direct:
+        for j in range(signal.shape[1]):
+            work.weights[0, j] = weight * planes.scale[s, t, j]
     clipped = 0
     for v in range(reads):
+        where, source = (number, place.first_read + u32(v)), current
+        if circuit.noisy and circuit.supply > 0:
+            source = signal
+            signal[:] = current
+            move_supply(signal, circuit.supply, place.rows, place.start, pulse, where[1], key, work.normals[:rows])
+        if direct:
+            adc = circuit.step[s], f32(circuit.low), f32(circuit.high), f32(circuit.centre)
+            offsets, buffers = (work.extra, pedestal), (work.words, work.table, work.weights)
+            given, target = (source, variance, floor), out[place.first + v]
+            clipped += add_readings(given, factors, adc, offsets, place, where, key, buffers, bias, target)
+            continue
         if circuit.noisy:
-            where, source = (number, place.first_read + u32(v)), current
-            if circuit.supply > 0:
-                source = signal
-                signal[:] = current
-                move_supply(signal, circuit.supply, place.rows, place.start, pulse, where[1], key, work.normals[:rows])
-            given = source, variance, floor, signal
-            noisy(given, factors, work.extra, place.rows, place.start, where, key)
+            noisy((source, variance, floor, signal), factors, work.extra, place.rows, place.start, where, key)
         else:
             for m in range(rows):
                 for j in range(signal.shape[1]):
@@ -262,10 +286,11 @@ def read_chunk(x, geometry, planes, circuit, key, place, rows, work, out):
     """All pulses and planes of a chunk of so many rows; returns clipped readings."""
     codes = work.codes[:rows]
     gather(x, geometry, place.source, place.source + rows, circuit.constant, codes)
-    for v in range(place.first, place.first + place.reads):
-        for m in range(place.start, place.start + rows):
-            for j in range(out.shape[2]):
-                out[v, m, j] = planes.bias[j]
+    if not in_one_pass(planes, circuit):
+        for v in range(place.first, place.first + place.reads):
+            for m in range(place.start, place.start + rows):
+                for j in range(out.shape[2]):
+                    out[v, m, j] = planes.bias[j]
     if circuit.joined > 0:
         return read_joined(codes, planes, circuit, key, place, work, out)
     clipped = 0
