@@ -97,7 +97,7 @@ def vote(
     copies: int = 1,
     rule: Literal["hard", "soft"] = "hard",
     first_sample: int = 0,
-    progress: Progress = lambda done, total: None,
+    progress: Progress | None = None,
     output: Where = None,
 ) -> VoteResult: ...
 @overload
@@ -110,7 +110,7 @@ def vote(
     copies: int = 1,
     rule: Literal["mean"],
     first_sample: int = 0,
-    progress: Progress = lambda done, total: None,
+    progress: Progress | None = None,
     output: Where = None,
 ) -> MeanResult: ...
 def vote(
@@ -122,7 +122,7 @@ def vote(
     copies: int = 1,
     rule: Literal["hard", "soft", "mean"] = "hard",
     first_sample: int = 0,
-    progress: Progress = lambda done, total: None,
+    progress: Progress | None = None,
     output: Where = None,
 ) -> VoteResult | MeanResult:
     """Classify samples by k noisy inferences each, or average what a model of numbers gives (`rule="mean"`).
@@ -143,7 +143,7 @@ def vote(
         rule: hard counts one vote an inference, soft averages the softmax, mean averages the output itself.
         first_sample: place of the first of these samples in the whole data set, when they are a part of it.
         progress: told after each batch how many samples are done, and how many there are (or are done, where nobody
-            knows).
+            knows). None: a line on the terminal, where standard error is one, from two seconds on.
         output: where the scores are in what the model returns: a name, a number, or a function of it that gives a
             tensor, with the classes where `chip` says. None: it is the output itself, or its part `logits`.
 
