@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ class Shown:
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> Shown:
     """What is said on a terminal."""
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=Terminal()))  # pytest puts its own into sys
     monkeypatch.setattr(progress, "_Line", (found := Shown()).line)
     return found
 
