@@ -6,8 +6,9 @@ Each network is mapped in a process of its own, with random weights, by all core
 (transformers), `decoder` (of the shape of TinyLlama, 1.1 billion weights) and `decoder file`, the same from safetensors
 that are mapped into memory. `--share` makes the decoder narrower, to so much of its weights. Seconds of mapping do not
 count imports and the loading of compiled code, which a small network does before. `peak` is the most memory that the
-process had; `over` what that is more than before mapping, after the network itself has run once, in units of its
-weights as floats of 32 bits. `pages` are those of files, which the system may drop, at the end.
+process had; `over` what that is, without the reads, more than before mapping, after the network itself has run once, in
+units of its weights as floats of 32 bits, and `over_read` the same with the reads, as the peak of
+`benchmarks/network_speed.py` is. `pages` are those of files, which the system may drop, at the end.
 """
 
 from __future__ import annotations
@@ -194,6 +195,7 @@ def measured(name: str, network: nn.Module, limit: str | None) -> dict[str, Any]
         "map_cpu_s": cpu,
         "peak": memory()["peak"],
         "over": (after["peak"] - before) / weights,
+        "over_read": (memory()["peak"] - before) / weights,
         "pages": memory()["pages"],
         "ratio": read / exact,
         "max_memory": limit,

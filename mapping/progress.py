@@ -7,11 +7,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 Tell = Callable[[int, int], None]
 AFTER = 2.0  # seconds before anything is said
 EVERY = 0.2  # seconds from one line to the next
 ERASE = "\r\x1b[K"
+_TOLD: ContextVar[bool] = ContextVar("told", default=False)  # whether somebody says how far the whole is
+
+
+@contextmanager
+def part_of_a_whole() -> Iterator[None]:
+    """What takes a while in here is part of something whose progress is told: it says nothing by itself."""
+    token = _TOLD.set(True)
+    try:
+        yield
+    finally:
+        _TOLD.reset(token)
 
 
 @contextmanager
@@ -19,16 +31,18 @@ def told(what: str, asked: Tell | None = None) -> Iterator[Tell]:
     """A function to tell how many steps are done, and how many there are: the one that was asked for.
 
     Without one, steps are shown on standard error where that is a terminal: a line that says `what` they are, from two
-    seconds on, and that is gone in the end. Elsewhere nothing is said.
+    seconds on, and that is gone in the end. Elsewhere, and within something that is told itself, nothing is said.
     """
-    if asked is not None or not sys.stderr.isatty():
-        yield asked or (lambda done, total: None)
-        return
-    line = _Line(what)
-    try:
-        yield line
-    finally:
-        line.end()
+    silent = _TOLD.get() or not sys.stderr.isatty()
+    with part_of_a_whole():
+        if asked is not None or silent:
+            yield asked or (lambda done, total: None)
+            return
+        line = _Line(what)
+        try:
+            yield line
+        finally:
+            line.end()
 
 
 class _Line:

@@ -19,7 +19,8 @@ from ..kernels.read import ALIKE, Circuit, Geometry, Planes
 Array = np.ndarray[Any, Any]
 FEW = 4  # columns of a group up to which each of them has a lane of its own
 BATCH = 64  # columns that are read together, where a group has less
-CACHE = 256 * 1024  # bytes of scratch that stay in the second-level cache
+WIDE = 25  # places of a kernel above which half as many are: its boxes overlap the less the larger they are
+CACHE = 384 * 1024  # bytes of scratch that stay in the second-level cache
 ROWS = 512  # of a box, at most
 
 
@@ -47,7 +48,8 @@ def together(planes: Sequence[Planes], geometry: Geometry, circuit: Circuit) -> 
         return table([value[..., None] for value in values])
 
     pairs = -(-geometry.channels // 2) if columns <= FEW else 1
-    wide = max(PANEL, BATCH // pairs)  # what is laid out for each column is then less
+    halo = 2 if columns <= FEW and np.prod(geometry.kernel) > WIDE else 1
+    wide = max(PANEL, BATCH // (pairs * halo))  # what is laid out for each column is then less
     zeros, alike = np.zeros((slices, tiles), np.float32), any(p.uniform.size for p in planes)
     adcs: dict[str, Any] = _converters(planes, table) if first.adc_inverse.size else ALIKE
     lanes, panels = (_lanes, _no_panels) if columns <= FEW else (_no_lanes, _panels)

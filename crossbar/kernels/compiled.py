@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any
 from numba import config, njit
 from numba.core.caching import IndexDataCacheFile
 
+WITHOUT_DOORS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """A decorator that compiles a function on arrays and scalars with numba; `options` are those of `numba.njit`.
@@ -19,6 +21,9 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     The machine code is kept beside the source, or in numba's cache folder for the user (`NUMBA_CACHE_DIR` names
     another). Where none can be written, it is compiled in each process, with one warning. What is kept is used as long
     as no kernel has changed: numba itself looks at the file of the function alone, and not at those that it calls.
+
+    What other kernels call is compiled apart from what Python calls: the code that takes arguments out of Python is
+    often longer than a kernel, and LLVM would work on it again in each kernel that calls this one.
     """
 
     def compile_(function: Callable[..., Any]) -> Any:
@@ -33,24 +38,28 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             )
             return njit(nogil=True, **options)(function)
         if not config.DISABLE_JIT:
-            name_after_sources(made._cache, Path(function.__code__.co_filename).parent)
+            called = njit(cache=True, nogil=True, **options, **WITHOUT_DOORS)(function)
+            made.get_call_template, made.get_overload = called.get_call_template, called.get_overload  # by kernels
+            name_after_sources({"": made._cache, "-called": called._cache}, Path(function.__code__.co_filename).parent)
         return made
 
     return compile_
 
 
-def name_after_sources(kept: Any, folder: Path) -> None:
+def name_after_sources(kept: Mapping[str, Any], folder: Path) -> None:
     """Have the machine code of a kernel of this folder kept under the digest of all kernels; what was before them goes.
 
-    An index of other sources would not even load where it names a class that is gone.
+    An index of other sources would not even load where it names a class that is gone. `kept` are the forms of the
+    kernel by what is put behind the digest.
     """
-    file = kept._cache_file
+    file = kept[""]._cache_file
     place, name = Path(file._cache_path), file._index_name.removesuffix(".nbi")
     new = "-".join([name, *(sources(each) for each in sorted({Path(__file__).parent, folder}))])
-    if not (place / f"{new}.nbi").exists():
+    if not any((place / f"{new}{form}.nbi").exists() for form in kept):
         for old in place.glob(f"{name}*.nb[ic]"):
             old.unlink(missing_ok=True)
-    kept._cache_file = IndexDataCacheFile(file._cache_path, new, file._source_stamp)
+    for form, its in kept.items():
+        its._cache_file = IndexDataCacheFile(file._cache_path, new + form, file._source_stamp)
 
 
 @cache

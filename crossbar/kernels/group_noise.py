@@ -74,15 +74,15 @@ def _words(blocks: list[Lanes], rest: Any, keys: Any, count: int) -> list[list[L
     return [[_low(word) for word in c] for c in states]
 
 
-def _noise_of(parts: int, together: int) -> Any:
-    """The noise of one vector in so many rows together, compiled for so many normals of each counter."""
+def _noise_of(parts: int) -> Any:
+    """The noise of one vector in two rows together, compiled for so many normals of each counter."""
 
     @intrinsic
     def noise(typingctx: Any, arrays: Any, streams: Any, place: Any, gain: Any, counters: Any) -> Any:
         """arrays = (signal, variance, extra, floor, unit, variance_unit); see `add_group_noise`.
 
-        streams = (keys, lanes); place = (first row, first column, vector). `variance` and `extra` may be of one row for
-        all. counters (rows, 4) int64.
+        streams = (keys, lanes); place = (one row, another or the same, first column, vector). `variance` and `extra`
+        may be of one row for all. counters (rows, 4) int64.
         """
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -92,7 +92,7 @@ def _noise_of(parts: int, together: int) -> Any:
 
             work, (keys, lanes) = opened(signature.args[0], args[0]), opened(signature.args[1], args[1])
             numbers = context.make_array(signature.args[4])(context, builder, args[4])
-            row, column, vector = cgutils.unpack_tuple(builder, args[2])
+            *rows, column, vector = cgutils.unpack_tuple(builder, args[2])
             spread_gain, one = Lanes.spread(builder, args[3]), I64(1)
 
             def start(array: Any, row: Any) -> Any:
@@ -101,7 +101,6 @@ def _noise_of(parts: int, together: int) -> Any:
                 row = builder.select(builder.icmp_signed("==", many, one), I64(0), row)
                 return builder.gep(array.data, [builder.add(column, builder.mul(row, width))])
 
-            rows = [builder.add(row, I64(r)) for r in range(together)]
             shared = [builder.gep(array.data, [column]) for array in work[3:]]
             lane = Lanes.load(builder, builder.gep(lanes.data, [builder.mul(vector, I64(LANES))]))
             own = builder.gep(keys.data, [builder.mul(vector, I64(2 * ROUNDS * LANES))])
@@ -120,12 +119,15 @@ def _noise_of(parts: int, together: int) -> Any:
                 for side in range(min(2, parts - 2 * half)):
                     offset = [I64(LANES * (2 * half + side))]
                     base, unit, variance_unit = (Lanes.load(builder, builder.gep(s, offset)) for s in shared)
+                    found = []
                     for r, squared_radius, components in zip(rows, radii, sides, strict=True):
                         pointers = [builder.gep(start(array, r), offset) for array in work[:3]]
                         raw, cells, more = (Lanes.load(builder, p) for p in pointers)
                         mean = raw * unit
                         total = (mean * mean).fma(spread_gain, cells.fma(variance_unit, base + more))
-                        components[side].fma((total * squared_radius).sqrt(), mean).store(pointers[0])
+                        found.append((components[side].fma((total * squared_radius).sqrt(), mean), pointers[0]))
+                    for noisy, pointer in found:  # behind both loads: the rows may be the same
+                        noisy.store(pointer)
             return context.get_dummy_value()
 
         return types.void(arrays, streams, place, gain, counters), codegen
@@ -133,8 +135,7 @@ def _noise_of(parts: int, together: int) -> Any:
     return noise
 
 
-_pairs_1, _pairs_2, _pairs_3, _pairs_4 = (_noise_of(parts, 2) for parts in range(1, WORDS + 1))
-_alone_1, _alone_2, _alone_3, _alone_4 = (_noise_of(parts, 1) for parts in range(1, WORDS + 1))
+_noise_1, _noise_2, _noise_3, _noise_4 = (_noise_of(parts) for parts in range(1, WORDS + 1))
 
 
 @kernel()
@@ -166,26 +167,16 @@ def add_group_noise(signal, variance, extra, tables, gain, streams, vectors, fir
     rows = signal.shape[0]
     for v in range(vectors[0], vectors[1]):
         column, parts = streams.column[v], streams.parts[v]
-        for m in range(0, rows - 1, 2):
-            place = m, column - first_column, v
+        for m in range(0, rows, 2):
+            place = m, min(m + 1, rows - 1), column - first_column, v
             if parts == 1:
-                _pairs_1(arrays, of_lanes, place, gain, counters)
+                _noise_1(arrays, of_lanes, place, gain, counters)
             elif parts == 2:
-                _pairs_2(arrays, of_lanes, place, gain, counters)
+                _noise_2(arrays, of_lanes, place, gain, counters)
             elif parts == 3:
-                _pairs_3(arrays, of_lanes, place, gain, counters)
+                _noise_3(arrays, of_lanes, place, gain, counters)
             else:
-                _pairs_4(arrays, of_lanes, place, gain, counters)
-        if rows % 2:
-            place = rows - 1, column - first_column, v
-            if parts == 1:
-                _alone_1(arrays, of_lanes, place, gain, counters)
-            elif parts == 2:
-                _alone_2(arrays, of_lanes, place, gain, counters)
-            elif parts == 3:
-                _alone_3(arrays, of_lanes, place, gain, counters)
-            else:
-                _alone_4(arrays, of_lanes, place, gain, counters)
+                _noise_4(arrays, of_lanes, place, gain, counters)
 
 
 @kernel()

@@ -116,7 +116,7 @@ def move_group_supply(target, supply, planes, batch, streams, counters):
                 target[m, j] *= factor
 
 
-@kernel()
+@kernel(inline="always")
 def read_group_plane(planes, circuit, streams, place, plane, batch, weight, work, out):
     """Noise and conversion of the products in `work`; place = (rows, first row, first read, first of out, how many)."""
     pulse, s, t = plane
@@ -153,7 +153,7 @@ def read_group_plane(planes, circuit, streams, place, plane, batch, weight, work
     return clipped
 
 
-@kernel()
+@kernel(inline="always")
 def read_box(x, held, streams, box, batch, source, place, work, out):
     """All pulses and planes of a box and a batch of groups; returns clipped readings. `place` as in `read_group_plane`.
 

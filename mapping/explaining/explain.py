@@ -9,6 +9,7 @@ from typing import Any
 from ..chip import Chip
 from ..errors import check_chip
 from ..outputs import Where
+from ..progress import told
 from ..voting.asked import whole_number
 from .bench import Bench, Exhausted
 from .explanation import Explanation
@@ -31,7 +32,7 @@ def explain(
     output: Where = None,
     calibrate: Any = None,
     most: int = 200,
-    progress: Progress = lambda done, total, said: None,
+    progress: Progress | None = None,
 ) -> Explanation:
     """Find out which layers, and which sources of error in them, cost a chip its accuracy, and what wins it back.
 
@@ -53,7 +54,8 @@ def explain(
         calibrate: inputs that set the ranges of what is tried, as `mho.map` takes them; None: the first 256 samples,
             whose labels play no part in it.
         most: accuracies that are measured at most; what is left then is left out, and said to be.
-        progress: told what was measured, how many accuracies were, and about how many are to be.
+        progress: told what was measured, how many accuracies were, and about how many are to be. None: a line on the
+            terminal, where standard error is one, from two seconds on.
 
     Raises:
         ValueError: labels that are missing or do not fit, or outputs that are no classes or numbers.
@@ -62,13 +64,20 @@ def explain(
     check_chip(chip)
     most = whole_number("most", most, least=2)
     groups = None if layers is None else asked_for(layers, tuple(chip.layers))
-    bench = Bench(chip, images, labels, samples=samples, votes=votes, output=output, most=most, tell=progress)
-    stages = Stages(bench, groups, calibrate)
-    with suppress(Exhausted):
-        stages.layers()
-        stages.sources()
-        if stages.lost:
-            stages.places()
-            stages.tries()
-        stages.finished = True
-    return stages.explanation()
+    asked = None if progress is None else _silent
+    with told("explaining, accuracies", asked) as line:
+        tell = progress or (lambda done, total, said: line(done, total))
+        bench = Bench(chip, images, labels, samples=samples, votes=votes, output=output, most=most, tell=tell)
+        stages = Stages(bench, groups, calibrate)
+        with suppress(Exhausted):
+            stages.layers()
+            stages.sources()
+            if stages.lost:
+                stages.places()
+                stages.tries()
+            stages.finished = True
+        return stages.explanation()
+
+
+def _silent(done: int, total: int) -> None:
+    """The caller tells."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ from ..layers import CELLS, TileLayer
 from ..mapped import Digital
 from ..modules import copied, keep_attributes, replaced
 from ..operands.plans import LAYERS, Plan, install
+from ..progress import Tell, told
 from ..trace import Call
 from .description import SavedChip, SavedProgramming, build_layer
 from .folders import as_path
@@ -40,7 +41,7 @@ def load(
     model: nn.Module | str | None = None,
     backend: str | Backend = DEFAULT,
     mmap: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Tell | None = None,
 ) -> Chip:
     """Read a chip that `Chip.save` wrote. It gives the same bits as the chip that was saved, its calls counted anew.
 
@@ -59,7 +60,8 @@ def load(
             the chip is no longer used nobody may write to the file: what is written to it may change the chip's numbers
             unnoticed, and where it is cut the process ends (SIGBUS). Saving another chip to the folder, or deleting
             it, does no harm on POSIX systems. False reads copies, which nothing changes.
-        progress: told after each layer how many are there, and how many the chip has.
+        progress: told after each layer how many are there, and how many the chip has. None: a line on the terminal, as
+            `mho.map` has it.
 
     Warns:
         UserWarning: a file of a format without digests.
@@ -75,8 +77,9 @@ def load(
     if not (path / TEXT).is_file() or not (path / TENSORS).is_file():
         raise CheckpointError(f"chip {path}: no saved chip there (a folder with {TEXT} and {TENSORS})")
     try:
-        contents = read(path, mapped=mmap)
-        chip = _assemble(contents, model, computes, progress)
+        with told("loading, layers", progress) as tell:
+            contents = read(path, mapped=mmap)
+            chip = _assemble(contents, model, computes, tell)
     except CheckpointError as error:
         raise CheckpointError(f"chip {path}: {one_line(str(error), 1000)}") from error
     except ValidationError as error:
@@ -93,9 +96,7 @@ def load(
     return chip
 
 
-def _assemble(
-    contents: Contents, model: nn.Module | str | None, backend: Backend, progress: Callable[[int, int], None]
-) -> Chip:
+def _assemble(contents: Contents, model: nn.Module | str | None, backend: Backend, progress: Tell) -> Chip:
     text, tensors = contents.text, contents.tensors
     model = _built(text, model)
     structure, hardware = text.structure, Hardware.model_validate(text.hardware)

@@ -93,7 +93,7 @@ def adaptive_vote(
     copies: int = 1,
     rule: Literal["hard", "soft"] = "hard",
     first_sample: int = 0,
-    progress: Progress = lambda done, total: None,
+    progress: Progress | None = None,
     output: Where = None,
 ) -> AdaptiveResult:
     """Classify samples by noisy inferences that stop when the lead is safe, k at most.

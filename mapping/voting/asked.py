@@ -75,7 +75,7 @@ class Election:
     size: int | None
     copies: int
     first_sample: int
-    progress: Progress
+    progress: Progress | None
     output: Where
     elsewhere: Elsewhere | None = None
     layers: tuple[str, ...] | None = None
@@ -194,7 +194,7 @@ def prepare(
     copies: int,
     rule: str,
     first_sample: int = 0,
-    progress: Progress = lambda done, total: None,
+    progress: Progress | None = None,
     output: Where = None,
     *,
     rules: tuple[str, ...] = RULES,

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from ...crossbar.reader import Counts
 from ..chip import Chip
 from ..inputs.batches import Batch
+from ..progress import told
 from .asked import Election, Given, voting
 from .elsewhere import Elsewhere
 
@@ -23,10 +24,11 @@ def each(asked: Election, count: Count[T]) -> list[tuple[Given, T]]:
     """What `count` makes of each batch, in their order, with the batches but for their inputs."""
     found: dict[int, tuple[Given, T]] = {}
     done = 0
-    for number, given, result in _here(asked, count) if asked.elsewhere is None else _there(asked, count):
-        found[number] = given._replace(batch=Batch(())), result
-        done += given.samples
-        asked.progress(done, asked.total or done)
+    with told("voting, samples", asked.progress) as tell:
+        for number, given, result in _here(asked, count) if asked.elsewhere is None else _there(asked, count):
+            found[number] = given._replace(batch=Batch(())), result
+            done += given.samples
+            tell(done, asked.total or done)
     return [found[number] for number in sorted(found)]
 
 

@@ -97,7 +97,7 @@ def vote(
     copies: int = 1,
     rule: Literal["hard", "soft"] = "hard",
     first_sample: int = 0,
-    progress: Progress = lambda done, total: None,
+    progress: Progress | None = None,
     output: Where = None,
     layers: str | Sequence[str] | None = None,
 ) -> VoteResult: ...
@@ -111,7 +111,7 @@ def vote(
     copies: int = 1,
     rule: Literal["mean"],
     first_sample: int = 0,
-    progress: Progress = lambda done, total: None,
+    progress: Progress | None = None,
     output: Where = None,
     layers: str | Sequence[str] | None = None,
 ) -> MeanResult: ...
@@ -124,7 +124,7 @@ def vote(
     copies: int = 1,
     rule: Literal["hard", "soft", "mean"] = "hard",
     first_sample: int = 0,
-    progress: Progress = lambda done, total: None,
+    progress: Progress | None = None,
     output: Where = None,
     layers: str | Sequence[str] | None = None,
 ) -> VoteResult | MeanResult:
@@ -146,7 +146,7 @@ def vote(
         rule: hard counts one vote an inference, soft averages the softmax, mean averages the output itself.
         first_sample: place of the first of these samples in the whole data set, when they are a part of it.
         progress: told after each batch how many samples are done, and how many there are (or are done, where nobody
-            knows).
+            knows). None: a line on the terminal, where standard error is one, from two seconds on.
         output: where the scores are in what the model returns: a name, a number, or a function of it that gives a
             tensor, with the classes where `chip` says. None: it is the output itself, or its part `logits`.
         layers: names of layers on tiles (as in `chip.layers`) that are read again in each inference, with what comes

@@ -19,10 +19,12 @@ def loading(what: str) -> Iterator[None]:
     """Says what is loaded meanwhile."""
     from rich.console import Console
 
+    from ..mapping.progress import part_of_a_whole
+
     console = Console()
     text = f"loading {what} ..."
     if console.is_terminal:
-        with console.status(text):
+        with console.status(text), part_of_a_whole():
             yield
     else:
         print(text, flush=True)
@@ -47,12 +49,14 @@ def shown(what: str, every: float = 0.0) -> Iterator[Tell]:
         TimeRemainingColumn,
     )
 
+    from ..mapping.progress import part_of_a_whole
+
     console = Console()
     if not console.is_terminal:
         yield _lines(what, every)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar, part_of_a_whole():
         task = bar.add_task(what, total=None)
 
         def tell(done: int, total: int, said: str = "") -> None:
