@@ -1,4 +1,4 @@
-"""Runs the Python blocks of pages: `python docs/pages.py PAGE ...` (default: all), `--write` renews the outputs they show.
+"""Runs the Python blocks of pages: `python docs/pages.py PAGE ...`; `--write` renews the outputs that they show.
 
 The blocks of a page run in their order, share their names, and run in a process and a folder of the page's own. A block
 whose first line is
@@ -7,7 +7,8 @@ whose first line is
 - `# not run: REASON` is not run, and its reader sees why.
 
 An ```output block behind a Python block is what that block prints. Words must be equal. Numbers may be 5 % off, or one
-in the last digit: sums of torch differ with the processor.
+in the last digit: sums of torch differ with the processor. After a training they differ more: with ```output within=3
+each number may be 3 off.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 DOCS = Path(__file__).parent
-BLOCK = re.compile(r"^```python\n(.*?)^```\n(\n*```output\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(
+    r"^```python\n(.*?)^```\n(\n*```output(?: within=([\d.]+))?\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE
+)
 TOML = re.compile(r"^```toml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"# (\w+\.py)\n")
 NOT_RUN = re.compile(r"# not run: (\S.*)\n")
@@ -41,6 +44,7 @@ class Block(NamedTuple):
 
     code: str
     line: int
+    within: float
     output: str | None
 
 
@@ -52,8 +56,10 @@ def pages() -> list[Path]:
 
 
 def blocks(text: str) -> list[Block]:
-    found = (Block(match[1], text[: match.start(1)].count("\n"), match[3]) for match in BLOCK.finditer(text))
-    return list(found)
+    return [
+        Block(match[1], text[: match.start(1)].count("\n"), float(match[3] or 0), match[4])
+        for match in BLOCK.finditer(text)
+    ]
 
 
 def run(page: Path) -> tuple[list[str | None], float]:
@@ -89,7 +95,8 @@ def _run(page: Path, answer) -> None:
             _install(text, Path(folder))
             main = sys.modules["__main__"] = types.ModuleType("__main__")
             warnings.simplefilter("error")
-            for code, line, _ in blocks(text):
+            warnings.simplefilter("default", UserWarning)  # what Mho has to say of networks and hardware
+            for code, line, *_ in blocks(text):
                 skipped, out = NOT_RUN.match(code), io.StringIO()
                 if not skipped and not FILE.match(code):
                     with contextlib.redirect_stdout(out):
@@ -120,27 +127,27 @@ def _install(text: str, folder: Path) -> None:
         (info / "entry_points.txt").write_text(named)
 
 
-def same(shown: str, printed: str) -> bool:
+def same(shown: str, printed: str, within: float = 0.0) -> bool:
     """Whether the words are equal and the numbers nearly so."""
     if [NUMBER.sub("#", line).split() for line in shown.splitlines()] != [
         NUMBER.sub("#", line).split() for line in printed.splitlines()
     ]:
         return False
-    return all(map(_near, NUMBER.findall(shown), NUMBER.findall(printed)))
+    return all(_near(a, b, within) for a, b in zip(NUMBER.findall(shown), NUMBER.findall(printed), strict=True))
 
 
-def _near(a: str, b: str) -> bool:
+def _near(a: str, b: str, within: float) -> bool:
     x, y = float(a.replace(",", "")), float(b.replace(",", ""))
     digits = re.split("e", a)[0].partition(".")[2]
     unit = 10.0 ** -len(digits) * (10 ** float(a.split("e")[1]) if "e" in a else 1)
-    return abs(x - y) <= max(1.001 * unit, 0.05 * abs(x))
+    return abs(x - y) <= max(1.001 * unit, 0.05 * abs(x), within)
 
 
 def differences(page: Path, printed: list[str | None]) -> list[str]:
     """What a page shows otherwise than it is printed."""
     found = []
     for block, out in zip(blocks(page.read_text("utf-8")), printed, strict=True):
-        if block.output is not None and not same(block.output, out or ""):
+        if block.output is not None and not same(block.output, out or "", block.within):
             found.append(f"{page.name}:{block.line}: shows\n{block.output}but prints\n{out}")
     return found
 
@@ -151,7 +158,8 @@ def write(page: Path, printed: list[str | None]) -> None:
 
     def renewed(match: re.Match[str]) -> str:
         out = next(outputs)
-        return f"```python\n{match[1]}```\n\n```output\n{out}```\n" if match[2] else match[0]
+        fence = f"```output within={match[3]}" if match[3] else "```output"
+        return f"```python\n{match[1]}```\n\n{fence}\n{out}```\n" if match[2] else match[0]
 
     page.write_text(BLOCK.sub(renewed, page.read_text("utf-8")), "utf-8")
 
