@@ -211,7 +211,7 @@ def layer_costs(chip: MappedNetwork) -> pd.DataFrame:
 
     Example:
         >>> from mho.mapping.architecture.cost import layer_costs
-        >>> list(layer_costs(chip))
+        >>> list(layer_costs(chip)["layer"])
         ['0', '2']
     """
     asked = demands(chip)
