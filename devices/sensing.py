@@ -160,8 +160,8 @@ class Sensing(Config):
         """Variance in A^2 of the current of cells of conductance `g` (siemens) at voltage `v`; they broadcast.
 
         `[4 k T g (1 - F) + 2 q g F |v| coth(q |v| / 2 k T)] B`, which is 4 k T g B at v = 0 and adds shot noise
-        2 q I F B well above 50 mV (Blanter and Buettiker 2000, Phys. Rep. 336:1, two-terminal conductor). Without `shot`
-        it is 4 k T g B, without `thermal` what the formula has above that.
+        2 q I F B well above 50 mV (Blanter and Buettiker 2000, Phys. Rep. 336:1, two-terminal conductor). Without
+        `shot` it is 4 k T g B, without `thermal` what the formula has above that.
 
         Example:
             >>> float(hardware.sensing.white_cell_variance(20e-6, 0.2)) > 0  # square amperes
