@@ -28,6 +28,8 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 DOCS = Path(__file__).parent
 BLOCK = re.compile(
     r"^```python\n(.*?)^```\n(\n*```output(?: within=([\d.]+))?\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE
@@ -93,6 +95,7 @@ def _run(page: Path, answer) -> None:
             os.environ.update(PYTHONPATH=folder, MHO_DATA=folder, MPLBACKEND="Agg", COLUMNS="100")
             sys.path.insert(0, folder)
             _install(text, Path(folder))
+            torch.set_num_threads(1)  # for networks as small as these two are slower, and more so on a busy machine
             main = sys.modules["__main__"] = types.ModuleType("__main__")
             warnings.simplefilter("error")
             warnings.simplefilter("default", UserWarning)  # what Mho has to say of networks and hardware
