@@ -53,7 +53,9 @@ class Block(NamedTuple):
 def pages() -> list[Path]:
     """Those with Python blocks."""
     return [
-        page for page in (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))) if blocks(page.read_text("utf-8"))
+        page
+        for page in (DOCS.parent / "README.md", *sorted(DOCS.glob("[!_]*.md")), *sorted(DOCS.glob("tutorials/*.md")))
+        if blocks(page.read_text("utf-8"))
     ]
 
 
