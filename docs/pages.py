@@ -108,9 +108,17 @@ def _run(page: Path, answer) -> None:
                         exec(compile("\n" * line + code, str(page), "exec"), main.__dict__)
                 printed.append(None if skipped else out.getvalue())
             os.chdir("/")
+        _end_workers()
         answer.send((None, printed, _seconds()))
     except BaseException:
         answer.send((traceback.format_exc(), printed, _seconds()))
+
+
+def _end_workers() -> None:
+    """Those that joblib keeps for later, which the end of this process would wait for."""
+    loky = sys.modules.get("joblib.externals.loky.reusable_executor")
+    if loky is not None and loky._executor is not None:
+        loky._executor.shutdown(kill_workers=True)
 
 
 def _seconds() -> float:
