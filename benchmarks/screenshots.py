@@ -1,6 +1,6 @@
 """Pictures of Mho's pages for the docs, taken in Chromium.
 
-python benchmarks/screenshots.py [--out docs/images]     # needs Chromium and playwright
+python benchmarks/screenshots.py [--out docs/images]     # needs Chromium and playwright, and `make docs` before
 """
 
 from __future__ import annotations
@@ -61,6 +61,12 @@ def explorer(page: Any, folder: Path, out: Path) -> None:
     )
 
 
+def site(page: Any, out: Path) -> None:
+    """The front page of the site that `make docs` built."""
+    page.goto(Path("docs/_build/index.html").resolve().as_uri())
+    page.screenshot(path=out / "site.png")
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
@@ -68,6 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder, browser() as page:
         report(page, Path(folder), options.out)
         explorer(page, Path(folder), options.out)
+        site(page, options.out)
     return 0
 
 

@@ -12,6 +12,11 @@ def extrapolations(hardware: Hardware) -> list[str]:
     A line each, none where all data cover it or no range is known. Cells are programmed to conductances from
     `cell.g_min` to `cell.g_max`, and read at up to `sensing.v_read`. Overrides of `layers` are not looked at: ask for
     the hardware of each layer (`Hardware.for_layer`).
+
+    Example:
+        >>> from mho.crossbar.extrapolation import extrapolations
+        >>> extrapolations(hardware)
+        []
     """
     cell, sensing = hardware.cell, hardware.sensing
     settings = {

@@ -79,6 +79,10 @@ class Hardware(Config):
     Fields are SI; YAML may write units ("50 uS"). `layers` overrides fields for the layers whose names match a pattern
     of shell wildcards, later patterns last: ``{"conv*": {"adc.bits": 6}}``. `sources` says where each number comes
     from.
+
+    Example:
+        >>> hardware.adc.bits, hardware.sensing.v_read
+        (8, 0.2)
     """
 
     name: Name = Field("custom", description="what it is called in reports")
@@ -166,6 +170,10 @@ class Hardware(Config):
 
         Raises:
             ValueError: there is no preset of that name.
+
+        Example:
+            >>> mho.Hardware.preset("pcm").cell.technology
+            'PCM'
         """
         if name not in PRESETS:
             raise ValueError(f"hardware preset must be one of {', '.join(PRESETS)}, got {name!r}")
@@ -173,7 +181,12 @@ class Hardware(Config):
 
     @classmethod
     def paper(cls, *, sigma_add: float = 0.0, sigma_mult: float = 0.0) -> Hardware:
-        """An ideal cell with output-referred noise: Eq. (2) and (3) of Qin and Vucinic, exactly."""
+        """An ideal cell with output-referred noise: Eq. (2) and (3) of Qin and Vucinic, exactly.
+
+        Example:
+            >>> mho.Hardware.paper(sigma_mult=0.5).output_noise.sigma_mult
+            0.5
+        """
         noise = {"output_noise.sigma_add": sigma_add, "output_noise.sigma_mult": sigma_mult}
         return cls.preset("ideal").replace({**noise, "name": "paper", "sources": {}})
 
@@ -183,6 +196,11 @@ class Hardware(Config):
 
         Raises:
             ValueError: not YAML, a field that does not exist, or an impossible value; the message names the file.
+
+        Example:
+            >>> hardware.save("mine.yaml")
+            >>> mho.Hardware.load("mine.yaml") == hardware
+            True
         """
         where = one_line(str(path), 1000)
         return cls._of(read_yaml(path, f"hardware file {where}"), where)
@@ -193,6 +211,10 @@ class Hardware(Config):
 
         Raises:
             ValueError: as `load`.
+
+        Example:
+            >>> mho.Hardware.parse(hardware.dump(), "my text") == hardware
+            True
         """
         return cls._of(parse_yaml(text, where), where)
 
@@ -211,7 +233,12 @@ class Hardware(Config):
         return f"<details open><summary>{head}</summary><pre>{escape(text)}</pre></details>"
 
     def dump(self) -> str:
-        """The configuration as YAML, all fields resolved."""
+        """The configuration as YAML, all fields resolved.
+
+        Example:
+            >>> print(hardware.dump().splitlines()[0])
+            name: reram
+        """
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def save(self, path: str | Path) -> None:
@@ -220,6 +247,11 @@ class Hardware(Config):
         Raises:
             ValueError: `path` is no path.
             OSError: it cannot be written.
+
+        Example:
+            >>> hardware.replace({"adc.bits": 6}).save("six_bits.yaml")
+            >>> mho.Hardware.load("six_bits.yaml").adc.bits
+            6
         """
         if not isinstance(path, (str, Path)):
             raise ValueError(f"hardware file: expected a path, got {type(path).__name__}")
@@ -232,6 +264,10 @@ class Hardware(Config):
 
         Raises:
             ValueError: a path or value that does not exist or fit, in one line.
+
+        Example:
+            >>> hardware.replace({"adc.bits": 6, "sensing.v_read": "50 mV"}).sensing.v_read
+            0.05
         """
         if not isinstance(fields, Mapping):
             raise ValueError(f"fields must be a mapping of dotted paths to values, got {type(fields).__name__}")
@@ -254,7 +290,13 @@ class Hardware(Config):
             raise ValueError(f"{', '.join(map(str, fields))}: nested too deep") from None
 
     def for_layer(self, *names: str) -> Hardware:
-        """This hardware with the overrides that match one of a layer's names applied, and no overrides left."""
+        """This hardware with the overrides that match one of a layer's names applied, and no overrides left.
+
+        Example:
+            >>> fewer = hardware.replace({"layers": {"conv*": {"adc.bits": 6}}})
+            >>> fewer.for_layer("conv1").adc.bits, fewer.for_layer("fc").adc.bits
+            (6, 8)
+        """
         fields: dict[str, Any] = {"layers": {}}
         for pattern, overrides in self.layers.items():
             if any(fnmatchcase(name, pattern) for name in names):

@@ -40,6 +40,10 @@ class limits:
 
     Raises:
         ValueError: no size, or less than the process has already; a system that does not tell how much that is.
+
+    Example:
+        >>> with mho.limits(max_memory="2 GB"):
+        ...     chip = mho.map(net, hardware, calibrate=x)
     """
 
     def __init__(self, *, max_memory: Size | None) -> None:

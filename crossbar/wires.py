@@ -79,6 +79,11 @@ def read(
     Raises:
         ValueError: shapes that do not fit, conductances that are negative or not finite, impossible resistances, or a
             circuit that has no solution in double precision.
+
+    Example:
+        >>> from mho.crossbar.wires import read
+        >>> read([[1e-5, 2e-5], [3e-5, 4e-5]], [0.2, 0.2], r_word_line=0.0, r_bit_line=0.0)  # amperes
+        array([8.0e-06, 1.2e-05])
     """
     network = Network(g, Lines.cached(r_word_line=r_word_line, r_bit_line=r_bit_line, **ends), _solver(backend))
     v = np.asarray(v, dtype=np.float64)
@@ -109,6 +114,11 @@ def effective_conductance(
     """G_eff (m, n) in siemens: currents for voltages v are ``G_eff.T @ v``. Arguments and errors as in `read`.
 
     Each entry is exact to about 1e-11 of itself, however small it is.
+
+    Example:
+        >>> from mho.crossbar.wires import effective_conductance
+        >>> bool((effective_conductance([[1e-5, 2e-5]], r_word_line=1.0, r_bit_line=1.0) < [1e-5, 2e-5]).all())
+        True
     """
     return Network(g, Lines(r_word_line=r_word_line, r_bit_line=r_bit_line, **ends), _solver(backend)).effective
 

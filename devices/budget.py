@@ -245,6 +245,12 @@ def budget(
 
     Raises:
         ValueError: shapes that do not fit, values that are not finite, no current, a voltage that is not above 0.
+
+    Example:
+        >>> from mho.devices.budget import budget
+        >>> noise = budget([20e-6] * 64, [0.5] * 64, hardware.cell, hardware.sensing, [0.1, 0.2])  # volts
+        >>> noise.snr.shape
+        (2,)
     """
     g, x = _finite("g", g), np.atleast_2d(_finite("x", x))
     if g.ndim == 1:

@@ -159,9 +159,13 @@ class Sensing(Config):
     def white_cell_variance(self, g: ArrayLike, v: ArrayLike) -> Array:
         """Variance in A^2 of the current of cells of conductance `g` (siemens) at voltage `v`; they broadcast.
 
-        [4 k T g (1 - F) + 2 q g F |v| coth(q |v| / 2 k T)] B, which is 4 k T g B at v = 0 and adds shot noise 2 q I F B
-        well above 50 mV (Blanter and Buettiker 2000, Phys. Rep. 336:1, two-terminal conductor). Without `shot` it is
-        4 k T g B, without `thermal` what the formula has above that.
+        `[4 k T g (1 - F) + 2 q g F |v| coth(q |v| / 2 k T)] B`, which is 4 k T g B at v = 0 and adds shot noise
+        2 q I F B well above 50 mV (Blanter and Buettiker 2000, Phys. Rep. 336:1, two-terminal conductor). Without
+        `shot` it is 4 k T g B, without `thermal` what the formula has above that.
+
+        Example:
+            >>> float(hardware.sensing.white_cell_variance(20e-6, 0.2)) > 0  # square amperes
+            True
         """
         v = np.asarray(v, dtype=float)
         white = [s.per_siemens(v, self.conditions()) for s in self.sources() if s.shape is Shape.CELL]
@@ -186,6 +190,10 @@ class Sensing(Config):
         """Largest relative error of `white_cell_coefficients` over [0, v_read].
 
         Infinite for shot noise without thermal noise, which vanishes at v = 0; 0 without either.
+
+        Example:
+            >>> round(hardware.sensing.white_fit_error(), 3)
+            0.051
         """
         v2, exact = white_samples(self.sources(), self.conditions())
         c0, c2 = self.white_cell_coefficients()

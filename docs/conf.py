@@ -15,8 +15,9 @@ extensions = [
 ]
 myst_enable_extensions = ["deflist", "colon_fence"]
 myst_heading_anchors = 4
-exclude_patterns = ["_build", "results"]
+exclude_patterns = ["_build", "_templates", "results"]
 
+templates_path = ["_templates"]
 autosummary_generate = True
 autodoc_typehints = "none"  # signatures have them
 autodoc_member_order = "bysource"

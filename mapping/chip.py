@@ -65,6 +65,12 @@ class Chip(nn.Module):
         copy_index: 0, or which copy of the chip this is (`Chip.copy`).
         strict: whether a setting outside the data behind its model is an error, as `mho.map` was told; also of its
             copies and at other times.
+
+    Example:
+        >>> chip(x).shape  # one noisy inference
+        torch.Size([100, 3])
+        >>> torch.equal(chip(x), chip(x))  # the next reads
+        False
     """
 
     def __init__(
@@ -100,7 +106,14 @@ class Chip(nn.Module):
 
     @property
     def calls(self) -> int:
-        """Inferences so far, and reads of single layers."""
+        """Inferences so far, and reads of single layers.
+
+        Example:
+            >>> again = mho.map(net, hardware, calibrate=x)
+            >>> y = again(x), again(x)
+            >>> again.calls
+            2
+        """
         return self.session.calls
 
     @property
@@ -145,6 +158,12 @@ class Chip(nn.Module):
             first_sample: place of the first sample in the whole data set, so that batches do not change the noise.
             noisy: False leaves out the noise of the read; converters and frozen errors stay.
             named: inputs that the model takes by name.
+
+        Example:
+            >>> torch.equal(chip.read(x, read=0), chip.read(x, read=0))
+            True
+            >>> chip.read(x, read=0, reads=2).shape
+            torch.Size([200, 3])
         """
         if not (isinstance(reads, int) and reads >= 1):
             raise ValueError(f"reads must be a whole number of at least 1, got {reads!r}")
@@ -206,6 +225,10 @@ class Chip(nn.Module):
 
         Raises:
             ValueError: a layer whose cells were given (`with_conductances`) has no other copy.
+
+        Example:
+            >>> torch.equal(chip.copy(1).read(x, read=0), chip.read(x, read=0))
+            False
         """
         other = self.remade(self.hardware, lambda layer: layer.tiles.copied(index))
         other.copy_index = index
@@ -228,6 +251,10 @@ class Chip(nn.Module):
             ValueError: a time that is negative, or beyond the data of the cell; or another time than that at which
                 cells were given (`with_conductances`).
             MappingError: a time outside the data behind a model, of a chip that was mapped with `strict`.
+
+        Example:
+            >>> chip.at(3600.0).hardware.time_s  # the same chip an hour later
+            3600.0
         """
         changed = {"time_s": time_s} | ({} if reads is None else {"reads": reads})
         hardware = self.hardware.replace(changed)
@@ -249,6 +276,10 @@ class Chip(nn.Module):
 
         Raises:
             MappingError: inputs that do not fit the model.
+
+        Example:
+            >>> chip.at(3600.0).recalibrate(x).hardware.time_s
+            3600.0
         """
         other = self.remade(self.hardware, lambda layer: layer.tiles)
         recalibrate(other, batches_of(inputs, self.model, "inputs"))
@@ -259,6 +290,11 @@ class Chip(nn.Module):
 
         Raises:
             MappingError: no such layer.
+
+        Example:
+            >>> (cells,) = chip.conductances("2")["2"]
+            >>> float(cells.max()) < 60e-6  # siemens
+            True
         """
         return Conductances({name: self._layer(name) for name in layers or self.layers})
 
@@ -278,6 +314,11 @@ class Chip(nn.Module):
             MappingError: no such layer, arrays of another shape, cells that are missing, that there are none of or that
                 are there twice, or what is no conductance in siemens.
             ValueError: a file that cannot be read.
+
+        Example:
+            >>> same = chip.with_conductances(chip.conductances())
+            >>> torch.equal(same.read(x, read=0), chip.read(x, read=0))
+            True
         """
         found = given_by_layer(conductances)
         given = {self._layer(name).name for name in found}
@@ -327,7 +368,12 @@ class Chip(nn.Module):
         return self.report()._repr_html_()
 
     def report(self) -> Report:
-        """What the mapping took, layer by layer: see `mho.mapping.report.Report`."""
+        """What the mapping took, layer by layer: see `mho.mapping.report.Report`.
+
+        Example:
+            >>> chip.report().table.shape[0]  # a row per layer
+            2
+        """
         return Report.of(self)
 
     def export(self, path: str | PathLike[str], what: str = "layers") -> None:
@@ -345,7 +391,13 @@ class Chip(nn.Module):
         export(self, path, what)
 
     def save(self, path: str | Path, *, compact: bool = False) -> None:
-        """Write the chip to the folder `path`, `compact` without its cells: see `mho.mapping.saved.store.save`."""
+        """Write the chip to the folder `path`, `compact` without its cells: see `mho.mapping.saved.store.save`.
+
+        Example:
+            >>> chip.save("chip")
+            >>> torch.equal(mho.load("chip").read(x, read=0), chip.read(x, read=0))
+            True
+        """
         save(self, path, compact=compact)
 
     def run(self, inputs: tuple[Any, ...], run: Inference, named: dict[str, Any] | None = None) -> Any:

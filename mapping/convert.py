@@ -87,6 +87,13 @@ def map(
         ValueError: there is no such backend.
         MappingError: a pattern that matches no layer, nothing to map, weights that are NaN or infinite, missing or
             unfit calibration inputs, or a mapped network that is not the caller's; the message names the layer.
+
+    Example:
+        >>> chip = mho.map(net, hardware, calibrate=x, seed=0)
+        >>> list(chip.layers)
+        ['0', '2']
+        >>> list(mho.map(net, hardware, calibrate=x, exclude=["2"]).layers)
+        ['0']
     """
     check_model(model, lazy=calibrate is not None or not (check is None or isinstance(check, bool)))
     _check_options(hardware, wire_compensation)

@@ -80,6 +80,11 @@ class Reduction:
         the frozen and slow parts the same in all reads of a sample. Frozen errors of a real chip are the same for all
         samples and positions too, and depend on the inputs; these are independent. Where a layer's gain is not 1, the
         model has it. It can be called, voted and saved like any chip.
+
+        Example:
+            >>> model = mho.reduce(chip, x).model()
+            >>> model.hardware.name
+            'reram, reduced'
         """
         rows = {(str(row["layer"]), row["part"]): row for row in self.table.to_dict("records")}
 
@@ -142,6 +147,11 @@ def reduce(chip: Chip, images: Any, *, reads: int = 8) -> Reduction:
     Raises:
         ValueError: fewer than 2 images, or fewer than 2 reads.
         MappingError: a layer that the images never reach.
+
+    Example:
+        >>> found = mho.reduce(chip, x)
+        >>> sorted(found.table["part"].unique())
+        ['fresh', 'frozen', 'slow', 'total']
     """
     check_chip(chip)
     batches = batches_of(images, chip.model, "images")

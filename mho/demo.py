@@ -187,10 +187,10 @@ def show(results: Results, console: Console) -> None:
         if name in PRESETS and trained == WEIGHTS[-1]:
             console.print(str(report), soft_wrap=True, highlight=False)
             console.print()
-    table = Table(title="accuracy on MNIST test pictures, with 95 % intervals")
+    table = Table(title="accuracy on MNIST test images, with 95 % intervals")
     kinds = list(dict.fromkeys(results.accuracy["inference"]))[1:]
     shots = [int(results.accuracy.loc[results.accuracy["inference"] == kind, "images"].iloc[0]) for kind in kinds]
-    for title in ("weights", "hardware", *(f"{kind} ({n:,} pictures)" for kind, n in zip(kinds, shots, strict=True))):
+    for title in ("weights", "hardware", *(f"{kind} ({n:,} images)" for kind, n in zip(kinds, shots, strict=True))):
         table.add_column(title)
     for (weights, hardware), group in results.accuracy.groupby(["weights", "hardware"], sort=False):
         cells = [f"{a:.2%} [{low:.2%}, {high:.2%}]" for a, low, high in group[["accuracy", "low", "high"]].to_numpy()]

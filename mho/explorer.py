@@ -56,6 +56,12 @@ def view(run: str | PathLike[str], path: str | PathLike[str] | None = None) -> P
 
     Raises:
         ValueError: nothing of the kind, a table without rows, or another ending than .html.
+
+    Example:
+        >>> import pandas as pd
+        >>> pd.DataFrame({"bits": [6, 8], "accuracy": [0.91, 0.97]}).to_csv("table.csv")
+        >>> mho.view("table.csv", "table.html").name
+        'table.html'
     """
     source = as_path(run, "run")
     where = source if source.is_dir() else source.parent

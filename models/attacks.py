@@ -126,6 +126,12 @@ def fgsm(
     """One step of epsilon along the sign of the gradient, from the picture itself: Goodfellow et al. (2015), Eq. 2.2.
 
     Arguments and errors as in `pgd`.
+
+    Example:
+        >>> from mho.models.attacks import fgsm
+        >>> found = fgsm(net, x, labels, epsilon=0.1)
+        >>> bool(found.distance(x, float("inf")).max() <= 0.1001)
+        True
     """
     one = Pgd(epsilon, step=epsilon, iterations=1, restarts=1, random_start=False)
     return pgd(model, images, labels, one, targeted=targeted, batch_size=batch_size)

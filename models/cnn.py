@@ -25,6 +25,10 @@ def mnist_cnn(weights: str | None = None, *, sigma_train: float = 0.0, noise: Ki
 
     Raises:
         ValueError: no weights of that name (the message lists them), or a noise that is none.
+
+    Example:
+        >>> mho.models.mnist_cnn(weights="sigma-0.5")(torch.rand(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
     """
     kind: Kind = noise if weights is None else kind_of(weights)
     affine = kind == "mult"

@@ -50,7 +50,14 @@ class NoisyLayers:
         self._watched = True
 
     def remove(self) -> None:
-        """Take the noise away: the model is as it was."""
+        """Take the noise away: the model is as it was.
+
+        Example:
+            >>> exact, noise = net(x), mho.noisy(net, sigma_add=0.1)
+            >>> noise.remove()
+            >>> torch.equal(net(x), exact)
+            True
+        """
         for handle in self._handles:
             handle.remove()
         for module, name, before in reversed(self._changed):
@@ -175,6 +182,14 @@ def noisy(
         ValueError: a sigma that is negative or not finite.
         MappingError: a pattern that matches no layer, no matrix layer, a layer whose weights the model uses itself, or
             one that has noise by steps already.
+
+    Example:
+        >>> exact = net(x)
+        >>> with mho.noisy(net, sigma_mult=0.5, seed=1):
+        ...     print(torch.equal(net(x), exact))
+        False
+        >>> torch.equal(net(x), exact)
+        True
     """
     if not isinstance(model, nn.Module):
         raise MappingError(f"model must be a torch.nn.Module, got {type(model).__name__}")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-import re
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -350,11 +348,3 @@ def test_what_has_no_other_way_still_has_the_first(
     b = mho.matrix(W, hardware(dac__range=5.0, adc__bits=None, adc__full_scale=None))
     with pytest.raises(ValueError, match=r"^A.T: its converters have ranges to calibrate; give calibrate="):
         b.T @ Y
-
-
-def test_the_examples_of_the_docs_run() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "matrix.md").read_text(encoding="utf-8")
-    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert examples
-    for example in examples:
-        exec(compile(example, "matrix.md", "exec"), {})

@@ -206,12 +206,3 @@ def test_a_state_dict_needs_a_network(tmp_path):
     torch.save(net().state_dict(), tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="which network do its weights belong to"):
         load_model(tmp_path / "a.pt")
-
-
-def test_the_examples_of_the_page(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs/checkpoints.md").read_text(encoding="utf-8")
-    blocks = [block.split("```")[0] for block in page.split("```python\n")[1:]]
-    assert len(blocks) == 3
-    for block in blocks:
-        exec(compile(block, "docs/checkpoints.md", "exec"), {"__name__": "example"})

@@ -340,10 +340,3 @@ def test_commands_save_and_read_them(shop, refused, capsys):
     given = shop.map()
     at = given.index("--out")
     refused([*given[:at], *given[at + 2 :], "--compact"], "--compact is about the chip that is saved")
-
-
-def test_the_example_of_the_docs(tmp_path, monkeypatch):
-    text = (Path(__file__).parents[1] / "docs" / "mapping.md").read_text(encoding="utf-8")
-    example = text.split("### Compact chips\n")[1].split("```python\n")[1].split("```")[0]
-    monkeypatch.chdir(tmp_path)
-    exec(compile(example, "mapping.md", "exec"), {})

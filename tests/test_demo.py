@@ -119,9 +119,9 @@ def test_the_report_and_the_settings(ran: Ran) -> None:
     for word in ("conv1", "fc2", "tiles", "ADC clip"):
         assert word in report
         assert word in ran.printed
-    assert "accuracy on MNIST test pictures" in ran.printed
-    assert f"1 read ({IMAGES} pictures)" in ran.printed
-    assert f"{VOTES} votes ({VOTED} pictures)" in ran.printed
+    assert "accuracy on MNIST test images" in ran.printed
+    assert f"1 read ({IMAGES} images)" in ran.printed
+    assert f"{VOTES} votes ({VOTED} images)" in ran.printed
     settings = yaml.safe_load((ran.out / "run.yaml").read_text(encoding="utf-8"))
     assert settings["images"] == IMAGES
     assert settings["hardware"] == HARDWARE

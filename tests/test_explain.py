@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -332,14 +331,6 @@ def test_the_command_prints_and_saves(tmp_path, capsys, monkeypatch):
     assert "the source that costs most: ADC rounding" in said
     assert len(pd.read_csv("out/layers.csv")) == 3
     assert run(app, ["explain", "chip", "--data", "data.npz", "--out", "data.npz"]) == 2
-
-
-def test_the_example_of_the_page_runs(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    text = (ROOT / "docs" / "explain.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    exec(code, {})
-    assert "ADC" in capsys.readouterr().out
 
 
 def _bench(chip: mho.Chip, x: torch.Tensor, y: torch.Tensor) -> Bench:

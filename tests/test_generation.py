@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -219,10 +218,3 @@ def test_hugging_face_generates_on_a_chip():
     assert both.logits.shape == (6, 6, 32)
     assert both.loss.shape == (2,)
     assert mho.vote(chip, {"input_ids": ids, "attention_mask": mask}, 2).accuracy(ids, next_token=True).answers == 10
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_the_examples_of_the_docs_run(number, tmp_path, monkeypatch):
-    text = (Path(__file__).parents[1] / "docs" / "calls.md").read_text(encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    exec(compile(text.split("```python\n")[1 + number].split("```")[0], "calls.md", "exec"), {})

@@ -196,10 +196,3 @@ def test_parallel_calls_keep_their_order_and_what_is_set(monkeypatch: pytest.Mon
     assert names == [threads.threading.current_thread().name] * 7
     with pytest.raises(ZeroDivisionError):
         threads.in_parallel(lambda i: 1 // i, 3)
-
-
-@needs_proc
-def test_the_example_of_the_docs_runs() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "mapping.md").read_text(encoding="utf-8")
-    section = text[text.index("## Large networks") :]
-    exec(section[section.index("```python\n") + 10 : section.index("\n```\n")], {})

@@ -137,13 +137,6 @@ def test_shared_layers_are_given_once() -> None:
     assert torch.equal(chip.with_conductances(chip.conductances()).read(x, read=1), chip.read(x, read=1))
 
 
-def test_the_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[1] / "docs" / "mapping.md").read_text(encoding="utf-8")
-    example = text.split("## Measured cells\n")[1].split("```python\n")[1].split("```")[0]
-    monkeypatch.chdir(tmp_path)
-    exec(compile(example, "mapping.md", "exec"), {})
-
-
 @pytest.fixture(scope="module")
 def given_chip() -> mho.Chip:
     return chip_of()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -380,11 +378,3 @@ def test_noise_on_noise_is_an_error() -> None:
     deep, wrong = nn.GRU(3, 5, num_layers=2, dropout=0.5), r"the dropout 0.5 between layers of a GRU in training is not"
     with mho.noisy(deep, sigma_mult=0.5), pytest.raises(ValueError, match=wrong):
         deep(torch.rand(4, 2, 3))
-
-
-def test_the_examples_of_the_docs_run() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "noisy.md").read_text(encoding="utf-8")
-    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert examples
-    for example in examples:
-        exec(compile(example, "noisy.md", "exec"), {})

@@ -252,13 +252,3 @@ def test_the_command_reads_on_a_cluster(client, shop, refused, capsys):
     assert run(app, [*vote, *cluster, "--batch-size", "6"]) == 0
     assert capsys.readouterr().out == here
     refused([*vote, *cluster, "--jobs", "2"], "--jobs is for processes of this machine")
-
-
-def test_the_example_of_the_docs(capsys):
-    """With processes of its own."""
-    text = (Path(__file__).parents[1] / "docs" / "votes.md").read_text(encoding="utf-8")
-    example = text.split("## On several cores and machines\n")[1].split("```python\n")[1].split("```")[0]
-    names: dict[str, Any] = {"__name__": "example"}
-    exec(compile(example, "votes.md", "exec"), names)
-    names["main"]()
-    assert "%" in capsys.readouterr().out

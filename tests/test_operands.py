@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -347,15 +346,6 @@ def test_other_types_and_casts(dtype: torch.dtype) -> None:
         want, got = net(given), chip(given)
     assert got.dtype == want.dtype
     assert torch.allclose(got, want, atol=1e-5 if dtype == torch.float64 else 0.1)
-
-
-def test_the_example_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[1] / "docs" / "mapping.md").read_text(encoding="utf-8")
-    part = text.split("## Parameters that the model multiplies by")[1]
-    monkeypatch.chdir(tmp_path)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*the model chooses its rows by their values")
-        exec(compile(part.split("```python\n")[1].split("```")[0], "mapping.md", "exec"), {"__name__": "example"})
 
 
 def test_a_model_that_does_not_fit_a_saved_parameter(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -215,9 +213,3 @@ def test_report_tells_what_cells_hold(chip):
 def test_other_values_are_refused():
     with pytest.raises(ValueError, match=r"tile\.groups = 'beside': .*'apart' or 'diagonal'"):
         RERAM.replace({"tile.groups": "beside"})
-
-
-def test_the_example_of_the_documentation_runs():
-    text = (Path(__file__).parents[1] / "docs" / "mapping.md").read_text(encoding="utf-8")
-    part = text.split("## Groups that share tiles")[1].split("\n## ")[0]
-    exec(compile(part.split("```python\n")[1].split("```")[0], "mapping.md", "exec"), {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,10 +141,3 @@ def test_joined_slices_in_wires_and_after_drift(compensated):
     assert found[2] == pytest.approx(found[0], abs=0.05)
     assert found[3] == pytest.approx(found[1], abs=0.05)
     assert found[1] == pytest.approx(found[0], abs=0.1)
-
-
-def test_the_example_of_the_docs_runs(capsys):
-    text = (Path(__file__).parents[1] / "docs" / "signal-chain.md").read_text("utf-8")
-    exec(compile(text.split("```python\n")[1].split("```")[0], "signal-chain.md", "exec"), {})
-    plain, closed = map(float, capsys.readouterr().out.split())
-    assert closed < 0.3 * plain

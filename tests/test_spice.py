@@ -218,10 +218,3 @@ def test_ngspice_finds_the_same_currents(fields: dict[str, Any], tmp_path: Path)
     done = subprocess.run(["ngspice", "-b", "tile.cir"], cwd=tmp_path, capture_output=True, text=True, check=True)
     found = re.findall(r"^i\(vbit\d+\) = (\S+)$", done.stdout, re.MULTILINE)
     assert_allclose(np.array(found, float), circuit.currents, rtol=1e-9)
-
-
-def test_the_example_of_the_docs_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (Path(__file__).parents[1] / "docs" / "wires.md").read_text(encoding="utf-8")
-    example = text.split("## A tile as a netlist\n")[1].split("```python\n")[1].split("```")[0]
-    exec(compile(example, "wires.md", "exec"), {})
-    assert capsys.readouterr().out.startswith("* layer 0, tile 0\n")

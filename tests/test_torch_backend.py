@@ -338,8 +338,3 @@ def test_the_backend_has_a_name() -> None:
     chip = mho.map(net, hardware(), calibrate=x, backend="torch").to("cpu")
     assert isinstance(chip.backend, Torch)
     assert isinstance(chip.copy(1).backend, Torch)
-
-
-def test_the_example_of_the_docs_runs() -> None:
-    (block,) = [part.split("```")[0] for part in DOCS.read_text(encoding="utf-8").split("```python\n")[1:]]
-    exec(compile(block, str(DOCS), "exec"), {"__name__": "example"})

@@ -26,6 +26,10 @@ class Stages:
     Raises:
         ValueError: no stage, a time that is not positive and finite, names or links that do not fit, less than one
             step, links of several steps.
+
+    Example:
+        >>> mho.schedule(stages=mho.Stages([1.0, 1.0], steps=50)).makespan_s  # a loop of 50 steps
+        100.0
     """
 
     times: Sequence[float]

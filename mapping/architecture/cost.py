@@ -218,6 +218,11 @@ def layer_costs(chip: MappedNetwork) -> pd.DataFrame:
 
     Raises:
         MappingError: no layer on tiles, a converter without a number of bits, or a layer that has seen no input yet.
+
+    Example:
+        >>> from mho.mapping.architecture.cost import layer_costs
+        >>> list(layer_costs(chip)["layer"])
+        ['0', '2']
     """
     asked = demands(chip)
     table = pd.DataFrame([_row(name, demand) for name, demand in asked.items()])

@@ -82,6 +82,12 @@ class Decision:
 
         Raises:
             ValueError: a rate that is not positive, or more than the pipeline can decide.
+
+        Example:
+            >>> from mho.mapping.architecture.decision import decision
+            >>> cost = decision(chip, votes=5)
+            >>> cost.power_w(1000) < cost.power_full_w  # watts, at 1,000 decisions a second
+            True
         """
         if not 0 < rate * self.interval_s <= 1 + 1e-9:
             raise ValueError(f"rate: more than 0 and at most {1 / self.interval_s:g} decisions a second, got {rate!r}")
@@ -118,6 +124,11 @@ def decision(
 
     Raises:
         ValueError: as `mho.schedule`, and a batch of less than one.
+
+    Example:
+        >>> from mho.mapping.architecture.decision import decision
+        >>> decision(chip, votes=5).energy_j > decision(chip).energy_j
+        True
     """
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
         raise ValueError(f"batch: a whole number of at least 1, got {batch!r}")

@@ -75,7 +75,11 @@ class Schedule:
     loading: Loading | None = None
 
     def gantt(self, path: str | PathLike[str] | None = None) -> Figure:
-        """The chart of the events: a row per stage, a bar and a colour per job. Written to `path` too, if given."""
+        """The chart of the events: a row per stage, a bar and a colour per job. Written to `path` too, if given.
+
+        Example:
+            >>> figure = mho.schedule(stages=[1.0, 2.0], votes=3).gantt("gantt.png")
+        """
         return gantt(self, path)
 
     def page(self) -> Page:
@@ -86,7 +90,11 @@ class Schedule:
         return as_table(cards_of(self))
 
     def trace(self, path: str | PathLike[str]) -> None:
-        """Write the events as JSON that chrome://tracing and Perfetto show."""
+        """Write the events as JSON that chrome://tracing and Perfetto show.
+
+        Example:
+            >>> mho.schedule(stages=[1.0, 2.0], votes=3).trace("trace.json")
+        """
         chrome_trace(self, path)
 
 
@@ -132,6 +140,12 @@ def schedule(
         ValueError: no stage, a time that is not positive and finite, less than one vote, input, copy, replica or place
             in a buffer, buffers in which jobs block each other for good, two stages of one name, and both or neither of
             `chip` and `stages`.
+
+    Example:
+        >>> mho.schedule(stages=[1.0] * 6, votes=20, voter=1.0).makespan_s  # (L + K) T
+        26.0
+        >>> mho.schedule(chip, votes=5).makespan_s < 1e-4  # seconds
+        True
     """
     counts = {name: count_of(f"replicas[{name!r}]", n) for name, n in (replicas or {}).items()}
     if chip is not None and stages is None:

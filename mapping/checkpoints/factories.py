@@ -91,6 +91,11 @@ def build_model(reference: str, arguments: Mapping[str, Any] | None = None) -> n
 
     Raises:
         CheckpointError: there is no such factory, it does not take these arguments, or it gives something else.
+
+    Example:
+        >>> net = mho.build_model("mho.models:mnist_cnn", {"weights": "sigma-0.5"})
+        >>> net.fc2.out_features
+        10
     """
     given = {} if arguments is None else arguments
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):

@@ -55,6 +55,11 @@ def load_model(
 
     Raises:
         CheckpointError: no usable file, an unknown factory, or weights that do not fit.
+
+    Example:
+        >>> torch.save(net.state_dict(), "weights.pt")
+        >>> torch.equal(mho.load_model("weights.pt", net)(x), net(x))
+        True
     """
     return find_model(path, model, arguments=arguments, key=key, strip_prefix=strip_prefix, mmap=mmap).model
 

@@ -60,6 +60,11 @@ def explain(
     Raises:
         ValueError: labels that are missing or do not fit, or outputs that are no classes or numbers.
         MappingError: a pattern that matches no layer.
+
+    Example:
+        >>> found = mho.explain(chip, x, labels, most=20)
+        >>> found.samples, found.measured <= 20
+        (100, True)
     """
     check_chip(chip)
     most = whole_number("most", most, least=2)

@@ -71,6 +71,11 @@ def load(
         CheckpointError: no chip there, a damaged or foreign file, `model` is needed or does not fit, or a compact chip
             whose cells come out otherwise here.
         ValueError: there is no such backend.
+
+    Example:
+        >>> chip.save("mine")
+        >>> list(mho.load("mine").layers)
+        ['0', '2']
     """
     computes = backend_with_arrays(backend)
     path = as_path(path, "chip", CheckpointError)

@@ -61,6 +61,13 @@ def trainable(
         UserWarning: layers that stay digital here and may not on a chip: those of other packages' expanders, those
             whose weights are computed (parametrisations, norms of weights), and those that the model does not call
             but by their weights.
+
+    Example:
+        >>> trained = mho.trainable(net, hardware, calibrate=x)
+        >>> loss = torch.nn.functional.cross_entropy(trained(x), labels)
+        >>> loss.backward()  # through the chip
+        >>> net[0].weight.grad.shape
+        torch.Size([8, 16])
     """
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum must be from 0 to 1, got {momentum!r}")

@@ -60,7 +60,12 @@ class AdaptiveResult(Answers):
 
     @property
     def mean_reads(self) -> float:
-        """Inferences of a decision on average: the estimate of their expected number for inputs like these."""
+        """Inferences of a decision on average: the estimate of their expected number for inputs like these.
+
+        Example:
+            >>> 1 <= mho.adaptive_vote(chip, x, k=20).mean_reads <= 20
+            True
+        """
         return float(self.reads.double().mean())
 
     @property
@@ -75,11 +80,21 @@ class AdaptiveResult(Answers):
 
     @property
     def capped(self) -> int:
-        """Answers that k inferences did not make safe."""
+        """Answers that k inferences did not make safe.
+
+        Example:
+            >>> 0 <= mho.adaptive_vote(chip, x, k=20).capped < 100
+            True
+        """
         return int((~self.safe if self.mask is None else ~self.safe & self.mask).sum())
 
     def energy_j(self, chip: Chip) -> float:
-        """Energy of a decision of `chip` on average: mean reads times the energy of an inference (`layer_costs`)."""
+        """Energy of a decision of `chip` on average: mean reads times the energy of an inference (`layer_costs`).
+
+        Example:
+            >>> mho.adaptive_vote(chip, x, k=20).energy_j(chip) > 0
+            True
+        """
         return self.mean_reads * float(layer_costs(chip)["energy_j"].sum())
 
 
@@ -122,6 +137,11 @@ def adaptive_vote(
 
     Raises:
         ValueError: as `mho.vote`, or an error outside 0 to 1.
+
+    Example:
+        >>> adaptive = mho.adaptive_vote(chip, x, k=20, error=0.01)
+        >>> adaptive.mean_reads < 20  # easy samples stop early
+        True
     """
     if not isinstance(error, Real) or not 0 < error < 1:
         raise ValueError(f"error must be a probability above 0 and below 1, got {error!r}")

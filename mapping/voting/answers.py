@@ -66,6 +66,13 @@ class Answers(Result):
 
         Raises:
             ValueError: no labels, labels or a mask of another shape, a label that is no class, or none that counts.
+
+        Example:
+            >>> accuracy = mho.vote(chip, x, k=5).accuracy(labels)
+            >>> accuracy.n
+            100
+            >>> accuracy.low < accuracy <= accuracy.high
+            True
         """
         how: dict[str, Any] = {"mask": mask, "next_token": next_token, "ignore_index": ignore_index}
         return self.accuracy_of(self.classes, labels, confidence, **how)
@@ -95,6 +102,10 @@ class Answers(Result):
         """Mean of -log of the mean softmax of the label, in nats: a float with the 95 % interval `.low`, `.high`.
 
         The interval is Student's over samples. Arguments and errors as of `accuracy`.
+
+        Example:
+            >>> 0 < mho.vote(chip, x, k=5).cross_entropy(labels) < 2
+            True
         """
         classes = self.softmax.shape[-1]
         how: dict[str, Any] = {"classes": classes, "next_token": next_token, "ignore_index": ignore_index}
@@ -114,7 +125,12 @@ class Answers(Result):
         next_token: bool = False,
         ignore_index: int | None = IGNORED,
     ) -> Estimate:
-        """exp of the `cross_entropy`, and of the ends of its interval."""
+        """exp of the `cross_entropy`, and of the ends of its interval.
+
+        Example:
+            >>> mho.vote(chip, x, k=5).perplexity(labels) > 1
+            True
+        """
         how: dict[str, Any] = {"mask": mask, "next_token": next_token, "ignore_index": ignore_index}
         return self.cross_entropy(labels, confidence, **how).map(np.exp)
 

@@ -54,6 +54,10 @@ class MeanResult(Result):
 
         Raises:
             ValueError: no targets, targets or a mask of another shape, or nothing that counts.
+
+        Example:
+            >>> mho.vote(chip, x, k=5, rule="mean").rmse(net(x).detach()) < 0.1
+            True
         """
         return self.rmse_of(self.mean, targets, confidence, mask)
 
@@ -64,7 +68,12 @@ class MeanResult(Result):
         return [self.rmse_of(mean, targets, confidence, mask) for mean in self.means.unbind(dim=-1)]
 
     def mae(self, targets: Array | None = None, confidence: float = 0.95, *, mask: Array | None = None) -> Estimate:
-        """Mean absolute error of the means, with Student's interval over samples: arguments and errors as of `rmse`."""
+        """Mean absolute error of the means, with Student's interval over samples: arguments and errors as of `rmse`.
+
+        Example:
+            >>> mho.vote(chip, x, k=5, rule="mean").mae(net(x).detach()) < 0.1
+            True
+        """
         errors, counted = self._errors(self.mean, targets, mask)
         return Estimate.of(errors.abs(), counted, confidence)
 

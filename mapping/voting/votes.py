@@ -54,7 +54,12 @@ class VoteResult(Answers):
 
     @property
     def margin(self) -> torch.Tensor:
-        """(n, ...) float32: lead of the winner over the next class, a share of the votes or of the mean softmax."""
+        """(n, ...) float32: lead of the winner over the next class, a share of the votes or of the mean softmax.
+
+        Example:
+            >>> bool((mho.vote(chip, x, k=5).margin >= 0).all())
+            True
+        """
         best = torch.topk(self._scores, 2, dim=-1).values
         return best[..., 0] - best[..., 1]
 
@@ -63,6 +68,10 @@ class VoteResult(Answers):
 
         Raises:
             ValueError: k below 1 or above the number of classes.
+
+        Example:
+            >>> mho.vote(chip, x, k=5).topk(2).shape
+            torch.Size([100, 2])
         """
         classes = self.counts.shape[-1]
         if not 1 <= k <= classes:
@@ -78,7 +87,12 @@ class VoteResult(Answers):
         next_token: bool = False,
         ignore_index: int | None = IGNORED,
     ) -> list[Accuracy]:
-        """The accuracy after 1, 2, ... k inferences: see `accuracy`."""
+        """The accuracy after 1, 2, ... k inferences: see `accuracy`.
+
+        Example:
+            >>> len(mho.vote(chip, x, k=5).accuracy_over_votes(labels))
+            5
+        """
         how: dict[str, Any] = {"mask": mask, "next_token": next_token, "ignore_index": ignore_index}
         return [self.accuracy_of(winners, labels, confidence, **how) for winners in self.winners.unbind(dim=-1)]
 
@@ -155,6 +169,13 @@ def vote(
     Raises:
         ValueError: no samples, k or copies that are no whole numbers of at least 1, more copies than inferences, an
             unknown rule, or a model whose output has not at least two classes where they are looked for.
+
+    Example:
+        >>> result = mho.vote(chip, x, k=5)
+        >>> result.classes.shape
+        torch.Size([100])
+        >>> result.accuracy(labels) > 0.8
+        True
     """
     asked = prepare(chip, images, k, batch_size, copies, rule, first_sample, progress, output).rereading(layers)
     if rule == "mean":

@@ -1,4 +1,4 @@
-"""`mho attack`: adversarial pictures."""
+"""`mho attack`: adversarial images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def attack(
     network: str = typer.Argument(..., help="mnist-cnn, mnist-cnn4, densenet22, densenet40 or densenet100."),
     weights: str = typer.Option("adv-sigma-0.0", help="Name of committed weights, or a file of mho train."),
     method: str = typer.Option("pgd", help="pgd (iterated FGSM), fgsm or carlini-wagner (nearest in L2)."),
-    images: int = typer.Option(1000, min=1, help="Test pictures, from the first."),
+    images: int = typer.Option(1000, min=1, help="Test images, from the first."),
     target: int | None = typer.Option(None, help="Class that they should be taken for; none: any wrong one."),
     epsilon: float | None = typer.Option(None, help="Largest change of a pixel. Default of these four: Table 10."),
     step: float | None = typer.Option(None, help="Change of a pixel in a step."),
@@ -38,11 +38,11 @@ def attack(
     batch_size: int = typer.Option(250, min=1, help="Pictures processed together."),
     threads: int | None = typer.Option(None, min=1, help="Threads of PyTorch."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
-    out: Path | None = typer.Option(None, help="File for the pictures, .npz, as mho vote --data reads it."),
+    out: Path | None = typer.Option(None, help="File for the images, .npz, as mho vote --data reads it."),
 ) -> None:
-    """Make adversarial pictures on a network, and print its accuracy on them and how far they are from the originals.
+    """Make adversarial images on a network, and print its accuracy on them and how far they are from the originals.
 
-    The pictures in --out can be tried on any chip: mho vote CHIP --data FILE.
+    The images in --out can be tried on any chip: mho vote CHIP --data FILE.
     """
     import torch
 
@@ -80,7 +80,7 @@ def attack(
         originals, labels = originals[labels != target], labels[labels != target]
     wanted = labels if target is None else torch.full_like(labels, target)
     options: dict[str, Any] = {"targeted": target is not None, "batch_size": batch_size}
-    with shown("pictures and starts", every=10.0) as tell:
+    with shown("images and starts", every=10.0) as tell:
         if method == "pgd":
             found = pgd(net, originals, wanted, settings, seed=seed, tell=tell, **options)
         elif method == "fgsm":

@@ -13,7 +13,7 @@ def optimize(
     jobs: int = typer.Option(1, min=1, help="Processes of this machine, or workers of a local cluster."),
     csv: bool = typer.Option(False, "--csv", help="Write the tables as CSV too."),
 ) -> None:
-    """Search for the cheapest settings that reach an accuracy; run it again after Ctrl-C or a crash, and it goes on."""
+    """Search for the cheapest settings that reach an accuracy; run it again after Ctrl-C or a crash, and it resumes."""
     from .progress import loading, shown
 
     with loading("PyTorch and the search"):

@@ -18,7 +18,7 @@ def schedule(
     steps: int = typer.Option(1, help="How often each job goes through the stages, as through a recurrent layer."),
     buffers: int | None = typer.Option(None, help="Results that fit between two stages; none: any number."),
     copies: int = typer.Option(1, help="Whole pipelines that share the votes."),
-    line_buffers: bool = typer.Option(False, help="Rows of a chip's pictures go on as they are ready."),
+    line_buffers: bool = typer.Option(False, help="Rows of an image are passed on as they are ready."),
     layer: list[str] = LAYERS,
     gantt: Path | None = typer.Option(None, help="Picture of the schedule: .png, .pdf or .svg."),
     trace: Path | None = typer.Option(None, help="The schedule as JSON for chrome://tracing or Perfetto."),

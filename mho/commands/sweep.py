@@ -14,7 +14,7 @@ def sweep(
     csv: bool = typer.Option(False, "--csv", help="Write results.csv beside results.parquet."),
     dry_run: bool = typer.Option(False, "--dry-run", help="List the tasks, and which are done; run nothing."),
 ) -> None:
-    """Run an experiment over grids of settings; run it again after Ctrl-C or a crash, and it goes on."""
+    """Run an experiment over grids of settings; run it again after Ctrl-C or a crash, and it resumes."""
     from .progress import loading, shown
 
     with loading("PyTorch and the sweep"):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SHOW_EVERY = 10  # batches
 LINE_EVERY_S = 60.0
-ATTACKED = 1000  # test pictures
+ATTACKED = 1000  # test images
 CALIBRATION = 512  # training inputs
 
 
@@ -40,7 +40,7 @@ def train(
     sigma_train: float = typer.Option(0.0, help="Standard deviation of the noise in training."),
     noise: str = typer.Option("mult", help="mult or add."),
     like: str | None = typer.Option(None, help="A hardware file or preset: the noise of its chip, layer by layer."),
-    start: str = typer.Option("", help="Weights to go on from: a name or a file. With --like: sigma-0.0."),
+    start: str = typer.Option("", help="Weights to start from: a name or a file. With --like: sigma-0.0."),
     epochs: int | None = typer.Option(None, min=1, help="Passes over the training set, instead of the protocol's."),
     batch_size: int | None = typer.Option(None, min=2, help="Samples a step, instead of the protocol's."),
     seed: int = typer.Option(0, help="Of weights, order and noise."),
@@ -49,11 +49,11 @@ def train(
     augment: str = typer.Option("", help="none, jitter, wobble or crop-flip, instead of the protocol's."),
     learning_rate: float | None = typer.Option(None, help="The highest, instead of the protocol's."),
     average_decay: float | None = typer.Option(None, help="Of the moving average of the weights; 0: none."),
-    sizes: str = typer.Option("", help="Smaller pictures first: '8x16 10x32' is 8 epochs at 16 x 16 pixels, then 10."),
+    sizes: str = typer.Option("", help="Smaller images first: '8x16 10x32' is 8 epochs at 16 x 16 pixels, then 10."),
     precision: str = typer.Option("float32", help="float32, or bfloat16 where that is safe."),
     threads: int | None = typer.Option(None, min=1, help="Threads of PyTorch."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
-    out: Path | None = typer.Option(None, help="Run folder; one that was interrupted goes on. Default: runs/train/..."),
+    out: Path | None = typer.Option(None, help="Run folder; one that was interrupted resumes. Default: runs/train/..."),
     carry: Path | None = typer.Option(None, help="Write the run so far to this folder, small, and train no further."),
     imports: list[str] = IMPORTS,
 ) -> None:
@@ -160,7 +160,7 @@ def _through(settings: Hardware, calibrate: torch.Tensor, net: nn.Module) -> nn.
 
 
 def _start(start: str, like: str | None, sigma_train: float, noise: str) -> str:
-    """The weights to go on from, if any."""
+    """The weights to start from, if any."""
     from ..models.weights import kind_of
 
     if like is not None and sigma_train:
@@ -223,7 +223,7 @@ def _store(
 
 
 def _attacked(net: nn.Module, network: Network, inputs: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
-    """Accuracy of a network on pictures made on itself, by one start of the attack that it should resist."""
+    """Accuracy of a network on images made on itself, by one start of the attack that it should resist."""
     from dataclasses import asdict
 
     from ..models.attacks import pgd

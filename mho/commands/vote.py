@@ -24,7 +24,7 @@ def vote(
     output: str | None = OUTPUT,
     next_token: bool = NEXT_TOKEN,
     error: float | None = typer.Option(
-        None, help="Read each picture only until its lead is safe: accepted probability that it is not."
+        None, help="Read each image only until its lead is safe: accepted probability that it is not."
     ),
     layer: list[str] = LAYERS,
     batch_size: int = typer.Option(250, min=1, help="Samples processed together; does not change the result."),

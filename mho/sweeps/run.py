@@ -49,6 +49,14 @@ def sweep(
 
     Raises:
         ValueError: a sweep that is impossible (nothing has run then), a task that fails, or a folder in use.
+
+    Example:
+        >>> asked = {"experiment": "accuracy", "model": "mnist_cnn", "weights": "sigma-0.5", "data": "mnist"}
+        >>> asked |= {"images": 10, "calibrate": 10, "hardware": "reram", "grid": {"adc.bits": [6, 8]}}
+        >>> mho.sweep(asked, out="bits")[["adc.bits", "votes"]]
+           adc.bits  votes
+        0         6      1
+        1         8      1
     """
     jobs = whole_number("jobs", jobs)
     folder, settings = SweepFolder(out), Sweep.read(source)

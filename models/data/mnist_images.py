@@ -52,6 +52,11 @@ def mnist(split: str, *, root: str | Path | None = None) -> tuple[torch.Tensor, 
     Raises:
         ValueError: an unknown split, or a damaged file.
         FileNotFoundError: no files and no download.
+
+    Example:
+        >>> images, labels = mho.models.data.mnist("test")
+        >>> images.shape, labels[:5]
+        (torch.Size([10000, 1, 28, 28]), tensor([7, 2, 1, 0, 4]))
     """
     if split not in FILES:
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
