@@ -68,8 +68,8 @@ class TrainedExpanded(nn.Module):
         vars(self).update({own: value for own, value in plain.items() if own != "training"})
         inner = kind.expand(module, tensors_of(module))
         steps_of = [(where, part) for where, part in inner.named_modules() if isinstance(part, Step)]
-        for _, step in steps_of:
-            step._non_persistent_buffers_set.add("gain")
+        for _, made in steps_of:
+            made._non_persistent_buffers_set.add("gain")
         for where, linear in [(n, m) for n, m in inner.named_modules() if isinstance(m, nn.Linear)]:
             owner, _, role = where.rpartition(".")
             step = dict(steps_of).get(owner)

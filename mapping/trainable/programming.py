@@ -73,7 +73,7 @@ def _polynomial(x: Tensor, y: Tensor, degree: int) -> tuple[np.float32, ...] | N
 def _own(g: Any, design: Design) -> Any:
     """Variance of cells in each read, for conductances in units of g_max, in its square."""
     hardware, unit = design.hardware, design.hardware.cell.g_max
-    std = hardware.cell.read_noise.std(g * unit, hardware.conditions, torch) / unit
+    std: Any = hardware.cell.read_noise.std(g * unit, hardware.conditions, torch) / unit
     c2 = 0.0 if design.drive.timed else hardware.sensing.white_cell_coefficients()[1]
     return std.square() + c2 / unit * g
 
@@ -135,8 +135,8 @@ class Maker:
             each = max(1, PART // outputs) if self.curves is None else b - a
             for first in range(0, b - a, each):
                 place = slice(first, min(b - a, first + each))
-                own = (None if whole is None else whole[t, place] for whole in (variance, linear, slope))
-                part = Part(mean[t, place], maxima[t], *own, thermal[:, t])  # type: ignore[arg-type]
+                curved, sloped = (None if whole is None else whole[t, place] for whole in (linear, slope))
+                part = Part(mean[t, place], maxima[t], variance[t, place], curved, sloped, thermal[:, t])
                 if self.curves is None:
                     self._cells(rows[place] / maxima[t], part)
                 else:
@@ -232,7 +232,8 @@ class _Cells(torch.autograd.Function):
         rows = weights.detach().contiguous()
         made = maker.of(rows)
         box.append(made._replace(slope=None))
-        ctx.made, ctx.design, ctx.factor = made._replace(mean=None, variance=None, linear=None), maker.design, factor
+        none = rows.new_empty(0)  # products keep what they need of the cells
+        ctx.made, ctx.design, ctx.factor = made._replace(mean=none, variance=none, linear=None), maker.design, factor
         ctx.rows, ctx.weights, ctx.version = rows, weights.detach(), weights._version
         return made.mean, by_tile(factor * made.maxima)
 

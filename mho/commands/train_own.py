@@ -80,7 +80,7 @@ def samples_of(data: str) -> Samples:
     if ":" in data and not Path(data).exists():
         inputs, labels = _of_function(data)
     else:
-        found, labels = find_inputs(data)
+        found, beside = find_inputs(data)
         if not isinstance(found, torch.Tensor):
             parts = [*found.args, *found.kwargs.values()]
             if len(parts) != 1 or not isinstance(parts[0], torch.Tensor):
@@ -88,9 +88,9 @@ def samples_of(data: str) -> Samples:
                     f"data {data}: training takes one array of inputs, 'images' or 'inputs', beside labels"
                 )
             found = parts[0]
-        inputs = found
-        if labels is None:
+        if beside is None:
             raise ValueError(f"data {data}: has no labels, which training needs")
+        inputs, labels = found, beside
     if labels.is_floating_point() or labels.ndim != 1 or len(labels) != len(inputs) or (labels < 0).any():
         raise ValueError(
             f"data {data}: labels must be classes (n,) from 0 on, one for each input, got {labels.dtype} of shape "
