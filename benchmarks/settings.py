@@ -74,7 +74,7 @@ def meanings(model: type[BaseModel]) -> dict[str, str]:
     """What the docstrings of a class and of those that it derives from say of its fields, as `name, other: text`."""
     found: dict[str, str] = {}
     for one in reversed(model.__mro__):
-        text = inspect.cleandoc(one.__doc__ or "")
+        text = _said(one)
         for match in re.finditer(r"^( *)([a-z]\w*(?:, [a-z]\w*)*): (.+(?:\n\1 +\S.*)*)", text, re.MULTILINE):
             for name in match[2].split(", "):
                 found[name] = " ".join(match[3].split())
@@ -159,7 +159,7 @@ def models() -> dict[str, type[BaseModel]]:
 def page() -> str:
     parts = [HEAD]
     for path, model in models().items():
-        about = _plain(inspect.cleandoc(model.__doc__ or ""))
+        about = _plain(_said(model))
         parts.append(f"## {GROUPS[path]}\n\n{about}\n\n{table(f'{path}.' if path else '', model)}\n")
     for path, (title, registry) in KINDS.items():
         parts.append(f"## {title}\n\n`{path}` is one of these, chosen by `kind`.\n\n")
@@ -167,10 +167,15 @@ def page() -> str:
             kind = registry[name]
             if not kind.__module__.startswith("mho."):  # of a package that is installed here
                 continue
-            parts.append(f"### `{name}`\n\n{_plain(inspect.cleandoc(kind.__doc__ or ''))}\n\n")
+            parts.append(f"### `{name}`\n\n{_plain(_said(kind))}\n\n")
             if list(rows_of(kind)):
                 parts.append(table("", kind) + "\n")
     return "".join(parts).rstrip() + "\n"
+
+
+def _said(one: type) -> str:
+    """The docstring of a class, without its examples."""
+    return inspect.cleandoc(one.__doc__ or "").partition("\nExample:")[0]
 
 
 def _plain(text: str) -> str:

@@ -377,16 +377,9 @@ class Chip(nn.Module):
         return Report.of(self)
 
     def export(self, path: str | PathLike[str], what: str = "layers") -> None:
-        """Write a table or a description of the chip for other programs: complete or not at all.
+        """Write a table (`layers`, `tiles`, `costs`: .csv or .json) or AccelForge's YAML (`accelforge`).
 
-        Args:
-            path: file that ends in .csv or .json for tables, in .yaml for AccelForge.
-            what: `layers`, `tiles` or `costs`, tables with a row each; `accelforge`, workload and architecture.
-
-        Raises:
-            ValueError: another ending, or something else asked for.
-            MappingError: costs of layers that have seen no inputs.
-            OSError: the file cannot be written.
+        See `mho.mapping.exports.export.export`.
         """
         export(self, path, what)
 

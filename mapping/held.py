@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
 
 import torch
 
 from .errors import MappingError
 from .trace import Call, downstream
 
-if TYPE_CHECKING:
-    from .mapped import MappedNetwork
-
 __all__ = ["Held", "checked_layers"]
 
 
-def checked_layers(chip: MappedNetwork, layers: str | Sequence[str]) -> tuple[str, ...]:
-    """Names of layers on tiles, each once.
+def checked_layers(known: Collection[str], layers: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of layers on tiles, each once; `known` are those that a chip has.
 
     Raises:
         ValueError: none, or a name that no layer on tiles has, or no names at all.
     """
     if not isinstance(layers, Iterable):
-        raise ValueError(f"layers must be names of layers on tiles, as {list(chip.layers)[-1:]}, got {layers!r}")
+        raise ValueError(f"layers must be names of layers on tiles, as {list(known)[-1:]}, got {layers!r}")
     names = tuple(dict.fromkeys([layers] if isinstance(layers, str) else layers))
     if not names:
         raise ValueError("layers must name at least one layer on tiles, got none; leave it out to read all of them")
     for name in names:
-        if name not in chip.layers:
-            near = get_close_matches(str(name), list(chip.layers), 3, 0.4) or list(chip.layers)[-3:]
+        if name not in known:
+            near = get_close_matches(str(name), list(known), 3, 0.4) or list(known)[-3:]
             raise ValueError(f"layers: {name!r} is no layer on tiles of this chip; some are {', '.join(near)}")
     return names
 

@@ -23,6 +23,7 @@ from ..mapping.saved.folders import whole
 from ..mapping.trainable.ranges import ranges_of, set_ranges
 from .attacks import Adversary, perturbed
 from .augment import AUGMENTATIONS
+from .run_folder import CHECKPOINT, LOG, SETTINGS, write_yaml
 
 Through = Callable[[nn.Module], nn.Module]
 
@@ -30,7 +31,6 @@ SAVE_EVERY_S = 120.0
 OPTIMIZERS, SCHEDULES = ("adam", "sgd"), ("one-cycle", "triangle", "steps", "fixed")
 PRECISIONS = ("float32", "bfloat16")
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of malloc.h
-CHECKPOINT, SETTINGS, LOG = "checkpoint.pt", "settings.yaml", "log.yaml"
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def train(
             accuracy, loss = scores(run.result(), *test)
             spent = round(run.spent(), 1)
             run.log.append({"epoch": epoch, "test_accuracy": accuracy, "test_loss": loss, "seconds": spent})
-            _write_yaml(out / LOG, run.log)
+            write_yaml(out / LOG, run.log)
             run.save(out / CHECKPOINT)
             saved = time.monotonic()
             tell(Progress(epoch, steps - 1, steps, run.loss, accuracy))
@@ -321,37 +321,6 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> A
     return None
 
 
-def carry_run(run: Path, to: Path) -> None:
-    """Write a run folder in half precision to another one, small enough to be committed: a training goes on from there.
-
-    Matrices and kernels, their averages and their moments are rounded to bfloat16, so the training goes on from nearly
-    the same place, not to the bit.
-
-    Raises:
-        ValueError: no checkpoint in `run`, or something in `to` already that is not this run.
-    """
-    if not (run / CHECKPOINT).is_file():
-        raise ValueError(f"out: {run} holds no checkpoint to carry away")
-    state = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
-    wanted = yaml.safe_load((run / SETTINGS).read_text(encoding="utf-8"))
-    if (to / SETTINGS).is_file() and yaml.safe_load((to / SETTINGS).read_text(encoding="utf-8")) != wanted:
-        raise ValueError(f"carry: {to} holds a run with other settings; choose another folder")
-    to.mkdir(parents=True, exist_ok=True)
-    _write_yaml(to / SETTINGS, wanted)
-    _write_yaml(to / LOG, state["log"])
-    with whole(to / CHECKPOINT) as part:
-        torch.save(_halved(state), part)
-
-
-def _halved(value: Any) -> Any:
-    """Matrices and kernels inside lists and dictionaries in bfloat16."""
-    if isinstance(value, torch.Tensor):
-        return value.bfloat16() if value.ndim > 1 and value.is_floating_point() else value
-    if isinstance(value, dict):
-        return {key: _halved(part) for key, part in value.items()}
-    return [_halved(part) for part in value] if isinstance(value, list) else value
-
-
 def keep_freed_memory() -> None:
     """Tell glibc, for the whole process, to keep what is freed: large tensors then don't come page by page anew."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
@@ -402,9 +371,4 @@ def _claim(out: Path, recipe: Recipe) -> None:
         raise ValueError(f"out: {out} is not empty and holds no run; choose another folder")
     else:
         out.mkdir(parents=True, exist_ok=True)
-        _write_yaml(path, wanted)
-
-
-def _write_yaml(path: Path, content: Any) -> None:
-    with whole(path) as part:
-        part.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        write_yaml(path, wanted)

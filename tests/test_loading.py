@@ -104,13 +104,13 @@ def test_sweeps_count_what_is_written() -> None:
     tight = chip(8)
     loading, whole = Loading.of(tight), decision(tight, 4)
     votes = {"copies": 1, "votes": 4}
-    once = costs_of(tight, SimpleNamespace(**votes, vote_error=None), 1e-6, 4.0, 4.0)
+    once = costs_of(tight, SimpleNamespace(**votes, layers=None, vote_error=None), 1e-6, 4.0, 4.0)
     assert once["decision_energy_j"] == pytest.approx(4e-6 + loading.energy_j, rel=1e-12)
     assert once["total_energy_j"] == pytest.approx(
         4e-6 + loading.energy_j + whole.leakage_w * whole.interval_s, rel=1e-9
     )
     assert once["latency_s"] == whole.latency_s
-    rounds = costs_of(tight, SimpleNamespace(**votes, vote_error=0.1), 1e-6, 4.0, 4.0)
+    rounds = costs_of(tight, SimpleNamespace(**votes, layers=None, vote_error=0.1), 1e-6, 4.0, 4.0)
     assert rounds["decision_energy_j"] == pytest.approx(4e-6 + 4 * loading.energy_j, rel=1e-12)
     assert rounds["latency_s"] == pytest.approx(4 * decision(tight).latency_s, rel=1e-12)
 

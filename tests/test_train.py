@@ -17,7 +17,8 @@ from mho.models.densenet import densenet
 from mho.models.like import Share, with_noise
 from mho.models.networks import NETWORKS, PAPER
 from mho.models.noise import ChipNoise, Noise
-from mho.models.train import Recipe, _schedule, carry_run, evaluate, train
+from mho.models.run_folder import carry_run
+from mho.models.train import Recipe, _schedule, evaluate, train
 
 IMAGES, LABELS = mnist("test")
 DATA = IMAGES[:300], LABELS[:300]

@@ -180,11 +180,11 @@ def noisy_block(given, gain, floor, inverse, adc, rows, start, place, key, codes
 
 
 @kernel()
-def noisy_part(given, gain, floor, inverse, adc, rows, place, key, codes, a, b):
-    """`noisy_codes` for rows a to b."""
-    current, variance = given
-    part = variance[a:b] if variance.shape[0] > 1 else variance
-    noisy_block((current[a:b], part), gain, floor, inverse, adc, rows, a, place, key, codes[a:b])
+def noisy_part(given, gain, floor, inverse, adc, rows, place, key, codes, part):
+    """`noisy_codes` for rows part = (a, b)."""
+    (current, variance), (a, b) = given, part
+    own = variance[a:b] if variance.shape[0] > 1 else variance
+    noisy_block((current[a:b], own), gain, floor, inverse, adc, rows, a, place, key, codes[a:b])
 
 
 @kernel()
@@ -199,7 +199,7 @@ def noisy_codes(given, gain, floor, inverse, adc, rows, place, key, codes):
     count, columns = given[0].shape
     step = max(2, BLOCK // columns // 2 * 2)
     for a in range(0, count, step):
-        noisy_part(given, gain, floor, inverse, adc, rows, place, key, codes, a, min(count, a + step))
+        noisy_part(given, gain, floor, inverse, adc, rows, place, key, codes, (a, min(count, a + step)))
 
 
 @kernel(parallel=True)
@@ -208,7 +208,7 @@ def noisy_codes_parallel(given, gain, floor, inverse, adc, rows, place, key, cod
     count, columns = given[0].shape
     step = max(2, BLOCK // columns // 2 * 2)
     for i in prange((count + step - 1) // step):
-        noisy_part(given, gain, floor, inverse, adc, rows, place, key, codes, i * step, min(count, (i + 1) * step))
+        noisy_part(given, gain, floor, inverse, adc, rows, place, key, codes, (i * step, min(count, (i + 1) * step)))
 
 
 @kernel()

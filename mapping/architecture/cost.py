@@ -184,7 +184,7 @@ def demands(chip: MappedNetwork, layers: str | Sequence[str] | None = None) -> d
     check_chip(chip)
     if not chip.layers:
         raise MappingError("cost: no layer of this chip is on tiles")
-    again = [True] * len(chip.trace) if layers is None else downstream(chip.trace, checked_layers(chip, layers))
+    again = [True] * len(chip.trace) if layers is None else downstream(chip.trace, checked_layers(chip.layers, layers))
     counted = [call for call, made in zip(chip.trace, again, strict=True) if made]
     found = {}
     for name, layer in chip.layers.items():

@@ -240,5 +240,5 @@ def chip_plan(
         layer = chip.layers[call.layer]
         scaling = layer.scaling_operations(call.values, call.positions) / layer.hardware.cost.digital_rate
         work.append(Work(stage, times.fill_s + times.tail_s + scaling, rows, call.after, needs, rows_in))
-    again = None if layers is None else tuple(downstream(calls, checked_layers(chip, layers)))
+    again = None if layers is None else tuple(downstream(calls, checked_layers(chip.layers, layers)))
     return StagePlan(tuple(names), tuple(servers), tuple(work), again)

@@ -13,7 +13,18 @@ KINDS = (*TABLES, "accelforge")
 
 
 def export(chip: MappedNetwork, path: str | PathLike[str], what: str) -> None:
-    """Write `what` of a chip: complete or not at all. See `Chip.export`."""
+    """Write a table or a description of a chip for other programs: complete or not at all.
+
+    Args:
+        chip: the mapped network.
+        path: file that ends in .csv or .json for tables, in .yaml for AccelForge.
+        what: `layers`, `tiles` or `costs`, tables with a row each; `accelforge`, workload and architecture.
+
+    Raises:
+        ValueError: another ending, or something else asked for.
+        MappingError: costs of layers that have seen no inputs.
+        OSError: the file cannot be written.
+    """
     if what not in KINDS:
         raise ValueError(f"export: expected one of {', '.join(KINDS)}, got {what!r}")
     if what in TABLES:

@@ -86,7 +86,7 @@ class Election:
         Raises:
             ValueError: no layers, or a name that none of them has.
         """
-        return self if layers is None else replace(self, layers=checked_layers(self.chips[0], layers))
+        return self if layers is None else replace(self, layers=checked_layers(self.chips[0].layers, layers))
 
     @property
     def batches(self) -> Iterator[Given]:

@@ -63,68 +63,48 @@ def train(
     with loading("PyTorch and the training"):
         from ..models.like import with_noise
         from ..models.networks import NETWORKS
-        from ..models.train import carry_run, keep_freed_memory, steps_of
+        from ..models.run_folder import carry_run
+        from ..models.train import keep_freed_memory, steps_of
         from ..models.train import train as run
         from ..models.weights import record_of
         from .train_own import check_outputs, digest_of, folder_of, on_chips, own_network, said_of
 
     import_own(imports, like, hardware)
-    if bool(network) == bool(model):
-        raise ValueError(f"train: name either a network ({', '.join(NETWORKS)}) or your own by --model")
-    if network and (data or test_data or arg):
-        raise ValueError("--data, --test-data and --arg are for networks of your own (--model)")
-    if network and network not in NETWORKS:
-        raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
+    _check_named(network, model, bool(data or test_data or arg), list(NETWORKS))
     _prepare(device, threads)
-    settings = None
-    if hardware is not None:
-        settings = _hardware(hardware, sigma_train, like)
+    settings = None if hardware is None else _hardware(hardware, sigma_train, like)
     chosen = NETWORKS[network] if network else own_network(model, arg, data, test_data, like, sigma_train, adversarial)
     recipe = _recipe(
         network or model, chosen, sigma_train, noise, epochs, batch_size, seed, protocol, adversarial, sizes
     )
-    name = f"{'adv-' if adversarial else ''}{'add-' if noise == 'add' else ''}sigma-{sigma_train}"
+    name = "plain" if model else f"{'add-' if noise == 'add' else ''}sigma-{sigma_train}"
     start = _start(start, like, sigma_train, noise) if network else start
-    recipe = replace(
-        recipe,
-        start=start,
-        precision=precision,
-        augment=augment or recipe.augment,
-        learning_rate=recipe.learning_rate if learning_rate is None else learning_rate,
-        average_decay=recipe.average_decay if average_decay is None else average_decay,
-        model=said_of(model, arg) if model else "",
-        hardware="" if settings is None else f"{settings.name} {digest_of(settings)}",
-    )
+    given: dict[str, Any] = {"start": start, "precision": precision, "augment": augment}
+    given |= {"learning_rate": learning_rate, "average_decay": average_decay, "model": model and said_of(model, arg)}
+    given |= {} if settings is None else {"hardware": f"{settings.name} {digest_of(settings)}"}
+    recipe = replace(recipe, **{key: value for key, value in given.items() if value not in (None, "")})
     build = lambda: chosen.build(start or None, sigma_train=sigma_train, noise=recipe.noise)  # noqa: E731
     with loading("the training set"):
         inputs, labels, source = chosen.load("train")
     recipe = replace(recipe, data=source)
     if like is not None:
         like_hardware, shares = _noise_like(like, build(), inputs, seed)
-        name = f"{'adv-' if adversarial else ''}like-{like_hardware.name}"
+        name = f"like-{like_hardware.name}"
         recipe = replace(recipe, like=f"{like_hardware.name}: " + ", ".join(map(str, shares)))
         build = lambda: with_noise(chosen.build(start), shares)  # noqa: E731
     if model:
         check_outputs(build, inputs, labels, seed)
-        name = "plain"
-    if settings is not None:
-        name = f"{'adv-' if adversarial else ''}through-{settings.name}"
-    network = network or folder_of(model)
-    out = out or Path("runs/train") / network / name
+    name = ("adv-" if adversarial else "") + (name if settings is None else f"through-{settings.name}")
+    out = out or Path("runs/train") / (network or folder_of(model)) / name
     if carry is not None:
         carry_run(out, carry)
         print(f"the run so far is in {carry}")
         return
     keep_freed_memory()
     with loading("the test set"):
-        test_inputs, test_labels, _ = chosen.load("test")
-    test = (test_inputs, test_labels)
-    injected = f"--sigma-train {sigma_train} --noise {noise}" if like is None else f"--like {like}"
-    if model:
-        injected = f"--model {recipe.model} --data {data}" + (f" --test-data {test_data}" if test_data else "")
-    injected += f" --hardware {hardware}" if hardware is not None else ""
-    injected += f" --start {start}" if start else ""
-    made = _made("" if model else network, injected, recipe, protocol, device)
+        test = chosen.load("test")[:2]
+    said = _said(recipe, {"like": like, "data": data, "test-data": test_data, "hardware": hardware, "start": start})
+    made = _made(network, said, recipe, protocol, device)
     if start and not model:
         made["from"] = record_of(chosen.build.__name__, start)
     steps = steps_of(len(inputs), recipe.batch_size)
@@ -133,13 +113,30 @@ def train(
         through = None if settings is None else partial(_through, settings, inputs[:CALIBRATION])
         net = run(build, (inputs, labels), test, recipe, out, tell, device=device, through=through)
     stored = _store(net, build().to(device), out / name, made, test, half=not model)
-    if settings is not None:
-        made["on_chips"] = on_chips(stored, settings, inputs[:CALIBRATION], test)
-        _store(net, stored, out / name, made, None, half=not model)
-    if adversarial:
-        made["attacked"] = _attacked(stored, chosen, *test)
-        _store(net, stored, out / name, made, None)
+    more: dict[str, Any] = (
+        {} if settings is None else {"on_chips": on_chips(stored, settings, inputs[:CALIBRATION], test)}
+    )
+    more |= {"attacked": _attacked(stored, chosen, *test)} if adversarial else {}
+    if more:
+        _store(net, stored, out / name, made | more, None, half=not model)
     print(f"test accuracy {made['test_accuracy_as_stored']:.2%}; weights in {out / name}.safetensors")
+
+
+def _said(recipe: Recipe, given: dict[str, str | None]) -> str:
+    """The options of a command that say what is trained, and with which noise."""
+    noise = "" if recipe.model or given["like"] else f"--sigma-train {recipe.sigma_train} --noise {recipe.noise}"
+    options = {"model": recipe.model, **given}
+    return " ".join([*([noise] if noise else []), *(f"--{name} {value}" for name, value in options.items() if value)])
+
+
+def _check_named(network: str, model: str, own: bool, known: list[str]) -> None:
+    """Raises ValueError unless a known network or one of the user's own is named, with what belongs to it."""
+    if bool(network) == bool(model):
+        raise ValueError(f"train: name either a network ({', '.join(known)}) or your own by --model")
+    if network and own:
+        raise ValueError("--data, --test-data and --arg are for networks of your own (--model)")
+    if network and network not in known:
+        raise ValueError(f"network must be one of {', '.join(known)}, got {network!r}")
 
 
 def _hardware(name: str, sigma_train: float, like: str | None) -> Hardware:
@@ -208,7 +205,8 @@ def _store(
     """
     import yaml
 
-    from ..models.train import LOG, evaluate
+    from ..models.run_folder import LOG
+    from ..models.train import evaluate
     from ..models.weights import load_saved, save_weights
 
     last = yaml.safe_load((path.parent / LOG).read_text(encoding="utf-8"))[-1]
