@@ -19,9 +19,9 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 ROOT = Path(__file__).parents[1]
 ROWS = (
-    ("mho", "mho/commands", "mho/sweeps"),
+    ("mho", "mho/commands", "mho/sweeps", "mho/importing"),
     ("models", "models/data", "models/kernels"),
-    ("mapping/explaining", "mapping/architecture", "mapping/voting", "mapping/trainable"),
+    ("mapping/explaining", "mapping/architecture", "mapping/voting", "mapping/trainable", "mapping/exports"),
     ("mapping", "mapping/saved", "mapping/reports", "mapping/checkpoints"),
     ("mapping/kinds", "mapping/operands", "mapping/inputs", "mapping/torch_backend"),
     ("crossbar", "crossbar/backends", "crossbar/kernels"),
