@@ -65,9 +65,23 @@ def test_layers(chip: Chip, tmp_path: Path, ending: str) -> None:
     assert list(table["tiles"]) == [1, 2, 5]
     report = chip.report().table
     assert list(table["cells"]) == list(report["cells"])
-    assert list(table["type"]) == ["Conv2d", "Conv2d", "Linear"]
+    assert list(table["kind"]) == ["convolution", "convolution", "linear"]
     assert table["levels"].isna().all()
     assert [file.name for file in tmp_path.iterdir()] == [path.name]  # nothing is left beside it
+
+
+def test_a_loaded_chip_gives_the_same_table(chip: Chip, tmp_path: Path) -> None:
+    chip.save(tmp_path / "chip")
+    for name, one in (("a", chip), ("b", mho.load(tmp_path / "chip", model=Named().eval()))):
+        one.export(tmp_path / f"{name}.csv")
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_zeros_beside_groups_are_no_multiplications(tmp_path: Path) -> None:
+    shared = mho.Hardware.preset("reram").replace({"tile.groups": "diagonal"})
+    x = torch.rand(2, 4, 6, 6)
+    mho.map(torch.nn.Conv2d(4, 4, 3, groups=4).eval(), shared, calibrate=x).export(tmp_path / "layers.csv")
+    assert list(read(tmp_path / "layers.csv")["macs"]) == [4 * 9 * 16]
 
 
 def test_tiles_cover_the_matrices(chip: Chip, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ ENDINGS = (".csv", ".json")
 def layers_table(chip: MappedNetwork) -> pd.DataFrame:
     """A row for each layer on tiles: its matrix, what holds it, and what a sample asks of it.
 
-    Columns: `layer`, `type`; `rows` (word lines of the matrix, a bias row included), `outputs`, `groups`; `positions`,
+    Columns: `layer`, `kind` (as it is registered); `rows` (word lines of the matrix, a bias row included), `outputs`, `groups`; `positions`,
     products a sample (empty before the layer has seen inputs); `macs`, multiply-accumulates a sample; `tiles`,
     `row_tiles`, `column_tiles`; `tile_rows`, `tile_columns`; `encoding`, `slices`, `levels` of a cell (empty: any
     conductance); `cells` in use; `utilisation`, their share of those of the tiles; `dac_bits`, `adc_bits`; `weights`,
@@ -35,10 +35,10 @@ def layers_table(chip: MappedNetwork) -> pd.DataFrame:
 def _layer(name: str, layer: Any) -> dict[str, Any]:
     placement, hardware = layer.placement, layer.hardware
     tile = placement.tile
-    numbers = placement.groups * placement.rows * placement.outputs
+    numbers = placement.groups * placement.rows * placement.outputs - layer.fillers
     return {
         "layer": name,
-        "type": layer.origin.__name__,
+        "kind": layer.spec.kind,
         "rows": placement.rows,
         "outputs": placement.outputs,
         "groups": placement.groups,
