@@ -23,11 +23,11 @@ ENDINGS = (".csv", ".json")
 def layers_table(chip: MappedNetwork) -> pd.DataFrame:
     """A row for each layer on tiles: its matrix, what holds it, and what a sample asks of it.
 
-    Columns: `layer`, `kind` (as it is registered); `rows` (word lines of the matrix, a bias row included), `outputs`, `groups`; `positions`,
-    products a sample (empty before the layer has seen inputs); `macs`, multiply-accumulates a sample; `tiles`,
-    `row_tiles`, `column_tiles`; `tile_rows`, `tile_columns`; `encoding`, `slices`, `levels` of a cell (empty: any
-    conductance); `cells` in use; `utilisation`, their share of those of the tiles; `dac_bits`, `adc_bits`; `weights`,
-    of the layer.
+    Columns: `layer`, `kind` (as it is registered); `rows` (word lines of the matrix, a bias row included),
+    `outputs`, `groups`; `positions`, products a sample (empty before the layer has seen inputs); `macs`, multiply-
+    accumulates a sample; `tiles`, `row_tiles`, `column_tiles`; `tile_rows`, `tile_columns`; `encoding`, `slices`,
+    `levels` of a cell (empty: any conductance); `cells` in use; `utilisation`, their share of those of the tiles;
+    `dac_bits`, `adc_bits`; `weights`, of the layer.
     """
     return pd.DataFrame([_layer(name, layer) for name, layer in chip.layers.items()])
 

@@ -63,7 +63,6 @@ def train(
     with loading("PyTorch and the training"):
         from ..models.like import with_noise
         from ..models.networks import NETWORKS
-        from ..models.run_folder import carry_run
         from ..models.train import keep_freed_memory, steps_of
         from ..models.train import train as run
         from ..models.weights import record_of
@@ -97,29 +96,35 @@ def train(
     name = ("adv-" if adversarial else "") + (name if settings is None else f"through-{settings.name}")
     out = out or Path("runs/train") / (network or folder_of(model)) / name
     if carry is not None:
-        carry_run(out, carry)
-        print(f"the run so far is in {carry}")
+        _carry(out, carry)
         return
     keep_freed_memory()
     with loading("the test set"):
         test = chosen.load("test")[:2]
     said = _said(recipe, {"like": like, "data": data, "test-data": test_data, "hardware": hardware, "start": start})
     made = _made(network, said, recipe, protocol, device)
-    if start and not model:
-        made["from"] = record_of(chosen.build.__name__, start)
+    made |= {"from": record_of(chosen.build.__name__, start)} if start and not model else {}
     steps = steps_of(len(inputs), recipe.batch_size)
     print(f"training: {recipe.epochs} epochs of {steps} steps, into {out}; the first step compiles", flush=True)
     with _progress(recipe.epochs * steps) as tell:
         through = None if settings is None else partial(_through, settings, inputs[:CALIBRATION])
         net = run(build, (inputs, labels), test, recipe, out, tell, device=device, through=through)
     stored = _store(net, build().to(device), out / name, made, test, half=not model)
-    more: dict[str, Any] = (
-        {} if settings is None else {"on_chips": on_chips(stored, settings, inputs[:CALIBRATION], test)}
-    )
+    more: dict[str, Any] = {}
+    if settings is not None:
+        more["on_chips"] = on_chips(stored, settings, inputs[:CALIBRATION], test)
     more |= {"attacked": _attacked(stored, chosen, *test)} if adversarial else {}
     if more:
         _store(net, stored, out / name, made | more, None, half=not model)
     print(f"test accuracy {made['test_accuracy_as_stored']:.2%}; weights in {out / name}.safetensors")
+
+
+def _carry(out: Path, carry: Path) -> None:
+    """Write the run so far to another folder, and say so."""
+    from ..models.run_folder import carry_run
+
+    carry_run(out, carry)
+    print(f"the run so far is in {carry}")
 
 
 def _said(recipe: Recipe, given: dict[str, str | None]) -> str:
