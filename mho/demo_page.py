@@ -8,7 +8,7 @@ from html import escape
 import pandas as pd
 
 from .figures import NAMES
-from .mapping.reports.page import COLOURS, Figure, Page
+from .mapping.reports.page import COLOURS, Figure, Page, axis_of_votes
 
 PLACES = ("ideal", "reram", "pcm", "nand", "paper 0.6")  # each has the colour of its place
 
@@ -57,7 +57,7 @@ def _votes(table: pd.DataFrame) -> Figure:
                 "marker": {"symbol": k, "size": 7},
             }
         )
-    layout = {"xaxis": {"title": {"text": "votes"}, "tickformat": "d"}, "yaxis": {"title": {"text": "accuracy (%)"}}}
+    layout = {"xaxis": axis_of_votes(int(table["votes"].max())), "yaxis": {"title": {"text": "accuracy (%)"}}}
     return {"data": data, "layout": layout}
 
 

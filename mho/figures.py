@@ -30,6 +30,7 @@ def accuracy_over_votes(votes: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
         digital = accuracy[(accuracy["weights"] == weights) & (accuracy["hardware"] == "digital")]
         ax.axhline(100 * digital["accuracy"].iloc[0], color="black", linestyle="--", linewidth=1, label="digital")
         ax.set(title=f"weights {weights}", xlabel="votes")
+        ax.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylabel("accuracy (%)")
     axes[-1].legend()
     return figure

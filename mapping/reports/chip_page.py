@@ -15,7 +15,7 @@ from ..inputs.batches import Batch
 from ..layers import TileLayer
 from .measured import Counted, Measured, measure
 from .network import height_of, network_figure, nodes_of
-from .page import COLOURS, Figure, Page, engineering, number
+from .page import COLOURS, Figure, Page, axis_of_votes, engineering, number
 from .tile_maps import chosen, figure_of, maps_of
 
 FEW = 40  # layers whose bars have room for their names
@@ -235,10 +235,7 @@ class ChipPage:
         }
         line = {"type": "scatter", "x": k, "y": values, "mode": "lines+markers", "error_y": errors}
         line |= {"line": {"color": COLOURS[0]}, "hovertemplate": "%{x} votes: %{y:.2f} %<extra></extra>"}
-        layout = {
-            "xaxis": {"title": {"text": "votes"}, "tickformat": "d"},
-            "yaxis": {"title": {"text": "accuracy (%)"}},
-        }
+        layout = {"xaxis": axis_of_votes(len(k)), "yaxis": {"title": {"text": "accuracy (%)"}}}
         self.page.figure({"data": [line], "layout": layout}, 340, "accuracy over votes")
 
     def explanation(self, found: Explained) -> None:

@@ -185,6 +185,11 @@ def as_table(values: Mapping[str, str]) -> str:
     return f"<table>{rows}</table>"
 
 
+def axis_of_votes(most: int) -> dict[str, Any]:
+    """A horizontal axis of plotly for 1 to `most` votes, about ten whole numbers on it."""
+    return {"title": {"text": "votes"}, "tick0": 0, "dtick": max(1, most // 10)}
+
+
 def engineering(value: float, unit: str) -> str:
     """A quantity with a prefix of SI, as 3.2 uJ."""
     if not value or not math.isfinite(value):

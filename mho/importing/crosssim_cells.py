@@ -94,13 +94,8 @@ def _programming(fields: Fields) -> None:
         law, size, note = generic
         std = [size * g_max] if law == "constant" else [0.0, size * g_max]
         part = {"kind": "polynomial", "coefficients": std, "g_ref": g_max}
-        fields.set(
-            theirs,
-            "cell.programming",
-            part,
-            note or f"std {size:g} of {'g_max' if law == 'constant' else 'g'}",
-            exact=not note,
-        )
+        said = note or f"std {size:g} of {'g_max' if law == 'constant' else 'g'}"
+        fields.set(theirs, "cell.programming", part, said, exact=not note)
         fields.say(f"{AT}.{name}.magnitude", "taken", "of cell.programming")
     elif model in POLYNOMIALS:
         coefficients, full, source = POLYNOMIALS[model]
