@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import yaml
 
@@ -44,7 +42,6 @@ REFUSED = {
 
 @pytest.mark.parametrize(("text", "said"), REFUSED.values(), ids=REFUSED)
 def test_what_is_refused_is_told_in_one_line(text, said):
-    start = time.process_time()
     with pytest.raises(ValueError, match=said) as caught:
         parse_yaml(text, "file.yaml")
     message = str(caught.value)
@@ -52,7 +49,6 @@ def test_what_is_refused_is_told_in_one_line(text, said):
     assert message.startswith("file.yaml: not a YAML file (")
     assert message.isprintable()
     assert len(message) < 400
-    assert time.process_time() - start < 20
 
 
 @pytest.mark.parametrize(
