@@ -125,8 +125,9 @@ def map(
                 _restore(selection, chip, model, idle, batches[0])
             chip.digital = selection.digital(chip.model)
             chip.cover = Cover.of(chip, selection.parameters, selection.held(), outcome)
-            keep(chip.model)
+            keep(chip.model, selection.copies())
             break
+    trim()  # nor is what made it ready
     return chip
 
 
