@@ -51,7 +51,7 @@ def load(
     Args:
         path: the folder.
         model: the model it was mapped from, trained or not, or the factory that builds it, as `mho map --model` takes
-            it; its arguments stand in the chip. Needed only where the structure could not be saved (a model that
+            it; its arguments are in the chip. Needed only where the structure could not be saved (a model that
             torch.fx cannot trace, or with modules of its own that stay digital); the error says so. A model of timm or
             transformers that `mho.build_model` made is built again without: a file names no other code to run.
         backend: what computes the tiles, as in `mho.map`; a saved chip does not say.
@@ -69,7 +69,7 @@ def load(
 
     Raises:
         CheckpointError: no chip there, a damaged or foreign file, `model` is needed or does not fit, or a compact chip
-            whose cells come out otherwise here.
+            whose cells come out different here.
         ValueError: there is no such backend.
 
     Example:
