@@ -77,9 +77,9 @@ def map(
         strict: layers whose weights are all zero, and layers that the calibration inputs never reach or reach with
             zeros alone, are errors; without it they stay digital. So are settings of the hardware outside the data
             behind its models, which otherwise get an `ExtrapolationWarning` and a line in the report.
-        progress: told how many of the layers are programmed, and how many there are; or of the tiles with resistive
-            wires how many are solved, where there are any. None: a line on the terminal, where standard error is one,
-            from two seconds on.
+        progress: called with how many of the layers are programmed, and how many there are; or, with resistive wires,
+            with how many tiles are solved. None: a line on the terminal, if standard error is a terminal, after two
+            seconds.
         backend: what computes the tiles, by name (`numba`, `numpy`, `torch`, or one that was added) or itself: see
             docs/kernels.md, and docs/torch-backend.md for other devices and gradients. Copies of the chip and the chip
             at other times keep it.

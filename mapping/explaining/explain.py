@@ -54,8 +54,8 @@ def explain(
         calibrate: inputs that set the ranges of what is tried, as `mho.map` takes them; None: the first 256 samples,
             whose labels play no part in it.
         most: accuracies that are measured at most; the rest is left out, and the result says so.
-        progress: told what was measured, how many accuracies were, and about how many are to be. None: a line on the
-            terminal, where standard error is one, from two seconds on.
+        progress: called with what was measured, how many accuracies were, and about how many there will be. None: a
+            line on the terminal, if standard error is a terminal, after two seconds.
 
     Raises:
         ValueError: labels that are missing or do not fit, or outputs that are no classes or numbers.

@@ -60,8 +60,8 @@ def load(
             the chip is no longer used nobody may write to the file: what is written to it may change the chip's numbers
             unnoticed, and where it is cut the process ends (SIGBUS). Saving another chip to the folder, or deleting
             it, does no harm on POSIX systems. False reads copies, which nothing changes.
-        progress: told after each layer how many are there, and how many the chip has. None: a line on the terminal, as
-            `mho.map` has it.
+        progress: called after each layer with how many are there, and how many the chip has. None: a line on the
+            terminal, as in `mho.map`.
 
     Warns:
         UserWarning: a file of a format without digests.

@@ -159,8 +159,8 @@ def vote(
         copies: chips that the inferences are distributed over in turn: this one and others of its design (`Chip.copy`).
         rule: hard counts one vote per inference, soft averages the softmax, mean averages the output itself.
         first_sample: place of the first of these samples in the whole data set, when they are a part of it.
-        progress: told after each batch how many samples are done, and how many there are (or are done, where nobody
-            knows). None: a line on the terminal, where standard error is one, from two seconds on.
+        progress: called after each batch with how many samples are done, and how many there are (or again how many are
+            done, if that is unknown). None: a line on the terminal, if standard error is a terminal, after two seconds.
         output: where the scores are in what the model returns: a name, a number, or a function of it that gives a
             tensor, with the classes where `chip` says. None: it is the output itself, or its part `logits`.
         layers: names of layers on tiles (as in `chip.layers`) that are read again in each inference, with what comes

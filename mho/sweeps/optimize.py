@@ -47,7 +47,7 @@ def optimize(
             (all tasks, as of a sweep), `trials.parquet`, `confirmed.parquet`, `report.txt` and `front.png`.
         jobs: local processes, or workers of a local cluster.
         csv: write the tables as CSV too.
-        progress: told how many trials are done, and how many there are.
+        progress: called with how many trials are done, and how many there are.
 
     Raises:
         ValueError: a search that is impossible, or no Optuna (nothing has run then); a task that fails; or a folder in

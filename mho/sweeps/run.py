@@ -41,7 +41,7 @@ def sweep(
         out: the run folder: `sweep.yaml` and `hardware.yaml` as resolved, `parts/`, and at the end `results.parquet`.
         jobs: local processes, or workers of a local cluster; with 1 and no cluster, this process does the work.
         csv: write `results.csv` too.
-        progress: told how many tasks are done, and how many there are.
+        progress: called with how many tasks are done, and how many there are.
 
     Returns:
         A row per point, in the order of the sweep: `task_id`, the settings, the fields of the hardware that vary, the
