@@ -152,7 +152,9 @@ def schedule(
         plan = chip_plan(chip, counts, line_buffers, layers)
     elif stages is not None and chip is None:
         if line_buffers:
-            raise ValueError("line_buffers: only a chip has pictures whose rows can go on, leave it out with stages")
+            raise ValueError(
+                "line_buffers: only a chip has images whose rows can be passed on, leave it out with stages"
+            )
         if layers is not None:
             raise ValueError("layers: only a chip has layers on tiles, leave it out with stages")
         plan = (stages if isinstance(stages, Stages) else Stages(stages)).plan(counts)
