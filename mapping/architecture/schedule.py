@@ -126,19 +126,19 @@ def schedule(
         inputs: how many inputs, one behind the other.
         voter: seconds of a last stage through which every vote passes; None leaves it out.
         replicas: sets of tiles of layers by name, or servers of some of `stages`. Those of a layer share the positions
-            of its picture, and jobs where there are more than positions; those of one of `stages` work on different
+            of its image, and jobs where there are more than positions; those of one of `stages` work on different
             jobs.
         buffers: results that fit between two stages, and jobs inside the loop of a recurrent layer; a stage with no
             room for its result waits. None: no limit.
         copies: chips, whole pipelines, that share the votes of each input and work in step; the voter takes one vote of
             each at a time.
-        line_buffers: rows of a picture go on to the next layer of a chip as they are ready.
+        line_buffers: rows of an image are passed to the next layer of a chip as they are ready.
         layers: of a chip, those that every vote reads, with what comes after them, as in `mho.vote`; the others are
             read in the first vote of each copy, and their results held. A job is then an input with all its votes.
 
     Raises:
         ValueError: no stage, a time that is not positive and finite, less than one vote, input, copy, replica or place
-            in a buffer, buffers in which jobs block each other for good, two stages of one name, and both or neither of
+            in a buffer, buffers in which jobs block each other forever, two stages of one name, and both or neither of
             `chip` and `stages`.
 
     Example:
@@ -152,7 +152,9 @@ def schedule(
         plan = chip_plan(chip, counts, line_buffers, layers)
     elif stages is not None and chip is None:
         if line_buffers:
-            raise ValueError("line_buffers: only a chip has pictures whose rows can go on, leave it out with stages")
+            raise ValueError(
+                "line_buffers: only a chip has images whose rows can be passed on, leave it out with stages"
+            )
         if layers is not None:
             raise ValueError("layers: only a chip has layers on tiles, leave it out with stages")
         plan = (stages if isinstance(stages, Stages) else Stages(stages)).plan(counts)
