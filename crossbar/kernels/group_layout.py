@@ -74,7 +74,7 @@ class GroupScratch(NamedTuple):
     firsts: Array  # empty
     starts: Array  # (rows,) int64
     offsets: Array  # (steps,) int64
-    counters: Array  # (rows, 4) int64
+    counters: Array  # (rows, 4) int32
     current: Array  # (rows, columns) float32
     variance: Array  # the same, or one row of zeros
     signal: Array  # the same as current
@@ -111,7 +111,7 @@ def make_group_scratch(x, geometry, planes, circuit, box):
         np.empty((0, 0), x.dtype),
         np.empty(rows, np.int64),
         np.empty(planes.steps.place.shape[0], np.int64),
-        np.empty((rows, 4), np.int64),
+        np.empty((rows, 4), np.int32),
         np.zeros((rows, columns), np.float32),
         np.zeros((rows if cells else 1, columns), np.float32),
         np.empty((rows, columns), np.float32),
@@ -179,7 +179,7 @@ def lay_out(x, geometry, planes, circuit, box, batch, start, work):
     else:
         lanes = (planes.pitch * (last - first) + PANEL - 1) // PANEL * PANEL
         source = planes.source[planes.pitch * first : planes.pitch * last]
-        size = fill_image(x, geometry, box, source, lanes, work.codes[0])
+        size = fill_image(x, geometry, box, source, planes.pitch, lanes, work.codes[0])
     mine = part_of(work, rows, size + each)
     mine.codes[0, size:] = 0
     mine.codes[0, size] = circuit.constant

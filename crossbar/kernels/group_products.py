@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 from .compiled import kernel
 from .panel import _FLOATS, _SUMS, PANEL, ROWS, _fused_multiply_add, _multiply_pairs_add
 
-f32, i32, i64 = np.float32, np.int32, np.int64
+f32, i32, i64, u32, u64 = np.float32, np.int32, np.int64, np.uint32, np.uint64
 TOGETHER = 4  # rows
 _I64 = ir.IntType(64)
 
@@ -56,7 +56,47 @@ def extent(geometry, box):
 
 
 @kernel()
-def fill_line(x, first, channels, source, own, along, lanes, image):
+def fill_neighbours(x, first, channels, source, along, lanes, image):
+    """`fill_line` where groups have one channel: pairs are of pixels."""
+    count = source.shape[0]
+    close = count > 0 and source[count - 1] - source[0] == count - 1
+    pixels = image.shape[0] // (2 * lanes)
+    for p in range(pixels):
+        here = first + p * channels
+        there = here + along * channels
+        out = image[2 * p * lanes : 2 * (p + 1) * lanes]
+        if p + along < pixels and close:
+            one, other = x[here + source[0] :][:count], x[there + source[0] :][:count]
+            for j in range(count):
+                out[2 * j] = one[j]
+                out[2 * j + 1] = other[j]
+        else:
+            for j in range(count):
+                out[2 * j] = x[here + source[j]]
+                out[2 * j + 1] = x[there + source[j]] if p + along < pixels else 0
+        for j in range(2 * count, 2 * lanes):
+            out[j] = 0
+
+
+@kernel()
+def fill_twos(x, first, channels, source, alike, pairs, lanes, image):
+    """`fill_line` of pairs (int32), of which an even number of neighbours are `alike`: two at a time (int64)."""
+    groups, two = source.shape[0] // alike, alike >> 1
+    pixels = image.shape[0] // (pairs * lanes)
+    for p in range(pixels):
+        for i in range(pairs):
+            here, out = first + p * channels + i, (p * pairs + i) * lanes
+            for g in range(groups):
+                pair = u64(u32(x[here + (source[g * alike] >> 1)]))
+                both = i64(pair | pair << u64(32))
+                for j in range(out + g * two, out + (g + 1) * two):
+                    image[j] = both
+            for j in range(out + groups * two, out + lanes):
+                image[j] = 0
+
+
+@kernel()
+def fill_line(x, first, channels, source, alike, own, along, lanes, image):
     """One line of inputs into image, flat (pixels, pairs, lanes, 2 or 1): see `fill_image`.
 
     x is flat; the pixels start at `first`, and have so many `channels`. source (lanes,) is the first channel of each
@@ -66,50 +106,31 @@ def fill_line(x, first, channels, source, own, along, lanes, image):
     pairs = (own + each - 1) // each
     pixels = image.shape[0] // (pairs * lanes * each)
     count = source.shape[0]
-    close = count > 0 and source[count - 1] - source[0] == count - 1
-    for p in range(pixels):
-        here = first + p * channels
-        for i in range(pairs):
-            out = image[(p * pairs + i) * lanes * each : (p * pairs + i + 1) * lanes * each]
-            if each == 1:
-                for j in range(count):
-                    out[j] = x[here + source[j] + i]
-            elif own == 1:
-                if p + along < pixels:
-                    there = here + along * channels
-                    if close:
-                        one, other = x[here + source[0] :][:count], x[there + source[0] :][:count]
-                        for j in range(count):
-                            out[2 * j] = one[j]
-                            out[2 * j + 1] = other[j]
-                    else:
-                        for j in range(count):
-                            out[2 * j] = x[here + source[j]]
-                            out[2 * j + 1] = x[there + source[j]]
-                else:
-                    for j in range(count):
-                        out[2 * j] = x[here + source[j]]
-                        out[2 * j + 1] = 0
-            elif own % 2 == 0:
-                pairs_in, pairs_out = x.view(np.int32), out.view(np.int32)  # a pair is one number
-                for j in range(count):
-                    pairs_out[j] = pairs_in[((here + source[j]) >> 1) + i]
-            else:
-                other = 1 if 2 * i + 1 < own else 0  # else nothing is taken of it
-                for j in range(count):
-                    out[2 * j] = x[here + source[j] + 2 * i]
-                    out[2 * j + 1] = x[here + source[j] + 2 * i + other]
+    if own == 1 and each == 2:
+        fill_neighbours(x, first, channels, source, along, lanes, image)
+    elif own % 2 == 0 and each == 2 and alike % 2 == 0:
+        fill_twos(
+            x.view(np.int32), first >> 1, channels >> 1, source, alike, own >> 1, lanes >> 1, image.view(np.int64)
+        )
+    else:
+        for k in range(pixels * pairs):
+            p, i = k // pairs, k % pairs
+            here, out = first + p * channels + each * i, k * lanes * each
+            other = 1 if each * i + 1 < own else 0  # else nothing is taken of it
+            for j in range(count):
+                for part in range(each):
+                    image[out + each * j + part] = x[here + source[j] + part * other]
             for j in range(count * each, lanes * each):
-                out[j] = 0
+                image[out + j] = 0
 
 
 @kernel()
-def fill_image(x, geometry, box, source, lanes, image):
+def fill_image(x, geometry, box, source, alike, lanes, image):
     """The inputs of a box into image, flat (samples, kernel depth, lines, pixels, pairs, lanes, 2 or 1).
 
-    x (samples, depth, height, width, channels). source (lanes or less,) is the first channel of each lane. Integers are
-    pairs: of neighbouring channels or, where a group has one, of places of the kernel that are neighbours in a line.
-    Floats are single. Returns how many numbers were written.
+    x (samples, depth, height, width, channels). source (lanes or less,) is the first channel of each lane, the same for
+    so many neighbours that are `alike`. Integers are pairs: of neighbouring channels or, where a group has one, of
+    places of the kernel that are neighbours in a line. Floats are single. Returns how many numbers were written.
     """
     each = 2 if x.itemsize == 2 else 1
     lines, pixels = extent(geometry, box)
@@ -123,9 +144,8 @@ def fill_image(x, geometry, box, source, lanes, image):
                 first = (
                     ((n * x.shape[1] + z) * x.shape[2] + y) * x.shape[3] + box.pixel * geometry.stride[2]
                 ) * channels
-                fill_line(
-                    flat, first, channels, source, geometry.channels, geometry.dilation[2], lanes, image[k : k + size]
-                )
+                line = image[k : k + size]
+                fill_line(flat, first, channels, source, alike, geometry.channels, geometry.dilation[2], lanes, line)
                 k += size
     return k
 

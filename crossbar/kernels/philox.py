@@ -74,13 +74,13 @@ def philox4x32(builder: Any, counter: list[Any], round_keys: Any, first: int = 0
     for i in range(first, ROUNDS):
         keys = (builder.load(builder.gep(round_keys, [I64(2 * i + part)])) for part in range(2))
         k0, k1 = (builder.trunc(key, I32) for key in keys)
-        (high0, low0), (high1, low1) = (_products(builder, *pair) for pair in zip((c0, c2), MULTIPLIERS, strict=True))
-        c0, c1 = _xor(builder, high1, _xor(builder, c1, k0)), low1
-        c2, c3 = _xor(builder, high0, _xor(builder, c3, k1)), low0
+        (high0, low0), (high1, low1) = (products(builder, *pair) for pair in zip((c0, c2), MULTIPLIERS, strict=True))
+        c0, c1 = xor(builder, high1, xor(builder, c1, k0)), low1
+        c2, c3 = xor(builder, high0, xor(builder, c3, k1)), low0
     return [c0, c1, c2.exchanged(), c3.exchanged()]
 
 
-def _products(builder: Any, word: Any, factor: int) -> tuple[Any, Any]:
+def products(builder: Any, word: Any, factor: int) -> tuple[Any, Any]:
     """High and low word of int32, in lanes or a number, times a factor, both taken as unsigned."""
     if isinstance(word, Lanes):
         return word.products(factor)
@@ -88,7 +88,7 @@ def _products(builder: Any, word: Any, factor: int) -> tuple[Any, Any]:
     return builder.trunc(builder.lshr(wide, I64(32)), I32), builder.trunc(wide, I32)
 
 
-def _xor(builder: Any, a: Any, b: Any) -> Any:
+def xor(builder: Any, a: Any, b: Any) -> Any:
     """Of int32 in lanes or numbers."""
     if isinstance(a, Lanes) or isinstance(b, Lanes):
         return a ^ b if isinstance(a, Lanes) else b ^ a
