@@ -152,8 +152,10 @@ def rows() -> list[Row]:
     gpt = partial(of_transformers, "GPT2Config", "GPT2LMHeadModel", TOKENS, **GPT2)
     decoder = partial(of_transformers, "LlamaConfig", "LlamaForCausalLM", SHORT, **DECODER)
     text, big = f"{TOKENS} tokens", {"tile.rows": 512, "tile.columns": 512}
+    diagonal = {"tile.groups": "diagonal"}
     place = f"{SIZE} x {SIZE}, batch {BATCH}"
     grouped, depth = aim(3, 1.5), aim(6, 3)
+    small, large = partial(convolution, 64, 64, 3, 64), partial(convolution, 384, 384, 7, 384)
     cnn = f"MNIST CNN, batch {kernels.CNN_BATCH}"
     return [
         Row("ResNet-50, batch 2", "read", aim((2.0, 1.4), 1.2), resnet),
@@ -164,8 +166,10 @@ def rows() -> list[Row]:
         Row(f"1x1, 64 to 256 channels, {place}", "read", aim((2.5, 2.0), 1.3), partial(convolution, 64, 256, 1)),
         Row(f"3x3, 128 channels in 4 groups, {place}", "read", grouped, partial(convolution, 128, 128, 3, 4)),
         Row(f"3x3, 128 channels in 32 groups, {place}", "read", grouped, partial(convolution, 128, 128, 3, 32)),
-        Row(f"depthwise 3x3, 64 channels, {place}", "read", depth, partial(convolution, 64, 64, 3, 64)),
-        Row(f"depthwise 7x7, 384 channels, {place}", "read", depth, partial(convolution, 384, 384, 7, 384)),
+        Row(f"depthwise 3x3, 64 channels, {place}", "read", depth, small),
+        Row(f"depthwise 7x7, 384 channels, {place}", "read", depth, large),
+        Row("the same 3x3, diagonal placement", "read", depth, small, hardware=diagonal),
+        Row("the same 7x7, diagonal placement", "read", depth, large, hardware=diagonal),
         Row("ConvNeXt-tiny, batch 2", "read", aim(3, 2), partial(torchvision_network, "convnext_tiny")),
         Row("MobileNetV3-small, batch 2", "read", aim(8, 4), partial(torchvision_network, "mobilenet_v3_small")),
         Row("linear 512, batch 256", "read", aim((1.5, 0.9), (1.3, 0.8)), partial(linear, 512, 256), 1, hardware=big),

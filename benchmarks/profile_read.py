@@ -20,6 +20,7 @@ from unittest import mock
 import numba
 import numpy as np
 import pandas as pd
+import profile_groups
 import torch
 from rich.console import Console
 
@@ -93,15 +94,17 @@ def repeat_convert(times, planes, circuit, work, rows, key, out):  # type: ignor
 def parts(tiles: Programmed, x: np.ndarray, runs: int = RUNS) -> dict[str, float]:
     """Milliseconds of each kernel in one read of x (samples, depth, height, width, channels), at one thread.
 
-    `normals` are part of `noise, ADC, sum`. Groups are taken to be alike, each read by itself.
+    `normals` are part of `noise, ADC, sum`. Of groups: see `profile_groups.parts`.
     """
+    if len(tiles.packed) > 1:
+        return profile_groups.parts(tiles, x, milliseconds, runs)
     reader, size = tiles.reader, tiles.design.matrix.patches.positions(x.shape[1:4])
     (codes, _), geometry, circuit = reader.input_codes(x), reader.geometry(x.shape, 0), reader.circuit()
     planes, key = tiles.packed[0].planes, reader._key("read", 0, 0, 0)
     count, rows, edges = len(x) * prod(size), reader.rows(0, size), planes.edges
     chunk = min(count, compiled._chunk(count, 1, int(edges[-1]), planes.bias.size))
     work, out = read.make_scratch(codes, planes, circuit, chunk), np.zeros((1, chunk, planes.bias.size), np.float32)
-    times = -(-count // chunk) * len(tiles.packed)
+    times = -(-count // chunk)
     kernels: dict[str, Callable[[], object]] = {
         "codes": lambda: reader.input_codes(x),
         "gather": lambda: repeat_gather(times, codes, geometry, work),

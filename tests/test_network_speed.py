@@ -78,6 +78,16 @@ def test_rows_are_measured_written_and_compared(
         assert (found, "slower: 1x1, 64 to 256" in capsys.readouterr().out) == (code, bool(code))
 
 
+def test_limits_of_groups_that_are_read_together(speed: ModuleType) -> None:
+    row = speed.network_rows.rows()[0]._replace(
+        name="groups", subject=lambda: speed.network_rows.convolution(8, 8, 3, groups=8)
+    )
+    (found,) = speed.measured(row, [1], quick=True, limits=True)
+    assert 0 < found["limit"] < found["value"]
+    assert sum(found["shares"].values()) == pytest.approx(1)
+    assert min(found["shares"][name] for name in speed.PARTS) > 0
+
+
 def test_what_cannot_be_measured_is_said(
     speed: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
