@@ -128,7 +128,11 @@ class Convolution(Leaf):
         return matrices.transpose(1, 2).reshape(self.out_features, *self.kernel, -1).movedim(-1, 1)
 
     def arrange(self, x: torch.Tensor) -> torch.Tensor:
-        x = self._padded(x.reshape(-1, *x.shape[-1 - self.dims :])).movedim(1, -1)
+        x = x.reshape(-1, *x.shape[-1 - self.dims :])
+        if self.padding and self.padding_mode == "constant":  # with channels last: the values are copied once
+            x = functional.pad(x.movedim(1, -1), (0, 0, *self.padding))
+        else:
+            x = self._padded(x).movedim(1, -1)
         return x.reshape(x.shape[0], *(1,) * (3 - self.dims), *x.shape[1:])
 
     def assemble(self, y: torch.Tensor) -> torch.Tensor:
