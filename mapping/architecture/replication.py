@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import MappingError, check_chip
+from ..reports.page import as_text, engineering
 from .closed_forms import sequential
 from .cost import Demand, demands
 from .decision import Decision, decision
@@ -39,6 +40,16 @@ class Replication:
     area_m2: float
     slowest_s: float
     stages_s: float
+
+    def __str__(self) -> str:
+        cards = {
+            "tiles": f"{self.tiles:,}",
+            "area": f"{1e6 * self.area_m2:.4g} mm2",
+            "slowest stage": engineering(self.slowest_s, "s"),
+            "all stages": engineering(self.stages_s, "s"),
+            "replicas": ", ".join(f"{name} {count}" for name, count in self.replicas.items()),
+        }
+        return as_text(cards)
 
 
 class _Option(NamedTuple):
