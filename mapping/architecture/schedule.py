@@ -129,8 +129,8 @@ def schedule(
         inputs: how many inputs, one behind the other.
         voter: seconds of a last stage through which every vote passes; None leaves it out.
         replicas: sets of tiles of layers by name, as in `replicate(...).replicas`, or servers of some of
-            `stages`. Those of a layer share the positions of its image, and jobs where there are more than positions; those of
-            one of `stages` work on different jobs.
+            `stages`. Those of a layer share the positions of its image, and jobs where there are more than positions;
+            those of one of `stages` work on different jobs.
         buffers: results that fit between two stages, and jobs inside the loop of a recurrent layer; a stage with no
             room for its result waits. None: no limit.
         copies: chips, whole pipelines, that share the votes of each input and work in step; the voter takes one vote of
