@@ -182,7 +182,7 @@ def test_without_confirmation_the_report_says_so(fields: dict[str, Any], folder:
     reach = found.trials[found.trials["reaches"]]
     assert found.best is not None
     assert found.best["total_energy_j"] == reach["total_energy_j"].min()
-    assert "on the pictures and chips that it was chosen on" in str(found)
+    assert "on the images and chips that it was chosen on" in str(found)
 
 
 def test_the_means_over_a_grid(fields: dict[str, Any], tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ class AdaptiveResult(Answers):
     mask: torch.Tensor | None = None
 
     def __str__(self) -> str:
-        way = f"at most, {self.mean_reads:.3g} on average, {self.rule} votes"
-        return self._told(self.classes, way, "accuracy").replace(" of each", "", 1)
+        most = f" at most ({self.mean_reads:.3g} on average)"
+        return self._told(self.classes, f"{self.rule} votes", "accuracy", most)
 
     @property
     def mean_reads(self) -> float:

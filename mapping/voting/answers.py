@@ -34,11 +34,12 @@ class Result:
     copies: int
     labels: torch.Tensor | None
 
-    def _told(self, answers: torch.Tensor, way: str, measure: str) -> str:
+    def _told(self, answers: torch.Tensor, way: str, measure: str, most: str = "") -> str:
         """What was asked, and which method says how good the answers are."""
         chips = f" on {self.copies} chips" if self.copies > 1 else ""
         given = "" if self.labels is not None else "labels"
-        return f"{len(answers):,} samples, {self.k} inferences of each{chips}, {way}: see {measure}({given})"
+        asked = f"{len(answers):,} samples, {self.k} inference{'s' * (self.k > 1)} of each{most}{chips}"
+        return f"{asked}, {way}: see {measure}({given})"
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:

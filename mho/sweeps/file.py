@@ -39,8 +39,8 @@ class Shared(Config):
     vote_error: null for that many votes; a probability for adaptive votes, at most that many: the `error` of
         `mho.adaptive_vote`.
     seed: which chip.
-    batch_size: pictures processed together; does not change the result.
-    target_width: widest 95 % interval of the accuracy; pictures are doubled until it is reached or there are no more.
+    batch_size: images processed together; does not change the result.
+    target_width: widest 95 % interval of the accuracy; images are doubled until it is reached or there are no more.
     output: where the scores are in what the network returns: a name, a number, or package.module:function; null: it is
         the output itself, or its part `logits`.
     next_token: the labels are the tokens of the texts, and the answer at each token is about the next one.
