@@ -23,6 +23,7 @@ def demo_page(accuracy: pd.DataFrame, votes: pd.DataFrame, errors: pd.DataFrame,
     page.html(f"<ul>{links}</ul>")
     page.section("Accuracy", "Shares of the test images that are classified right, with 95 % intervals (Wilson).")
     shown = accuracy[["weights", "hardware", "inference", "images"]].copy()
+    shown["hardware"] = [NAMES.get(name, name) for name in shown["hardware"]]
     for name in ("accuracy", "low", "high"):
         shown[f"{name}, %"] = 100 * accuracy[name]
     page.table(shown, text=("weights", "hardware", "inference"))

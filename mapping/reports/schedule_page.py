@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from ..architecture.gantt import Run
+from ..architecture.gantt import Run, asked_of
 from .page import COLOURS, Figure, Page, engineering
 
 MOST = 4000  # bars that are drawn, the first
@@ -42,8 +42,7 @@ def cards_of(run: Timed) -> dict[str, str]:
 
 def schedule_page(run: Timed) -> Page:
     """The page of a schedule."""
-    asked = [f"{n:,} {what}{'s' * (n > 1)}" for n, what in ((run.inputs, "input"), (run.votes, "vote"))]
-    title = f"Schedule of {asked[0]}, {asked[1]} each, on {run.copies:,} pipeline{'s' * (run.copies > 1)}"
+    title = f"Schedule of {asked_of(run)}, on {run.copies:,} pipeline{'s' * (run.copies > 1)}"
     page = Page(title, "Made by Mho. This file needs no network.")
     page.section("")
     page.cards(cards_of(run))
