@@ -188,7 +188,8 @@ class Hardware(Config):
             0.5
         """
         noise = {"output_noise.sigma_add": sigma_add, "output_noise.sigma_mult": sigma_mult}
-        return cls.preset("ideal").replace({**noise, "name": "paper", "sources": {}})
+        said = "The noise of Qin and Vucinic: products are exact, and every output of a layer has noise."
+        return cls.preset("ideal").replace({**noise, "name": "paper", "description": said, "sources": {}})
 
     @classmethod
     def load(cls, path: str | Path) -> Hardware:

@@ -66,6 +66,7 @@ def test_a_budget() -> None:
 def test_hardware_is_the_yaml_of_what_is_set() -> None:
     hardware = mho.Hardware.paper(sigma_mult=0.5)
     assert "output_noise:\n  sigma_mult: 0.5" in str(hardware)
+    assert "nothing is noisy" not in str(hardware)
     assert mho.Hardware.parse(str(hardware), "here") == hardware
 
 

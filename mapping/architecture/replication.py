@@ -76,7 +76,7 @@ def replicate(
     For `throughput` no other choice has a shorter slowest stage, and of those that have it this one takes the least of
     the budget. For `latency` no other choice has a smaller sum of the stages' times and `votes` - 1 times the slowest,
     which is the latency of one decision of `votes` votes through a chain; through a model with branches it is an upper
-    bound. Digital units are never replicated. Pictures go on as a whole.
+    bound. Digital units are never replicated. Images go on as a whole.
 
     Args:
         chip: a mapped network.
@@ -89,6 +89,12 @@ def replicate(
     Raises:
         MappingError: no budget or two, one that does not hold a set of tiles for each layer, a network that does not
             fit its chip, or no such goal.
+
+    Example:
+        >>> from mho.mapping.architecture.replication import replicate
+        >>> found = replicate(chip, tiles=4, votes=5, goal="latency")
+        >>> mho.schedule(chip, votes=5, replicas=found.replicas).votes
+        5
     """
     if goal not in ("throughput", "latency"):
         raise MappingError(f"goal: throughput or latency, got {goal!r}")
