@@ -285,6 +285,12 @@ def test_the_impossible_is_refused_before_anything_runs(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_sweep_is_no_search(fields: dict[str, Any], tmp_path: Path) -> None:
+    sweep = {name: value for name, value in fields.items() if name not in ("search", "target")}
+    with pytest.raises(ValueError, match=r"search: has no field search, .*; mho sweep runs it as a sweep$"):
+        mho.optimize(sweep, out=tmp_path / "run")
+
+
 def test_a_missing_optuna_is_named(fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ValueError, match=r"mho optimize needs Optuna: pip install 'mho\[search\]'"):

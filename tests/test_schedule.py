@@ -100,9 +100,9 @@ def test_gantt_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "either a chip or stages"),
-        ({"chip": SimpleNamespace(layers={}), "stages": [1.0]}, "either a chip or stages"),
-        ({"chip": SimpleNamespace(layers={}), "stages": Stages([1.0])}, "either a chip or stages"),
+        ({}, "give a chip or stages"),
+        ({"chip": SimpleNamespace(layers={}), "stages": [1.0]}, "give a chip or stages"),
+        ({"chip": SimpleNamespace(layers={}), "stages": Stages([1.0])}, "give a chip or stages"),
         ({"stages": []}, "at least one stage"),
         ({"stages": [1.0, 0.0]}, r"stages\[1\]: .* got 0.0"),
         ({"stages": [-1.0]}, r"stages\[0\]: .* got -1.0"),

@@ -83,6 +83,7 @@ def test_contents_count_not_names(fields: dict[str, Any], tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"search": {}, "target": 0.9}, r"has a field search, so it is a search: run it with mho optimize"),
         ({"imagse": 3}, "Sweep has no field imagse; its fields are model, "),
         ({"experiment": "speed"}, "experiment must be one of accuracy, voting, reduction, regression, got 'speed'"),
         ({"images": 0}, "sweep: images = 0: Input should be greater than or equal to 1"),

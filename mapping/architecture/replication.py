@@ -137,7 +137,7 @@ def replicate(
 def _budget(tiles: int | None, area: float | None) -> tuple[str, float]:
     """What is limited, and to how much."""
     if (tiles is None) == (area is None):
-        raise MappingError("replicate: give a budget of either tiles or area, not both and not neither")
+        raise MappingError("replicate: give a budget of tiles or of area, one of the two")
     return ("tiles", float(tiles)) if tiles is not None else ("area", float(area or 0.0))
 
 

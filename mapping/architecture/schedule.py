@@ -160,7 +160,7 @@ def schedule(
             raise ValueError("layers: only a chip has layers on tiles, leave it out with stages")
         plan = (stages if isinstance(stages, Stages) else Stages(stages)).plan(counts)
     else:
-        raise ValueError("schedule: give either a chip or stages=[seconds, ...], not both and not neither")
+        raise ValueError("schedule: give a chip or stages=[seconds, ...], one of the two")
     if voter is not None:
         plan = plan.with_voter(VOTER, seconds_of("voter", voter))
     depth = None if buffers is None else count_of("buffers", buffers)

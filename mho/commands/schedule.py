@@ -40,7 +40,7 @@ def schedule(
     except ValueError as error:
         raise ValueError(f"stages must be numbers separated by commas, got {stages!r}") from error
     if (chip is None) == (times is None):
-        raise ValueError("give either the folder of a saved chip or --stages, not both and not neither")
+        raise ValueError("give the folder of a saved chip or --stages, one of the two")
     if chip is not None and steps != 1:
         raise ValueError("steps: a chip brings the steps of its layers, leave --steps out")
     import_own(imports, chip)

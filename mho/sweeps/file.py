@@ -123,6 +123,10 @@ class Study(Shared):
         fields = source if isinstance(source, Mapping) else read_yaml(source, where)
         if not isinstance(fields, Mapping):
             raise ValueError(f"{where}: expected a mapping of fields, got {type(fields).__name__}")
+        if cls.kind == "sweep" and "search" in fields:
+            raise ValueError(f"{where}: has a field search, so it is a search: run it with mho optimize (mho.optimize)")
+        if cls.kind == "search" and "search" not in fields:
+            raise ValueError(f"{where}: has no field search, which says what to choose; mho sweep runs it as a sweep")
         try:
             study = cls.model_validate(plain(fields))
         except ValidationError as error:
