@@ -193,7 +193,8 @@ def show(results: Results, console: Console) -> None:
     for title in ("weights", "hardware", *(f"{kind} ({n:,} images)" for kind, n in zip(kinds, shots, strict=True))):
         table.add_column(title)
     for (weights, hardware), group in results.accuracy.groupby(["weights", "hardware"], sort=False):
-        cells = [f"{a:.2%} [{low:.2%}, {high:.2%}]" for a, low, high in group[["accuracy", "low", "high"]].to_numpy()]
+        shares = 100 * group[["accuracy", "low", "high"]].to_numpy()
+        cells = [f"{share:.2f} % [{low:.2f}, {high:.2f}]" for share, low, high in shares]
         table.add_row(str(weights), str(hardware), *cells)
     console.print(table)
     console.print(
