@@ -26,8 +26,8 @@ def check_chain(cell: Cell, sensing: Sensing, tile: Tile, dac: Dac, adc: Adc, wi
         _check_voltage(cell, tile, adc, wires)
         if dac.coding == "time":
             raise ValueError(
-                "dac.coding must be 'amplitude' when sensing.mode is 'voltage': a bit line that floats has a voltage "
-                "of its own for each moment, not for a time"
+                "dac.coding must be 'amplitude' when sensing.mode is 'voltage': the voltage of a floating bit line "
+                "changes with each word line that switches off, and does not average on-times"
             )
 
 
@@ -58,8 +58,8 @@ def _check_voltage(cell: Cell, tile: Tile, adc: Adc, wires: Wires) -> None:
         )
     if cell.nonlinearity.kind != "linear":
         raise ValueError(
-            f"cell.nonlinearity must be 'linear' when sensing.mode is 'voltage', got {cell.nonlinearity.kind!r}: cells "
-            "see what the bit line leaves of their voltage, and what it settles at is no weighted mean then"
+            f"cell.nonlinearity must be 'linear' when sensing.mode is 'voltage', got {cell.nonlinearity.kind!r}: the "
+            "voltage of a floating bit line is a weighted mean of the inputs only for linear cells"
         )
 
 

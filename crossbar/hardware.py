@@ -121,8 +121,8 @@ class Hardware(Config):
             )
         if self.dac.scaling != "layer" and self.tile.bias == "array":
             raise ValueError(
-                f"tile.bias must be 'digital' when dac.scaling is {self.dac.scaling!r}, got 'array': a bias has a word "
-                "line of its own, which inputs of any scale would have to drive by its inverse"
+                f"tile.bias must be 'digital' when dac.scaling is {self.dac.scaling!r}, got 'array': the word "
+                "line of a bias would have to be driven by the inverse of each scale"
             )
         v_max, v_read = self.cell.v_max, self.sensing.v_read
         if v_max is not None and v_read > v_max:

@@ -76,12 +76,17 @@ def arrays_of(programmed: Programmed, *, cells: bool = True) -> list[dict[str, A
     return found
 
 
-def digest_of(programmed: Programmed) -> str:
-    """What tells cells that were drawn again from others: 32 hexadecimal digits, of all that `redrawn` works out."""
-    found = blake2b(programmed.digest(), digest_size=16)
-    for packed in programmed.packed:
+def digest_of(programmed: Programmed, *, apart: bool = False) -> str:
+    """What tells cells that were drawn again from others: 32 hexadecimal digits, of all that `redrawn` works out.
+
+    Cells are counted over all groups; `apart`: in each of them, as older files have it.
+    """
+    found, packed = blake2b(programmed.digest(), digest_size=16), programmed.packed
+    counted = [p.histogram for p in packed] if apart else [sum(p.histogram for p in packed), *[None] * len(packed)]
+    for group, histogram in zip(packed, counted, strict=False):
         for key in PARTS:
-            found.update(np.ascontiguousarray(getattr(packed, key)).data)
+            part = histogram if key == "histogram" else getattr(group, key)
+            found.update(b"" if part is None else np.ascontiguousarray(part).data)
     return found.hexdigest()
 
 
@@ -110,6 +115,7 @@ def restored(
     """
     found, edges = [], packed_edges(design)
     told = [_filled(g, arrays, _slots(design, arrays)) for g, arrays in enumerate(groups)]
+    _check_counts(design, np.stack([arrays["histogram"] for arrays in told]))
     for g, given in enumerate(told):
         exact = {
             "edges": edges,
@@ -120,7 +126,6 @@ def restored(
         for key, follows in exact.items():
             if arrays[key].dtype != follows.dtype or not np.array_equal(arrays[key], follows):
                 raise ValueError(f"{g}.{key} does not fit its layer and the tiles of its hardware")
-        _check_counts(design, arrays["histogram"])
         largest = largest_factors(design)
         for key, factor in zip(("mean", "variance", "linear"), (*largest, largest[0]), strict=True):
             if key in arrays and factor is not None and arrays[key].size:
@@ -247,11 +252,11 @@ def _slots(design: Design, arrays: Mapping[str, Array]) -> dict[str, Slot]:
     return slots
 
 
-def _check_counts(design: Design, histogram: Array) -> None:
-    """Every cell of a group is counted once."""
-    cells = prod(_table(design))
-    if int(histogram.sum()) != cells:
-        raise ValueError(f"histogram counts {int(histogram.sum())} cells, its tiles have {cells}")
+def _check_counts(design: Design, histograms: Array) -> None:
+    """Every cell of the groups (groups, BINS) is counted once."""
+    cells = len(histograms) * prod(_table(design))
+    if int(histograms.sum()) != cells:
+        raise ValueError(f"histogram counts {int(histograms.sum())} cells, its tiles have {cells}")
 
 
 def _check_sums(name: str, packed: Array, edges: Array, factor: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 FOLLOWS = ("edges", "reference", "bias")  # from placement and ranges: left out where there are many groups
+SUMMED = ("histogram",)  # asked for of all groups together alone: their sum, which the first has when it is read
 ALL = "all"  # in the place of the number of a group: one array of all of them
 WIDTHS = (np.uint8, np.uint16, np.uint32)
 
@@ -22,14 +23,16 @@ def stacked(groups: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
 
     Of one group they are the same arrays. Of several, those of a name are one array with the groups along its first
     dimension, where all have one shape: whole numbers in as few bytes as they take, and without the zeros that fill up
-    the last dimension in all groups where these are half of it or more.
+    the last dimension in all groups where these are half of it or more. Counts are added up over the groups.
     """
     if len(groups) == 1:
         return {f"0.{key}": array for key, array in groups[0].items()}
     found: dict[str, Array] = {}
     for key in (key for key in groups[0] if key not in FOLLOWS):
         arrays = [group[key] for group in groups]
-        if len({(array.shape, array.dtype) for array in arrays}) == 1:
+        if key in SUMMED:
+            found[f"{ALL}.{key}"] = _narrow(np.sum(arrays, axis=0))
+        elif len({(array.shape, array.dtype) for array in arrays}) == 1:
             found[f"{ALL}.{key}"] = _together(arrays)
         else:
             found |= {f"{g}.{key}": array for g, array in enumerate(arrays)}
@@ -40,7 +43,10 @@ def _together(arrays: list[Array]) -> Array:
     first = arrays[0]
     width = first.shape[-1] if first.ndim else 0
     used = max((_used(array) for array in arrays), default=0) if width else 0
-    made = np.stack([array[..., :used] for array in arrays] if 2 * used <= width else arrays)
+    return _narrow(np.stack([array[..., :used] for array in arrays] if 2 * used <= width else arrays))
+
+
+def _narrow(made: Array) -> Array:
     if made.dtype != np.int64 or not made.size or made.min() < 0:
         return made
     return made.astype(next((kind for kind in WIDTHS if made.max() <= np.iinfo(kind).max), np.int64))
@@ -64,6 +70,8 @@ def apart(arrays: Mapping[str, Array], names: Sequence[str], groups: int) -> tup
     used = set()
     for key in names:
         together = arrays.get(f"{ALL}.{key}")
+        if together is not None and key in SUMMED and together.ndim == 1:
+            together = np.stack([together, *(np.zeros_like(together) for _ in range(groups - 1))])
         if together is not None and together.shape[:1] != (groups,):
             raise ValueError(f"{ALL}.{key} must be an array for each of {groups} groups, got shape {together.shape}")
         for g, group in enumerate(found):

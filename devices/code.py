@@ -96,7 +96,7 @@ def code_of(things: Iterable[Any]) -> dict[str, str]:
             found[f"{home}:{thing.__qualname__}"] = f"version {thing.version}"
         else:
             raise ValueError(
-                f"{home}.{thing.__qualname__}: has no source file, by which results of other code could be told apart; "
+                f"{home}.{thing.__qualname__}: has no source file, which identifies the code behind results; "
                 "write it into a module, or give it an attribute `version: ClassVar[int]`"
             )
     return dict(sorted(found.items()))

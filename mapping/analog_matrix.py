@@ -87,10 +87,10 @@ class AnalogMatrix(LinearOperator):  # type: ignore[misc]
     """A matrix in the cells of one chip; made by `mho.matrix`.
 
     ``A @ x`` is one noisy read of its tiles, for a vector, the columns of a matrix, or stacks of these, of NumPy or
-    torch; what is returned is of their kind. Shapes and types are NumPy's, but integers count as float64, and no result
-    has more digits than 32 bits hold. ``A.T @ y`` and ``y @ A`` read the same cells the other way. SciPy takes it as a
-    `LinearOperator`. Products are counted: each has noise of its own, and another matrix of the same seed repeats them.
-    ``np.asarray(A)`` is what its cells stand for.
+    torch; the result has the same kind. Shapes and types are NumPy's, but integers count as float64, and results
+    have the precision of 32 bits. ``A.T @ y`` and ``y @ A`` read the same cells the other way. SciPy takes it as a
+    `LinearOperator`. Products are counted: each has its own noise, and another matrix of the same seed repeats them.
+    ``np.asarray(A)`` is the matrix that its cells represent.
 
     Attributes:
         chip: the chip; reports, schedules and files are made of it.
@@ -256,7 +256,7 @@ class AnalogMatrix(LinearOperator):  # type: ignore[misc]
         return self._of(self._cells.on(self.chip.copy(index)))
 
     def at(self, time_s: float, *, reads: int | None = None, drift_compensation: bool = False) -> AnalogMatrix:
-        """The matrix so many seconds after it was programmed: see `Chip.at`."""
+        """The matrix `time_s` seconds after it was programmed: see `Chip.at`."""
         aged = self.chip.at(time_s, reads=reads, drift_compensation=drift_compensation)
         start = self.chip.at(0.0, reads=0) if drift_compensation else None
         return self._of(self._cells.on(aged, start))

@@ -54,7 +54,7 @@ class Chip(nn.Module):
     """A model on the tiles of one programmed chip; made by `mho.map` or `mho.load`.
 
     Calling it is one noisy inference. The chip counts its calls: two calls draw different noise, and a fresh chip
-    (mapped or loaded again with the same seed) repeats them. Samples are told apart by their place along the first
+    (mapped or loaded again with the same seed) repeats them. Samples are identified by their place along the first
     dimension.
 
     Attributes:
@@ -201,14 +201,14 @@ class Chip(nn.Module):
             raise ValueError(f"{name} must be a whole number from 0 to 2^63 - 1, got {value!r}")
 
     def train(self, mode: bool = True) -> Chip:
-        """Nothing but a warning: a chip is an inference device, whose dropout is off and whose batch norm is fixed."""
+        """Only warns: a chip is an inference device, whose dropout is off and whose batch norm is fixed."""
         if mode:
             warnings.warn("a chip is an inference device: train() changes nothing, it stays as in eval()", stacklevel=2)
             return self
         return super().train(False)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load the digital part of this very chip. Its cells are not in it: `save` a chip, and `mho.load` it.
+        """Load the digital part of this same chip. Its cells are not in it: `save` a chip, and `mho.load` it.
 
         Raises:
             MappingError: a state of another chip or of a model that is not on tiles, or one that does not fit.
@@ -302,8 +302,8 @@ class Chip(nn.Module):
         """This chip with cells as they were measured: they are neither programmed nor do they drift.
 
         Calibration, digital gains and seeds are those of this chip. So are the cells of layers that are not named. Read
-        noise is that of the hardware. The cells belong to one chip at one time: the other has no `copy` but its own,
-        and is `at` no other time.
+        noise is that of the hardware. The cells belong to one chip at one time: the new chip has no other `copy`,
+        and cannot be `at` another time.
 
         Args:
             conductances: a table with the columns of `Conductances.table` (pandas or pyarrow), or the path of one that
@@ -311,8 +311,8 @@ class Chip(nn.Module):
                 are copied. A layer is given whole.
 
         Raises:
-            MappingError: no such layer, arrays of another shape, cells that are missing, that there are none of or that
-                are there twice, or what is no conductance in siemens.
+            MappingError: no such layer, arrays of another shape, cells that are missing, unknown or there twice, or
+                numbers that cannot be conductances in siemens.
             ValueError: a file that cannot be read.
 
         Example:

@@ -56,7 +56,7 @@ def map(
 
     Linear, convolution and recurrent layers, and those of kinds that others have registered, go onto tiles, with the
     batch norm that follows folded in; everything else stays digital and is listed, with the reason, in `Chip.report`.
-    The caller's model is not touched. A layer with several parents is one layer.
+    The caller's model does not change. A layer with several parents is one layer.
 
     Args:
         model: any torch model; it is mapped as in evaluation mode.
@@ -71,14 +71,15 @@ def map(
             for float32) count as rounding. False leaves it out, and so does a call without inputs; the report says so.
         seed: which chip. The same seed gives the same programmed conductances and the same noise in each read.
         exclude: names, or patterns of shell wildcards, of layers that stay digital.
-        wire_compensation: of the loss in wires with resistance. `gain`: readings of each column of a tile are times a
-            number measured on each chip. `program`: conductances are those that are right once wires took their part.
+        wire_compensation: of the loss in wires with resistance. `gain`: readings of each column of a tile are
+            multiplied by a number measured on each chip. `program`: conductances are chosen so that they are right with
+            the wires.
         strict: layers whose weights are all zero, and layers that the calibration inputs never reach or reach with
-            zeros alone, are errors, and otherwise they stay digital. So are settings of the hardware outside the data
+            zeros alone, are errors; without it they stay digital. So are settings of the hardware outside the data
             behind its models, which otherwise get an `ExtrapolationWarning` and a line in the report.
-        progress: told how many of the layers are programmed, and how many there are; or of the tiles with resistive
-            wires how many are solved, where there are any. None: a line on the terminal, where standard error is one,
-            from two seconds on.
+        progress: called with how many of the layers are programmed, and how many there are; or, with resistive wires,
+            with how many tiles are solved. None: a line on the terminal, if standard error is a terminal, after two
+            seconds.
         backend: what computes the tiles, by name (`numba`, `numpy`, `torch`, or one that was added) or itself: see
             docs/kernels.md, and docs/torch-backend.md for other devices and gradients. Copies of the chip and the chip
             at other times keep it.
@@ -125,8 +126,9 @@ def map(
                 _restore(selection, chip, model, idle, batches[0])
             chip.digital = selection.digital(chip.model)
             chip.cover = Cover.of(chip, selection.parameters, selection.held(), outcome)
-            keep(chip.model)
+            keep(chip.model, selection.copies())
             break
+    trim()  # nor is what made it ready
     return chip
 
 

@@ -1,13 +1,14 @@
-"""Weights of the caller, read where they are while a model is mapped, and watched so that nothing writes to them.
+"""Weights that are read where they are, and watched so that nothing writes to them.
 
-The copy of a model that is mapped has parameters of its own in the memory of the caller's. Whatever the model does to
-them in a pass is seen before it is done: then the model is mapped again, with weights that are copied.
+The copy of a model that is mapped has parameters of its own in the memory of the caller's, and a copy of a chip for one
+pass in that of the chip's. Whatever a model does to them in a pass is seen before it is done: then it is mapped, or the
+pass is made, again, with weights that are copied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from types import MethodType
 from typing import Any
@@ -81,18 +82,43 @@ def lent(model: nn.Module, *, share: bool) -> Iterator[nn.Module]:
         _LENT.reset(token)
 
 
+@contextmanager
+def spared(model: nn.Module, *, share: bool) -> Iterator[None]:
+    """Inside, copies of a model for one pass have its parameters where they are, if these are to be shared.
+
+    Raises:
+        Written: inside, where a copy writes to its parameters.
+    """
+    own = [p for p in model.parameters() if share and type(p) is nn.Parameter and not p.is_inference()]
+    places = frozenset(place for p in own if (place := _place(p)) is not None)
+    token = _LENT.set(_LENT.get() | places)
+    try:
+        with _Watch(places) if places else nullcontext():
+            yield
+    finally:
+        _LENT.reset(token)
+
+
 def known_in_trials(model: nn.Module) -> Mapping[int, nn.Parameter]:
     """Of the lent parameters of a model, others in the same memory, for a copy of it that is made for one pass."""
     places = _LENT.get()
     return _same_memory(p for p in model.parameters() if places and type(p) is nn.Parameter and _place(p) in places)
 
 
-def keep(model: nn.Module) -> None:
-    """Copy what a model, made ready, still has of lent weights: what the caller does with them changes it no more."""
+def keep(model: nn.Module, on_tiles: Iterable[tuple[nn.Parameter, torch.Tensor]]) -> None:
+    """Copy what a model, made ready, still has of lent weights: what the caller does with them changes it no more.
+
+    Tables of embeddings that are the weights of a layer `on_tiles` too, of which the chip has a copy, have that one.
+    """
     places = _LENT.get()
-    for value in model.parameters():
-        if places and type(value) is nn.Parameter and _place(value) in places:
-            value.data = value.data.clone()
+    left = [p for p in model.parameters() if places and type(p) is nn.Parameter and _place(p) in places]
+    tables = {id(m.weight) for m in model.modules() if type(m) is nn.Embedding and m.max_norm is None}
+    tables -= {id(p) for m in model.modules() if type(m) is not nn.Embedding for p in m.parameters(recurse=False)}
+    twins = {_place(p): copy for p, copy in on_tiles} if tables else {}
+    for value in left:
+        twin = twins.get(_place(value)) if id(value) in tables else None
+        same = twin is not None and twin.dtype == value.dtype and torch.equal(twin, value.data)
+        value.data = twin if twin is not None and same else value.data.clone()
 
 
 def hand_back(model: nn.Module) -> None:

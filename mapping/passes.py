@@ -24,11 +24,15 @@ ROUNDING = 16  # rounding errors of float32, as a multiple of its epsilon, that 
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """One call of a layer: its first input and its output as tensors, without gradients."""
+    """One call of a layer: its first input and its output as tensors, without gradients.
+
+    `size`: the largest RMS of outputs that were not kept.
+    """
 
     name: str
     input: torch.Tensor | None
     outputs: tuple[torch.Tensor, ...]
+    size: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +60,17 @@ class Pass:
     @cached_property
     def largest_rms(self) -> float:
         """Of what layers gave: rounding errors of the output cannot be small against those of it."""
-        return max((rms(x) for call in self.seen for x in call.outputs), default=0.0)
+        return max((max(call.size, *map(rms, call.outputs), 0.0) for call in self.seen), default=0.0)
 
 
-def watch_pass(model: nn.Module, names: list[str], call: Callable[[], Any]) -> Pass:
-    """A pass that records the layers called `names`, of a model that serves for this pass alone."""
+Sift = Callable[[str, torch.Tensor], torch.Tensor | None]
+
+
+def watch_pass(model: nn.Module, names: list[str], call: Callable[[], Any], sift: Sift | None = None) -> Pass:
+    """A pass that records the layers called `names`, of a model that serves for this pass alone.
+
+    Inputs and outputs are kept; with `sift`, what it gives for the name of a layer and its input, and no outputs.
+    """
     seen: list[Seen] = []
     hooked: list[str] = []  # layers whose hooks are running, innermost last
 
@@ -68,8 +78,12 @@ def watch_pass(model: nn.Module, names: list[str], call: Callable[[], Any]) -> P
         return unmarked(x).detach().clone()
 
     def keep(name: str, given: Any, output: Any) -> None:
-        tensors, outputs = tensors_in(given), tuple(map(kept, tensors_in(output)))
-        seen.append(Seen(name, kept(tensors[0]) if tensors else None, outputs))
+        tensors, outputs = tensors_in(given)[:1], [unmarked(x) for x in tensors_in(output)]
+        if sift is None:
+            seen.append(Seen(name, kept(tensors[0]) if tensors else None, tuple(map(kept, outputs))))
+        else:
+            found = sift(name, unmarked(tensors[0]).detach()) if tensors else None
+            seen.append(Seen(name, found, (), max(map(rms, outputs), default=0.0)))
 
     def record(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -100,7 +114,7 @@ def watch_pass(model: nn.Module, names: list[str], call: Callable[[], Any]) -> P
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
             state = torch.get_rng_state()
-            output = tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, call())
+            output = tree_map(lambda x: x.detach() if isinstance(x, torch.Tensor) else x, call())
             drew = not torch.equal(torch.get_rng_state(), state)
     finally:
         for handle in handles:

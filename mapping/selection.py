@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import partial
 
@@ -270,6 +270,14 @@ class Selection:
         for name, places in self.originals.items():
             found |= {p: name for p in places[name].parameters() if id(p) not in kept}
         return {value: name for value, name in found.items() if id(value) not in others}
+
+    def copies(self) -> Iterator[tuple[nn.Parameter, torch.Tensor]]:
+        """The weights of torch layers that are on tiles, and those that the matrices of the tiles are made of."""
+        for name, layer in self.mapped.items():
+            copy = layer.spec.weight_of(torch.from_numpy(layer.matrix.weights))
+            for module in self.originals[name].values():
+                if isinstance(weight := getattr(module, "weight", None), nn.Parameter):
+                    yield weight, copy
 
     def held(self) -> set[int]:
         """Identities of the parameters of the caller's model whose values are on tiles."""

@@ -86,7 +86,7 @@ class NoisyLayers:
         """An output of the layer of this name, with noise.
 
         Raises:
-            ValueError: it is no dense tensor of floating-point numbers, or a sigma that is none.
+            ValueError: it is not a dense tensor of floating-point numbers, or a sigma is not valid.
         """
         if not isinstance(x, torch.Tensor) or not x.is_floating_point() or x.layout != torch.strided or x.is_nested:
             kind = f"{x.dtype}, {x.layout}" if isinstance(x, torch.Tensor) else type(x).__name__
@@ -162,9 +162,9 @@ def noisy(
     """Put Gaussian noise behind the matrix layers of a model: y becomes y z + n, z ~ N(1, sigma_mult^2), n ~ N(0,
     sigma_add^2), new for every element and call. These are Eqs. (3) and (2) of Qin and Vucinic.
 
-    The model is changed in place and computes as before but for the noise, in training too, where gradients pass it;
-    its parameters and its state dict stay. `remove()` of what is returned, or the end of a `with` block, takes the
-    noise away. Noise falls where a chip has it (`mho.map`): behind the bias, and behind a batch norm that would be
+    The model is changed in place. It computes as before except for the noise, also in training, where gradients pass
+    it; its parameters and its state dict stay. `remove()` of the result, or the end of a `with` block, removes the
+    noise. Noise falls where a chip has it (`mho.map`): behind the bias, and behind a batch norm that would be
     folded into the layer. A recurrent layer is computed step by step, with noise on the gates of each step; attention
     has noise on its projections.
 
@@ -175,7 +175,7 @@ def noisy(
         layers: names, or patterns of shell wildcards, of the layers that get noise; those of recurrent layers are
             named as on a chip (`rnn.l0.gates`), those of attention `in_proj` and `out_proj`; the name of the whole
             module stands for all of them.
-        exclude: of layers that get none, and of batch norms that stand by themselves.
+        exclude: of layers without noise, and of batch norms that are not part of a layer.
         seed: of the noise; None: torch's default generator draws it, as in the package's own networks.
 
     Raises:

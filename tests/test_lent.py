@@ -108,6 +108,48 @@ def test_embeddings_with_a_largest_norm_stay_as_they_are() -> None:
     assert torch.equal(model.words.weight, kept)
 
 
+def test_a_table_of_words_that_is_on_tiles_too_is_kept_once() -> None:
+    chip = mho.map(Words(), RERAM, calibrate=TOKENS)
+    assert chip.model.words.weight.data_ptr() == chip.layers["head"].matrix.weights.ctypes.data
+    bounded = mho.map(Words(max_norm=0.5), RERAM, calibrate=TOKENS)  # whose lookups write to the table
+    assert bounded.model.words.weight.data_ptr() != bounded.layers["head"].matrix.weights.ctypes.data
+    assert torch.equal(chip.model.words(TOKENS), Words().words(TOKENS))
+
+
+class Scaled(nn.Module):
+    """Says where its own parameter is in each call, and writes to it if it is told to."""
+
+    def __init__(self, *, writes: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.scale = nn.Linear(40, 8), nn.Parameter(torch.full((8,), 2.0))
+        self.writes = writes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        PLACES.append(self.scale.data_ptr())
+        if self.writes:
+            with torch.no_grad():
+                self.scale.mul_(0.5)
+        return self.layer(x) * self.scale
+
+
+PLACES: list[int] = []
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_passes_that_look_for_samples_copy_weights_only_for_models_that_write(writes: bool) -> None:
+    hardware = RERAM.replace({"dac.range": 4.0, "adc.full_scale": 1e-3})
+    chip = mho.map(Scaled(writes=writes).eval(), hardware)
+    place, x = chip.model.scale.data_ptr(), torch.rand(3, 5, 40)
+    PLACES.clear()
+    chip.read(x, read=0)
+    *passes, read = PLACES
+    assert read == place
+    assert len(passes) == (3 if writes else 2)  # of one sample and of two, and one that was broken off
+    assert [p == place for p in passes] == ([True, False, False] if writes else [True, True])
+    assert torch.equal(chip.model.scale.detach(), torch.full((8,), 1.0 if writes else 2.0))
+
+
 def test_hooked_layers_do_not_notice_what_the_caller_does() -> None:
     model = mlp()
     model[2].register_forward_hook(lambda module, args, output: output * 2)

@@ -63,7 +63,7 @@ def simulate(operations: Sequence[Operation], servers: Sequence[int], jobs: int,
     until there is room. At most `depth` jobs are inside one loop of units.
 
     Raises:
-        ValueError: the buffers are so short that the jobs block each other for good.
+        ValueError: the buffers are so short that the jobs block each other forever.
     """
     return _Run(operations, servers, jobs, depth).times()
 
@@ -115,9 +115,7 @@ class _Run:
                 finished.add(number)
             delivered += self._settle(now, finished, set())
         if delivered < self.jobs * len(self.operations):
-            raise ValueError(
-                f"buffers: with a depth of {self.depth} the jobs block each other for good, make it larger"
-            )
+            raise ValueError(f"buffers: with a depth of {self.depth} the jobs block each other forever, make it larger")
         return Times(self.start, self.left)
 
     def _settle(self, now: int, finished: set[int], idle: set[int]) -> int:

@@ -135,13 +135,13 @@ def schedule(
             room for its result waits. None: no limit.
         copies: chips, whole pipelines, that share the votes of each input and work in step; the voter takes one vote of
             each at a time.
-        line_buffers: rows of an image go on to the next layer of a chip as they are ready.
+        line_buffers: rows of an image are passed to the next layer of a chip as they are ready.
         layers: of a chip, those that every vote reads, with what comes after them, as in `mho.vote`; the others are
             read in the first vote of each copy, and their results held. A job is then an input with all its votes.
 
     Raises:
         ValueError: no stage, a time that is not positive and finite, less than one vote, input, copy, replica or place
-            in a buffer, buffers in which jobs block each other for good, two stages of one name, and both or neither of
+            in a buffer, buffers in which jobs block each other forever, two stages of one name, and both or neither of
             `chip` and `stages`.
 
     Example:
@@ -155,7 +155,9 @@ def schedule(
         plan = chip_plan(chip, counts, line_buffers, layers)
     elif stages is not None and chip is None:
         if line_buffers:
-            raise ValueError("line_buffers: only a chip has images whose rows can go on, leave it out with stages")
+            raise ValueError(
+                "line_buffers: only a chip has images whose rows can be passed on, leave it out with stages"
+            )
         if layers is not None:
             raise ValueError("layers: only a chip has layers on tiles, leave it out with stages")
         plan = (stages if isinstance(stages, Stages) else Stages(stages)).plan(counts)

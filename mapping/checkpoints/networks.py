@@ -48,7 +48,7 @@ def load_model(
             says it.
         arguments: of the factory, by keyword.
         key: which state dict of the file, where several fit.
-        strip_prefix: what is taken off the names of its tensors; those without it are left out.
+        strip_prefix: prefix removed from the names of its tensors; those without it are left out.
         mmap: leave the weights of safetensors in the file, which is mapped into memory: the system reads what is used,
             and may drop it again. What is written to them stays in memory. Until the network is no longer used nobody
             may write to the file. Networks of a folder of Hugging Face are left there in any case.

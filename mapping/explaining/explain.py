@@ -34,7 +34,7 @@ def explain(
     most: int = 200,
     progress: Progress | None = None,
 ) -> Explanation:
-    """Find out which layers, and which sources of error in them, cost a chip its accuracy, and what wins it back.
+    """Find out which layers, and which sources of error in them, cost a chip its accuracy, and what restores it.
 
     Everything is measured on the same samples with the same reads: the chip with one layer digital, and with one layer
     on tiles; without one source of error in all layers, and with that alone; without one in one of the worst layers;
@@ -45,7 +45,7 @@ def explain(
         chip: the mapped network.
         images: the samples, in the forms that `mho.vote` takes; of an iterable the first are taken and kept.
         labels: (n, ...) classes, of samples, tokens or pixels (-100: does not count); or, where they are not all whole,
-            numbers that the network is to meet. None: those that the batches of `images` bring along.
+            target numbers of the network. None: those that come with the batches of `images`.
         layers: names or patterns, each of which is measured as one; None: each layer, or of more than 24 layers groups
             by name, of which the worst are split until single layers are left.
         samples: how many are classified, the first of `images`. Twice as precise takes four times as many.
@@ -53,9 +53,9 @@ def explain(
         output: where the scores are in what the network returns: see `mho.vote`.
         calibrate: inputs that set the ranges of what is tried, as `mho.map` takes them; None: the first 256 samples,
             whose labels play no part in it.
-        most: accuracies that are measured at most; what is left then is left out, and said to be.
-        progress: told what was measured, how many accuracies were, and about how many are to be. None: a line on the
-            terminal, where standard error is one, from two seconds on.
+        most: accuracies that are measured at most; the rest is left out, and the result says so.
+        progress: called with what was measured, how many accuracies were, and about how many there will be. None: a
+            line on the terminal, if standard error is a terminal, after two seconds.
 
     Raises:
         ValueError: labels that are missing or do not fit, or outputs that are no classes or numbers.

@@ -30,9 +30,9 @@ class Explanation:
 
     All differences are those of answers to the same samples. In tables each comes as `..._low`, `..._high`, the ends of
     its 95 % interval, and `..._sure`: whether it would leave out 0 if the tests of its table were to be wrong in 5 % of
-    all explanations together (Bonferroni), so that one of many does not stand out by chance. A chip that has lost
-    nothing is sure of nothing. Where labels are numbers to be met, mean squared errors take the place of accuracies,
-    and gains are by how much they fall.
+    all explanations together (Bonferroni), so that one of many does not stand out by chance. If the chip has
+    lost nothing, nothing is certain. Where labels are target numbers, mean squared errors take the place of accuracies,
+    and gains are their decrease.
 
     Attributes:
         digital, chip: accuracy of the network and of the chip.
@@ -118,7 +118,7 @@ class Explanation:
 
     @property
     def findings(self) -> list[str]:
-        """What is sure, in sentences; where nothing is lost, that."""
+        """The certain findings, in sentences; if nothing is lost, they say so."""
         head = f"network {self._value(self.digital)}, chip {self._value(self.chip)}"
         if not self.lost:
             return [

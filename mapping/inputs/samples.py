@@ -7,6 +7,7 @@ one lies somewhere in the larger one.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,8 +19,10 @@ from torch.utils._pytree import tree_map
 
 from ..guard import Unmarks
 from ..inference import Survey
+from ..layers import TileLayer
+from ..lent import Written, spared
 from ..mapped import MappedNetwork
-from ..passes import Pass, Seen, alike, as_tree, watch_pass
+from ..passes import Pass, Seen, Sift, alike, as_tree, watch_pass
 from .batches import Batch, batch_at, first_batch
 from .leaves import tensors_in
 from .order import SampleAxis
@@ -38,6 +41,9 @@ class Sizes(NamedTuple):
 
     more: int
     fewer: int
+
+
+PAIR = Sizes(2, 1)
 
 
 def parts(
@@ -106,24 +112,31 @@ def narrowed(before: Pass, after: Pass, sizes: Sizes) -> Pass:
     return dataclasses.replace(before, seen=tuple(calls), output=output)
 
 
-def settle(chip: MappedNetwork, before: Pass, after: Pass, sizes: Sizes, same: Same | None = None) -> None:
-    """Tell the layers on tiles where their samples lie, from two passes.
+def settle(chip: MappedNetwork, before: Pass, after: Pass, sizes: Sizes, same: Same) -> None:
+    """Tell the layers on tiles where their samples lie, from two passes, the first of more samples."""
+    pairs = {name: zip(before.of(name), after.of(name), strict=False) for name in _asked(chip)}
+    found = {n: {_place(chip.layers[n], a.input, b.input, sizes, same) for a, b in some} for n, some in pairs.items()}
+    _tell(chip, found, {name: {len(done.of(name)) for done in (before, after)} for name in found})
+
+
+def _asked(chip: MappedNetwork) -> list[str]:
+    """The layers on tiles whose samples lie somewhere: not those of steps, and not those where each read tells it."""
+    return [n for n, layer in chip.layers.items() if not (layer.rows_are_samples or n in chip.session.chosen)]
+
+
+def _tell(chip: MappedNetwork, places: dict[str, set[SampleAxis | None]], counts: dict[str, set[int]]) -> None:
+    """Tell layers where their samples lie: of each its places, and how often it was called in two passes.
 
     A layer that one pass alone has seen has them first, and so have the steps of a recurrent layer.
     """
-    lost, same = [], same or alike(before)
-    for name, layer in chip.layers.items():
-        if layer.rows_are_samples or name in chip.session.chosen:  # each read tells of the latter
-            continue
-        pairs = zip(before.of(name), after.of(name), strict=False)
-        counts = {len(done.of(name)) for done in (before, after)}
-        folded = any(isinstance(hook, Unmarks) for hook in layer._forward_pre_hooks.values())  # its input is another
-        places = {_place(a.input, b.input, sizes, _any if folded else same, 1 + layer.spec.dims) for a, b in pairs}
-        if len(places) > 1 or NOWHERE in places or len(counts - {0}) > 1:  # called sample by sample, say
+    lost = []
+    for name in _asked(chip):
+        layer, found = chip.layers[name], places[name]
+        if len(found) > 1 or NOWHERE in found or len(counts[name] - {0}) > 1:  # called sample by sample, say
             layer.samples_along = None
             lost.append(name)
-        elif places:
-            layer.samples_along = places.pop()
+        elif found:
+            layer.samples_along = next(iter(found))
     chip.session.located = True
     if lost:
         warnings.warn(
@@ -133,13 +146,14 @@ def settle(chip: MappedNetwork, before: Pass, after: Pass, sizes: Sizes, same: S
         )
 
 
-def _place(a: Any, b: Any, sizes: Sizes, same: Same, behind: int) -> SampleAxis | None:
-    """Where the samples of a layer's input lie, which must be before its last dimensions, so many; or `NOWHERE`."""
+def _place(layer: TileLayer, a: Any, b: Any, sizes: Sizes, same: Same) -> SampleAxis | None:
+    """Where the samples of a layer's inputs lie, which must be before the dimensions of positions; or `NOWHERE`."""
+    folded = any(isinstance(hook, Unmarks) for hook in layer._forward_pre_hooks.values())  # its input is another
     try:
-        where, _ = found(a, b, sizes, same)
+        where, _ = found(a, b, sizes, _any if folded else same)
     except Unfound:
         return NOWHERE
-    return where if where is None or where.axis < a.ndim - behind else NOWHERE
+    return where if where is None or where.axis < a.ndim - 1 - layer.spec.dims else NOWHERE
 
 
 def locate(chip: MappedNetwork, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -163,22 +177,56 @@ def locate(chip: MappedNetwork, inputs: tuple[Any, ...], named: dict[str, Any]) 
 
         return Batch(*tree_map(part, (inputs, named)))
 
-    one, two = taken(1), taken(2)
-    seen = []
-    for some in (two.apart(), one.apart()):
-        trial = chip.trial()  # a model may keep what it has seen
-        call = partial(trial.run, some.args, Survey(), some.kwargs)
-        try:
-            seen.append(watch_pass(trial.model, list(chip.layers), call))
-        except Exception:  # a model may fail in any way with another number of samples
-            return
+    try:
+        one, two = _passes(chip, taken(1), taken(2))
+    except Exception:  # a model may fail in any way with another number of samples
+        return
     if chip.session.batch and not known:  # which the passes have shown
         return locate(chip, inputs, named)
-    drew = any(done.drew for done in seen)  # then the shapes are all there is to go by
-    sizes, same = Sizes(2, 1), _any if drew else alike(seen[0])
-    settle(chip, seen[0], seen[1], sizes, same)
-    outputs = [tensors_in(as_tree(done.output)) for done in seen]
-    chip.session.one_by_one |= not all(_tells(a, b, sizes, same) for a, b in zip(*outputs, strict=False))
+    _tell(chip, two.places, two.counts)
+    outputs = [tensors_in(as_tree(done.output)) for done in (two.done, one)]
+    chip.session.one_by_one |= not all(_tells(a, b, PAIR, two.same) for a, b in zip(*outputs, strict=False))
+
+
+class _Larger(NamedTuple):
+    """A pass of two samples, held against one of the first: where the samples lie in the inputs of the layers."""
+
+    done: Pass
+    places: dict[str, set[SampleAxis | None]]
+    counts: dict[str, set[int]]  # of the calls in both passes
+    same: Same  # what the passes were compared by
+
+
+def _passes(chip: MappedNetwork, one: Batch, two: Batch) -> tuple[Pass, _Larger]:
+    """Digital passes of one sample and of two. Inputs of the second are compared as they come: it keeps none."""
+    for share in (True, False):
+        with contextlib.suppress(Written), spared(chip.model, share=share):
+            first = _pass(chip, one, lambda name, x: x.clone() if name in _asked(chip) else None)
+            second = _held_against(chip, first, two, _any if first.drew else alike(first))
+            if second.done.drew and not first.drew:  # then the shapes are all there is to go by
+                second = _held_against(chip, first, two, _any)
+            return first, second
+    raise AssertionError("a pass whose weights are copied writes to those of nobody else")
+
+
+def _held_against(chip: MappedNetwork, first: Pass, two: Batch, same: Same) -> _Larger:
+    names = _asked(chip)
+    left = {name: iter(first.of(name)) for name in names}
+    places: dict[str, set[SampleAxis | None]] = {name: set() for name in names}
+
+    def compared(name: str, x: torch.Tensor) -> None:
+        if name in left and (other := next(left[name], None)) is not None:
+            places[name].add(_place(chip.layers[name], x, other.input, PAIR, same))
+
+    done = _pass(chip, two, compared)
+    return _Larger(done, places, {name: {len(some.of(name)) for some in (done, first)} for name in names}, same)
+
+
+def _pass(chip: MappedNetwork, batch: Batch, sift: Sift) -> Pass:
+    """Of a copy: a model may keep what it has seen."""
+    trial, mine = chip.trial(), batch.apart()
+    call = partial(trial.run, mine.args, Survey(), mine.kwargs)
+    return watch_pass(trial.model, list(chip.layers), call, sift)
 
 
 def _tells(a: torch.Tensor, b: torch.Tensor, sizes: Sizes, same: Same) -> bool:

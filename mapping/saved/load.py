@@ -51,7 +51,7 @@ def load(
     Args:
         path: the folder.
         model: the model it was mapped from, trained or not, or the factory that builds it, as `mho map --model` takes
-            it; its arguments stand in the chip. Needed only where the structure could not be saved (a model that
+            it; its arguments are in the chip. Needed only where the structure could not be saved (a model that
             torch.fx cannot trace, or with modules of its own that stay digital); the error says so. A model of timm or
             transformers that `mho.build_model` made is built again without: a file names no other code to run.
         backend: what computes the tiles, as in `mho.map`; a saved chip does not say.
@@ -60,8 +60,8 @@ def load(
             the chip is no longer used nobody may write to the file: what is written to it may change the chip's numbers
             unnoticed, and where it is cut the process ends (SIGBUS). Saving another chip to the folder, or deleting
             it, does no harm on POSIX systems. False reads copies, which nothing changes.
-        progress: told after each layer how many are there, and how many the chip has. None: a line on the terminal, as
-            `mho.map` has it.
+        progress: called after each layer with how many are there, and how many the chip has. None: a line on the
+            terminal, as in `mho.map`.
 
     Warns:
         UserWarning: a file of a format without digests.
@@ -69,7 +69,7 @@ def load(
 
     Raises:
         CheckpointError: no chip there, a damaged or foreign file, `model` is needed or does not fit, or a compact chip
-            whose cells come out otherwise here.
+            whose cells come out different here.
         ValueError: there is no such backend.
 
     Example:
@@ -151,7 +151,7 @@ def _drawing(text: SavedChip, backend: Backend) -> Backend:
 def _check_cells(text: SavedChip, layer: TileLayer, drew: Backend) -> None:
     """Raises CheckpointError where the cells of a layer were drawn again, and are others than were saved."""
     wanted = text.layers[layer.name].cells.digest
-    if wanted is None or (found := digest_of(layer.tiles)) == wanted:
+    if wanted is None or wanted in (found := digest_of(layer.tiles), digest_of(layer.tiles, apart=True)):
         return
     here = SavedProgramming(**programming(drew))
     raise CheckpointError(

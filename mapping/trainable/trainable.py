@@ -32,7 +32,7 @@ def trainable(
     ramp: int = 0,
     clip: float | None = None,
 ) -> nn.Module:
-    """A network to train in the place of a model: each forward is a fresh chip, and so is its backward pass.
+    """A network to train in place of a model: each forward is a fresh chip, and so is its backward pass.
 
     Its parameters and buffers are those of the model, under the same names, so that optimisers, training loops and
     state dicts are those of the plain network. Linear layers, convolutions, the matrices of recurrent layers and the
@@ -50,7 +50,7 @@ def trainable(
             which take longer and more memory.
         ramp: steps of training over which errors and noise of all kinds grow in a straight line to their size; they
             have it at the step of this number, and always in evaluation. Converters are as they are from the first.
-        clip: before each step of training, weights of layers on tiles are clipped at so many of their standard
+        clip: before each step of training, weights of layers on tiles are clipped at this many standard
             deviations, in place, where they have changed since the last one.
 
     Raises:

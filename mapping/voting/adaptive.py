@@ -40,9 +40,9 @@ class AdaptiveResult(Answers):
         k: most inferences of a sample.
         error: that probability, for each answer.
         rule: hard or soft.
-        copies: number of chips that the inferences were dealt out to.
-        labels: (n, ...) those that the inputs brought along, None if none.
-        mask: (n, ...) bool, which answers are to tokens that are none of the padding; None: all are. The others decide
+        copies: number of chips that the inferences were distributed over.
+        labels: (n, ...) those that came with the inputs; None without labels.
+        mask: (n, ...) bool, which answers are to tokens that are not padding; None: all are. The others decide
             nothing.
     """
 

@@ -69,7 +69,7 @@ class Answers(Result):
         answers to one sample are not independent. `.n` is the number of samples, `.answers` that of answers.
 
         Args:
-            labels: (n, ...), as `classes`; None: those that the inputs brought along.
+            labels: (n, ...), as `classes`; None: those that came with the inputs.
             confidence: of the interval.
             mask: (n, ...), which answers count; padding, as an `attention_mask` among the inputs says, never does.
             next_token: labels are the tokens of the texts, and the answer at each token is about the next one.

@@ -24,9 +24,9 @@ class MeanResult(Result):
             inference, which shows no spread.
         means: (n, ..., k) float32, after 1, 2, ... k inferences; the last is `mean`.
         k: number of inferences.
-        copies: number of chips that they were dealt out to; the spread is then that of chips too.
-        labels: (n, ...) targets that the inputs brought along, None if none.
-        mask: (n, ...) bool, which numbers belong to tokens that are none of the padding; None: all do.
+        copies: number of chips that they were distributed over; the spread is then that of chips too.
+        labels: (n, ...) targets that came with the inputs; None without targets.
+        mask: (n, ...) bool, which numbers belong to tokens that are not padding; None: all do.
     """
 
     mean: torch.Tensor
@@ -51,7 +51,7 @@ class MeanResult(Result):
         The interval is Student's of the mean square, of which the root is taken.
 
         Args:
-            targets: (n, ...), as `mean`; None: those that the inputs brought along.
+            targets: (n, ...), as `mean`; None: those that came with the inputs.
             confidence: of the interval.
             mask: (n, ...), which numbers count.
 

@@ -38,8 +38,8 @@ class VoteResult(Answers):
         rule: hard or soft.
         copies: number of chips that the inferences were spread over. Votes on one chip average only its fresh noise;
             its frozen errors are the same in all of them.
-        labels: (n, ...) those that the inputs brought along, None if none.
-        mask: (n, ...) bool, which answers are to tokens that are none of the padding; None: all are.
+        labels: (n, ...) those that came with the inputs; None without labels.
+        mask: (n, ...) bool, which answers are to tokens that are not padding; None: all are.
     """
 
     classes: torch.Tensor
@@ -154,13 +154,13 @@ def vote(
         images: the samples, in the forms that `mho.map(calibrate=)` takes: a tensor or an array (n, ...), a tuple of
             positional inputs, a dict of keyword inputs, or an iterable of such batches (a DataLoader), read as it
             comes; labels that it brings along are kept in the result.
-        k: inferences a sample.
+        k: inferences per sample.
         batch_size: samples processed together, at most; None takes all at once.
-        copies: chips that the inferences are dealt out to in turn: this one and others of its design (`Chip.copy`).
-        rule: hard counts one vote an inference, soft averages the softmax, mean averages the output itself.
+        copies: chips that the inferences are distributed over in turn: this one and others of its design (`Chip.copy`).
+        rule: hard counts one vote per inference, soft averages the softmax, mean averages the output itself.
         first_sample: place of the first of these samples in the whole data set, when they are a part of it.
-        progress: told after each batch how many samples are done, and how many there are (or are done, where nobody
-            knows). None: a line on the terminal, where standard error is one, from two seconds on.
+        progress: called after each batch with how many samples are done, and how many there are (or again how many are
+            done, if that is unknown). None: a line on the terminal, if standard error is a terminal, after two seconds.
         output: where the scores are in what the model returns: a name, a number, or a function of it that gives a
             tensor, with the classes where `chip` says. None: it is the output itself, or its part `logits`.
         layers: names of layers on tiles (as in `chip.layers`) that are read again in each inference, with what comes

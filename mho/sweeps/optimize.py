@@ -38,7 +38,7 @@ def optimize(
     """Search for the settings that reach an accuracy at the least cost: NSGA-II (Deb et al. 2002), by Optuna.
 
     Each generation is a sweep by points: tasks have the ids that `mho.sweep` gives them, and what the folder holds is
-    not measured again. Interrupted or killed, the search repeats its choices from what is there and goes on. The same
+    not measured again. Interrupted or killed, the search repeats its choices from what is there and resumes. The same
     file gives the same trials and the same bits whatever `jobs` and the machines.
 
     Args:
@@ -47,7 +47,7 @@ def optimize(
             (all tasks, as of a sweep), `trials.parquet`, `confirmed.parquet`, `report.txt` and `front.png`.
         jobs: local processes, or workers of a local cluster.
         csv: write the tables as CSV too.
-        progress: told how many trials are done, and how many there are.
+        progress: called with how many trials are done, and how many there are.
 
     Raises:
         ValueError: a search that is impossible, or no Optuna (nothing has run then); a task that fails; or a folder in

@@ -26,7 +26,7 @@ class Optimum:
     """What a search found.
 
     Attributes:
-        search: what was asked.
+        search: the settings of the search.
         trials: a row for each point that was measured, in the order of the trials: `task_ids`; `trial`, the first that
             chose it; what it chose; the means over its tasks of `accuracy`, of the ends `low` and `high` of its 95 %
             interval, of `accuracy_1`, `mean_reads` and the costs; `accuracy_min` of the worst task; `reaches`, whether

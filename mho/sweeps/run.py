@@ -32,7 +32,7 @@ def sweep(
 ) -> pd.DataFrame:
     """Run a sweep, or what is missing of it.
 
-    Each finished task is written to `out` at once; interrupted or killed, the sweep goes on from there when it is run
+    Each finished task is written to `out` at once; interrupted or killed, the sweep resumes from there when it is run
     again. A changed sweep in the same folder reuses what still matches. The results are the same bits whatever `jobs`,
     the batch size, and the machines that they come from.
 
@@ -41,10 +41,10 @@ def sweep(
         out: the run folder: `sweep.yaml` and `hardware.yaml` as resolved, `parts/`, and at the end `results.parquet`.
         jobs: local processes, or workers of a local cluster; with 1 and no cluster, this process does the work.
         csv: write `results.csv` too.
-        progress: told how many tasks are done, and how many there are.
+        progress: called with how many tasks are done, and how many there are.
 
     Returns:
-        A row a point, in the order of the sweep: `task_id`, the settings, the fields of the hardware that vary, the
+        A row per point, in the order of the sweep: `task_id`, the settings, the fields of the hardware that vary, the
         columns of the experiment, `mho_version`; last, columns that are no results: their names end in `_meta`.
 
     Raises:
