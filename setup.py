@@ -47,7 +47,7 @@ setup(
         "mho.devices": ["presets/*"],
         "mho.mapping.reports": ["*.css", "*.js"],
         "mho.models": ["weights/*/*"],
-        "mho.models.data": ["mnist/*"],
+        "mho.models.data": ["mnist-test/*"],
     },
     install_requires=[
         "numpy>=1.26,<3",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import NullLocator
 
 from mho.mapping.architecture.cost import COMPONENTS
 
@@ -108,7 +109,9 @@ def _size(i: int) -> dict[str, float]:
 def _log_log(axis: Axes, x: str, y: str) -> None:
     axis.set_xscale("log")
     axis.set_yscale("log")
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    ticks = sorted({value for line in axis.lines for value in np.asarray(line.get_xdata(), float).tolist()})
+    axis.set_xticks(ticks, [f"{value:g}" for value in ticks])
+    axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xlabel(x)
     axis.set_ylabel(y)
     axis.legend(fontsize="x-small")

@@ -20,10 +20,13 @@ from pydantic import BaseModel
 
 import mho
 from mho.crossbar.adc_kinds import AdcKind
+from mho.devices.data import DataRange
 from mho.devices.drift import Drift
 from mho.devices.memory import Memory
 from mho.devices.nonlinearity import Nonlinearity
+from mho.devices.parts import Part
 from mho.devices.programming import ProgrammingModel
+from mho.devices.read_noise import ReadNoiseModel
 from mho.devices.sources import SensingNoise
 from mho.devices.units import Unit
 
@@ -53,21 +56,36 @@ GROUPS = {
 KINDS: dict[str, tuple[str, Any]] = {
     "cell.programming": ("Kinds of programming error", ProgrammingModel.registry),
     "cell.drift": ("Kinds of drift", Drift.registry),
-    "cell.read_noise.parts[].memory": ("Kinds of memory of read noise", Memory.registry),
+    "cell.read_noise": ("Kinds of read noise", ReadNoiseModel.registry),
+    "cell.read_noise.memory": ("Kinds of memory of read noise", Memory.registry),
     "cell.nonlinearity": ("Kinds of nonlinearity", Nonlinearity.registry),
     "sensing.noise[]": ("Kinds of sensing noise", SensingNoise.registry),
     "adc.kind": ("Kinds of ADC", AdcKind.registry),
 }
 
 
-def rows_of(model: type[BaseModel]) -> Iterator[tuple[str, str, str, str, str]]:
-    """Name, unit, default, range and meaning of the fields of a model that are no models themselves."""
+def rows_of(model: type[BaseModel], *, nested: bool = False) -> Iterator[tuple[str, str, str, str, str]]:
+    """Name, unit, default, range and meaning of the fields of a model, and with `nested` of those of models in it."""
     said = meanings(model)
     for name, field in model.model_fields.items():
-        if _model(field.annotation) is not None or name == "kind":
-            continue
+        inner = _model(field.annotation)
         meaning = field.description or said.get(name, "")
+        if name == "kind" or inner is DataRange:
+            continue
+        if inner is not None and issubclass(inner, Part):
+            yield name, "", _default(field), "", _kinds(inner)
+            continue
+        if inner is not None:
+            for below, *rest in rows_of(inner) if nested else ():
+                yield f"{name}.{below}", *rest
+            continue
         yield name, _unit(field), _default(field), _range(field), meaning[:1].upper() + meaning[1:]
+
+
+def _kinds(part: type[Part]) -> str:
+    titles = {id(registry): title for title, registry in KINDS.values()}
+    title = titles[id(part.registry)]
+    return f"One of the [{title[0].lower() + title[1:]}](#{title.lower().replace(' ', '-')})"
 
 
 def meanings(model: type[BaseModel]) -> dict[str, str]:
@@ -113,6 +131,8 @@ def _default(field: Any) -> str:
     value = field.get_default(call_default_factory=True)
     if value is None:
         return "`null`"
+    if isinstance(value, Part):
+        return f"`{value.kind}`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, float):
@@ -135,10 +155,10 @@ def _range(field: Any) -> str:
     return ", ".join(part for part in (*dict.fromkeys(words), truth, numbers, off) if part)
 
 
-def table(prefix: str, model: type[BaseModel]) -> str:
-    """Of the fields of a model, whose names begin with `prefix`."""
+def table(prefix: str, model: type[BaseModel], *, nested: bool = False) -> str:
+    """Of the fields of a model, whose names begin with `prefix`; see `rows_of`."""
     lines = ["| setting | unit | default | range | meaning |", "|---|---|---|---|---|"]
-    for name, *rest in rows_of(model):
+    for name, *rest in rows_of(model, nested=nested):
         rest[-1] = rest[-1] or "see above"
         cells = [f"`{prefix}{name}`", *(text.replace("|", "\\|") for text in rest)]
         lines.append("| " + " | ".join(cells) + " |")
@@ -168,8 +188,11 @@ def page() -> str:
             if not kind.__module__.startswith("mho."):  # of a package that is installed here
                 continue
             parts.append(f"### `{name}`\n\n{_plain(_said(kind))}\n\n")
-            if list(rows_of(kind)):
-                parts.append(table("", kind) + "\n")
+            if list(rows_of(kind, nested=True)):
+                parts.append(table("", kind, nested=True) + "\n")
+    about = _plain(_said(DataRange))
+    parts.append(f"## Data behind a model\n\nKinds that were fitted to data may have these. {about}\n\n")
+    parts.append(table("data.", DataRange))
     return "".join(parts).rstrip() + "\n"
 
 

@@ -188,7 +188,8 @@ class Hardware(Config):
             0.5
         """
         noise = {"output_noise.sigma_add": sigma_add, "output_noise.sigma_mult": sigma_mult}
-        return cls.preset("ideal").replace({**noise, "name": "paper", "sources": {}})
+        said = "The noise of Qin and Vucinic: products are exact, and every output of a layer has noise."
+        return cls.preset("ideal").replace({**noise, "name": "paper", "description": said, "sources": {}})
 
     @classmethod
     def load(cls, path: str | Path) -> Hardware:
@@ -227,10 +228,14 @@ class Hardware(Config):
         except ValidationError as error:
             raise ValueError(f"{where}: {faults(error)}") from None
 
+    def __str__(self) -> str:
+        """What is not at its default, as YAML."""
+        fields = self.model_dump(mode="json", exclude_defaults=True)
+        return str(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)).rstrip()
+
     def _repr_html_(self) -> str:
-        text = yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
         head = f"<b>{escape(self.name)}</b>: {escape(self.description)}"
-        return f"<details open><summary>{head}</summary><pre>{escape(text)}</pre></details>"
+        return f"<details open><summary>{head}</summary><pre>{escape(str(self))}</pre></details>"
 
     def dump(self) -> str:
         """The configuration as YAML, all fields resolved.

@@ -216,6 +216,12 @@ class Budget:
         cells = ("".join(f"<td>{value:.4g}</td>" for value in row[:-1]) + f"<td>{row[-1]}</td>" for row in rows)
         return f"<table><tr>{heads}</tr>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
 
+    def __str__(self) -> str:
+        columns = {name: [f"{value:.4g}" for value in values] for name, values in self.columns().items()}
+        width, cell = max(map(len, columns)), max(len(text) for texts in columns.values() for text in texts)
+        lines = (f"{name:<{width}}  " + "  ".join(f"{text:>{cell}}" for text in row) for name, row in columns.items())
+        return "\n".join(lines)
+
     def _sum(self, multiplicative: bool) -> Array:
         chosen = [v for name, v in self.variances.items() if (name in self.multiplicative) == multiplicative]
         return np.sum([np.zeros_like(self.v), *chosen], axis=0)

@@ -56,7 +56,13 @@ class NoDrift(DriftModel):
 
 
 class LogLinear(Config):
-    """f(x) = min(max(offset + slope ln x, low), high), a function of the relative conductance x."""
+    """f(x) = min(max(offset + slope ln x, low), high), a function of the relative conductance x.
+
+    Attributes:
+        offset: of f(x) = min(max(offset + slope ln x, low), high), x being g / g_ref.
+        slope: of the same; 0: alike for all conductances.
+        low, high: ends that f stays within.
+    """
 
     offset: Coefficient
     slope: Coefficient

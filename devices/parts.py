@@ -93,16 +93,22 @@ def kinds_of(base: type[P]) -> BeforeValidator:
     """
 
     def made(value: Any) -> Any:
+        if isinstance(value, str | int | float):
+            raise ValueError(f"expected a kind and its fields, as {{kind: ...}}; {_kinds(base)}")
         if not isinstance(value, Mapping):
             return value
         registry, name = base.registry, value.get("kind")
         model = registry[name] if isinstance(name, str) and name in registry else None
         if model is None or not issubclass(model, base):
-            loaded = registry.loaded()
-            known = [other for other in registry if issubclass(loaded.get(other, base), base)]
             got = f"got {brief(name)}" if "kind" in value else "and is missing"
             got += f"; {HINT}" if isinstance(name, str) else ""
-            raise ValueError(f"kind must be one of {', '.join(known) or NONE}, {got}")
+            raise ValueError(f"{_kinds(base)}, {got}")
         return model.model_validate(dict(value))
 
     return BeforeValidator(made)
+
+
+def _kinds(base: type[P]) -> str:
+    loaded = base.registry.loaded()
+    known = [other for other in base.registry if issubclass(loaded.get(other, base), base)]
+    return f"kind must be one of {', '.join(known) or NONE}"

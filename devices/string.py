@@ -24,6 +24,9 @@ class NandString(Config):
     voltages under the same gate voltage. More overdrive for the same conductances makes them less sensitive.
 
     Attributes:
+        g_ref: conductance of the whole string at `v_overdrive`.
+        v_overdrive: gate overdrive of the cell that is read, there; negative: below threshold.
+        r_pass: of the other cells and the select transistors; 0: a cell alone.
         slope_factor: n, the subthreshold slope in units of phi_T ln 10 per decade.
     """
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import csv
 
 from .cell_table import KINDS, table_of
 from .errors import MappingError
@@ -19,7 +20,7 @@ from .saved.folders import whole
 
 Array = np.ndarray[Any, Any]
 LAYER = "layer"
-ENDS = (".parquet", ".npz")
+ENDS = (".parquet", ".npz", ".csv")
 
 
 class Conductances(Mapping[str, list[Array]]):
@@ -74,17 +75,18 @@ class Conductances(Mapping[str, list[Array]]):
         """Write the table to a file, a layer at a time: complete or not at all.
 
         `.parquet` has the columns of `table`, with a row group for each layer or more. `.npz` has an array with the
-        fields of the table, but `layer`, under the name of each layer. Both hold the conductances as they are, bit by
-        bit, and `Chip.with_conductances` takes them.
+        fields of the table, but `layer`, under the name of each layer. `.csv` is the table as text, which is large:
+        about 30 bytes a cell. All hold the conductances bit by bit, and `Chip.with_conductances` takes them.
 
         Raises:
             ValueError: another ending.
         """
         path = Path(path)
         if path.suffix not in ENDS:
-            raise ValueError(f"conductances are written to .parquet or .npz, got {path}")
+            raise ValueError(f"conductances are written to .parquet, .npz or .csv, got {path}")
+        write = {".parquet": self._write_parquet, ".npz": self._write_npz, ".csv": self._write_csv}[path.suffix]
         with whole(path) as part:
-            (self._write_parquet if path.suffix == ".parquet" else self._write_npz)(part)
+            write(part)
 
     def _lines(self, name: str, *, devices: bool) -> pd.DataFrame:
         """The table of a layer, without its name."""
@@ -99,6 +101,14 @@ class Conductances(Mapping[str, list[Array]]):
                 lines = pa.Table.from_pandas(self._lines(name, devices=devices), preserve_index=False)
                 names = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(lines), np.int32)), pa.array([name]))
                 file.write_table(lines.add_column(0, LAYER, names).cast(schema))
+
+    def _write_csv(self, path: Path) -> None:
+        devices = any(layer.placement.tile.devices > 1 for layer in self._layers.values())
+        with path.open("w", encoding="utf-8", newline="") as file:
+            for number, name in enumerate(self):
+                lines = self._lines(name, devices=devices)
+                lines.insert(0, LAYER, name)
+                lines.to_csv(file, index=False, header=number == 0)
 
     def _write_npz(self, path: Path) -> None:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as file:
@@ -132,7 +142,7 @@ def given_by_layer(given: Any) -> Mapping[str, Any]:
         return {str(name): table.drop(columns=LAYER) for name, table in groups}
     if not isinstance(given, Mapping):
         raise MappingError(
-            f"conductances must be given by layer, or as a table or a .parquet or .npz file of one, got "
+            f"conductances must be given by layer, or as a table or a .parquet, .npz or .csv file of one, got "
             f"{type(given).__name__}"
         )
     return given
@@ -161,8 +171,16 @@ def _from_file(path: Path) -> Mapping[str, Any]:
         ValueError: it cannot be read, or holds none.
     """
     if path.suffix not in ENDS:
-        raise ValueError(f"conductances are read from .parquet or .npz, got {path}")
-    return _from_parquet(path) if path.suffix == ".parquet" else _from_npz(path)
+        raise ValueError(f"conductances are read from .parquet, .npz or .csv, got {path}")
+    return {".parquet": _from_parquet, ".npz": _from_npz, ".csv": _from_csv}[path.suffix](path)
+
+
+def _from_csv(path: Path) -> Mapping[str, Any]:
+    try:
+        table = csv.read_csv(path, convert_options=csv.ConvertOptions(column_types={LAYER: pa.string()}))
+    except pa.ArrowException as error:
+        raise ValueError(f"conductances: file {path} holds no table ({_short(error)})") from error
+    return given_by_layer(table)
 
 
 def _from_parquet(path: Path) -> Mapping[str, Any]:

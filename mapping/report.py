@@ -48,7 +48,7 @@ class Report:
         digital: name, type, reason and number of parameters of what is not on tiles, and its multiply-accumulates a
             sample in the pass of the check (NaN without one). A parameter that several parts share, or that tiles hold
             too, counts once.
-        title: the hardware and the seed.
+        title: the hardware and the seed, and the age of cells that are not new.
         cover: how much of the model is on tiles, and whether the mapping was checked.
         extrapolated: settings of the hardware outside the data behind its models, with the layers that have them.
         loading: the tiles that it needs and has, and what writing them again costs where it does not fit.
@@ -73,6 +73,7 @@ class Report:
     @classmethod
     def of(cls, chip: Covered) -> Report:
         title = f"{chip.hardware.name}, seed {chip.seed}" + (f", copy {chip.copy_index}" if chip.copy_index else "")
+        title += f", {chip.hardware.time_s:g} s after programming" if chip.hardware.time_s else ""
         cover = chip.cover or Cover.of(chip, None, set(), LOADED)
         digital = pd.DataFrame(list(chip.digital), columns=["name", "type", "reason"])
         digital["parameters"] = [cover.digital.get(name, 0) for name in digital["name"]]

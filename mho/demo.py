@@ -1,4 +1,4 @@
-"""The demonstration: trained networks on simulated chips, classifying real MNIST test pictures."""
+"""The demonstration: trained networks on simulated chips, classifying real MNIST test images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ BATCH = 250
 
 @dataclass(frozen=True)
 class Settings:
-    """What a demonstration runs: test pictures for one inference, for votes, and votes of each."""
+    """What a demonstration runs: test images for one inference, for votes, and votes of each."""
 
     images: int = 10_000
     vote_images: int = 1_000
@@ -149,7 +149,7 @@ def _part(place: tuple[str, str], weights: str, name: str, settings: Settings) -
 def _votes(
     chip: Chip, images: torch.Tensor, labels: torch.Tensor, settings: Settings, noisy: bool
 ) -> tuple[Accuracy, list[Accuracy]]:
-    """One inference of all pictures, and the accuracy over the votes of the first; its first votes are inferences too.
+    """One inference of all images, and the accuracy over the votes of the first; its first votes are inferences too.
 
     Without noise all inferences are alike, and one stands for all votes.
     """
@@ -193,7 +193,8 @@ def show(results: Results, console: Console) -> None:
     for title in ("weights", "hardware", *(f"{kind} ({n:,} images)" for kind, n in zip(kinds, shots, strict=True))):
         table.add_column(title)
     for (weights, hardware), group in results.accuracy.groupby(["weights", "hardware"], sort=False):
-        cells = [f"{a:.2%} [{low:.2%}, {high:.2%}]" for a, low, high in group[["accuracy", "low", "high"]].to_numpy()]
+        shares = 100 * group[["accuracy", "low", "high"]].to_numpy()
+        cells = [f"{share:.2f} % [{low:.2f}, {high:.2f}]" for share, low, high in shares]
         table.add_row(str(weights), str(hardware), *cells)
     console.print(table)
     console.print(

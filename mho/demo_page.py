@@ -15,14 +15,15 @@ PLACES = ("ideal", "reram", "pcm", "nand", "paper 0.6")  # each has the colour o
 
 def demo_page(accuracy: pd.DataFrame, votes: pd.DataFrame, errors: pd.DataFrame, chips: Sequence[str]) -> Page:
     """The page of the tables of a demonstration (see `mho.demo.Results`); `chips` have pages beside it."""
-    page = Page("Mho: trained networks on simulated chips", "What mho demo found, on real MNIST test pictures.")
+    page = Page("Mho: trained networks on simulated chips", "What mho demo found, on real MNIST test images.")
     page.section(
         "Chips", "Each has a page of its own: its network, tiles to the single cell, converters, errors, costs."
     )
     links = "".join(f'<li><a href="{name}.html">{escape(NAMES.get(name, name))}</a></li>' for name in chips)
     page.html(f"<ul>{links}</ul>")
-    page.section("Accuracy", "Shares of the test pictures that are classified right, with 95 % intervals (Wilson).")
+    page.section("Accuracy", "Shares of the test images that are classified right, with 95 % intervals (Wilson).")
     shown = accuracy[["weights", "hardware", "inference", "images"]].copy()
+    shown["hardware"] = [NAMES.get(name, name) for name in shown["hardware"]]
     for name in ("accuracy", "low", "high"):
         shown[f"{name}, %"] = 100 * accuracy[name]
     page.table(shown, text=("weights", "hardware", "inference"))

@@ -4,6 +4,7 @@
   const kept = JSON.parse(document.getElementById("data-run").textContent);
   const COLOURS = kept.colours;
   const MARKS = ["circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon"];
+  const TICKS = 10;
   const rows = kept.rows;
   const columns = kept.columns.map((column) => {
     if (column.kind === "number") return { ...column, at: numbers(column) };
@@ -122,7 +123,12 @@
       data.push({ type: "scatter", mode: "lines", x: front.map(x.at), y: front.map(y.at), name: "front",
         line: { color: "#000", dash: "dot", width: 1.5, shape: "linear" }, hoverinfo: "skip" });
     }
-    const axis = (column, log) => ({ title: { text: column.name }, type: log && isNumber(column) ? "log" : "-", automargin: true });
+    const axis = (column, log) => {
+      const found = { title: { text: column.name }, type: log && isNumber(column) ? "log" : "-", automargin: true };
+      const values = column.setting && isNumber(column) ? [...new Set(shown.map(column.at))].sort(ordered) : [];
+      const few = values.length && values.length <= TICKS; // these, and no numbers that no row has
+      return few ? { ...found, tickvals: values, ticktext: values.map(said) } : found;
+    };
     const layout = {
       ...BASE, hovermode: "closest", uirevision: [x.name, y.name].join(),
       xaxis: axis(x, place("log-x").checked), yaxis: axis(y, place("log-y").checked), legend: { orientation: "h", y: -0.2 },

@@ -76,7 +76,7 @@ def fronts(trials: pd.DataFrame, costs: Mapping[str, str], target: float, best: 
     """Accuracy over cost with 95 % bars, a panel per cost: the points of a search, their front, the target dashed.
 
     `trials` has trial, accuracy, low, high, and for each of the `costs` (names and axis labels) its column and
-    front_<cost>; `best` is the trial with a star. Points with five times the errors of the target are off the picture.
+    front_<cost>; `best` is the trial with a star. Points with five times the errors of the target are left out.
     """
     figure, axes = _figure(len(costs), sharey=True)
     for ax, (cost, label) in zip(axes, costs.items(), strict=True):

@@ -255,7 +255,7 @@ def attacked(model: nn.Module) -> Iterator[torch.device]:
 def check(images: torch.Tensor, labels: torch.Tensor, batch_size: int) -> None:
     """Refuse what no attack can work on."""
     if not len(images):
-        raise ValueError("images must hold at least one picture, got none")
+        raise ValueError("images must hold at least one image, got none")
     if not bool(((images >= 0) & (images <= 1)).all()):
         raise ValueError(f"images must lie in [0, 1], got {float(images.min()):g} to {float(images.max()):g}")
     if labels.shape != images.shape[:1] or labels.dtype != torch.int64:

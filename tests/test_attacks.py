@@ -256,7 +256,7 @@ def test_impossible_attacks_are_refused(fields: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"images": IMAGES[:0], "labels": LABELS[:0]}, "images must hold at least one picture, got none"),
+        ({"images": IMAGES[:0], "labels": LABELS[:0]}, "images must hold at least one image, got none"),
         ({"images": IMAGES[:3] * 255}, r"images must lie in \[0, 1\], got 0 to 255"),
         ({"images": IMAGES[:3] * math.nan}, r"images must lie in \[0, 1\], got nan to nan"),
         ({"labels": LABELS[:2]}, r"labels must be int64 of shape \(3,\), got torch.int64 \(2,\)"),

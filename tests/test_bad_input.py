@@ -239,7 +239,7 @@ def test_schedules_that_are_none(shop, refused):
     refused(["schedule", "--stages=1", "--voter=-1"], "voter")
     refused(["schedule", "--stages=1", "--buffers", "0"], "buffers")
     refused(["schedule", "--stages=1", "--line-buffers"], "line_buffers")
-    refused(["schedule"], "either the folder of a saved chip or --stages")
+    refused(["schedule"], "give the folder of a saved chip or --stages")
     refused(["schedule", "nowhere"], "no saved chip there")
     refused(["schedule", "--stages=1", "--steps", "0"], "steps")
     refused(["schedule", "nowhere", "--steps", "2"], "steps: a chip brings the steps of its layers")

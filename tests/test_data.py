@@ -94,7 +94,7 @@ DAMAGED = {
     "other numbers": (b"\0\0\x0d" + idx(PIXELS)[3:], idx(LABELS), "no IDX file of unsigned bytes"),
     "swapped": (idx(LABELS), idx(PIXELS), "no IDX file of unsigned bytes in 3 dimensions"),
     "other size": (idx(PIXELS[:, :20]), idx(LABELS), "truncated or misshapen"),
-    "other number": (idx(PIXELS), idx(LABELS[:5]), "expected 7 pictures and labels, got 7.* 5"),
+    "other number": (idx(PIXELS), idx(LABELS[:5]), "expected 7 images and labels, got 7.* 5"),
 }
 
 
@@ -122,7 +122,7 @@ def test_a_damaged_gzip_file_is_refused(tmp_path, content):
 def test_the_data_folder_holds_all_of_mnist_or_none(home, monkeypatch):
     """A training on part of the set would call itself one on MNIST; `root` is the way to part of it."""
     write(home / "mnist", idx(PIXELS), idx(LABELS))
-    with pytest.raises(ValueError, match="expected 60000 pictures and labels, got 7"):
+    with pytest.raises(ValueError, match="expected 60000 images and labels, got 7"):
         mnist("train")
     assert len(mnist("train", root=home)[0]) == 7
     monkeypatch.setitem(mnist_images.FILES, "train", (*TRAIN, 7))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from rich.console import Console
 
 import mho
 from mho import demo
@@ -52,6 +54,15 @@ def test_each_finished_step_is_a_line(ran: Ran) -> None:
     for line, name in zip(lines, 2 * ["digital", *HARDWARE], strict=True):
         assert name in line
         assert "%" in line
+
+
+def test_the_table_fits_a_terminal_of_80_columns() -> None:
+    rows = [("digital", "exact", 10_000), ("paper 0.6", "1 read", 10_000), ("paper 0.6", "20 votes", 10_000)]
+    accuracy = pd.DataFrame(rows, columns=["hardware", "inference", "images"])
+    accuracy = accuracy.assign(weights="sigma-0.5", accuracy=1.0, low=0.9996, high=1.0)
+    console = Console(width=80, record=True, file=io.StringIO())
+    demo.show(SimpleNamespace(reports={}, accuracy=accuracy), console)
+    assert "│ paper 0.6 │ 100.00 % [99.96, 100.00] │ 100.00 % [99.96, 100.00] │" in console.export_text()
 
 
 def test_every_network_is_measured_on_every_hardware(ran: Ran) -> None:

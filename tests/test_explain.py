@@ -19,6 +19,7 @@ from mho.mapping.explaining.bench import Bench
 from mho.mapping.explaining.differences import Scores
 from mho.mapping.explaining.groups import split
 from mho.mapping.explaining.partly import Variant, View
+from mho.mapping.explaining.picture import draw
 from mho.mapping.explaining.sources import Present, without
 
 ROOT = Path(__file__).parents[1]
@@ -136,6 +137,10 @@ def test_drift_is_named_and_what_is_tried_is_what_it_says(drifted, tmp_path):
     found.save(tmp_path / "out")
     assert len(pd.read_csv(tmp_path / "out" / "tries.csv")) == len(found.tries)
     assert (tmp_path / "out" / "explanation.png").stat().st_size > 10_000
+    figure = draw(found.layers, found.sources, found.tries, classes=True, title="why")
+    assert not any(axes.get_legend() for axes in figure.axes)  # it would lie on intervals
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said == ["gain without it, or of what was tried", "cost alone", "not sure: may be chance"]
     assert "drift" in (tmp_path / "out" / "explanation.txt").read_text("utf-8")
     table = found.table()
     assert set(table["about"]) == {"layer", "source", "try"}

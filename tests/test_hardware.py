@@ -82,7 +82,8 @@ def test_the_papers_hardware():
     paper = Hardware.paper(sigma_add=0.3, sigma_mult=0.2)
     assert (paper.output_noise.sigma_add, paper.output_noise.sigma_mult) == (0.3, 0.2)
     assert paper.name == "paper"
-    same = {"name": "ideal", "sources": Hardware.preset("ideal").sources}
+    assert "nothing is noisy" not in paper.description
+    same = {name: getattr(ideal(), name) for name in ("name", "description", "sources")}
     assert paper.replace({"output_noise.sigma_add": 0.0, "output_noise.sigma_mult": 0.0, **same}) == ideal()
     assert Hardware.paper().output_noise == ideal().output_noise
 

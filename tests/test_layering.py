@@ -149,6 +149,19 @@ def test_no_module_imports_itself_through_others() -> None:
     assert circles(found) == set()
 
 
+def test_no_file_or_folder_hides_a_name() -> None:
+    """Importing it would put a module in the place of what the package gives under the name."""
+    for init in (path for folder in FOLDERS for path in (ROOT / folder).rglob("__init__.py")):
+        given = {
+            alias.asname or alias.name
+            for node in ast.parse(init.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.ImportFrom) and node.module
+            for alias in node.names
+        }
+        hiding = {path.stem for path in init.parent.iterdir() if path.suffix == ".py" or path.is_dir()}
+        assert not given & hiding, init
+
+
 @pytest.mark.parametrize(
     "back",
     [

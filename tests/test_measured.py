@@ -152,7 +152,7 @@ HARD = [
 ]
 
 
-FORMS = [(fields, form) for fields in HARD for form in ("parquet", "npz")]
+FORMS = [(fields, form) for fields in HARD for form in ("parquet", "npz", "csv")]
 FORMS += [(HARD[1], "frame"), (HARD[2], "arrow"), (HARD[5], "shuffled")]
 
 
@@ -160,7 +160,7 @@ FORMS += [(HARD[1], "frame"), (HARD[2], "arrow"), (HARD[5], "shuffled")]
 def test_the_table_reads_the_same_bits(fields: dict[str, Any], form: str, tmp_path: Path) -> None:
     chip = chip_of(**fields)
     found = chip.conductances()
-    if form in ("parquet", "npz"):
+    if form in ("parquet", "npz", "csv"):
         given: Any = tmp_path / f"cells.{form}"
         found.save(given)
         assert [path.name for path in tmp_path.iterdir()] == [given.name]
@@ -245,17 +245,17 @@ def test_a_table_of_other_cells_is_one_line(change: Any, message: str, given_chi
 
 def test_files_that_are_no_tables_are_one_line(tmp_path: Path) -> None:
     chip = chip_of()
-    for name in ("a.parquet", "a.npz"):
-        (tmp_path / name).write_bytes(b"nothing of the kind")
+    for name in ("a.parquet", "a.npz", "a.csv"):
+        (tmp_path / name).write_bytes(b'"nothing of the kind')
         with pytest.raises(ValueError, match=rf"^conductances: file .*{name} holds no ") as caught:
             chip.with_conductances(tmp_path / name)
         assert "\n" not in str(caught.value)
         with pytest.raises(FileNotFoundError):
             chip.with_conductances(tmp_path / f"no{name}")
-    with pytest.raises(ValueError, match=r"^conductances are written to .parquet or .npz, got .*a.csv$"):
-        chip.conductances().save(tmp_path / "a.csv")
-    with pytest.raises(ValueError, match=r"^conductances are read from .parquet or .npz, got a.csv$"):
-        chip.with_conductances("a.csv")
+    with pytest.raises(ValueError, match=r"^conductances are written to .parquet, .npz or .csv, got .*a.txt$"):
+        chip.conductances().save(tmp_path / "a.txt")
+    with pytest.raises(ValueError, match=r"^conductances are read from .parquet, .npz or .csv, got a.txt$"):
+        chip.with_conductances("a.txt")
     np.savez(tmp_path / "b.npz", **{LAYER: np.zeros(3)})
     with pytest.raises(MappingError, match=r"^layer '7': conductances must be "):
         chip.with_conductances(tmp_path / "b.npz")
@@ -264,7 +264,7 @@ def test_files_that_are_no_tables_are_one_line(tmp_path: Path) -> None:
 def test_a_chip_of_one_layer_without_a_name_is_written_too(tmp_path: Path) -> None:
     chip = mho.map(nn.Linear(6, 4), hardware(), calibrate=torch.rand(8, 6))
     x = torch.rand(3, 6)
-    for name in ("a.parquet", "a.npz"):
+    for name in ("a.parquet", "a.npz", "a.csv"):
         chip.conductances().save(tmp_path / name)
         assert torch.equal(chip.with_conductances(tmp_path / name).read(x, read=1), chip.read(x, read=1))
 

@@ -50,6 +50,10 @@ def test_the_page_of_a_schedule(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert bars["base"] == pytest.approx(list(1e6 * plan.events["start_s"]))
     ends = pd.Series(bars["base"]) + pd.Series(bars["x"])
     assert ends.max() == pytest.approx(1e6 * plan.makespan_s)
+    assert "Schedule of 2 inputs, 3 votes each, on 1 pipeline" in text
+    assert set(bars["marker"]["line"]["color"]) == {"white"}
+    (bars,) = data_in(str(mho.schedule(stages=[1e-6, 1e-9]).page()))["f0"]["data"]
+    assert bars["marker"]["line"]["color"] == ["white", bars["marker"]["color"][1]]  # the short one is seen
     out = tmp_path / "schedule.html"
     assert run(app, ["schedule", "--stages", "1e-6,2e-6", "--votes", "3", "--report", str(out)]) == 0
     assert capsys.readouterr().out.endswith(f"to look at in a browser: {out.resolve()}\n")

@@ -182,7 +182,7 @@ def test_without_confirmation_the_report_says_so(fields: dict[str, Any], folder:
     reach = found.trials[found.trials["reaches"]]
     assert found.best is not None
     assert found.best["total_energy_j"] == reach["total_energy_j"].min()
-    assert "on the pictures and chips that it was chosen on" in str(found)
+    assert "on the images and chips that it was chosen on" in str(found)
 
 
 def test_the_means_over_a_grid(fields: dict[str, Any], tmp_path: Path) -> None:
@@ -283,6 +283,12 @@ def test_the_impossible_is_refused_before_anything_runs(
     with pytest.raises(ValueError, match=message):
         mho.optimize({**fields, **preset, **change}, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_sweep_is_no_search(fields: dict[str, Any], tmp_path: Path) -> None:
+    sweep = {name: value for name, value in fields.items() if name not in ("search", "target")}
+    with pytest.raises(ValueError, match=r"search: has no field search, .*; mho sweep runs it as a sweep$"):
+        mho.optimize(sweep, out=tmp_path / "run")
 
 
 def test_a_missing_optuna_is_named(fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

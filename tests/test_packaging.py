@@ -104,7 +104,7 @@ def test_a_wheel_holds_every_file_of_the_package(tree: Path) -> None:
             if file.is_file():
                 wanted.add(f"{package.replace('.', '/')}/{inside}")
     assert packed == wanted
-    for pattern in ("mho/py.typed", "mho/devices/presets/", "mho/models/weights/", "mho/models/data/mnist/"):
+    for pattern in ("mho/py.typed", "mho/devices/presets/", "mho/models/weights/", "mho/models/data/mnist-test/"):
         assert any(name.startswith(pattern) for name in packed), f"{pattern} is missing"
 
 

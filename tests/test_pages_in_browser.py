@@ -147,6 +147,7 @@ def test_the_front_is_of_what_stays(opened: Any, tmp_path: Path) -> None:
     page.locator("#x").select_option("votes")
     page.locator("#colour").select_option("")
     assert page.evaluate("() => document.getElementById('plot').data[0].x") == [1, 1, 5]
+    assert page.evaluate("() => document.getElementById('plot').layout.xaxis.ticktext") == ["1", "5"]
 
 
 def test_a_hundred_thousand_rows_open(browser: Any, tmp_path: Path) -> None:

@@ -203,3 +203,11 @@ def test_the_page_for_a_browser_is_of_what_is_committed(
     assert paper.main(["--html", str(tmp_path / "paper.html")]) == 0  # again, over the old one
     with pytest.raises(ValueError, match=r"ends in \.html"):
         paper.main(["--html", str(tmp_path / "paper.pdf")])
+
+
+def test_the_page_for_a_browser_from_what_is_committed(paper: ModuleType) -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    text = str(importlib.import_module("paper.web").web_page(docs / "results" / "paper", docs / "images"))
+    assert "<td>99.72<br>(99.60 to 99.81)</td>" in text  # two lines: the table is no wider than the page
+    assert text.count('<img src="data:image/png') == 10
+    assert "<p><img" not in text  # as wide as text, figures of three panels cannot be read

@@ -89,8 +89,8 @@ def test_a_plan_takes_as_long_as_it_says(layers: list[tuple[int, int]], votes: i
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "either tiles or area"),
-        ({"tiles": 9, "area": 1.0}, "either tiles or area"),
+        ({}, "of tiles or of area"),
+        ({"tiles": 9, "area": 1.0}, "of tiles or of area"),
         ({"tiles": 1}, "tiles: one set of tiles for each layer takes 3, got a budget of 1"),
         ({"area": 0.0}, "area: one set of tiles for each layer takes"),
         ({"tiles": 9, "goal": "fame"}, "goal: throughput or latency, got 'fame'"),

@@ -19,7 +19,7 @@ import mho
 from mho.cli import app, run
 from mho.mapping.errors import MappingError
 from mho.mapping.reports.measured import measure
-from mho.mapping.reports.network import nodes_of, places_of
+from mho.mapping.reports.network import Node, network_figure, nodes_of, places_of
 from mho.mapping.reports.page import Page, engineering, packed
 from mho.mapping.reports.tile_maps import MOST_CELLS, chosen, figure_of, maps_of
 
@@ -111,6 +111,18 @@ def test_branches_stand_beside_each_other() -> None:
     assert places["a"][1] == places["b"][1]
     assert places["a"][0] != places["b"][0]
     assert places["sum"][1] < places["c"][1]
+
+
+def test_long_names_of_branches_do_not_lie_on_the_next_one() -> None:
+    names = [f"encoder.layers.0.self_attention.{part}_proj" for part in "qkv"]
+    nodes = [Node("encoder.embedding.of_the_whole_sequence", True), *(Node(name, True, after=[0]) for name in names)]
+    figure = network_figure(nodes, dict.fromkeys([node.name for node in nodes], 1.0), "error", {})
+    shown = {text for trace in figure["data"] for text in trace.get("text", ())}
+    assert nodes[0].name in shown
+    assert {text[:3] for text in shown - {nodes[0].name}} == {"..."}
+    assert all(len(text) <= 23 and text[3:] in "".join(names) for text in shown - {nodes[0].name})
+    hovers = [text for trace in figure["data"] for text in trace.get("hovertext", ())]
+    assert all(any(name in text for text in hovers) for name in names)
 
 
 def test_a_recurrent_layer_is_one_node() -> None:

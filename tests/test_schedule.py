@@ -100,9 +100,9 @@ def test_gantt_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "either a chip or stages"),
-        ({"chip": SimpleNamespace(layers={}), "stages": [1.0]}, "either a chip or stages"),
-        ({"chip": SimpleNamespace(layers={}), "stages": Stages([1.0])}, "either a chip or stages"),
+        ({}, "give a chip or stages"),
+        ({"chip": SimpleNamespace(layers={}), "stages": [1.0]}, "give a chip or stages"),
+        ({"chip": SimpleNamespace(layers={}), "stages": Stages([1.0])}, "give a chip or stages"),
         ({"stages": []}, "at least one stage"),
         ({"stages": [1.0, 0.0]}, r"stages\[1\]: .* got 0.0"),
         ({"stages": [-1.0]}, r"stages\[0\]: .* got -1.0"),
@@ -180,6 +180,8 @@ def test_benchmark_writes_the_abstract_table(benchmark_script: ModuleType, tmp_p
     assert loop["one_after_the_other_T"] == 20 * 2 * 28
     assert loop["interleaved_T"] == 20 * 28 + 1
     assert (out / "latency_abstract.png").stat().st_size > 0
+    ticks = benchmark_script.figures.abstract(table).axes[0].get_xticklabels()
+    assert [tick.get_text() for tick in ticks] == ["1", "20", "50"]  # and no powers of ten
     assert [path.name for path in out.parent.iterdir()] == ["lp"]
 
 

@@ -35,6 +35,21 @@ def test_each_setting_is_there_and_has_a_meaning(settings: ModuleType) -> None:
     assert said | parts | set(models) - {""} == wanted
 
 
+def test_each_kind_is_there_with_all_that_it_takes(settings: ModuleType) -> None:
+    """A part of a cell that can be chosen is on the page, and its fields, those of models in it too."""
+    listed = [registry for _, registry in settings.KINDS.values()]
+    for part in settings.Part.__subclasses__():
+        if "registry" in vars(part) and part.__module__.startswith("mho."):
+            assert any(part.registry is registry for registry in listed), part
+    for _, registry in settings.KINDS.values():
+        for kind in map(registry.__getitem__, registry):
+            said = {name.split(".")[0] for name, *_ in settings.rows_of(kind, nested=True)}
+            assert said | {"kind", "data"} >= set(kind.model_fields), kind
+    text = PAGE.read_text(encoding="utf-8")
+    for row in ("| `mean.offset` |", "| `fraction` |", "| `string.g_ref` |", "| `data.voltage` |"):
+        assert row in text
+
+
 def test_units_defaults_and_ranges(settings: ModuleType) -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert "| `sensing.v_read` | V | (needed) | above 0 | Largest voltage on a word line. |" in text

@@ -83,10 +83,11 @@ def test_contents_count_not_names(fields: dict[str, Any], tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"search": {}, "target": 0.9}, r"has a field search, so it is a search: run it with mho optimize"),
         ({"imagse": 3}, "Sweep has no field imagse; its fields are model, "),
         ({"experiment": "speed"}, "experiment must be one of accuracy, voting, reduction, regression, got 'speed'"),
         ({"images": 0}, "sweep: images = 0: Input should be greater than or equal to 1"),
-        ({"images": 401}, r"images must be at most 400, the pictures of .*, got 401"),
+        ({"images": 401}, r"images must be at most 400, the images of .*, got 401"),
         ({"rule": "loud"}, "rule = 'loud': Input should be 'hard' or 'soft'"),
         ({"cluster": "tcp://127.0.0.1:1"}, "cluster: an address needs backend: dask or ray, got loky"),
         ({"grid": {"vote": [1]}}, "grid: there is no setting 'vote'; settings are model, "),

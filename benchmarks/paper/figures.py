@@ -54,7 +54,7 @@ def learning_curves(table: pd.DataFrame) -> Figure:
 
 
 def outputs(weights: str) -> Figure:
-    """Figures 4 and 5: distributions of the softmax outputs of one picture of a 6 over 10,000 noisy inferences."""
+    """Figures 4 and 5: distributions of the softmax outputs of one image of a 6 over 10,000 noisy inferences."""
     index = int((test_set("mnist_cnn")[1] == 6).nonzero()[0])
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     edges = np.linspace(0, 1, OUTPUT_BINS + 1)

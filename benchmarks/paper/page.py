@@ -18,7 +18,7 @@ from .tables import PAPER, TABLES, Grid, below, markdown, shown
 CAPTIONS = {
     2: "error rate over the noise of inference, MNIST, multiplicative and additive noise",
     3: "learning curves under the paper's protocol, MNIST, multiplicative noise in training, none in the test",
-    4: "softmax outputs of 10,000 noisy inferences of one picture of a 6, trained without noise",
+    4: "softmax outputs of 10,000 noisy inferences of one image of a 6, trained without noise",
     5: "the same, trained with sigma_train 1.0",
     6: "error rate over the noise of inference, CIFAR-10",
     7: "error rate over the noise of inference, strokes",

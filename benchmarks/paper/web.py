@@ -42,9 +42,7 @@ def web_page(results: Path, images: Path) -> Page:
         if path.is_file():
             picture = base64.b64encode(path.read_bytes()).decode()
             text = escape(f"Figure {number}: {caption}.")
-            page.html(
-                f'<p><img src="data:image/png;base64,{picture}" alt="{text}" style="max-width:100%"></p><p>{text}</p>'
-            )
+            page.html(f'<img src="data:image/png;base64,{picture}" alt="{text}" style="max-width:100%"><p>{text}</p>')
     return page
 
 
@@ -94,7 +92,7 @@ def _as_html(table: str) -> str:
     titles = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     body = "".join(
         f'<tr><th scope="row" class="text">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        + "".join(f"<td>{escape(cell).replace(' (', '<br>(')}</td>" for cell in row[1:])
         + "</tr>"
         for row in rows
     )

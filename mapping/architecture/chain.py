@@ -10,7 +10,7 @@ from operator import index
 
 from .stages import StagePlan, Work
 
-__all__ = ["Stages", "count_of", "seconds_of"]
+__all__ = ["Stages", "count_of", "counts_of", "seconds_of"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,20 @@ def seconds_of(field: str, value: float) -> float:
     if not (math.isfinite(seconds) and seconds > 0):
         raise ValueError(f"{field}: a service time is a positive number of seconds, got {value!r}")
     return seconds
+
+
+def counts_of(replicas: Mapping[str, int] | None) -> dict[str, int]:
+    """Replicas by the name of what has them.
+
+    Raises:
+        ValueError: they are not by name, or a number is below 1.
+    """
+    if not isinstance(replicas, Mapping | None):
+        raise ValueError(
+            f"replicas: expected numbers by name, as {{'conv1': 2}} or replicate(...).replicas, "
+            f"got {type(replicas).__name__}"
+        )
+    return {name: count_of(f"replicas[{name!r}]", n) for name, n in (replicas or {}).items()}
 
 
 def count_of(field: str, value: int) -> int:

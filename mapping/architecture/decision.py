@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import check_chip
-from ..reports.page import as_table, engineering
+from ..reports.page import as_table, as_text, engineering
 from .cost import COMPONENTS, SCALES_WITH_V, demands
 from .loading import Loading
 from .schedule import schedule
@@ -64,8 +64,8 @@ class Decision:
         """Power of a pipeline that never waits."""
         return self.energy_j / self.interval_s
 
-    def _repr_html_(self) -> str:
-        cards = {
+    def _cards(self) -> dict[str, str]:
+        return {
             "votes": f"{self.votes:,}",
             "chips": f"{self.copies:,}",
             "latency": engineering(self.latency_s, "s"),
@@ -75,7 +75,12 @@ class Decision:
             "power when full": engineering(self.power_full_w, "W"),
             "area": f"{1e6 * self.area_m2:.4g} mm2",
         }
-        return as_table(cards)
+
+    def _repr_html_(self) -> str:
+        return as_table(self._cards())
+
+    def __str__(self) -> str:
+        return as_text(self._cards())
 
     def power_w(self, rate: float) -> float:
         """Power at a fixed rate of decisions a second: K P of one vote's P, and leakage, which does not grow with K.

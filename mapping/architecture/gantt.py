@@ -57,7 +57,7 @@ def gantt(run: Run, path: str | PathLike[str] | None = None) -> Figure:
     seconds = EngFormatter(unit="s")
     axes.xaxis.set_major_formatter(seconds)
     axes.set_xlabel("time")
-    axes.set_title(f"{run.inputs} input(s), {run.votes} vote(s) each: makespan {seconds(run.makespan_s)}")
+    axes.set_title(f"{asked_of(run)}: makespan {seconds(run.makespan_s)}")
     if path is not None:
         figure.savefig(path)
     return figure
@@ -99,3 +99,9 @@ def _rows(run: Run) -> list[tuple[str, pd.DataFrame]]:
             heapq.heappush(free, (left, int(lane[place])))
         rows += [(f"{name} #{n + 1}", mine[lane == n]) for n in range(servers) if (lane == n).any()]
     return rows
+
+
+def asked_of(run: Run) -> str:
+    """Inputs and votes of a run, as words."""
+    inputs, votes = (f"{n:,} {what}{'s' * (n > 1)}" for n, what in ((run.inputs, "input"), (run.votes, "vote")))
+    return f"{inputs}, {votes} each"

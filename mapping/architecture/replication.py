@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import MappingError, check_chip
+from ..reports.page import as_text, engineering
 from .closed_forms import sequential
 from .cost import Demand, demands
 from .decision import Decision, decision
@@ -40,6 +41,16 @@ class Replication:
     slowest_s: float
     stages_s: float
 
+    def __str__(self) -> str:
+        cards = {
+            "tiles": f"{self.tiles:,}",
+            "area": f"{1e6 * self.area_m2:.4g} mm2",
+            "slowest stage": engineering(self.slowest_s, "s"),
+            "all stages": engineering(self.stages_s, "s"),
+            "replicas": ", ".join(f"{name} {count}" for name, count in self.replicas.items()),
+        }
+        return as_text(cards)
+
 
 class _Option(NamedTuple):
     """A number of replicas of one layer: the units of the budget that it takes beyond one, the time of a job on it, and
@@ -65,7 +76,7 @@ def replicate(
     For `throughput` no other choice has a shorter slowest stage, and of those that have it this one takes the least of
     the budget. For `latency` no other choice has a smaller sum of the stages' times and `votes` - 1 times the slowest,
     which is the latency of one decision of `votes` votes through a chain; through a model with branches it is an upper
-    bound. Digital units are never replicated. Pictures go on as a whole.
+    bound. Digital units are never replicated. Images go on as a whole.
 
     Args:
         chip: a mapped network.
@@ -78,6 +89,12 @@ def replicate(
     Raises:
         MappingError: no budget or two, one that does not hold a set of tiles for each layer, a network that does not
             fit its chip, or no such goal.
+
+    Example:
+        >>> from mho.mapping.architecture.replication import replicate
+        >>> found = replicate(chip, tiles=4, votes=5, goal="latency")
+        >>> mho.schedule(chip, votes=5, replicas=found.replicas).votes
+        5
     """
     if goal not in ("throughput", "latency"):
         raise MappingError(f"goal: throughput or latency, got {goal!r}")
@@ -120,7 +137,7 @@ def replicate(
 def _budget(tiles: int | None, area: float | None) -> tuple[str, float]:
     """What is limited, and to how much."""
     if (tiles is None) == (area is None):
-        raise MappingError("replicate: give a budget of either tiles or area, not both and not neither")
+        raise MappingError("replicate: give a budget of tiles or of area, one of the two")
     return ("tiles", float(tiles)) if tiles is not None else ("area", float(area or 0.0))
 
 

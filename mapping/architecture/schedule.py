@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..reports.page import Page, as_table
+from ..reports.page import Page, as_table, as_text
 from ..reports.schedule_page import cards_of, schedule_page
-from .chain import Stages, count_of, seconds_of
+from .chain import Stages, count_of, counts_of, seconds_of
 from .gantt import chrome_trace, gantt
 from .loading import Loading
 from .pipeline import Operation, Times, simulate
@@ -89,6 +89,9 @@ class Schedule:
     def _repr_html_(self) -> str:
         return as_table(cards_of(self))
 
+    def __str__(self) -> str:
+        return as_text(cards_of(self))
+
     def trace(self, path: str | PathLike[str]) -> None:
         """Write the events as JSON that chrome://tracing and Perfetto show.
 
@@ -125,9 +128,9 @@ def schedule(
         votes: K, reads of each input.
         inputs: how many inputs, one behind the other.
         voter: seconds of a last stage through which every vote passes; None leaves it out.
-        replicas: sets of tiles of layers by name, or servers of some of `stages`. Those of a layer share the positions
-            of its image, and jobs where there are more than positions; those of one of `stages` work on different
-            jobs.
+        replicas: sets of tiles of layers by name, as in `replicate(...).replicas`, or servers of some of
+            `stages`. Those of a layer share the positions of its image, and jobs where there are more than positions;
+            those of one of `stages` work on different jobs.
         buffers: results that fit between two stages, and jobs inside the loop of a recurrent layer; a stage with no
             room for its result waits. None: no limit.
         copies: chips, whole pipelines, that share the votes of each input and work in step; the voter takes one vote of
@@ -147,7 +150,7 @@ def schedule(
         >>> mho.schedule(chip, votes=5).makespan_s < 1e-4  # seconds
         True
     """
-    counts = {name: count_of(f"replicas[{name!r}]", n) for name, n in (replicas or {}).items()}
+    counts = counts_of(replicas)
     if chip is not None and stages is None:
         plan = chip_plan(chip, counts, line_buffers, layers)
     elif stages is not None and chip is None:
@@ -159,7 +162,7 @@ def schedule(
             raise ValueError("layers: only a chip has layers on tiles, leave it out with stages")
         plan = (stages if isinstance(stages, Stages) else Stages(stages)).plan(counts)
     else:
-        raise ValueError("schedule: give either a chip or stages=[seconds, ...], not both and not neither")
+        raise ValueError("schedule: give a chip or stages=[seconds, ...], one of the two")
     if voter is not None:
         plan = plan.with_voter(VOTER, seconds_of("voter", voter))
     depth = None if buffers is None else count_of("buffers", buffers)

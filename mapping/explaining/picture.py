@@ -12,11 +12,13 @@ if TYPE_CHECKING:
 
 MOST = 14  # rows of a panel, those that matter most
 BLUE, ORANGE = "#0072b2", "#d55e00"  # of Okabe and Ito 2008, told apart by all eyes; filled where sure
+WAYS = (("gain", BLUE, "o", "gain without it, or of what was tried"), ("cost", ORANGE, "s", "cost alone"))
 
 
 def draw(layers: pd.DataFrame, sources: pd.DataFrame, tries: pd.DataFrame, *, classes: bool, title: str) -> Figure:
     """Rows of layers, sources and tries, a panel each: gain (circles) and cost alone (squares), filled where sure."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     places = sources.assign(
         named=[
@@ -32,17 +34,17 @@ def draw(layers: pd.DataFrame, sources: pd.DataFrame, tries: pd.DataFrame, *, cl
         _panel(axes, table, column, 100 if classes else 1)
         axes.set(title=name, xlabel="points of accuracy" if classes else "mean squared error")
     figure.suptitle(title, fontsize=9)
+    marks = [Line2D([], [], color=colour, marker=mark, label=label) for _, colour, mark, label in WAYS]
+    marks += [Line2D([], [], color=BLUE, marker="o", markerfacecolor="white", label="not sure: may be chance")]
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), fontsize=8, frameon=False)
     return figure
 
 
 def _panel(axes: Axes, table: pd.DataFrame, column: str, factor: float) -> None:
-    ways = [("gain", BLUE, "o", "gain without it"), ("cost", ORANGE, "s", "cost alone")]
-    ways = [way for way in ways if way[0] in table]
-    if len(ways) == 1:
-        ways = [("gain", BLUE, "o", "gain")]
+    ways = [way for way in WAYS if way[0] in table]
     weight = pd.concat([table[way[0]].abs() for way in ways], axis=1).max(axis=1)
     table = table.loc[weight.nlargest(MOST).index.sort_values()].iloc[::-1]
-    for i, (key, colour, mark, label) in enumerate(ways):
+    for i, (key, colour, mark, _) in enumerate(ways):
         height = [y + (0.14 if i else -0.14) * (len(ways) - 1) for y in range(len(table))]
         value, low, high = (factor * table[name] for name in (key, f"{key}_low", f"{key}_high"))
         spread = [(value - low).clip(lower=0), (high - value).clip(lower=0)]
@@ -55,9 +57,7 @@ def _panel(axes: Axes, table: pd.DataFrame, column: str, factor: float) -> None:
                 mark,
                 color=colour,
                 markerfacecolor=fill,
-                label=label if sure else None,
             )
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(table)), table[column])
     axes.set_ylim(-0.7, len(table) - 0.3)
-    axes.legend(fontsize=8)

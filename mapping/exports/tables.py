@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -136,8 +134,6 @@ def write_text(text: str, path: Path) -> None:
     Raises:
         OSError: it cannot be written; the error names the folder where that is missing.
     """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     with whole(path) as part:
         part.write_text(text, encoding="utf-8", newline="")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan
@@ -13,6 +14,7 @@ from .page import Figure
 ROW = 30  # pixels of a level
 BEND = 0.25  # of the distance between neighbours
 GREY = "#9aa3ad"
+WIDTH, LETTER = 850, 7  # pixels of the figure beside its bar of colours, and of a letter
 KEPT = 3  # functions of digital work that are named
 
 
@@ -112,6 +114,13 @@ def _marks(mine: Placed, more: dict[str, Any]) -> dict[str, Any]:
 def _tiles(tiles: Placed, values: Mapping[str, float], what: str, words: Mapping[str, str]) -> dict[str, Any]:
     """How layers on tiles look."""
     names = [node.name for node, _ in tiles]
+    wide = max((abs(x) for _, (x, _) in tiles), default=0.0)
+    room = max(6, int(WIDTH / (2 * wide + 4) / LETTER) - 3)  # letters between two columns
+    crowded = Counter(level for _, (_, level) in tiles)
+    shown = [
+        f"...{name[-room:]}" if crowded[level] > 1 and len(name) > room + 3 else name
+        for name, (_, (_, level)) in zip(names, tiles, strict=True)
+    ]
     colours = [values.get(name) for name in names]
     known = [value for value in colours if value is not None and not isnan(value)]
     marker = {"size": 16, "symbol": "square", "color": colours, "colorscale": "Cividis", "showscale": True}
@@ -119,7 +128,7 @@ def _tiles(tiles: Placed, values: Mapping[str, float], what: str, words: Mapping
     marker["colorbar"] = {"title": {"text": what}, "thickness": 14, "exponentformat": "SI"}
     said = [f"<b>{name}</b><br>{words.get(name, '')}" for name in names]
     how = {"mode": "markers+text", "textposition": "middle right"}
-    return {**how, "text": names, "hovertext": said, "marker": marker}
+    return {**how, "text": shown, "hovertext": said, "marker": marker}
 
 
 def _digital(digital: Placed) -> dict[str, Any]:

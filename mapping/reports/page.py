@@ -185,6 +185,12 @@ def as_table(values: Mapping[str, str]) -> str:
     return f"<table>{rows}</table>"
 
 
+def as_text(values: Mapping[str, str]) -> str:
+    """Names and values as lines, for a terminal."""
+    width = max(map(len, values))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in values.items())
+
+
 def axis_of_votes(most: int) -> dict[str, Any]:
     """A horizontal axis of plotly for 1 to `most` votes, about ten whole numbers on it."""
     return {"title": {"text": "votes"}, "tick0": 0, "dtick": max(1, most // 10)}

@@ -6,10 +6,11 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from ..architecture.gantt import Run
+from ..architecture.gantt import Run, asked_of
 from .page import COLOURS, Figure, Page, engineering
 
 MOST = 4000  # bars that are drawn, the first
+SEEN = 0.002  # of the makespan: shorter bars have an edge of their colour, or nothing of them would be seen
 
 
 class Timed(Run, Protocol):
@@ -41,8 +42,7 @@ def cards_of(run: Timed) -> dict[str, str]:
 
 def schedule_page(run: Timed) -> Page:
     """The page of a schedule."""
-    many = "s" * (run.copies > 1)
-    title = f"Schedule of {run.inputs} input(s), {run.votes} vote(s) each, on {run.copies} pipeline{many}"
+    title = f"Schedule of {asked_of(run)}, on {run.copies:,} pipeline{'s' * (run.copies > 1)}"
     page = Page(title, "Made by Mho. This file needs no network.")
     page.section("")
     page.cards(cards_of(run))
@@ -73,10 +73,10 @@ def _gantt(run: Run) -> Figure:
     bars: dict[str, Any] = {"type": "bar", "orientation": "h", "y": events["stage"], "showlegend": False}
     bars["base"] = 1e6 * events["start_s"]
     bars["x"] = 1e6 * (events["end_s"] - events["start_s"])
-    bars["marker"] = {
-        "color": [COLOURS[int(number) % len(COLOURS)] for number in events["input"]],
-        "line": {"color": "white", "width": 0.5},
-    }
+    colours = [COLOURS[int(number) % len(COLOURS)] for number in events["input"]]
+    thin = bars["x"] < SEEN * 1e6 * run.makespan_s
+    edges = [own if is_thin else "white" for own, is_thin in zip(colours, thin, strict=True)]
+    bars["marker"] = {"color": colours, "line": {"color": edges, "width": [1 if is_thin else 0.5 for is_thin in thin]}}
     bars["text"] = [
         f"input {i}, vote {v}, step {s}"
         for i, v, s in zip(events["input"], events["vote"], events["step"], strict=True)

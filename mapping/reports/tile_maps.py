@@ -44,7 +44,10 @@ def chosen(layers: Mapping[str, TileLayer], asked: Sequence[tuple[str, int]]) ->
         for (tile, off), size in zip(_errors(layer), _sizes(layer), strict=True):
             worst.append((-off, name, tile, size))
             cells[name, tile] = size
-    for name, tile in asked:
+    for place in asked:
+        if isinstance(place, str) or not isinstance(place, Sequence) or len(place) != 2:
+            raise MappingError(f"tiles: expected pairs of a layer and a number, as ('conv1', 0), got {place!r}")
+        name, tile = place
         if (name, tile) not in cells:
             known = f"has tiles 0 to {layers[name].placement.tiles - 1}" if name in layers else "is not on tiles"
             raise MappingError(f"tiles: layer {name!r} {known}, got tile {tile}")

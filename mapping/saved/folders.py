@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -12,7 +13,13 @@ from pathlib import Path
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to: it becomes `path` when the block ends well and is removed when it does not."""
+    """A path beside `path` to write to: it becomes `path` when the block ends well and is removed when it does not.
+
+    Raises:
+        FileNotFoundError: there is no folder to write to.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part

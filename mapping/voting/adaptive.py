@@ -58,6 +58,10 @@ class AdaptiveResult(Answers):
     labels: torch.Tensor | None = None
     mask: torch.Tensor | None = None
 
+    def __str__(self) -> str:
+        most = f" at most ({self.mean_reads:.3g} on average)"
+        return self._told(self.classes, f"{self.rule} votes", "accuracy", most)
+
     @property
     def mean_reads(self) -> float:
         """Inferences of a decision on average: the estimate of their expected number for inputs like these.

@@ -30,6 +30,17 @@ class Result:
 
     __hash__ = None  # type: ignore[assignment]
 
+    k: int
+    copies: int
+    labels: torch.Tensor | None
+
+    def _told(self, answers: torch.Tensor, way: str, measure: str, most: str = "") -> str:
+        """What was asked, and which method says how good the answers are."""
+        chips = f" on {self.copies} chips" if self.copies > 1 else ""
+        given = "" if self.labels is not None else "labels"
+        asked = f"{len(answers):,} samples, {self.k} inference{'s' * (self.k > 1)} of each{most}{chips}"
+        return f"{asked}, {way}: see {measure}({given})"
+
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num()) and torch.equal(a.isnan(), b.isnan())
@@ -40,8 +51,8 @@ class Answers(Result):
 
     classes: torch.Tensor
     softmax: torch.Tensor
-    labels: torch.Tensor | None
     mask: torch.Tensor | None
+    rule: str
 
     def accuracy(
         self,
@@ -133,6 +144,9 @@ class Answers(Result):
         """
         how: dict[str, Any] = {"mask": mask, "next_token": next_token, "ignore_index": ignore_index}
         return self.cross_entropy(labels, confidence, **how).map(np.exp)
+
+    def __str__(self) -> str:
+        return self._told(self.classes, f"{self.rule} votes", "accuracy")
 
     def _labels(self, labels: Array | None) -> Array | None:
         return self.labels if labels is None else labels

@@ -37,6 +37,9 @@ class MeanResult(Result):
     labels: torch.Tensor | None = None
     mask: torch.Tensor | None = None
 
+    def __str__(self) -> str:
+        return self._told(self.mean, "means", "rmse")
+
     @property
     def standard_error(self) -> torch.Tensor:
         """(n, ...) float32, of the mean, of which inferences they happened to be."""

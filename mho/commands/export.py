@@ -22,8 +22,8 @@ def export(
     chip: Path = typer.Argument(..., help="Folder of a chip, as `mho map` saves it."),
     out: Path | None = typer.Option(
         None,
-        help="File: .parquet or .npz for conductances, .csv or .json for tables, .yaml for AccelForge; for a netlist "
-        "any, or none to print it.",
+        help="File: .parquet, .npz or .csv for conductances, .csv or .json for tables, .yaml for AccelForge; for a "
+        "netlist any, or none to print it.",
     ),
     to: To = typer.Option(
         To.conductances,
@@ -53,7 +53,7 @@ def export(
         print(f"{to.value} in {out}")
         return
     if not spice and out is None:
-        raise ValueError("give --out FILE.parquet or --out FILE.npz for conductances, or --spice for a netlist")
+        raise ValueError("give --out FILE.parquet, FILE.npz or FILE.csv for conductances, or --spice for a netlist")
     if spice and layer is None:
         raise ValueError("give --layer NAME, the layer whose tile the netlist is of")
     mapped = load(chip, model=build_model(model) if model else None)

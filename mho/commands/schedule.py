@@ -20,7 +20,7 @@ def schedule(
     copies: int = typer.Option(1, help="Whole pipelines that share the votes."),
     line_buffers: bool = typer.Option(False, help="Rows of an image are passed on as they are ready."),
     layer: list[str] = LAYERS,
-    gantt: Path | None = typer.Option(None, help="Picture of the schedule: .png, .pdf or .svg."),
+    gantt: Path | None = typer.Option(None, help="Chart of the schedule: .png, .pdf or .svg."),
     trace: Path | None = typer.Option(None, help="The schedule as JSON for chrome://tracing or Perfetto."),
     report: Path | None = typer.Option(None, help="The schedule as a page for a browser: .html."),
     imports: list[str] = IMPORTS,
@@ -40,7 +40,7 @@ def schedule(
     except ValueError as error:
         raise ValueError(f"stages must be numbers separated by commas, got {stages!r}") from error
     if (chip is None) == (times is None):
-        raise ValueError("give either the folder of a saved chip or --stages, not both and not neither")
+        raise ValueError("give the folder of a saved chip or --stages, one of the two")
     if chip is not None and steps != 1:
         raise ValueError("steps: a chip brings the steps of its layers, leave --steps out")
     import_own(imports, chip)
@@ -60,8 +60,9 @@ def schedule(
     print(f"first decision    {plan.first_latency_s:.6g} s")
     print(f"decision interval {plan.decision_interval_s:.6g} s, {plan.throughput:.6g} decisions/s when full")
     print(f"bottleneck        {plan.bottleneck}")
+    width = max(map(len, plan.utilisation))
     for name, share in plan.utilisation.items():
-        print(f"  {name:12s} busy {share:.1%}")
+        print(f"  {name:{width}s} busy {share:6.1%}")
     if mapped is not None:
         cost = decision(mapped, votes, copies=copies, line_buffers=line_buffers, batch=inputs, layers=layer or None)
         parts = ", ".join(f"{part} {joules:.3g}" for part, joules in cost.energy.items())

@@ -28,4 +28,4 @@ def sweep(
         return
     with shown("tasks") as progress:
         table = run(file, out=out, jobs=jobs, csv=csv, progress=progress)
-    print(f"{len(table)} results in {out / 'results.parquet'}")
+    print(f"{len(table)} results in {out / 'results.parquet'}; to explore them: mho view {out}")

@@ -25,7 +25,7 @@ def error_of_mean(total: int, squares: int, n: int) -> float:
 
 
 def energy_of(chip: Chip) -> dict[str, float]:
-    """Of one inference of one picture: of the arrays, and all of it."""
+    """Of one inference of one image: of the arrays, and all of it."""
     layers = chip.layers.values()
     priced = all(None not in (layer.hardware.dac.bits, layer.hardware.adc.bits) for layer in layers)
     return {

@@ -39,8 +39,8 @@ class Shared(Config):
     vote_error: null for that many votes; a probability for adaptive votes, at most that many: the `error` of
         `mho.adaptive_vote`.
     seed: which chip.
-    batch_size: pictures processed together; does not change the result.
-    target_width: widest 95 % interval of the accuracy; pictures are doubled until it is reached or there are no more.
+    batch_size: images processed together; does not change the result.
+    target_width: widest 95 % interval of the accuracy; images are doubled until it is reached or there are no more.
     output: where the scores are in what the network returns: a name, a number, or package.module:function; null: it is
         the output itself, or its part `logits`.
     next_token: the labels are the tokens of the texts, and the answer at each token is about the next one.
@@ -123,6 +123,10 @@ class Study(Shared):
         fields = source if isinstance(source, Mapping) else read_yaml(source, where)
         if not isinstance(fields, Mapping):
             raise ValueError(f"{where}: expected a mapping of fields, got {type(fields).__name__}")
+        if cls.kind == "sweep" and "search" in fields:
+            raise ValueError(f"{where}: has a field search, so it is a search: run it with mho optimize (mho.optimize)")
+        if cls.kind == "search" and "search" not in fields:
+            raise ValueError(f"{where}: has no field search, which says what to choose; mho sweep runs it as a sweep")
         try:
             study = cls.model_validate(plain(fields))
         except ValidationError as error:

@@ -111,7 +111,7 @@ class Optimum:
     def _basis(self) -> str:
         """What the accuracy of the best point rests on."""
         if not self.search.confirm:
-            return "on the pictures and chips that it was chosen on"
+            return "on the images and chips that it was chosen on"
         tried = len(self.confirmed)
         return f"measured once more ({tried} candidate{'s' if tried > 1 else ''} tried)"
 

@@ -32,7 +32,7 @@ class Search(Study):
     costs: columns to keep small. The first is the one that the cheapest point has least of, the next settle ties.
     trials: how many points are tried; population: how many of them make a generation of NSGA-II.
     search_seed: of the choices.
-    confirm: what the cheapest point is measured at once more, as `grid`: other chips, more pictures. If it does not
+    confirm: what the cheapest point is measured at once more, as `grid`: other chips, more images. If it does not
         reach the target there, the next cheapest is. Nothing: it is not confirmed.
     """
 

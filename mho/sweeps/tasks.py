@@ -159,8 +159,7 @@ class _Known:
         for name in ("images", "calibrate"):
             if getattr(settings, name) > available:
                 raise ValueError(
-                    f"{name} must be at most {available}, the pictures of {settings.data}, "
-                    f"got {getattr(settings, name)}"
+                    f"{name} must be at most {available}, the images of {settings.data}, got {getattr(settings, name)}"
                 )
         return pictures
 
@@ -270,7 +269,7 @@ def load_network(model: str, weights: str | None) -> nn.Module:
 
 
 def load_data(name: str) -> tuple[torch.Tensor | Batch, torch.Tensor]:
-    """Labelled pictures, as `mho.inputs.find_inputs`.
+    """Labelled images, as `mho.inputs.find_inputs`.
 
     Raises:
         ValueError: no such data, or no labels.

@@ -1,4 +1,4 @@
-"""Data sets: test pictures that come with the package, training sets from the data folder or downloaded."""
+"""Data sets: test images that come with the package, training sets from the data folder or downloaded."""
 
 from .cifar import cifar10
 from .mnist_images import data_folder, mnist

@@ -71,5 +71,5 @@ def _read(path: Path, count: int | None) -> tuple[np.ndarray[Any, Any], np.ndarr
     if not fits or not len(labels) or not (labels.min() >= 0 and labels.max() <= 9):
         raise ValueError(f"{path}: expected rows of 3072 bytes with labels from 0 to 9, got something else")
     if count is not None and len(labels) != count:
-        raise ValueError(f"{path}: expected {count} pictures, got {len(labels)}")
+        raise ValueError(f"{path}: expected {count} images, got {len(labels)}")
     return pixels.reshape(-1, 3, 32, 32), labels

@@ -18,6 +18,7 @@ import torch
 
 from ...mapping.saved.folders import whole
 
+BUNDLED = Path(str(files(__package__))) / "mnist-test"  # no name of a module, which would hide the function `mnist`
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -40,14 +41,14 @@ def data_folder() -> Path:
 
 
 def mnist(split: str, *, root: str | Path | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures (n, 1, 28, 28) float32 in [0, 1] and labels (n,) int64.
+    """Images (n, 1, 28, 28) float32 in [0, 1] and labels (n,) int64.
 
-    The 10,000 test pictures come with the package. The 60,000 training pictures are read from `mnist/` in the data
+    The 10,000 test images come with the package. The 60,000 training images are read from `mnist/` in the data
     folder (the four official file names, gzipped or not), and downloaded to it when they are not there.
 
     Args:
         split: `train` or `test`.
-        root: a folder to read either split from instead; it may hold fewer pictures.
+        root: a folder to read either split from instead; it may hold fewer images.
 
     Raises:
         ValueError: an unknown split, or a damaged file.
@@ -62,14 +63,13 @@ def mnist(split: str, *, root: str | Path | None = None) -> tuple[torch.Tensor, 
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
     images_name, labels_name, count = FILES[split]
     bundled = split == "test" and root is None
-    folder = Path(str(files(__package__))) if bundled else Path(root) if root is not None else data_folder()
+    folder = Path(root) if root is not None else BUNDLED if bundled else data_folder()
     pixels = _read_idx(_find(folder, images_name, download=not bundled), (28, 28))
     labels = _read_idx(_find(folder, labels_name, download=not bundled), ())
     wanted = count if root is None else len(pixels)
     if not len(pixels) == len(labels) == wanted:
         raise ValueError(
-            f"MNIST in {folder}: expected {wanted} pictures and labels, "
-            f"got {len(pixels)} pictures, {len(labels)} labels"
+            f"MNIST in {folder}: expected {wanted} images and labels, got {len(pixels)} images, {len(labels)} labels"
         )
     images = torch.from_numpy(pixels.astype(np.float32) / 255).unsqueeze(1)
     return images, torch.from_numpy(labels.astype(np.int64))

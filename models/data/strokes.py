@@ -121,7 +121,7 @@ def points_of(image: Array | torch.Tensor) -> list[Array]:
     """
     picture = np.asarray(image)
     if picture.shape != (SIDE, SIDE):
-        raise ValueError(f"image must be a picture of shape ({SIDE}, {SIDE}), got shape {picture.shape}")
+        raise ValueError(f"image must have shape ({SIDE}, {SIDE}), got shape {picture.shape}")
     if not ((picture >= 0) & (picture <= 1)).all():
         raise ValueError(f"image must have values in [0, 1], got {picture.min()} to {picture.max()}")
     return _drawn(_skeletons(_bytes_of(picture[None]))[0])
