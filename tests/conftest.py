@@ -1,11 +1,15 @@
 """The ground of all tests: two threads at most, no windows, the same random examples in every run."""
 
 import os
+import sys
 
 for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "2"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that wait by spinning are slow on a busy machine
+# many tests start processes: Mho is translated to bytecode once, and not in each, whatever the environment says
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # ruff: noqa: E402  (after the environment that libraries read when they are imported)
 from pathlib import Path
