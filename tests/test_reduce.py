@@ -28,7 +28,8 @@ FIGURES = ("sigma_add", "sigma_mult", "rms")
 def trials(noise, n=40, images=128, reads=6, layers=2) -> pd.DataFrame:
     """Tables of chips with the paper's noise, of one or two linear layers, that differ in their seed."""
     torch.manual_seed(2)
-    net = torch.nn.Sequential(torch.nn.Linear(32, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10))[: 2 * layers - 1].eval()
+    net = torch.nn.Sequential(torch.nn.Linear(32, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10)).eval()
+    net = net[: 2 * layers - 1]
     x = torch.randn(images, 32, generator=torch.Generator().manual_seed(3))
     hw = mho.Hardware.paper().replace({f"output_noise.{name}": value for name, value in noise.items()})
     return pd.concat([reduce(mho.map(net, hw, seed=seed), x, reads=reads).table for seed in range(n)])
