@@ -112,7 +112,8 @@ def test_committed_weights_classify_as_recorded(name: str) -> None:
     assert record["recipe"]["sigma_train"] == float(name.removeprefix("sigma-"))
     assert record["recipe"]["noise"] == "mult"
     assert {"command", "versions", "machine", "date", "seconds"} <= set(record)
-    accuracy = evaluate(net, *mnist("test"))
+    # in this layout and in these batches twice as fast
+    accuracy = evaluate(net.to(memory_format=torch.channels_last), *mnist("test"), batch_size=50)
     assert accuracy >= 0.993
     # another processor may round a borderline picture the other way
     assert accuracy == pytest.approx(record["test_accuracy_as_stored"], abs=3e-4)
