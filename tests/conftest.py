@@ -23,6 +23,14 @@ from hypothesis import settings
 
 import mho
 
+# the longest, first: two workers end together, and have not both to compile what these need
+FIRST = ("test_workers.py", "test_pages.py", "test_compiled.py", "test_bits.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
+
+
 settings.register_profile("mho", deadline=None, derandomize=True)
 settings.load_profile("mho")
 
