@@ -228,9 +228,10 @@ def test_killed_twice_and_finished(
     kill = importlib.import_module("kill_sweep")
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
-    rng, whole = random.Random(2), kill.results_of(undisturbed)
+    rng, whole = random.Random(3), kill.results_of(undisturbed)  # killed as it starts, and after 10 of 24 tasks
     found = kill.kill_and_finish(path, tmp_path / "run", whole, kills=2, jobs=[2, 1], rng=rng, spread=0.05, fresh=1)
     assert (found.kills, found.lost, found.repeated) == (2, 0, 0)
+    assert found.parts[-1] >= 10
     assert found.finished >= 1
     assert found.equal
     assert not kill.results_of(undisturbed.assign(accuracy=0.5)).equals(kill.results_of(undisturbed))
