@@ -332,6 +332,7 @@ def test_the_example_of_the_docs_runs_outside_of_the_package(tmp_path: Path, mon
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-backend\nVersion: 1.0\n", encoding="utf-8")
     (info / "entry_points.txt").write_text(points, encoding="utf-8")
     assert "my_backend" not in use
+    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(BACKENDS, "_things", BACKENDS.loaded())
     exec(use, {})

@@ -140,6 +140,7 @@ def test_readings_are_those_of_the_kernels(tensors: Any) -> None:
 def test_the_example_of_the_docs_runs_outside_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, use = blocks()
     (tmp_path / "my_tensors.py").write_text(module, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(BACKENDS, "_things", BACKENDS.loaded())
     exec(use, {})
