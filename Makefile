@@ -25,7 +25,7 @@ demo: $(READY)
 	$(BIN)/mho demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # mypy wants the package laid out under its import names
 lint: $(READY)

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
-from scipy.stats import f as fisher
-from scipy.stats import norm, t
+from scipy.special import fdtri, ndtr, ndtri, stdtrit
 
 __all__ = ["ERRORS", "FIGURES", "LEAST", "fit", "gain_with_error", "is_shared", "mean_with_error", "of_pairs"]
 
@@ -26,7 +25,7 @@ Array = np.ndarray[Any, Any]
 BINS = 30  # of outputs by size, of equal numbers
 PER_BIN = 8  # outputs at least, whose spread tells how sure their mean is; there are two bins or more
 ERRORS = 3  # standard errors below which a figure is none
-CHANCE = float(norm.sf(ERRORS))  # of noise that looks like a finding
+CHANCE = float(ndtr(-ERRORS))  # of noise that looks like a finding
 INTERVAL = 0.975  # quantile that ends a 95 % interval
 LEAST = 0.05  # of the mean squared error: what lies below counts as this much
 NOTHING = 1e-6  # errors below this part of the outputs are rounding
@@ -184,12 +183,12 @@ def _corrected(influence: Array) -> Array:
 
 def _times(samples: Array) -> float:
     """Standard errors that chance makes as rarely as `ERRORS` of a normal number, which of few samples are more."""
-    return float(t.isf(CHANCE, int(samples.max())))
+    return -float(stdtrit(int(samples.max()), CHANCE))
 
 
 def _widened(samples: Array) -> float:
     """What standard errors of so few samples are multiplied by, to give 95 % intervals as those of many do."""
-    return float(t.ppf(INTERVAL, int(samples.max())) / norm.ppf(INTERVAL))
+    return float(stdtrit(int(samples.max()), INTERVAL) / ndtri(INTERVAL))
 
 
 def _root(square: float, error: float) -> tuple[float, float]:
@@ -216,7 +215,7 @@ def _misfit(off: Array, level: Array, influence: Array | None, wider: float) -> 
     if first == 0:
         return float(np.sqrt(square)), 0.0
     chance = first / len(off)
-    none = square <= chance * float(fisher.isf(CHANCE, first**2 / second, len(moved) - 1))
+    none = square <= chance * float(fdtri(first**2 / second, len(moved) - 1, 1 - CHANCE))
     excess = 0.0 if none else max(square - chance, 0.0)
     spread = 2 * second if none else max(4 * float(np.square(moved @ off).sum()) - 2 * second, 2 * second)
     return _root(excess, wider * float(np.sqrt(spread)) / len(off))

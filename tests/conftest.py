@@ -1,11 +1,15 @@
 """The ground of all tests: two threads at most, no windows, the same random examples in every run."""
 
 import os
+import sys
 
 for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "2"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that wait by spinning are slow on a busy machine
+# many tests start processes: Mho is translated to bytecode once, and not in each, whatever the environment says
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # ruff: noqa: E402  (after the environment that libraries read when they are imported)
 from pathlib import Path
@@ -18,6 +22,14 @@ from helpers import hardware, pictures, small_cnn
 from hypothesis import settings
 
 import mho
+
+# the longest, first: two workers end together, and have not both to compile what these need
+FIRST = ("test_workers.py", "test_pages.py", "test_compiled.py", "test_bits.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
+
 
 settings.register_profile("mho", deadline=None, derandomize=True)
 settings.load_profile("mho")

@@ -173,8 +173,9 @@ def digest() -> str:
 
 
 def test_a_fresh_process():
+    expected = digest()
     for count in ("1", "2"):
         command = [sys.executable, "-c", PROGRAM, count, str(Path(__file__).parent)]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.strip() == digest()
+        assert done.stdout.strip() == expected

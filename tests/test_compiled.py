@@ -88,7 +88,11 @@ def test_what_is_kept_of_a_class_that_is_gone_is_left(tmp_path):
             f"{head}\n\nclass {kind}(NamedTuple):\n    x: int\n\n\n@kernel()\ndef outer(pair):\n    return pair.x\n"
         )
         done = subprocess.run(
-            [sys.executable, "-c", program.format(kind=kind)], capture_output=True, text=True, timeout=300, cwd=tmp_path
+            [sys.executable, "-B", "-c", program.format(kind=kind)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=tmp_path,
         )
         assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
@@ -107,7 +111,7 @@ def test_what_is_kept_is_left_when_a_kernel_that_is_called_changes(tmp_path):
     for factor in (10, 10, 20, 20):
         (folder / "inner.py").write_text(f"{head}\n\n@kernel()\ndef inner(x):\n    return {factor} * x\n")
         done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, cwd=tmp_path
+            [sys.executable, "-B", "-c", program], capture_output=True, text=True, timeout=300, cwd=tmp_path
         )
         assert done.returncode == 0, done.stderr
         found.append(done.stdout.split())

@@ -34,9 +34,10 @@ def blocks() -> list[str]:
     return [block.split("```")[0] for block in section().split("```python\n")[1:]]
 
 
-@pytest.fixture
-def package(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package of the documentation, as installed with its entry points."""
+    tmp_path = tmp_path_factory.mktemp("package")
     (tmp_path / "my_layers.py").write_text(blocks()[0], encoding="utf-8")
     info = tmp_path / "my_layers-1.0.dist-info"
     info.mkdir()
@@ -71,18 +72,22 @@ for kernel, stride, options in ((3, 2, dict(groups=2)), ((3, 2), (1, 3), dict(bi
 """
 
 
-def test_the_example_of_the_docs_runs_outside_of_the_package(package: Path) -> None:
-    report = ran(package, blocks()[1])
+@pytest.fixture(scope="module")
+def report(package: Path) -> str:
+    """What the example prints, which leaves a saved chip; and then the layers are compared."""
+    assert "my_layers" not in sys.modules
+    return ran(package, blocks()[1] + SAME)
+
+
+def test_the_example_of_the_docs_runs_outside_of_the_package(package: Path, report: str) -> None:
     assert "masked_linear" not in report
     lines = [line.split() for line in report.splitlines()]
     assert {"0", "3"} <= {line[0] for line in lines if line}
-    ran(package, SAME)
     shown = ran(package, "import mho; c = mho.load('chip'); print([x.spec.kind for x in c.layers.values()])")
     assert shown.strip() == "['same_convolution', 'masked_linear']"
 
 
-def test_a_chip_of_a_kind_that_is_not_installed_is_refused_in_one_line(package: Path) -> None:
-    ran(package, blocks()[1])
+def test_a_chip_of_a_kind_that_is_not_installed_is_refused_in_one_line(package: Path, report: str) -> None:
     said = "kind of layer must be one of linear, .*convolution.* got '(masked_linear|same_convolution)'"
     with pytest.raises(CheckpointError, match=said) as caught:
         mho.load(package / "chip")

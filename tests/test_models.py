@@ -112,7 +112,8 @@ def test_committed_weights_classify_as_recorded(name: str) -> None:
     assert record["recipe"]["sigma_train"] == float(name.removeprefix("sigma-"))
     assert record["recipe"]["noise"] == "mult"
     assert {"command", "versions", "machine", "date", "seconds"} <= set(record)
-    accuracy = evaluate(net, *mnist("test"))
+    # in this layout and in these batches twice as fast
+    accuracy = evaluate(net.to(memory_format=torch.channels_last), *mnist("test"), batch_size=50)
     assert accuracy >= 0.993
     # another processor may round a borderline picture the other way
     assert accuracy == pytest.approx(record["test_accuracy_as_stored"], abs=3e-4)
@@ -205,8 +206,8 @@ def test_noise_is_normal_and_each_element_has_its_own(kind: Any, std: float) -> 
     layer, n = Noise(kind, 0.3), 1_000_000
     first, second = ((layer(torch.full((n,), -2.0)).double() + 2) / std for _ in range(2))
     for z in (first, second):
-        assert stats.kstest(z.numpy(), "norm").pvalue > 1e-3
-        assert stats.kstest(1.01 * z.numpy(), "norm").pvalue < 1e-3  # negative control
+        assert stats.kstest(z.numpy(), "norm", method="asymp").pvalue > 1e-3
+        assert stats.kstest(1.01 * z.numpy(), "norm", method="asymp").pvalue < 1e-3  # negative control
     for a, b in ((first, second), (first[1:], first[:-1])):
         assert abs((a * b).mean()) < 5 / math.sqrt(n)
     assert abs((first * first).mean()) > 5 / math.sqrt(n)  # negative control

@@ -25,10 +25,11 @@ def parts(chip, n=64, reads=16):
 FIGURES = ("sigma_add", "sigma_mult", "rms")
 
 
-def trials(noise, n=40, images=128, reads=6) -> pd.DataFrame:
-    """Tables of chips with the paper's noise, of two linear layers, that differ in their seed."""
+def trials(noise, n=40, images=128, reads=6, layers=2) -> pd.DataFrame:
+    """Tables of chips with the paper's noise, of one or two linear layers, that differ in their seed."""
     torch.manual_seed(2)
     net = torch.nn.Sequential(torch.nn.Linear(32, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10)).eval()
+    net = net[: 2 * layers - 1]
     x = torch.randn(images, 32, generator=torch.Generator().manual_seed(3))
     hw = mho.Hardware.paper().replace({f"output_noise.{name}": value for name, value in noise.items()})
     return pd.concat([reduce(mho.map(net, hw, seed=seed), x, reads=reads).table for seed in range(n)])
@@ -82,8 +83,8 @@ def test_intervals_of_few_images_hold_the_truth(images, wrong):
 
     With standard errors of a normal number they would hold as often as Student's t of so few is within 1.96.
     """
-    table = trials({"sigma_mult": 0.4}, n=200, images=images, reads=4)
-    rows = table[(table["part"] == "fresh") & (table["layer"] == "0")]
+    table = trials({"sigma_mult": 0.4}, n=200, images=images, reads=4, layers=1)
+    rows = table[table["part"] == "fresh"]
     off = (rows["sigma_mult"] - 0.4).abs()
     assert student.cdf(1.96, images - 1) - student.cdf(-1.96, images - 1) == pytest.approx(wrong, abs=0.01)
     bound = 4 * np.sqrt(0.95 * 0.05 / len(rows))

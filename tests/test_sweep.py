@@ -220,7 +220,7 @@ def test_two_processes_give_the_same_bits(
     assert multiprocessing.current_process().pid not in set(table["pid_meta"])
 
 
-def test_killed_three_times_and_finished(
+def test_killed_twice_and_finished(
     fields: dict[str, Any], undisturbed: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(HERE.parent / "benchmarks")
@@ -228,9 +228,10 @@ def test_killed_three_times_and_finished(
     kill = importlib.import_module("kill_sweep")
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
-    rng, whole = random.Random(2), kill.results_of(undisturbed)
-    found = kill.kill_and_finish(path, tmp_path / "run", whole, kills=3, jobs=[2, 1], rng=rng, spread=0.05, fresh=1)
-    assert (found.kills, found.lost, found.repeated) == (3, 0, 0)
+    rng, whole = random.Random(3), kill.results_of(undisturbed)  # killed as it starts, and after 10 of 24 tasks
+    found = kill.kill_and_finish(path, tmp_path / "run", whole, kills=2, jobs=[2, 1], rng=rng, spread=0.05, fresh=1)
+    assert (found.kills, found.lost, found.repeated) == (2, 0, 0)
+    assert found.parts[-1] >= 10
     assert found.finished >= 1
     assert found.equal
     assert not kill.results_of(undisturbed.assign(accuracy=0.5)).equals(kill.results_of(undisturbed))
