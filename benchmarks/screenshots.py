@@ -1,6 +1,8 @@
 """Pictures of Mho's pages for the docs, taken in Chromium.
 
-python benchmarks/screenshots.py [--out docs/images]     # needs Chromium and playwright, and `make docs` before
+python benchmarks/screenshots.py [--demo runs/demo] [--out docs/images]
+
+It needs Chromium and playwright, and `make docs` and `make demo` before.
 """
 
 from __future__ import annotations
@@ -61,6 +63,18 @@ def explorer(page: Any, folder: Path, out: Path) -> None:
     )
 
 
+def demo(page: Any, run: Path, out: Path) -> None:
+    """The page of `make demo`, from the votes on."""
+    page.goto((run / "report.html").resolve().as_uri())
+    for figure in page.locator(".figure").all():
+        figure.scroll_into_view_if_needed()
+        figure.locator(".main-svg").first.wait_for()
+    page.evaluate("window.scrollTo(0, 0)")
+    start, end = page.locator("h2", has_text="Votes").bounding_box()["y"], page.evaluate("document.body.scrollHeight")
+    clip = {"x": 0, "y": start - 10, "width": WIDTH, "height": end - start - 40}
+    page.screenshot(path=out / "demo.png", clip=clip, full_page=True)
+
+
 def site(page: Any, out: Path) -> None:
     """The front page of the site that `make docs` built."""
     page.goto(Path("docs/_build/index.html").resolve().as_uri())
@@ -70,10 +84,12 @@ def site(page: Any, out: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("--demo", type=Path, default=Path("runs/demo"))
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder, browser() as page:
         report(page, Path(folder), options.out)
         explorer(page, Path(folder), options.out)
+        demo(page, options.demo, options.out)
         site(page, options.out)
     return 0
 
