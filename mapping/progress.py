@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from ..crossbar.compilation import while_compiling
+
 Tell = Callable[[int, int], None]
 AFTER = 2.0  # seconds before anything is said
 EVERY = 0.2  # seconds from one line to the next
@@ -74,3 +76,11 @@ class _Line:
         self.first.join()
         if self.shown:
             print(ERASE, end="", file=sys.stderr, flush=True)
+
+
+def _compiling() -> Callable[[], None] | None:
+    """A line while kernels are compiled, also where a whole has a line already; what takes it away."""
+    return _Line("compiling kernels, once").end if sys.stderr.isatty() else None
+
+
+while_compiling(_compiling)

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
+import numba
 import pytest
 import torch
 from helpers import pictures, small_cnn
@@ -233,6 +235,26 @@ def test_short_work_and_files_are_quiet(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(sys, "stderr", shown := Terminal(terminal))
         mho.map(mlp(), RERAM, calibrate=X)
         assert not shown.text
+
+
+@numba.njit
+def inner(x):
+    return x + 1
+
+
+def outer(x):
+    return inner(x) * 2
+
+
+@pytest.mark.parametrize(("name", "terminal"), [("mho.crossbar.kernels.one", True), ("mho.one", False), ("own", True)])
+def test_compilation_of_kernels_is_told(name: str, terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "AFTER", 0.0)
+    monkeypatch.setattr(sys, "stderr", shown := Terminal(terminal))
+    compiled = numba.njit(FunctionType(outer.__code__, globals()))
+    compiled.py_func.__module__ = name
+    assert compiled(3) == 8
+    assert shown.text.count("compiling kernels, once") == (terminal and name != "own")
+    assert shown.text.endswith(progress.ERASE) == (terminal and name != "own")
 
 
 def test_mapping_tells_of_layers(monkeypatch: pytest.MonkeyPatch) -> None:
