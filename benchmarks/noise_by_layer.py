@@ -248,7 +248,7 @@ class Study:
                         self.keep({**place, "where": where, "seed": seed}, partial(cell.single, layers, seed))
             self.keep({**place, "where": f"only {last}", "computed": True}, cell.computed)
             place |= {"where": EVERYWHERE, "seed": first}
-            if network not in FEW:
+            if network == "mnist-cnn":  # training strokes take long to make
                 self.keep({**place, "shifted": True}, partial(cell.shifted, first))
             if network not in FEW and sigma in VOTED:
                 for again in ("all", "last"):

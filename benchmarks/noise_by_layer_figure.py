@@ -64,7 +64,7 @@ def by_layer(axis: Any, rows: Rows, layers: Sequence[str], kinds: Any, **wanted:
         axis.plot(x, alone, marker, color=colour, label=label)
         axis.plot(x, others, marker, color=colour, fillstyle="none")
     axis.set_xticks(range(len(layers)), layers, rotation=20)
-    axis.set(xlabel="layer (filled: noise there alone; open: everywhere but there)", ylim=(0, 102))
+    axis.set(xlabel="layer (filled: noise there alone; open: all but there)", ylim=(0, 102))
 
 
 def draw(found: dict[str, Rows]) -> Figure:
@@ -91,7 +91,7 @@ def draw(found: dict[str, Rows]) -> Figure:
             settings = {row["setting"] for row in found[part]}
             kinds = {("setting", name): look for name, look in CHIPS.items() if name in settings}
             by_layer(axis, found[part], layers, kinds)
-            axis.set_title("MNIST CNN on chips, noise of reads (dashed: everywhere)")
+            axis.set_title("MNIST CNN on chips (dashed: everywhere)")
         if part != "stroke-lstm":
             axis.legend(fontsize="small", loc="lower left")
     for axis in axes[1][len(rest) :]:
