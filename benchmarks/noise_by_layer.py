@@ -269,7 +269,7 @@ class Study:
                 for where, layers in {**places(names), NOWHERE: set[str]()}.items():
                     view = View(chip, Variant(quiet=frozenset(names) - layers))
                     self.keep({**place, "where": where, "seed": seed}, partial(one_read, view, inputs, labels))
-                for again, layer in {"all": None, "last": names[-1]}.items():
+                for again, layer in {"all": None, "last": names[-1]}.items() if seed == options.seeds[-1] else ():
                     voted = {**place, "where": EVERYWHERE, "seed": seed, "again": again, "votes": options.votes}
                     self.keep(voted, partial(chip_votes, chip, layer, options.votes, inputs, labels))
 
