@@ -93,7 +93,7 @@ def draw(found: dict[str, Rows]) -> Figure:
             by_layer(axis, found[part], layers, kinds)
             axis.set_title("MNIST CNN on chips (dashed: everywhere)")
         if part != "stroke-lstm":
-            axis.legend(fontsize="small", loc="lower left")
+            axis.legend(fontsize="small", loc="lower right")
     for axis in axes[1][len(rest) :]:
         axis.set_visible(False)
     for axis in axes[:, 0]:

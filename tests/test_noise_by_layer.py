@@ -131,6 +131,8 @@ def test_the_study_at_a_tiny_size_and_once_more(
     assert all(0 <= row["single"] <= 1 for row in rows if "single" in row)
     chips = study.kept(tmp_path, "chips")
     assert len(chips) == 13 + 1 + 2
+    single = {row["where"]: row["single"] for row in chips if "single" in row}
+    assert single["nowhere"] == 1 > single["only conv2"]
     last = next(row for row in chips if row.get("again") == "last")
     whole = next(row for row in chips if row.get("again") == "all")
     assert last["energy_j"]["1"] == whole["energy_j"]["1"] > 0
