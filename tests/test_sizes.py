@@ -23,6 +23,8 @@ VARIANTS = {  # scripts that vary another one, or do a part of its work
     ("network_rows", "kernels"),
     ("network_speed", "kernels"),
     ("network_speed", "profile_read"),
+    ("noise_by_layer", "hardware_aware"),
+    ("noise_by_layer_figure", "noise_by_layer"),
     ("paper", "attacks"),
     ("peers", "kernels"),
     ("published_cost", "isaac"),

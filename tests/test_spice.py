@@ -186,10 +186,10 @@ def test_the_command_writes_tables_and_netlists(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "give --out FILE.parquet or --out FILE.npz for conductances, or --spice for a netlist"),
+        ([], "give --out FILE.parquet, FILE.npz or FILE.csv for conductances, or --spice for a netlist"),
         (["--spice"], "give --layer NAME, the layer whose tile the netlist is of"),
         (["--spice", "--layer", "no"], "layer 'no': is not on tiles; layers on tiles are 0, 3, 7"),
-        (["--out", "cells.csv"], "conductances are written to .parquet or .npz, got cells.csv"),
+        (["--out", "cells.txt"], "conductances are written to .parquet, .npz or .csv, got cells.txt"),
         (
             ["--spice", "--layer", "7", "--inputs", "chip/chip.yaml"],
             "inputs chip/chip.yaml: is no .npy file of numbers",
