@@ -31,7 +31,7 @@ _WIRING = """
     stride swapaxes t to transpose type type_as unbind unflatten unsqueeze view view_as zeros_like empty_like full_like
 """
 WIRING = frozenset(_WIRING.split())
-# functions whose output row needs no rows of a picture but those next to it
+# functions whose output row needs no rows of an image but those next to it
 _ROW_BY_ROW = """
     add add_ sub sub_ mul mul_ div div_ true_divide __add__ __radd__ __iadd__ __sub__ __rsub__ __mul__ __rmul__
     __truediv__ relu relu_ relu6 leaky_relu elu gelu silu hardswish hardtanh sigmoid tanh clamp clamp_ abs neg sqrt
@@ -57,8 +57,8 @@ class Call:
         positions: matrix reads per sample, 0 for digital work.
         work: digital operations per sample: of each function the larger number of values it takes or gives.
         values: values per sample that a layer on tiles takes.
-        needs: for each row of the output's picture, the last row of the input's picture that it needs, counted in
-            `rows_in` rows. One row that needs all where there is no picture.
+        needs: for each row of the output's image, the last row of the input's image that it needs, counted in
+            `rows_in` rows. One row that needs all where there is no image.
     """
 
     layer: str
@@ -180,7 +180,7 @@ class Recorder(TorchFunctionMode):
 
 
 def _rows(tensor: torch.Tensor) -> int:
-    """Rows of the pictures (samples, channels, rows, columns); 1 if they are none."""
+    """Rows of the images (samples, channels, rows, columns); 1 if they are none."""
     return int(tensor.shape[2]) if tensor.ndim == 4 else 1
 
 

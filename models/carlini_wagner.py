@@ -1,4 +1,4 @@
-"""The nearest adversarial pictures in L2: the optimisation of Carlini and Wagner (2017)."""
+"""The nearest adversarial images in L2: the optimisation of Carlini and Wagner (2017)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class CarliniWagner:
     """Settings of the attack: section VI of Carlini and Wagner (2017).
 
     Attributes:
-        constant: first weight of the classification against the distance; it is then searched for each picture, times
-            10 until the picture fools the network, and by halving the interval from there.
+        constant: first weight of the classification against the distance; it is then searched for each image, times
+            10 until the image fools the network, and by halving the interval from there.
         searches: weights tried.
         iterations: steps of Adam for each weight.
         rate: learning rate of Adam.
@@ -52,11 +52,11 @@ def carlini_wagner(
     batch_size: int = 250,
     tell: Tell = lambda done, total: None,
 ) -> Adversarial:
-    """The nearest pictures in L2, in [0, 1], that a network without noise takes for another class.
+    """The nearest images in L2, in [0, 1], that a network without noise takes for another class.
 
     Minimises |x - image|^2 + c max(confidence - margin, 0) over w, x = (1 + tanh w) / 2, where the margin is the lead
     of the best wrong logit (targeted: of the target). There is nothing random in it. Where nothing fools the network,
-    `images` has the picture itself; `loss` is the margin.
+    `images` has the image itself; `loss` is the margin.
 
     Args and errors as in `attacks.pgd`; tell is called after each weight of each batch.
     """
@@ -77,7 +77,7 @@ def carlini_wagner(
 
 
 class _Search:
-    """The nearest adversarial pictures of one batch so far, and the weights c between which to look on."""
+    """The nearest adversarial images of one batch so far, and the weights c between which to look on."""
 
     def __init__(
         self, model: nn.Module, images: torch.Tensor, labels: torch.Tensor, settings: CarliniWagner, targeted: bool
@@ -109,7 +109,7 @@ class _Search:
         self.c = torch.where(self.high.isinf(), 10 * self.c, (self.low + self.high) / 2)
 
     def _keep(self, x: torch.Tensor, margin: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
-        """Remember what fools the network and is nearer than what did so far; says which pictures fool it now."""
+        """Remember what fools the network and is nearer than what did so far; says which images fool it now."""
         fooled = (margin > 0) & (margin >= self.settings.confidence)
         nearer = fooled & (squared < self.distance)
         self.best = torch.where(nearer.reshape(-1, *[1] * (x.ndim - 1)), x, self.best)

@@ -16,7 +16,7 @@ MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of red, 
 
 
 class Normalise(nn.Module):
-    """Pictures (n, 3, h, w) in [0, 1] to mean 0 and deviation 1 over CIFAR-10's training set."""
+    """Images (n, 3, h, w) in [0, 1] to mean 0 and deviation 1 over CIFAR-10's training set."""
 
     mean: torch.Tensor
     deviation: torch.Tensor
@@ -81,7 +81,7 @@ def densenet(
 ) -> nn.Sequential:
     """A DenseNet of three dense blocks, with noise after each convolution and after the last layer.
 
-    Pictures (n, 3, 32, 32) in [0, 1] give logits (n, 10). Batch norm comes before the convolutions, and its gain and
+    Images (n, 3, 32, 32) in [0, 1] give logits (n, 10). Batch norm comes before the convolutions, and its gain and
     shift are trained whatever the noise (section 3.1 of the paper). So additive noise is not held against signals of
     a fixed power here: the convolutions may grow, since a batch norm follows that undoes it.
 

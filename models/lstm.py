@@ -10,7 +10,7 @@ from .weights import kind_of, load_named
 
 STEPS = 50
 HIDDEN = 128
-MIDDLE = 14.0  # pixels, half a picture: coordinates reach the gates between -1.1 and 1
+MIDDLE = 14.0  # pixels, half an image: coordinates reach the gates between -1.1 and 1
 
 
 class StrokeLSTM(nn.Module):

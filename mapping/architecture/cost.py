@@ -166,7 +166,7 @@ class Demand:
         return (tile.rows * dac_bits + tile.readings * adc_bits) * cost.latch_area
 
     def _buffer_bits(self) -> float:
-        """Size of its buffer: given for a tile, or one picture of its inputs."""
+        """Size of its buffer: given for a tile, or one image of its inputs."""
         given = self.hardware.cost.buffer_bits
         return self.values * self._bits()[0] if given is None else given * self.placement.tiles
 

@@ -189,9 +189,9 @@ def chip_plan(
 
     Args:
         chip: mapped with calibration inputs, from which it knows its graph.
-        replicas: sets of tiles of layers by name. They share the positions of one picture, and whole jobs where there
+        replicas: sets of tiles of layers by name. They share the positions of one image, and whole jobs where there
             are more of them than positions.
-        line_buffers: rows of a picture go on to the next layer as they are ready, not the picture as a whole.
+        line_buffers: rows of an image go on to the next layer as they are ready, not the image as a whole.
         layers: those that every vote reads, with what comes after them; None: all.
 
     Raises:

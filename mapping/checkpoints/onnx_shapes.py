@@ -1,4 +1,4 @@
-"""Operators of ONNX that move values: reshapes, slices, gathers, padding, and resizing of pictures."""
+"""Operators of ONNX that move values: reshapes, slices, gathers, padding, and resizing of images."""
 
 from __future__ import annotations
 

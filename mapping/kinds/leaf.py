@@ -154,8 +154,8 @@ class Leaf(Config, Handler):
         return prod(space)
 
     def rows_needed(self, rows: int, rows_in: int) -> tuple[int, ...] | None:
-        """For each of the rows of a picture (samples, channels, rows, columns) that the layer gives, the last of the
-        `rows_in` rows of its input that it needs; None where it needs all, or gives no picture.
+        """For each of the rows of an image (samples, channels, rows, columns) that the layer gives, the last of the
+        `rows_in` rows of its input that it needs; None where it needs all, or gives no image.
 
         The schedule starts a layer as soon as the rows that it needs are there.
         """

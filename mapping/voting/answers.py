@@ -157,7 +157,7 @@ def together(
 ) -> tuple[Tensors, torch.Tensor | None, torch.Tensor | None]:
     """The results of batches as those of all samples, their labels, and which answers there are.
 
-    Where the batches have answers of other shapes (longer texts, larger pictures) those of the others are filled up.
+    Where the batches have answers of other shapes (longer texts, larger images) those of the others are filled up.
 
     Args:
         parts: each batch with its tensors (samples, ..., further dimensions).

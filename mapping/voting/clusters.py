@@ -1,4 +1,4 @@
-"""Means and shares over answers that belong to samples: tokens of a text, pixels of a picture.
+"""Means and shares over answers that belong to samples: tokens of a text, pixels of an image.
 
 Answers to one sample are not independent of each other, so intervals are over samples: variances are those of clustered
 data (Liang and Zeger 1986, Biometrika 73:13), and a share has Wilson's interval for the number of independent answers

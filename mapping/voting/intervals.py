@@ -111,7 +111,7 @@ def difference(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> tuple[float,
     """By how much another point is more accurate than one, with the ends of a 95 % interval.
 
     It is made of the intervals of the two (Newcombe 1998, Statistics in Medicine 17:873, method 10) as if they were
-    measured on different pictures; where the pictures are the same, it is too wide rather than too narrow.
+    measured on different images; where the images are the same, it is too wide rather than too narrow.
     """
     step = other["accuracy"] - one["accuracy"]
     down = math.hypot(other["accuracy"] - other["low"], one["high"] - one["accuracy"])

@@ -35,7 +35,7 @@ def attack(
     sigma: float = typer.Option(0.0, help="Noise in the inferences of the attacked network."),
     samples: int = typer.Option(1, min=1, help="Noisy inferences that a step takes the mean of."),
     seed: int = typer.Option(0, help="Of the starts and the noise."),
-    batch_size: int = typer.Option(250, min=1, help="Pictures processed together."),
+    batch_size: int = typer.Option(250, min=1, help="Images processed together."),
     threads: int | None = typer.Option(None, min=1, help="Threads of PyTorch."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
     out: Path | None = typer.Option(None, help="File for the images, .npz, as mho vote --data reads it."),
