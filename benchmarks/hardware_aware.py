@@ -11,7 +11,7 @@ Three ways, on test samples, single reads and votes, with chips that no training
 * through: from the weights of `sigma` on, some epochs through the chip (`mho.trainable`), a new training for each seed.
 
 `at-0` settings have ranges of time 0 and are read a year later; their networks are trained as after a year. All that is
-measured goes to OUT/hardware_aware.json as it is made; the same command goes on where it was stopped.
+measured goes to OUT/hardware_aware.json as it is made; the same command resumes where it was stopped.
 """
 
 from __future__ import annotations
