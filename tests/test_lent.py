@@ -20,6 +20,7 @@ from torch.nn import functional
 
 import mho
 from mho.mapping import progress
+from mho.mapping.inputs.samples import locate
 from mho.mapping.lent import Written, lent
 
 RERAM = mho.Hardware.preset("reram")
@@ -150,6 +151,16 @@ def test_passes_that_look_for_samples_copy_weights_only_for_models_that_write(wr
     assert len(passes) == (3 if writes else 2)  # of one sample and of two, and one that was broken off
     assert [p == place for p in passes] == ([True, False, False] if writes else [True, True])
     assert torch.equal(chip.model.scale.detach(), torch.full((8,), 1.0 if writes else 2.0))
+
+
+def test_writes_to_weights_of_the_caller_are_told_while_it_is_mapped() -> None:
+    model, hardware = Scaled(writes=True).eval(), RERAM.replace({"dac.range": 4.0, "adc.full_scale": 1e-3})
+    chip = mho.map(Scaled(writes=False).eval(), hardware)
+    with lent(model, share=True) as mine:
+        chip.model.scale, chip.model.writes = mine.scale, True
+        with pytest.raises(Written):
+            locate(chip, (torch.rand(3, 5, 40),), {})
+    assert torch.equal(model.scale.detach(), torch.full((8,), 2.0))
 
 
 def test_hooked_layers_do_not_notice_what_the_caller_does() -> None:
