@@ -102,13 +102,13 @@ def test_one_name_is_one_thing() -> None:
 @pytest.mark.parametrize("name", ["", " x", "a\nb", 3, None])
 def test_a_name_is_text(name: Any) -> None:
     with pytest.raises(TypeError, match="thing: a name must be text of printable characters, got"):
-        Registry("thing", "mho.test_nothing").add(name, print)
+        Registry("thing", "mho.test_nothing").add(name, len)
 
 
 def test_a_decorator_without_a_name_is_refused() -> None:
     registry: Registry[Any] = Registry("thing", "mho.test_nothing")
     with pytest.raises(TypeError, match="thing: a name must be text of printable characters, got <built-in"):
-        registry.register(print)  # type: ignore[arg-type]
+        registry.register(len)  # type: ignore[arg-type]
     with pytest.raises(
         ValueError, match=r"thing must be one of none that is known here \(import the module that adds it"
     ):
