@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -28,7 +29,7 @@ def paper(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for module in (cells, tables, figures, page, script):
         known = lambda network, noise: found[noise] if network == "mnist_cnn" else []  # noqa: E731
         monkeypatch.setattr(module, "trained", known)
-    monkeypatch.setattr(figures, "FINE", [0.0, 0.4])
+    monkeypatch.setattr(tables, "FINE", [0.0, 0.4])
     monkeypatch.setattr(figures, "SHOWN_RUNS", 20)
     monkeypatch.setattr(figures, "MANY_VOTES", 4)
     return script
@@ -113,16 +114,25 @@ def test_cells_that_were_measured_elsewhere(paper: ModuleType, tmp_path: Path) -
     assert second.used.keys() == first.used.keys()
 
 
-def test_a_small_network_stands_in_for_one_that_is_not_trained(
-    paper: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tables = importlib.import_module("paper.tables")
-    there = ["sigma-0.0", "sigma-0.1", "sigma-0.2", "sigma-0.4", "sigma-0.6", "sigma-0.8"]
-    monkeypatch.setattr(tables, "trained", lambda network, noise: there)
-    assert tables.shown(5) == tables.shown(8) == ("densenet22", "mult")
-    assert tables.shown(3) == ("mnist_cnn", "add")
-    there.append("sigma-1.0")
-    assert tables.shown(5) == tables.shown(8) == ("densenet40", "mult")
+def test_a_slow_network_is_measured_less(paper: ModuleType) -> None:
+    cells, tables = importlib.import_module("paper.cells"), importlib.import_module("paper.tables")
+    grid = tables.Grid.of(cells.Measurement(20, 10_000, "cpu", Path("unused")), 1000)
+    sizes = [part.size("densenet40") for part in (grid.quick, grid.single, grid.voted)]
+    assert sizes == [(20, 250), (1, 10_000), (20, 2000)]
+    assert {part.size("mnist_cnn") for part in (grid.single, grid.voted)} == {(20, 10_000)}
+    assert grid.quick.size("mnist_cnn") == (20, 1000)
+    small = tables.Grid.of(cells.Measurement(3, 40, "cpu", Path("unused")), 8)
+    assert [part.size("densenet40") for part in (small.quick, small.single, small.voted)] == [(3, 8), (1, 40), (3, 40)]
+    assert tables.sigmas("densenet40") == tables.SIGMA_VAL
+
+
+def test_which_samples_are_right_is_kept(paper: ModuleType, tmp_path: Path) -> None:
+    cells = importlib.import_module("paper.cells")
+    table = cells.Measurement(3, 41, "cpu", tmp_path).cell(cells.Cell("mnist_cnn", "sigma-0.5", 0.9))
+    assert table["right"].notna().tolist() == [True, False, True]
+    for row in (table.iloc[0], table.iloc[2]):
+        bits = np.unpackbits(np.frombuffer(row["right"], np.uint8), count=41)
+        assert bits.mean() == pytest.approx(row["hard"])
 
 
 def test_cells_below_the_papers_are_named(paper: ModuleType) -> None:
@@ -150,7 +160,7 @@ def test_networks_on_chips(
     for way, rule, column in (("single", "hard", "single"), ("hard", "hard", "voted"), ("soft", "soft", "voted")):
         mean = 100 * chosen[chosen["rule"] == rule][column].mean()
         assert table.loc[2, way] == pytest.approx(mean, rel=1e-4)
-    grid = paper.Grid(*[paper.Measurement(3, 20, "cpu", tmp_path)] * 2)
+    grid = paper.Grid.of(paper.Measurement(3, 20, "cpu", tmp_path), 20)
     text = paper.page(grid, {}, dict.fromkeys(paper.TABLES, "asked for no table"), [], table)
     assert "## Beyond the paper" in text
 

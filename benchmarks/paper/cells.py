@@ -23,15 +23,16 @@ from mho.models.noise import set_inference_noise
 from mho.models.weights import FOLDER, kind_of, names
 
 VERSION = 2  # of the measurement: another one measures anew
-BATCH = 100  # five times as many take twice as long for each: they do not fit the caches
+BATCH = {"densenet40": 20}  # samples at once; more take longer for each, since they do not fit the caches
+BATCH_ELSE = 100
 ERROR = 0.01  # accepted by the adaptive vote, for a sample
 DATA = {
     "mnist_cnn": "mnist-cnn",
     "stroke_lstm": "stroke-lstm",
-    "densenet22": "densenet22",
     "densenet40": "densenet40",
 }
-MOST = {"densenet22": 1000}  # samples: what stands in for a network on a CPU is not worth hours
+SLOW = "densenet40"  # a vote of 20 on all images takes 50 minutes of one core, a sigma_train has ten of them
+QUICK, SINGLE, VOTED = {SLOW: (20, 250)}, {SLOW: (1, 10_000)}, {SLOW: (20, 2000)}  # most inferences, and samples
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Cell:
 @dataclass(frozen=True)
 class Measurement:
     """How cells are measured: inferences of each sample, number of samples, where, the folder that keeps what is done,
-    a table of cells that were measured elsewhere, by their key, and those used.
+    a table of cells that were measured elsewhere, by their key, and those used; `at_most`: both numbers, of networks
+    that are slow.
 
     Fewer samples than the test set has are spread evenly over it: the first ones of MNIST are easier than the others.
     """
@@ -65,6 +67,12 @@ class Measurement:
     folder: Path
     known: dict[str, pd.DataFrame] = field(default_factory=dict)
     used: dict[str, pd.DataFrame] = field(default_factory=dict)
+    at_most: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def size(self, network: str) -> tuple[int, int]:
+        """Inferences of each sample and samples, of a network under noise."""
+        runs, images = self.at_most.get(network, (self.runs, self.images))
+        return min(self.runs, runs), min(self.images, images)
 
     def cell(self, cell: Cell, tell: Callable[[str], None] = print) -> pd.DataFrame:
         """A row for each number of votes k from 1 to `runs` (without noise one run says all).
@@ -72,10 +80,11 @@ class Measurement:
         Columns: those of the cell, `noise`, `sigma_train`, `images`, `k`; `single`, the accuracy of inference number k
         by itself; `hard` and `soft`, of the first k inferences by the most votes and by the mean softmax, with the 95 %
         Wilson interval `low`, `high` of `hard`; `adaptive` and `reads`, accuracy and mean inferences of the vote that
-        stops once the lead is safe, at most `runs`.
+        stops once the lead is safe, at most `runs`; `right`, of the first and the last row, a bit for each sample that
+        `hard` has right (`numpy.packbits`), for tests on pairs.
         """
-        runs = self.runs if cell.sigma_val else 1
-        images = min(self.images, MOST.get(cell.network, self.images))
+        runs, images = self.size(cell.network)
+        runs = runs if cell.sigma_val else 1
         weights = (FOLDER / cell.network / f"{cell.weights}.safetensors").read_bytes()
         told = f"{VERSION} {runs} {images} {sha256(weights).hexdigest()}"
         key = f"{cell.network}-{cell.weights}-at-{cell.sigma_val}-{sha256(told.encode()).hexdigest()[:12]}"
@@ -95,16 +104,21 @@ class Measurement:
         return pd.read_parquet(path)
 
     def _measure(self, cell: Cell, runs: int, images: int) -> list[dict[str, Any]]:
-        net = getattr(models, cell.network)(weights=cell.weights).to(self.device)
+        layout = torch.channels_last if cell.network == SLOW else torch.contiguous_format
+        net = getattr(models, cell.network)(weights=cell.weights).to(self.device, memory_format=layout)
         set_inference_noise(net, cell.sigma_val)
         inputs, labels, _ = test_set(cell.network)
+        size = BATCH.get(cell.network, BATCH_ELSE)
         chosen = torch.linspace(0, len(inputs) - 1, min(images, len(inputs))).long()
         inputs, labels = inputs[chosen], labels[chosen]
         right = np.zeros((3, runs), np.int64)
         stopped, reads = 0, 0
+        bits = np.zeros((runs, len(inputs)), bool)
         with torch.random.fork_rng(), torch.inference_mode():
-            for start in range(0, len(inputs), BATCH):
-                truth, batch = labels[start : start + BATCH], inputs[start : start + BATCH].to(self.device)
+            for start in range(0, len(inputs), size):
+                here = slice(start, start + size)
+                truth, batch = labels[here], inputs[here].to(self.device)
+                batch = batch.contiguous(memory_format=layout)
                 torch.manual_seed(start)
                 tally = Tally(len(truth), runs, ERROR, "hard", 1)
                 counts, total = torch.zeros(len(truth), 10, dtype=torch.int64), torch.zeros(len(truth), 10).double()
@@ -117,6 +131,7 @@ class Measurement:
                     mean = (total / (run + 1)).float()
                     classes = chosen, order(counts, mean, "hard")[:, 0], order(counts, mean, "soft")[:, 0]
                     right[:, run] += [int((c == truth).sum()) for c in classes]
+                    bits[run, here] = (classes[1] == truth).numpy()
                 stopped += int((tally.leaders == truth).sum())
                 reads += int(tally.reads.sum())
         rows = []
@@ -128,6 +143,7 @@ class Measurement:
                 | {"sigma_val": cell.sigma_val, "images": len(inputs), "k": k, "single": single / len(inputs)}
                 | {"hard": float(voted), "low": voted.low, "high": voted.high, "soft": soft / len(inputs)}
                 | {"adaptive": stopped / len(inputs), "reads": reads / len(inputs)}
+                | {"right": np.packbits(bits[k - 1]).tobytes() if k in (1, runs) else None}
             )
         return rows
 
@@ -174,5 +190,5 @@ def softmax_of_one(network: str, weights: str, sigma_val: float, index: int, run
     sample = test_set(network)[0][index : index + 1]
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(index)
-        parts = [net(sample.expand(min(BATCH, runs - a), *sample.shape[1:])) for a in range(0, runs, BATCH)]
+        parts = [net(sample.expand(min(BATCH_ELSE, runs - a), *sample.shape[1:])) for a in range(0, runs, BATCH_ELSE)]
         return torch.cat(parts).softmax(dim=1).numpy()

@@ -11,8 +11,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .cells import MOST, Cell, softmax_of_one, test_set, trained
-from .tables import FINE, PAPER, SIGMA_VAL, Grid, shown
+from .cells import SLOW, Cell, softmax_of_one, test_set, trained
+from .tables import PAPER, SIGMA_VAL, Grid, shown, sigmas
 
 SHOWN_RUNS = 10_000
 MANY_VOTES = 100
@@ -25,11 +25,12 @@ def errors(grid: Grid, tables: list[int]) -> Figure:
     for axis, number in zip(np.atleast_1d(figure.subplots(1, len(tables), sharey=True)), tables, strict=True):
         (network, noise), voted = shown(number), "of" in PAPER[number]
         for weights in trained(network, noise):
-            cells = [grid.quick.cell(Cell(network, weights, sigma)) for sigma in FINE]
+            noises = sigmas(network)
+            cells = [grid.quick.cell(Cell(network, weights, sigma)) for sigma in noises]
             right = [float(cell["hard"].iloc[-1] if voted else cell["single"].mean()) for cell in cells]
             sigma_train = cells[0]["sigma_train"].iloc[0]
-            wrong = [max(1 - r, 0.5 / grid.quick.images) for r in right]
-            axis.plot(FINE, wrong, ".-", color=_colour(sigma_train), label=f"sigma_train {sigma_train}")
+            wrong = [max(1 - r, 0.5 / grid.quick.size(network)[1]) for r in right]
+            axis.plot(noises, wrong, ".-", color=_colour(sigma_train), label=f"sigma_train {sigma_train}")
         axis.set_yscale("log")
         axis.set_xlabel("sigma_val")
         axis.set_ylabel("error rate")
@@ -84,8 +85,8 @@ def votes(grid: Grid, tables: list[int]) -> Figure:
             if trained(network, noise):
                 weights = grid.best(network, noise, sigma, voted=True)
                 cell = Cell(network, weights, sigma)
-                _over_votes(axis, grid.full.cell(cell), i, f"sigma_val {sigma}, {weights}")
-                if network not in MOST:
+                _over_votes(axis, grid.voted.cell(cell), i, f"sigma_val {sigma}, {weights}")
+                if network != SLOW:
                     more = many.cell(cell)
                     axis.plot(more["k"], 100 * more["hard"], f"C{i}", linewidth=0.5)
         axis.set_xscale("log")

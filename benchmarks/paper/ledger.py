@@ -40,8 +40,10 @@ class Ledger:
     def read(cls, cells: Path, curves: Path, attacks: Path) -> Ledger:
         return cls(pd.read_parquet(cells), pd.read_csv(curves), pd.read_csv(attacks))
 
-    def rows(self, data: str, noise: str, sigma_val: float, *, images: int | None = None) -> pd.DataFrame:
-        """Cells at one noise of inference, a row per number of votes; those of most samples, or of `images`.
+    def rows(
+        self, data: str, noise: str, sigma_val: float, *, images: int | None = None, k: int | None = None
+    ) -> pd.DataFrame:
+        """Cells at one noise of inference, a row per number of votes, or those of k; of most samples, or of `images`.
 
         Raises:
             Untested: there are none.
@@ -49,7 +51,7 @@ class Ledger:
         found = self.cells[(self.cells["network"] == NETWORKS[data]) & (self.cells["noise"] == noise)]
         if found.empty:
             raise Untested(f"{NETWORKS[data]} is not measured with all trainings yet")
-        found = found[found["sigma_val"] == sigma_val]
+        found = found[(found["sigma_val"] == sigma_val) & (found["k"] == (k or found["k"]))]
         found = found[found["images"] == (images or found["images"].max())]
         if found.empty:
             raise Untested(f"no cells at sigma_val {sigma_val}")
@@ -71,8 +73,7 @@ class Ledger:
 
     def voted(self, data: str, sigma_val: float, k: int = 20) -> Accuracy:
         """Accuracy of k hard votes of the best training, with the best number of them at hand."""
-        rows = self.rows(data, "mult", sigma_val)
-        rows = rows[rows["k"] == (k if sigma_val else 1)]
+        rows = self.rows(data, "mult", sigma_val, k=k if sigma_val else 1)
         return _accuracy(rows["hard"].max(), int(rows["images"].iloc[0]))
 
 

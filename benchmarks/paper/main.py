@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import attacks
@@ -164,8 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(physical.markdown(found))
         return 0
     known = {} if options.anew else read_cells(CELLS)
-    full = Measurement(options.runs, options.images, options.device, out / "cells", known)
-    grid = Grid(replace(full, images=options.quick), full)
+    stated = Measurement(options.runs, options.images, options.device, out / "cells", known)
+    grid = Grid.of(stated, options.quick)
     curves = pd.read_csv(CURVES) if CURVES.is_file() else pd.DataFrame()
     tables, missing = {}, {}
     for number in options.table:
@@ -186,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figure.savefig(out / f"figure_{number}.png", dpi=100)
         print(f"figure {number}: {out / f'figure_{number}.png'}")
     if options.page:
-        write_cells(full.used, _noted(CELLS, arguments))
+        write_cells(stated.used, _noted(CELLS, arguments))
         for number, found in tables.items():
             found.to_csv(RESULTS / f"table_{number}.csv", index=False)
         for number in figures:

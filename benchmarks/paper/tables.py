@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from .cells import Cell, Measurement, rms_weight, trained
+from .cells import QUICK, SINGLE, SLOW, VOTED, Cell, Measurement, rms_weight, trained
 
 PAPER: dict[Any, Any] = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text(encoding="utf-8"))
 SIGMA_VAL: list[float] = PAPER["sigma_val"]
@@ -18,23 +18,34 @@ FINE = [round(0.1 * i, 1) for i in range(11)]
 
 
 def shown(number: int) -> tuple[str, str]:
-    """Network and noise of one of our tables: those of the paper's, or the network that stands in for one that is not
-    trained for every sigma_train of the table.
-    """
+    """Network and noise of a table."""
     entry = PAPER[number]
     entry = PAPER[entry["of"]] if "of" in entry else entry
-    network, noise = entry["network"], entry["noise"]
-    wanted = {f"sigma-{sigma}" for sigma in (0.0, *entry["by"])} if "stand_in" in entry else set()
-    stands_in = not wanted <= set(trained(network, noise))
-    return entry["stand_in"] if stands_in else network, noise
+    return entry["network"], entry["noise"]
+
+
+def sigmas(network: str) -> list[float]:
+    """The noises of inference that curves are drawn over."""
+    return SIGMA_VAL if network == SLOW else FINE
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where cells come from: `quick` for all pairs of sigma_train and sigma_val, `full` for those a table states."""
+    """Where cells come from: `quick` for all pairs of sigma_train and sigma_val, `single` and `voted` for those that a
+    table states, of one inference and of votes."""
 
     quick: Measurement
-    full: Measurement
+    single: Measurement
+    voted: Measurement
+
+    @classmethod
+    def of(cls, stated: Measurement, quick: int) -> Grid:
+        """Cells like those of `stated`, the quick ones of fewer samples; all of less for slow networks."""
+        return cls(
+            replace(stated, images=quick, at_most=QUICK),
+            replace(stated, at_most=SINGLE),
+            replace(stated, at_most=VOTED),
+        )
 
     def screen(self, network: str, noise: str, sigma_val: float) -> pd.DataFrame:
         """The quick cells of all trained weights at one noise: a row per number of votes of each."""
@@ -79,7 +90,7 @@ def accuracies(grid: Grid, number: int) -> pd.DataFrame:
 def _single(grid: Grid, network: str, weights: str | None, sigma_val: float, name: str) -> dict[str, float]:
     if weights is None:
         return dict.fromkeys((name, f"{name}_std", f"{name}_half"), float("nan"))
-    cell = grid.full.cell(Cell(network, weights, sigma_val))
+    cell = grid.single.cell(Cell(network, weights, sigma_val))
     one = cell.iloc[0]
     spread = float(cell["single"].std()) if len(cell) > 1 else 0.0
     half = float(one["high"] - one["low"]) / 2
@@ -100,7 +111,8 @@ def voting(grid: Grid, number: int) -> pd.DataFrame:
         row |= {"paper_voted": paper["best"][place], "paper_by": paper["by"][place]}
         if trained(network, noise):
             weights = grid.best(network, noise, sigma_val, voted=True)
-            last = grid.full.cell(Cell(network, weights, sigma_val)).iloc[-1]
+            measured = grid.voted if sigma_val else grid.single
+            last = measured.cell(Cell(network, weights, sigma_val)).iloc[-1]
             row |= {"voted": 100 * last["hard"], "low": 100 * last["low"], "high": 100 * last["high"]}
             row |= {"soft": 100 * last["soft"], "adaptive": 100 * last["adaptive"], "reads": last["reads"]}
             row["by"] = last["sigma_train"]
