@@ -47,6 +47,52 @@ def fill_parallel(out, place, key):
 
 
 @kernel()
+def driven_part(values, scale, codes, out, part):
+    """`driven` for numbers part = (a, b)."""
+    (low, high), (a, b) = codes, part
+    for i in range(a, b):
+        out[i] = min(max(np.rint(values[i] * scale), low), high) / high
+
+
+@kernel()
+def driven(values, scale, codes, out):
+    """Codes of values (n,), scale for one of 1, clipped to codes = (lowest, highest), as shares of the highest."""
+    driven_part(values, scale, codes, out, (0, out.shape[0]))
+
+
+@kernel(parallel=True)
+def driven_parallel(values, scale, codes, out):
+    """`driven` on threads."""
+    step = (out.shape[0] + PIECES - 1) // PIECES
+    for i in prange(PIECES):
+        driven_part(values, scale, codes, out, (i * step, min(out.shape[0], (i + 1) * step)))
+
+
+@kernel()
+def driven_back_part(values, scale, codes, slopes, part):
+    """`driven_back` for numbers part = (a, b)."""
+    (low, high), (a, b) = codes, part
+    rate = scale / high
+    for i in range(a, b):
+        code = np.rint(values[i] * scale)
+        slopes[i] = slopes[i] * rate if code >= low and code <= high else f32(0.0)
+
+
+@kernel()
+def driven_back(values, scale, codes, slopes):
+    """Slopes (n,) of what is driven to those of the values, in place: straight through rounding, none where clipped."""
+    driven_back_part(values, scale, codes, slopes, (0, slopes.shape[0]))
+
+
+@kernel(parallel=True)
+def driven_back_parallel(values, scale, codes, slopes):
+    """`driven_back` on threads."""
+    step = (slopes.shape[0] + PIECES - 1) // PIECES
+    for i in prange(PIECES):
+        driven_back_part(values, scale, codes, slopes, (i * step, min(slopes.shape[0], (i + 1) * step)))
+
+
+@kernel()
 def largest(weights, sizes, places):
     """Into (columns,): the largest magnitude of each column of weights (lines, columns), and the first line with it."""
     sizes[:] = f32(0.0)

@@ -19,34 +19,106 @@ from ...crossbar.keys import Key
 from ..torch_backend.cells import Cells
 from ..torch_backend.drive import Pulse
 from ..torch_backend.exact import exact
+from .driving import Driven, Pulses
 from .numbers import REFERENCES, Adc, back_through, count_up, noisy_codes, normals
 from .products import Product
 
 Tensor = torch.Tensor
-Pulses = list[tuple[float, list[Pulse]]]  # of each conversion, and what this counts
 CHUNK = 1 << 20  # readings that are made together
 
 
-class Read(NamedTuple):
-    """What a read of a layer is, beside its cells and inputs.
+class Tile(NamedTuple):
+    """A row tile of a group in one forward of the network, as reads take it: parts of its cells, in one dimension less.
 
     Attributes:
-        drive: pulses of inputs (samples, ...), (samples, depth, height, width, channels), as a function of torch.
-        constants: the same of a word line that is always driven as far as can be: (1, 1) each; none without one.
-        products: of each group and row tile.
-        step: (tiles, readings) float32 current of an ADC step; None without ADCs.
-        key: of the normals.
-        sampled: one of so many rows has its noiseless currents looked at; 0: none.
+        mean, variance, linear: (lines, readings * columns) of the lines that read inputs, and (readings * columns,) of
+            the one that a constant is driven into, or None; see `Cells`.
+        total: (readings * columns,) or None.
+        columns: what no input changes in the variance, and codes for a unit of current, (readings * columns,) each.
+        of_codes, of_currents: (readings, outputs) what a code, and a current, count.
     """
 
-    drive: Callable[[Tensor], Pulses]
+    product: Product
+    mean: tuple[Tensor, Tensor | None]
+    variance: tuple[Tensor, Tensor | None] | None
+    linear: tuple[Tensor, Tensor | None] | None
+    total: Tensor | None
+    columns: tuple[Tensor, Tensor]
+    of_codes: Tensor
+    of_currents: Tensor
+
+
+class Group(NamedTuple):
+    """A group of a layer: its tiles, and the reference column of each output."""
+
+    tiles: list[Tile]
+    reference: Any
+
+
+class Read(NamedTuple):
+    """What the reads of a layer in one forward of the network have in common, beside its cells.
+
+    Attributes:
+        drive: pulses of inputs.
+        constants: the same of a word line that is always driven as far as can be: (1, 1) each; none without one.
+        step: (tiles, readings) float32 current of an ADC step; None without ADCs.
+        whole: whether of the noiseless currents that are looked at only the largest of each column is wanted.
+    """
+
+    drive: Driven
     constants: Pulses
-    products: list[list[Product]]
     circuit: Circuit
     adc: Adc
     step: Tensor | None
+    whole: bool
+    groups: list[Group]
+
+    def of(self, chips: list[Cells], products: list[list[Product]]) -> Read:
+        """With the cells of each group."""
+        groups = []
+        for cells, own in zip(chips, products, strict=True):
+            tiles = [self._tile(cells, product, t, t == len(own) - 1) for t, product in enumerate(own)]
+            groups.append(Group(tiles, REFERENCES if cells.reference is None else cells.reference.numpy()))
+        return self._replace(groups=groups)
+
+    def _tile(self, cells: Cells, product: Product, t: int, last: bool) -> Tile:
+        many, driven = max(0, product.lines[1] - product.lines[0]), last and bool(self.constants)
+
+        def parts(whole: Tensor) -> tuple[Tensor, Tensor | None]:
+            own = whole.detach()[t]
+            return own[:many], own[many] if driven else None
+
+        scale, step = cells.scale.detach()[t, 0], None if self.step is None else self.step[t]
+        floor, readings = cells.floor[t, 0].flatten(), cells.floor.shape[2]
+        inverse = torch.ones(readings) if step is None else step.reciprocal()
+        return Tile(
+            product,
+            parts(cells.mean),
+            None if cells.variance is None else parts(cells.variance),
+            None if cells.linear is None else parts(cells.linear),
+            None if cells.total is None else cells.total[t, 0].flatten(),
+            (floor, inverse.repeat_interleave(len(floor) // readings)),
+            scale if step is None else scale * step[:, None],
+            scale,
+        )
+
+
+class Look(NamedTuple):
+    """What is one read's own.
+
+    Attributes:
+        positions: of a sample.
+        key: of the normals.
+        sampled: one of so many rows has its noiseless currents looked at; 0: none.
+        seen: where those go, (tiles, rows, readings, columns) each.
+        graph: whether there will be a way back.
+    """
+
+    positions: int
     key: Key
     sampled: int
+    seen: list[Tensor]
+    graph: bool
 
 
 class Chunk(NamedTuple):
@@ -57,18 +129,58 @@ class Chunk(NamedTuple):
     rows: slice
 
 
-def read(x: Tensor, positions: int, what: Read, chips: list[Cells]) -> tuple[Tensor, list[Tensor]]:
-    """(rows, groups x outputs) of inputs (samples, ...), and currents (tiles, rows, readings, columns) of some rows.
+def read(
+    x: Tensor, positions: int, what: Read, chips: list[Cells], key: Key, sampled: int
+) -> tuple[Tensor, list[Tensor]]:
+    """(rows, groups x outputs) of inputs (samples, ...), and the currents that were looked at: see `Look`."""
+    look = Look(positions, key, sampled, [], torch.is_grad_enabled())
+    y: Tensor = _Read.apply(x, what, look, *(part for cells in chips for part in (cells.mean, cells.scale, cells.bias)))
+    return y, look.seen
 
-    Args:
-        positions: of a sample.
-        chips: the cells of each group.
-    """
-    seen: list[Tensor] = []
-    tensors = [part for cells in chips for part in (cells.mean, cells.scale, cells.bias)]
-    bare = [cells._replace(mean=None, scale=None, bias=None) for cells in chips]  # type: ignore[arg-type]
-    y: Tensor = _Read.apply(x, positions, what, bare, seen, torch.is_grad_enabled(), *tensors)
-    return y, seen
+
+class _Read(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, what: Read, look: Look, *tensors: Tensor) -> Tensor:
+        tiles, (readings, outputs) = len(what.groups[0].tiles), what.groups[0].tiles[0].of_codes.shape
+        columns = len(what.groups[0].tiles[0].columns[0]) // readings
+        rows = len(x) * look.positions
+        out = [bias.detach().expand(rows, outputs).contiguous() for bias in tensors[2::3]]
+        keep = look.graph and any(part.requires_grad for part in (x, *tensors))
+        size = what.circuit.conversions, tiles, rows, readings, columns
+        kept = [what.adc.empty(*size) for _ in out] if keep else None
+        for chunk in _chunks(x, look.positions, tiles * readings * columns):
+            pulses = what.drive.there(x[chunk.samples].detach())
+            for g, group in enumerate(what.groups):
+                codes = None if kept is None else kept[g][:, :, chunk.rows]
+                _Forth(what, look, g, chunk).add(group, pulses, codes, out[g][chunk.rows])
+        ctx.save_for_backward(x, *tensors, *(kept or ()))
+        ctx.what, ctx.look, ctx.many = what, look, tiles * readings * columns
+        return out[0] if len(out) == 1 else torch.cat(out, dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Any, ...]:
+        what, look, groups = ctx.what, ctx.look, len(ctx.what.groups)
+        x, *rest = ctx.saved_tensors
+        tensors, kept = rest[: 3 * groups], rest[3 * groups :]
+        of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        slopes = slopes.float().contiguous()
+        each = [slopes] if groups == 1 else [own.contiguous() for own in slopes.chunk(groups, dim=1)]
+        found = [torch.zeros_like(part) if i % 3 < 2 else each[i // 3].sum(0) for i, part in enumerate(tensors)]
+        with exact(x.device):
+            for chunk in _chunks(x, look.positions, ctx.many):
+                given, to = x[chunk.samples].detach(), None
+                if of_x is None:
+                    pulses = what.drive.there(given)
+                else:
+                    pulses, through = what.drive.back(given)
+                    to = [torch.zeros(pulse.volts.shape) for _, parts in pulses for pulse in parts]
+                for g, group in enumerate(what.groups):
+                    codes, own = kept[g][:, :, chunk.rows], each[g][chunk.rows]
+                    _Back(what, look, g, chunk).add(group, pulses, codes, own, to, found[3 * g : 3 * g + 2])
+                if of_x is not None and to is not None:
+                    of_x[chunk.samples] = through(to)
+        return of_x, None, None, *found
 
 
 def _chunks(x: Tensor, positions: int, readings: int) -> Iterator[Chunk]:
@@ -78,139 +190,65 @@ def _chunks(x: Tensor, positions: int, readings: int) -> Iterator[Chunk]:
         yield Chunk(number, slice(first, last), slice(first * positions, last * positions))
 
 
-class _Read(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, positions: int, what: Read, bare: Any, seen: Any, graph: bool, *tensors: Tensor
-    ) -> Tensor:
-        chips = [
-            cells._replace(mean=mean.detach(), scale=scale.detach(), bias=bias.detach())
-            for cells, mean, scale, bias in zip(bare, tensors[::3], tensors[1::3], tensors[2::3], strict=True)
-        ]
-        one = chips[0]
-        tiles, readings, columns = one.scale.shape[0], one.floor.shape[2], one.floor.shape[3]
-        rows = len(x) * positions
-        out = [cells.bias.repeat(rows, 1) for cells in chips]
-        counts = what.circuit.conversions
-        keep = graph and any(part.requires_grad for part in (x, *tensors))
-        kept = [what.adc.empty(counts, tiles, rows, readings, columns) for _ in chips] if keep else None
-        with torch.no_grad(), exact(x.device):
-            for chunk in _chunks(x, positions, tiles * readings * columns):
-                pulses = what.drive(x[chunk.samples].detach())
-                for g, cells in enumerate(chips):
-                    codes = None if kept is None else kept[g][:, :, chunk.rows]
-                    found = _Forth(what, cells, g, chunk, len(chips))
-                    found.add(pulses, codes, out[g][chunk.rows], seen)
-        ctx.save_for_backward(x, *tensors, *(kept or ()))
-        ctx.positions, ctx.what, ctx.floor = positions, what, one.floor.shape
-        ctx.reference = [REFERENCES if c.reference is None else c.reference.numpy() for c in chips]
-        return out[0] if len(out) == 1 else torch.cat(out, dim=1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slopes: Tensor) -> tuple[Any, ...]:
-        what, groups = ctx.what, len(ctx.what.products)
-        x, *rest = ctx.saved_tensors
-        tensors, kept = rest[: 3 * groups], rest[3 * groups :]
-        of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        found = [torch.zeros_like(part) for part in tensors]
-        tiles, readings, columns = ctx.floor[0], ctx.floor[2], ctx.floor[3]
-        slopes = slopes.float().contiguous()
-        with exact(x.device):
-            for chunk in _chunks(x, ctx.positions, tiles * readings * columns):
-                given = x[chunk.samples].detach()
-                with torch.set_grad_enabled(of_x is not None):
-                    given = given.requires_grad_() if of_x is not None else given
-                    pulses = what.drive(given)
-                volts = [pulse.volts for _, parts in pulses for pulse in parts]
-                to = [torch.zeros(v.shape) for v in volts] if of_x is not None else None
-                for g, (own, reference) in enumerate(
-                    zip(slopes[chunk.rows].chunk(groups, dim=1), ctx.reference, strict=True)
-                ):
-                    mean, scale, _ = (part.detach() for part in tensors[3 * g : 3 * g + 3])
-                    back = _Back(what, mean, scale, reference, g, chunk, groups)
-                    back.add(pulses, kept[g][:, :, chunk.rows], own.contiguous(), to, found[3 * g : 3 * g + 2])
-                if of_x is not None:
-                    (of_x[chunk.samples],) = torch.autograd.grad(volts, given, to)
-        for g, own in enumerate(slopes.chunk(groups, dim=1)):
-            found[3 * g + 2] = own.sum(0)
-        return of_x, None, None, None, None, None, *found
-
-
 class _Part:
     """A group in a chunk: what its way there and back have in common."""
 
-    def __init__(self, what: Read, scale: Tensor, g: int, chunk: Chunk, groups: int) -> None:
-        self.what, self.scale, self.g, self.chunk = what, scale[:, 0], g, chunk  # (tiles, readings, outputs)
-        self.products, self.read = what.products[g], chunk.number * groups + g
-        step = what.step
-        self.of_codes = self.scale if step is None else self.scale * step[:, :, None]
+    def __init__(self, what: Read, look: Look, g: int, chunk: Chunk) -> None:
+        self.what, self.look, self.chunk = what, look, chunk
+        self.read = chunk.number * len(what.groups) + g
 
     def supply(self, conversion: int, rows: int) -> Tensor | None:
         """(rows, 1) what currents are multiplied by."""
         if not self.what.circuit.supply > 0:
             return None
-        drawn = normals(self.what.key, int(SUPPLY_PLANE) + conversion, self.read, rows)
+        drawn = normals(self.look.key, int(SUPPLY_PLANE) + conversion, self.read, rows)
         return (1 + self.what.circuit.supply * drawn)[:, None]
 
-    def constants(self, conversion: int, pulse: int) -> float | None:
-        """What drives the word line behind the inputs, if there is one."""
+    def constant(self, conversion: int, pulse: int) -> float:
+        """What drives the word line behind the inputs, where there is one."""
         found = self.what.constants
-        return float(found[conversion][1][pulse].volts) if found else None
-
-    def lines(self, t: int, weights: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The weights (lines, ...) of a tile that read inputs, and those that a constant is driven into."""
-        first, last = self.products[t].lines
-        many = max(0, last - first)
-        last_tile = bool(self.what.constants) and t == len(self.products) - 1
-        return weights[t, :many], weights[t, many] if last_tile else None
+        return float(found[conversion][1][pulse].volts) if found else 0.0
 
 
 class _Forth(_Part):
-    def __init__(self, what: Read, cells: Cells, g: int, chunk: Chunk, groups: int) -> None:
-        super().__init__(what, cells.scale, g, chunk, groups)
-        self.cells = cells
-        self.reference = REFERENCES if cells.reference is None else cells.reference.numpy()
-
-    def add(self, pulses: Pulses, codes: Tensor | None, out: Tensor, seen: list[Tensor]) -> None:
+    def add(self, group: Group, pulses: Pulses, codes: Tensor | None, out: Tensor) -> None:
         """Readings of all conversions, to outputs (rows, outputs)."""
-        what, cells = self.what, self.cells
+        what, look = self.what, self.look
         for c, (weight, parts) in enumerate(pulses):
             supply, looked = self.supply(c, len(out)), []
-            for t in range(len(self.products)):
-                current, variance = self._tile(c, parts, t)
-                if what.sampled:
-                    first = -self.chunk.rows.start % what.sampled
-                    looked.append(current[first :: what.sampled].clone())
+            for t, tile in enumerate(group.tiles):
+                shape = len(tile.of_codes), -1
+                current, variance = self._tile(c, parts, tile)
+                if look.sampled:
+                    some = current[-self.chunk.rows.start % look.sampled :: look.sampled]
+                    looked.append(some.abs().amax(0, keepdim=True) if what.whole and len(some) else some.clone())
                 if supply is not None:
                     current *= supply
-                into = what.adc.empty(*current.shape) if codes is None else codes[c, t].flatten(1)
-                step = torch.ones(cells.floor.shape[2]) if what.step is None else what.step[t]
-                columns = cells.floor[t, 0].flatten(), step.reciprocal().repeat_interleave(cells.floor.shape[3])
-                place = what.key, c * len(self.products) + t, self.read
-                noisy_codes(current, variance, columns, what.circuit.gain_variance, what.adc, place, into)
-                count_up(
-                    into.unflatten(1, cells.floor.shape[2:]), what.adc, self.of_codes[t] * weight, self.reference, out
-                )
+                into = what.adc.empty(*current.shape) if codes is None else codes[c, t].view(current.shape)
+                place = look.key, c * len(group.tiles) + t, self.read
+                noisy_codes(current, variance, tile.columns, what.circuit.gain_variance, what.adc, place, into)
+                of_codes = tile.of_codes if weight == 1.0 else tile.of_codes * weight
+                count_up(into.unflatten(1, shape), what.adc, of_codes, group.reference, out)
             if looked:
-                seen.append(torch.stack(looked).unflatten(-1, cells.floor.shape[2:]))
+                look.seen.append(torch.stack(looked).unflatten(-1, shape))
 
-    def _tile(self, c: int, parts: list[Pulse], t: int) -> tuple[Tensor, Tensor | None]:
+    def _tile(self, c: int, parts: list[Pulse], tile: Tile) -> tuple[Tensor, Tensor | None]:
         """Currents and their variances (rows, columns) of a conversion, without what no input changes."""
-        cells, circuit, product = self.cells, self.what.circuit, self.products[t]
         current: Any = None
         variance: Any = None
         for p, pulse in enumerate(parts):
-            driven = self.constants(c, p)
+            driven = self.constant(c, p)
 
-            def multiplied(volts: Tensor, weights: Tensor, power: int, driven: float | None = driven) -> Tensor:
-                lines, last = self.lines(t, weights)
-                y = product.forth(volts, lines)
-                return y if driven is None or last is None else y.add_(last, alpha=driven**power)
+            def multiplied(
+                volts: Tensor, weights: tuple[Tensor, Tensor | None], power: int, driven: float = driven
+            ) -> Tensor:
+                lines, last = weights
+                y = tile.product.forth(volts, lines)
+                return y if last is None else y.add_(last, alpha=driven**power)
 
-            weight = pulse.weight if circuit.joined else 1.0
-            own = multiplied(pulse.volts, cells.mean, 1)
-            own_variance = self._variance(pulse.volts, own, t, multiplied)
+            weight = pulse.weight if self.what.circuit.joined else 1.0
+            own = multiplied(pulse.volts, tile.mean, 1)
+            own_variance = self._variance(pulse.volts, own, tile, multiplied)
             if weight != 1.0:
                 own = own * weight
             current = own if current is None else current.add_(own)
@@ -219,46 +257,48 @@ class _Forth(_Part):
                 variance = own_variance if variance is None else variance.add_(own_variance)
         return current, variance
 
-    def _variance(self, volts: Tensor, own: Tensor, t: int, multiplied: Callable[..., Tensor]) -> Tensor | None:
+    def _variance(self, volts: Tensor, own: Tensor, tile: Tile, multiplied: Callable[..., Tensor]) -> Tensor | None:
         """What the noise of cells adds in a pulse."""
-        cells = self.cells
-        squares = None if cells.variance is None else multiplied(volts.square(), cells.variance, 2)
-        if cells.linear is None:
+        squares = None if tile.variance is None else multiplied(volts.square(), tile.variance, 2)
+        if tile.linear is None:
             return squares
-        if cells.total is None:
-            firsts = multiplied(volts.abs(), cells.linear, 1)
+        if tile.total is None:
+            firsts = multiplied(volts.abs(), tile.linear, 1)
             return firsts if squares is None else squares.add_(firsts)
-        firsts = multiplied(volts, cells.linear, 1)
-        found = own * (own * cells.total[t, 0].flatten() - 2 * firsts)
+        firsts = multiplied(volts, tile.linear, 1)
+        found = own * (own * tile.total - 2 * firsts)
         return (found if squares is None else found.add_(squares)).clamp_(min=0)
 
 
 class _Back(_Part):
-    def __init__(
-        self, what: Read, mean: Tensor, scale: Tensor, reference: Any, g: int, chunk: Chunk, groups: int
+    def add(
+        self,
+        group: Group,
+        pulses: Pulses,
+        codes: Tensor,
+        slopes: Tensor,
+        to: list[Tensor] | None,
+        found: list[Tensor],
     ) -> None:
-        super().__init__(what, scale, g, chunk, groups)
-        self.mean, self.reference = mean, reference
-
-    def add(self, pulses: Pulses, codes: Tensor, slopes: Tensor, to: list[Tensor] | None, found: list[Tensor]) -> None:
         """Slopes (rows, outputs) of outputs, to those of the voltages, if these are asked for, of means and scales."""
         what, (of_mean, of_scale), place = self.what, found, 0
         for c, (weight, parts) in enumerate(pulses):
             supply = self.supply(c, len(slopes))
-            for t, product in enumerate(self.products):
-                back, sums = back_through(codes[c, t], what.adc, self.scale[t] * weight, self.reference, slopes)
+            for t, tile in enumerate(group.tiles):
+                of_currents = tile.of_currents if weight == 1.0 else tile.of_currents * weight
+                back, sums = back_through(codes[c, t], what.adc, of_currents, group.reference, slopes)
                 of_scale[t, 0] += weight * (sums if what.step is None else sums * what.step[t][:, None])
                 flat = back.flatten(1)
                 if supply is not None:
                     flat *= supply
-                lines, _ = self.lines(t, self.mean)
-                into, last = self.lines(t, of_mean)
+                lines, last = tile.mean
+                into = of_mean[t]
                 for p, pulse in enumerate(parts):
                     own = flat * pulse.weight if what.circuit.joined and pulse.weight != 1.0 else flat
-                    into += product.back(pulse.volts.detach(), lines, own, None if to is None else to[place + p])
-                    driven = self.constants(c, p)
-                    if last is not None and driven is not None:
-                        last.add_(own.sum(0), alpha=driven)
+                    asked = None if to is None else to[place + p]
+                    tile.product.back(pulse.volts.detach(), lines, own, asked, into[: len(lines)])
+                    if last is not None:
+                        into[len(lines)].add_(own.sum(0), alpha=self.constant(c, p))
             place += len(parts)
 
 

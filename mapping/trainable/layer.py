@@ -25,6 +25,7 @@ from ..torch_backend.reading import currents, readings
 from ..torch_backend.rows import gather, with_constant
 from ..torch_backend.straight import through
 from .cells import check, programmed
+from .driving import Driven
 from .fused import Read, products_of, read
 from .numbers import Adc, Counted, normals
 from .programming import Curves, curves_of, programmed_in_parts
@@ -120,40 +121,43 @@ class TrainedLayer(nn.Module):
 
     def _read_compiled(self, x: Tensor, size: tuple[int, ...], design: Design, limit: Tensor) -> Tensor:
         """(rows, groups x outputs) of inputs (samples, ...), on a CPU: see `fused.py`."""
-        make = partial(self._programmed, design, limit)
-        chips = make() if design.floats else self.steps.kept(self.name, make)
-        converters, circuit = self._converters(design, self._circuit(design), x.device)
-        constant = float(design.drive.full_code) if self.matrix.bias_on_array else 0.0
-        _, plain = plainly(x.new_empty(0), circuit._replace(constant=constant))
-        codes = torch.full((1, 1), constant)
+        make = partial(self._compiled, design, limit)
+        what, chips = make() if design.floats else self.steps.kept(self.name, make)
+        rows, watched = len(x) * prod(size), what.step is not None and self._watches_currents()
+        key = self.steps.key("read", self.name, fresh=True)
+        y, seen = read(x, prod(size), what, chips, key, max(1, rows // SEEN) if watched else 0)
+        if watched and seen:
+            with torch.no_grad():
+                self.steps.see(self, "full_scale", self._range_of(design, torch.cat(seen, dim=1)))
+        return y
 
-        def drive(given: Tensor, codes: Tensor | None = None) -> Any:
-            if codes is None:
-                codes = self._codes(self.spec.arrange(given.float()), design, limit)
-            given, _ = plainly(codes, circuit)
-            return [(weight, parts) for weight, parts in conversions(given, plain, converters)]
+    def _compiled(self, design: Design, limit: Tensor) -> tuple[Read, list[Cells]]:
+        """What all reads of a forward have in common."""
+        chips = self._programmed(design, limit)
+        converters, circuit = self._converters(design, self._circuit(design), limit.device)
+        constant = float(design.drive.full_code) if self.matrix.bias_on_array else 0.0
+        _, plain = plainly(limit.new_empty(0), circuit._replace(constant=constant))
+
+        def pulses(codes: Tensor) -> Any:
+            return list(conversions(plainly(codes, circuit)[0], plain, converters))
 
         full, step = self.hardware.adc.bits is not None, None
         if full:
             assert converters.step is not None
             step = converters.step[:, 0, :, 0].expand(design.placement.row_tiles, design.readings).contiguous()
-        rows, watched = len(x) * prod(size), full and self._watches_currents()
-        groups = len(chips)
+        once = (plain.pulses, plain.phases, plain.levels.size, design.curved) == (1, 1, 0, False)
+        codes = lambda given: pulses(self._codes(given, design, limit))  # noqa: E731
         what = Read(
-            drive,
-            drive(codes, codes) if self.matrix.bias_on_array else [],
-            products_of(self.matrix.patches, self.spec.in_features, groups, design.placement.edges),
+            Driven.of(design.drive, limit, once, self.spec.arrange, codes),
+            pulses(torch.full((1, 1), constant)) if self.matrix.bias_on_array else [],
             plain,
             Adc.of(circuit.low, circuit.high, circuit.centre, full),
             step,
-            self.steps.key("read", self.name, fresh=True),
-            max(1, rows // SEEN) if watched else 0,
+            self.hardware.adc.percentile == 100,
+            [],
         )
-        y, seen = read(x, prod(size), what, chips)
-        if watched and seen:
-            with torch.no_grad():
-                self.steps.see(self, "full_scale", self._range_of(design, torch.cat(seen, dim=1)))
-        return y
+        products = products_of(self.matrix.patches, self.spec.in_features, len(chips), design.placement.edges)
+        return what.of(chips, products), chips
 
     def _programmed(self, design: Design, limit: Tensor) -> list[Cells]:
         if self.curves is None:

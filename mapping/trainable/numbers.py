@@ -39,6 +39,26 @@ def normals(key: Key, plane: int, read: int, *shape: int) -> Tensor:
     return out
 
 
+def driven(values: Tensor, scale: Tensor, codes: tuple[int, int]) -> Tensor:
+    """What values drive, of the same shape: codes, `scale` () for a value of 1, clipped to (lowest, highest), as shares
+    of the highest.
+    """
+    given = values.contiguous()
+    out = torch.empty_like(given)
+    call("driven", out.numel(), given.view(-1).numpy(), *_codes(scale, codes), out.view(-1).numpy())
+    return out
+
+
+def driven_back(values: Tensor, scale: Tensor, codes: tuple[int, int], slopes: Tensor) -> None:
+    """Slopes of what is driven (contiguous) to those of the values, in place."""
+    given = values.contiguous().view(-1).numpy()
+    call("driven_back", given.size, given, *_codes(scale, codes), slopes.view(-1).numpy())
+
+
+def _codes(scale: Tensor, codes: tuple[int, int]) -> tuple[Any, Any]:
+    return np.float32(scale), (np.float32(codes[0]), np.float32(codes[1]))
+
+
 class Counted:
     """Normals of the shapes of tensors, one stream after another."""
 
@@ -96,7 +116,7 @@ def noisy_codes(
     count, width = current.shape
     joined = GROUP // gcd(width, GROUP)  # rows that are whole groups of columns together
     wide, whole = width * joined, count // joined
-    floor, inverse = (column.repeat(joined).numpy() for column in columns)
+    floor, inverse = ((column.repeat(joined) if joined > 1 else column).numpy() for column in columns)
     where, parts = (np.uint32(plane), np.uint32(read)), [(0, whole * joined)]
     if whole * joined < count:
         parts.append((whole * joined, count))

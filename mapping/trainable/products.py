@@ -47,16 +47,19 @@ class Product:
         del place
         return y.movedim(1, -1).reshape(-1, weight.shape[1])
 
-    def back(self, x: Tensor, weight: Tensor, slopes: Tensor, to: Tensor | None) -> Tensor:
-        """Slopes (lines, columns) of the weights from those of the products; those of x are added to `to`."""
+    def back(self, x: Tensor, weight: Tensor, slopes: Tensor, to: Tensor | None, into: Tensor) -> None:
+        """Slopes of the products back: those of the weights are added to `into` (lines, columns), of x to `to`."""
         if self.lines[1] <= self.lines[0]:
-            return torch.zeros_like(weight)
+            return
         if self.plain:
-            rows = self._rows(x)
             if to is not None:
                 part = self._place(to)[0]
-                part += (slopes @ weight.T).view(part.shape)
-            return rows.T @ slopes
+                if prod(part.shape[1:4]) == 1:
+                    part.view(part.shape[0], -1).addmm_(slopes, weight.T)
+                else:
+                    part += (slopes @ weight.T).view(part.shape)
+            into.addmm_(self._rows(x).T, slopes)
+            return
         place, given = self._place(x)
         flat = given.ndim == 4
         size = self.patches.positions(tuple(x.shape[1:4]))
@@ -70,7 +73,7 @@ class Product:
             part += of_x.movedim(1, -1).view(part.shape) if not flat else of_x.movedim(1, -1)[:, None]
         del place
         found = of_kernel.permute(*range(2, of_kernel.ndim), 1, 0).reshape(-1, weight.shape[1])
-        return found[self.padding[0] : len(found) - self.padding[1]]
+        into += found[self.padding[0] : len(found) - self.padding[1]]
 
     def _place(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The part of x that is read, and the same as a convolution takes it, or a product of matrices."""

@@ -124,7 +124,7 @@ class Fresh:
 
 def largest(values: Tensor, percentile: float) -> Tensor:
     """The percentile of the magnitudes, () float32; of very many values that of some, spread evenly over them."""
-    sizes = values.detach().abs().flatten()
     if percentile == 100:
-        return sizes.amax()
+        return torch.linalg.vector_norm(values.detach(), torch.inf)
+    sizes = values.detach().abs().flatten()
     return torch.quantile(sizes[:: max(1, -(-len(sizes) // MOST))], percentile / 100)
