@@ -6,9 +6,7 @@ them, and the noise of a read would be that of the arithmetic.
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,14 +14,23 @@ import torch
 WHOLE = ("ieee", "none")  # none: as is by default
 
 
-@contextlib.contextmanager
-def exact(device: torch.device) -> Iterator[None]:
+class exact:  # named as the contexts of torch
     """Products of float32 within it are those of float32, on this device. Outside, all is as it was."""
-    with contextlib.ExitStack() as stack:
-        if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
-            stack.enter_context(torch.autocast(device.type, enabled=False))
-        stack.enter_context(_PRECISION)
-        yield
+
+    def __init__(self, device: torch.device) -> None:
+        kind = device.type
+        known = kind == "cpu" or torch.amp.is_autocast_available(kind)
+        self._off = torch.autocast(kind, enabled=False) if known and torch.is_autocast_enabled(kind) else None
+
+    def __enter__(self) -> None:
+        if self._off is not None:
+            self._off.__enter__()
+        _PRECISION.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        _PRECISION.__exit__()
+        if self._off is not None:
+            self._off.__exit__(*error)
 
 
 def _get() -> dict[str, Any]:
@@ -62,7 +69,7 @@ class _Precision:
             if self._before:
                 _set(dict.fromkeys(self._before, "highest" if "all" in self._before else "ieee"))
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside:

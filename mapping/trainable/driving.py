@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from ...crossbar.drive import Drive
@@ -25,45 +26,45 @@ class Driven(NamedTuple):
     Attributes:
         arrange: inputs to these dimensions, as a function of torch.
         pulses: what those drive, as a function of torch.
-        scale: () codes of an input of 1, where `codes` can do with one pass; else None.
-        codes: (lowest, highest).
+        once: (codes of an input of 1, (lowest, highest code)), float32, where one pass does; else None.
     """
 
     arrange: Callable[[Tensor], Tensor]
     pulses: Callable[[Tensor], Pulses]
-    scale: Tensor | None
-    codes: tuple[int, int]
+    once: tuple[np.float32, tuple[np.float32, np.float32]] | None
 
     @classmethod
     def of(cls, drive: Drive, limit: Tensor, plain: bool, arrange: Any, pulses: Any) -> Driven:
         """Of a DAC; plain: whether a code drives what it is, in one pulse."""
-        once = plain and drive.rounds and drive.clips
-        low = -drive.full_code if drive.signed else 0
-        return cls(arrange, pulses, drive.full_code / limit if once else None, (low, drive.full_code))
+        if not (plain and drive.rounds and drive.clips):
+            return cls(arrange, pulses, None)
+        high = np.float32(drive.full_code)
+        return cls(arrange, pulses, (np.float32(drive.full_code / limit), (-high if drive.signed else 0 * high, high)))
 
     def there(self, x: Tensor) -> Pulses:
         """Of inputs, without a graph."""
         given = self.arrange(x.float())
-        return self.pulses(given) if self.scale is None else self._whole(given)
+        return self.pulses(given) if self.once is None else self._whole(given)
 
     def back(self, x: Tensor) -> tuple[Pulses, Callable[[list[Tensor]], Tensor]]:
         """The same, and a function: the slopes of the inputs from those of the pulses."""
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             given = self.arrange(leaf.float())
-            if self.scale is None:
+            once = self.once
+            if once is None:
                 pulses = self.pulses(given)
                 volts = [pulse.volts for _, parts in pulses for pulse in parts]
                 return pulses, lambda to: torch.autograd.grad(volts, leaf, to)[0]
-        scale, values = self.scale, given.detach()
+        values = given.detach()
 
         def through(to: list[Tensor]) -> Tensor:
-            driven_back(values, scale, self.codes, to[0])
+            driven_back(values, *once, to[0])
             (found,) = torch.autograd.grad(given, leaf, to[0])
             return found
 
         return self._whole(values), through
 
     def _whole(self, given: Tensor) -> Pulses:
-        assert self.scale is not None
-        return [(1.0, [Pulse(driven(given, self.scale, self.codes), 1.0, 1.0)])]
+        assert self.once is not None
+        return [(1.0, [Pulse(driven(given, *self.once), 1.0, 1.0)])]

@@ -20,7 +20,7 @@ from ..torch_backend.cells import Cells
 from ..torch_backend.drive import Pulse
 from ..torch_backend.exact import exact
 from .driving import Driven, Pulses
-from .numbers import REFERENCES, Adc, back_through, count_up, noisy_codes, normals
+from .numbers import REFERENCES, Adc, Columns, back_through, count_up, noisy_codes, normals
 from .products import Product
 
 Tensor = torch.Tensor
@@ -34,7 +34,7 @@ class Tile(NamedTuple):
         mean, variance, linear: (lines, readings * columns) of the lines that read inputs, and (readings * columns,) of
             the one that a constant is driven into, or None; see `Cells`.
         total: (readings * columns,) or None.
-        columns: what no input changes in the variance, and codes for a unit of current, (readings * columns,) each.
+        columns: see `noisy_codes`.
         of_codes, of_currents: (readings, outputs) what a code, and a current, count.
     """
 
@@ -43,7 +43,7 @@ class Tile(NamedTuple):
     variance: tuple[Tensor, Tensor | None] | None
     linear: tuple[Tensor, Tensor | None] | None
     total: Tensor | None
-    columns: tuple[Tensor, Tensor]
+    columns: Columns
     of_codes: Tensor
     of_currents: Tensor
 
@@ -97,7 +97,7 @@ class Read(NamedTuple):
             None if cells.variance is None else parts(cells.variance),
             None if cells.linear is None else parts(cells.linear),
             None if cells.total is None else cells.total[t, 0].flatten(),
-            (floor, inverse.repeat_interleave(len(floor) // readings)),
+            Columns.of(floor, inverse.repeat_interleave(len(floor) // readings)),
             scale if step is None else scale * step[:, None],
             scale,
         )
@@ -142,7 +142,7 @@ class _Read(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, what: Read, look: Look, *tensors: Tensor) -> Tensor:
         tiles, (readings, outputs) = len(what.groups[0].tiles), what.groups[0].tiles[0].of_codes.shape
-        columns = len(what.groups[0].tiles[0].columns[0]) // readings
+        columns = what.groups[0].tiles[0].columns.width // readings
         rows = len(x) * look.positions
         out = [bias.detach().expand(rows, outputs).contiguous() for bias in tensors[2::3]]
         keep = look.graph and any(part.requires_grad for part in (x, *tensors))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import numpy as np
@@ -91,8 +91,8 @@ class TrainedLayer(nn.Module):
             bias = None if self.bias is None else self.spec.columns(self.bias).flatten()
             y = self.spec.digital(x, self.spec.matrices(self.weight), bias)
             return y.reshape(*leading, *y.shape[1:])
-        low, high = x.detach().aminmax()
-        if not bool(torch.isfinite(low)) or not bool(torch.isfinite(high)):
+        low, high = map(float, x.detach().aminmax())
+        if not (isfinite(low) and isfinite(high)):
             raise ValueError(f"layer {self.name!r}: its inputs are not finite (NaN or infinite)")
         known = not self.steps.calibrating and self.design is not None
         compiled = known and x.device.type == "cpu" and not self.steps.through_variance
@@ -128,7 +128,11 @@ class TrainedLayer(nn.Module):
         y, seen = read(x, prod(size), what, chips, key, max(1, rows // SEEN) if watched else 0)
         if watched and seen:
             with torch.no_grad():
-                self.steps.see(self, "full_scale", self._range_of(design, torch.cat(seen, dim=1)))
+                sizes, range_of = torch.cat(seen, dim=1), partial(self._range_of, design)
+                if what.whole:
+                    self.steps.see(self, "full_scale", sizes.amax(1, keepdim=True), range_of)
+                else:
+                    self.steps.see(self, "full_scale", range_of(sizes))
         return y
 
     def _compiled(self, design: Design, limit: Tensor) -> tuple[Read, list[Cells]]:

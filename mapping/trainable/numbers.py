@@ -39,24 +39,20 @@ def normals(key: Key, plane: int, read: int, *shape: int) -> Tensor:
     return out
 
 
-def driven(values: Tensor, scale: Tensor, codes: tuple[int, int]) -> Tensor:
-    """What values drive, of the same shape: codes, `scale` () for a value of 1, clipped to (lowest, highest), as shares
+def driven(values: Tensor, scale: np.float32, codes: tuple[np.float32, np.float32]) -> Tensor:
+    """What values drive, of the same shape: codes, `scale` for a value of 1, clipped to (lowest, highest), as shares
     of the highest.
     """
     given = values.contiguous()
     out = torch.empty_like(given)
-    call("driven", out.numel(), given.view(-1).numpy(), *_codes(scale, codes), out.view(-1).numpy())
+    call("driven", out.numel(), given.view(-1).numpy(), scale, codes, out.view(-1).numpy())
     return out
 
 
-def driven_back(values: Tensor, scale: Tensor, codes: tuple[int, int], slopes: Tensor) -> None:
+def driven_back(values: Tensor, scale: np.float32, codes: tuple[np.float32, np.float32], slopes: Tensor) -> None:
     """Slopes of what is driven (contiguous) to those of the values, in place."""
     given = values.contiguous().view(-1).numpy()
-    call("driven_back", given.size, given, *_codes(scale, codes), slopes.view(-1).numpy())
-
-
-def _codes(scale: Tensor, codes: tuple[int, int]) -> tuple[Any, Any]:
-    return np.float32(scale), (np.float32(codes[0]), np.float32(codes[1]))
+    call("driven_back", given.size, given, scale, codes, slopes.view(-1).numpy())
 
 
 class Counted:
@@ -96,10 +92,31 @@ class Adc(NamedTuple):
         return torch.empty(shape, dtype=torch.int16 if self.whole else torch.float32)
 
 
+class Columns(NamedTuple):
+    """What the columns of a tile have beside their currents, for as many rows as are whole groups of normals together.
+
+    Attributes:
+        floor: (1, joined * width) the variance that no input changes.
+        inverse: (joined * width,) codes for a unit of current.
+    """
+
+    width: int
+    joined: int
+    floor: np.ndarray[Any, Any]
+    inverse: np.ndarray[Any, Any]
+
+    @classmethod
+    def of(cls, floor: Tensor, inverse: Tensor) -> Columns:
+        """Of both, (columns,)."""
+        width = len(floor)
+        joined = GROUP // gcd(width, GROUP)
+        return cls(width, joined, floor.repeat(joined).numpy()[None], inverse.repeat(joined).numpy())
+
+
 def noisy_codes(
     current: Tensor,
     variance: Tensor | None,
-    columns: tuple[Tensor, Tensor],
+    columns: Columns,
     gain: float,
     adc: Adc,
     place: tuple[Key, int, int],
@@ -109,14 +126,11 @@ def noisy_codes(
 
     Args:
         variance: of the same shape, or none; beside it there are that of each column, and gain times squared currents.
-        columns: (variance, codes for a unit of current) of each column.
         place: (key, plane, read) of the normals.
     """
     key, plane, read = place
-    count, width = current.shape
-    joined = GROUP // gcd(width, GROUP)  # rows that are whole groups of columns together
+    count, (width, joined, floor, inverse) = len(current), columns
     wide, whole = width * joined, count // joined
-    floor, inverse = ((column.repeat(joined) if joined > 1 else column).numpy() for column in columns)
     where, parts = (np.uint32(plane), np.uint32(read)), [(0, whole * joined)]
     if whole * joined < count:
         parts.append((whole * joined, count))
@@ -132,11 +146,11 @@ def noisy_codes(
             arrays = arrays[0], own.view(-1, wide).numpy()
         into = out.view(-1, wide).numpy() if adc.whole else NONE
         rows = Rows(np.uint64(first // joined), ALONE)
-        numbers = np.float32(gain), floor.reshape(1, wide), inverse, adc.limits, rows, where, key
+        numbers = np.float32(gain), floor, inverse, adc.limits, rows, where, key
         call("noisy_codes", given.numel(), arrays, *numbers, into)
         if not adc.whole:
             low, high, centre = map(float, adc.limits)
-            level = given * columns[1] - centre
+            level = given * torch.from_numpy(inverse[:width]) - centre
             out.copy_(level.round().clamp(low - 1, high + 1) if adc.rounds else given)
         if padded:
             codes[first:last] = out[: last - first]

@@ -53,10 +53,10 @@ class Product:
             return
         if self.plain:
             if to is not None:
-                part = self._place(to)[0]
-                if prod(part.shape[1:4]) == 1:
-                    part.view(part.shape[0], -1).addmm_(slopes, weight.T)
+                if to.shape[1:4] == (1, 1, 1):
+                    self._rows(to).addmm_(slopes, weight.T)
                 else:
+                    part = self._place(to)[0]
                     part += (slopes @ weight.T).view(part.shape)
             into.addmm_(self._rows(x).T, slopes)
             return
@@ -92,6 +92,8 @@ class Product:
         return self.kernel[0] == 1 and x.shape[1] == 1
 
     def _rows(self, x: Tensor) -> Tensor:
+        if x.shape[1:4] == (1, 1, 1) and x.is_contiguous():
+            return x.view(len(x), -1)[:, self.channels[0] + self.lines[0] : self.channels[0] + self.lines[1]]
         part, _ = self._place(x)
         return part.reshape(-1, part.shape[-1])
 

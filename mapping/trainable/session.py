@@ -37,7 +37,7 @@ class Steps:
         self.clipped: list[list[Any]] = []
         self.strength = 1.0  # of errors and noise in this step
         self.calibrating = False
-        self._seen: dict[tuple[str, str], tuple[Any, Tensor]] = {}
+        self._seen: dict[tuple[str, str], tuple[Any, Tensor, Callable[[Tensor], Tensor] | None]] = {}
         self._kept: dict[tuple[str, bool], Any] = {}
         self._inside = False
         self._begin()
@@ -60,10 +60,11 @@ class Steps:
                 weight.clamp_(-most, most)
                 entry[1] = weight._version
 
+    @torch.no_grad()
     def follow(self) -> None:
         """Take what the last step has seen into the ranges."""
-        for (_, what), (layer, value) in self._seen.items():
-            before = getattr(layer, what)
+        for (_, what), (layer, value, range_of) in self._seen.items():
+            before, value = getattr(layer, what), value if range_of is None else range_of(value)
             setattr(layer, what, value if before is None else torch.lerp(before, value, self.momentum))
         self._seen = {}
 
@@ -97,14 +98,17 @@ class Steps:
         """Whether a layer looks at what it is given."""
         return self.calibrating or (bool(layer.training) and self.momentum > 0)
 
-    def see(self, layer: Any, what: str, value: Tensor) -> None:
-        """A range of a layer, as this step would have it: used from the next step on, or now where it calibrates."""
+    def see(self, layer: Any, what: str, value: Tensor, range_of: Callable[[Tensor], Tensor] | None = None) -> None:
+        """A range of a layer, as this step would have it: used from the next step on, or now where it calibrates.
+
+        Or of what the range is made of, at the end of a step: its largest values.
+        """
         if self.calibrating:
             before = getattr(layer, what)
             setattr(layer, what, value if before is None else torch.maximum(before, value))
             return
-        _, before = self._seen.get((layer.name, what), (layer, value))
-        self._seen[layer.name, what] = layer, torch.maximum(before, value)
+        before = self._seen.get((layer.name, what))
+        self._seen[layer.name, what] = layer, value if before is None else torch.maximum(before[1], value), range_of
 
 
 class Fresh:
