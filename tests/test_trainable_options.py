@@ -193,6 +193,22 @@ def test_kernels_compute_what_torch_does(name: str) -> None:
         assert float((a - b).abs().max()) <= 2e-3 * float(b.abs().max())
 
 
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(4, 6, 1), nn.Conv2d(4, 6, 3, padding=1), nn.Conv2d(4, 6, 2, stride=2, groups=2)]
+)
+def test_inputs_in_any_layout_have_the_same_slopes(layer: nn.Module) -> None:
+    x = torch.rand(3, 4, 6, 6)
+    made, found = trainable(nn.Sequential(layer), hardware(), calibrate=x, momentum=0), []
+    for given in (x, x.contiguous(memory_format=torch.channels_last), torch.stack([x, x], -1)[..., 0]):
+        torch.manual_seed(3)
+        leaf = given.detach().requires_grad_()
+        made(leaf).square().sum().backward()
+        assert leaf.grad is not None
+        found.append(leaf.grad.clone(memory_format=torch.contiguous_format))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[2], found[0], rtol=1e-5, atol=1e-6)
+
+
 def test_the_same_seed_gives_the_same_on_any_threads() -> None:
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Conv2d(2, 64, 3, padding=1)).train(), torch.rand(9, 2, 32, 32)

@@ -47,11 +47,11 @@ class Driven(NamedTuple):
         return self.pulses(given) if self.once is None else self._whole(given)
 
     def back(self, x: Tensor) -> tuple[Pulses, Callable[[list[Tensor]], Tensor]]:
-        """The same, and a function: the slopes of the inputs from those of the pulses."""
+        """The same, and a function: the slopes of the inputs from those of the pulses, which it may change."""
+        once = self.once
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             given = self.arrange(leaf.float())
-            once = self.once
             if once is None:
                 pulses = self.pulses(given)
                 volts = [pulse.volts for _, parts in pulses for pulse in parts]
@@ -60,8 +60,10 @@ class Driven(NamedTuple):
 
         def through(to: list[Tensor]) -> Tensor:
             driven_back(values, *once, to[0])
-            (found,) = torch.autograd.grad(given, leaf, to[0])
-            return found
+            same = values.data_ptr() == x.data_ptr() and values.numel() == x.numel()
+            if same and values.is_contiguous() and x.is_contiguous():
+                return to[0].view(x.shape)
+            return torch.autograd.grad(given, leaf, to[0])[0]
 
         return self._whole(values), through
 
