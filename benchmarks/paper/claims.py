@@ -15,7 +15,7 @@ import pandas as pd
 import mho
 from mho import models
 
-from .ledger import Found, Ledger, Untested, decibels, said
+from .ledger import QUICK, Found, Ledger, Untested, decibels, said
 
 LEVELS = (0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -65,10 +65,10 @@ def lost(ledger: Ledger, noise: str, points: float) -> Found:
 def uniform(ledger: Ledger, data: str, noise: str = "mult") -> Found:
     """Some training with noise beats that without at every noise of inference, on the samples of the quick look."""
     gains = []
-    for step in range(1, 11):
-        rows = ledger.rows(data, noise, step / 10, images=1000)
+    for sigma in ledger.quick_levels(data, noise):
+        rows = ledger.rows(data, noise, sigma, images=QUICK[data])
         means = rows[rows["k"] <= 20].groupby("sigma_train")["single"].mean()
-        gains.append((step / 10, 100 * (means.drop(0.0).max() - means[0.0])))
+        gains.append((sigma, 100 * (means.drop(0.0).max() - means[0.0])))
     worst = min(gains, key=lambda pair: pair[1])
     return Found(f"gains of {worst[1]:.2f} points (at {worst[0]}) to {max(g for _, g in gains):.1f}", worst[1] > 0)
 
@@ -96,6 +96,7 @@ def snr(stated: float, sigma: float) -> Found:
 
 def concentrated(ledger: Ledger) -> Found:
     rows = ledger.cells[(ledger.cells["images"] == 10_000) & (ledger.cells["k"] <= 20)]
+    rows = rows[rows.groupby("key")["k"].transform("max") == 20]
     spread = rows.groupby("key")["single"].agg(lambda x: (x - x.mean()).abs().max())
     told = f"at most {100 * spread.max():.2f} points from the mean in {len(spread)} cells of 20 runs"
     return Found(told, spread.max() < 0.01)
@@ -143,7 +144,7 @@ def tolerance_gain(ledger: Ledger, data: str, points: float, stated: float) -> F
 
 
 def flat(ledger: Ledger, data: str) -> Found:
-    rows = ledger.rows(data, "mult", 1.0)
+    rows = ledger.rows(data, "mult", 1.0, images=int(ledger.rows(data, "mult", 1.0, k=20)["images"].iloc[0]))
     best = rows[rows["sigma_train"] == rows.loc[rows["hard"].idxmax(), "sigma_train"]].set_index("k")["hard"]
     first, second = 100 * (best[10] - best[1]), 100 * (best[20] - best[10])
     return Found(f"{first:.1f} points to 10 votes, {second:.1f} from there to 20", second < first / 5)

@@ -12,6 +12,7 @@ import pandas as pd
 from mho.mapping.voting.intervals import Accuracy
 
 NETWORKS = {"MNIST": "mnist_cnn", "CIFAR-10": "densenet40", "strokes": "stroke_lstm"}
+QUICK = {"MNIST": 1000, "CIFAR-10": 250, "strokes": 1000}  # samples of the quick look
 
 
 class Untested(Exception):
@@ -56,6 +57,18 @@ class Ledger:
         if found.empty:
             raise Untested(f"no cells at sigma_val {sigma_val}")
         return found
+
+    def quick_levels(self, data: str, noise: str) -> list[float]:
+        """The noises of inference, but 0, that the quick look has cells of.
+
+        Raises:
+            Untested: there are none.
+        """
+        cells = self.cells[(self.cells["network"] == NETWORKS[data]) & (self.cells["noise"] == noise)]
+        found = cells[(cells["images"] == QUICK[data]) & (cells["sigma_val"] > 0)]["sigma_val"].unique()
+        if not len(found):
+            raise Untested(f"{NETWORKS[data]} is not measured with all trainings yet")
+        return sorted(found)
 
     def single(
         self, data: str, sigma_val: float, sigma_train: float | None = None, noise: str = "mult", **how: int
