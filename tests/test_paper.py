@@ -135,6 +135,32 @@ def test_which_samples_are_right_is_kept(paper: ModuleType, tmp_path: Path) -> N
         assert bits.mean() == pytest.approx(row["hard"])
 
 
+def test_a_complete_table_is_not_raised_by_the_choice(paper: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells, tables = importlib.import_module("paper.cells"), importlib.import_module("paper.tables")
+    rng = np.random.default_rng(0)
+    bits = {f"sigma-{s}": rng.random(1000) < 0.7 for s in (0.0, 0.5, 1.0)}  # none is better than another
+    made = {
+        name: pd.DataFrame(
+            {"single": [b.mean()], "hard": [b.mean()], "images": 1000, "right": [np.packbits(b).tobytes()]}
+        )
+        for name, b in bits.items()
+    }
+    monkeypatch.setattr(tables, "COMPLETE", ("mnist_cnn",))
+    monkeypatch.setattr(tables, "trained", lambda network, noise: list(made))
+    monkeypatch.setattr(cells.Measurement, "cell", lambda self, cell: made[cell.weights])
+    grid = tables.Grid.of(cells.Measurement(1, 1000, "cpu", Path("unused")), 10)
+    best = grid.best("mnist_cnn", "mult", 0.4, voted=False)
+    assert best == max(bits, key=lambda name: bits[name].mean())
+    found = grid.crossed("mnist_cnn", "mult", 0.4, voted=False)
+    even, odd = (max(bits, key=lambda name: bits[name][half::2].mean()) for half in (0, 1))
+    assert found["crossed"] == pytest.approx(0.1 * (bits[even][1::2].sum() + bits[odd][::2].sum()))
+    assert found["crossed_low"] < found["crossed"] < found["crossed_high"]
+    bits["sigma-0.0"][:] = True  # against it all lose
+    made["sigma-0.0"].loc[0, ["single", "right"]] = [0.0, np.packbits(bits["sigma-0.0"]).tobytes()]
+    assert grid.crossed("mnist_cnn", "mult", 0.4, voted=False)["against"] < 1e-6
+    assert tables.Grid.crossed(grid, "densenet40", "mult", 0.4, voted=False) == {}
+
+
 def test_cells_below_the_papers_are_named(paper: ModuleType) -> None:
     tables = importlib.import_module("paper.tables")
     found = pd.DataFrame({"sigma_val": [0.0, 0.2, 0.4], "voted": [99.6, 99.56, 99.54], "paper_voted": 99.6})

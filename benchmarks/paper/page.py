@@ -12,7 +12,7 @@ import mho
 from mho.models.weights import record_of
 
 from . import physical
-from .cells import test_set, trained
+from .cells import COMPLETE, test_set, trained
 from .tables import PAPER, TABLES, Grid, below, markdown, shown
 
 CAPTIONS = {
@@ -104,6 +104,13 @@ def _notes(number: int, tables: dict[int, pd.DataFrame], grid: Grid) -> list[str
         ]
     there = ", ".join(map(_sigma_of, trained(network, noise)))
     notes += [f"Trained with sigma_train {there}. Data: {test_set(network)[2]}."]
+    if network in COMPLETE:
+        notes += [
+            "All weights were measured on all samples, and the best is the best of them. *Chosen on the other half*:",
+            "every other sample chooses the weights, the rest is measured, and both ways count; the choice does not",
+            "raise that number. p: McNemar's exact test on the same samples"
+            + (", of the votes." if "of" in PAPER[number] else ", of the first inference."),
+        ]
     if network in grid.single.at_most:
         runs, images = (grid.voted if "of" in PAPER[number] else grid.single).size(network)
         how = f"{runs} votes" if "of" in PAPER[number] else "one inference" if runs == 1 else f"{runs} inferences"

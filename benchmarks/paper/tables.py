@@ -8,8 +8,11 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from scipy.stats import binomtest
 
-from .cells import QUICK, SINGLE, SLOW, VOTED, Cell, Measurement, rms_weight, trained
+from mho.mapping.voting.intervals import Accuracy
+
+from .cells import COMPLETE, QUICK, SINGLE, SLOW, VOTED, Cell, Measurement, right, rms_weight, trained
 
 PAPER: dict[Any, Any] = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text(encoding="utf-8"))
 SIGMA_VAL: list[float] = PAPER["sigma_val"]
@@ -47,18 +50,42 @@ class Grid:
             replace(stated, at_most=VOTED),
         )
 
-    def screen(self, network: str, noise: str, sigma_val: float) -> pd.DataFrame:
-        """The quick cells of all trained weights at one noise: a row per number of votes of each."""
-        cells = [self.quick.cell(Cell(network, weights, sigma_val)) for weights in trained(network, noise)]
-        return pd.concat(cells, ignore_index=True)
+    def candidates(self, network: str, noise: str, sigma_val: float) -> dict[str, pd.DataFrame]:
+        """The cells of all trained weights at one noise that the best is chosen from."""
+        chosen = self.single if network in COMPLETE else self.quick
+        return {weights: chosen.cell(Cell(network, weights, sigma_val)) for weights in trained(network, noise)}
 
     def best(self, network: str, noise: str, sigma_val: float, voted: bool) -> str:
-        """The weights that do best at one noise, alone or in all votes, as the quick cells have it."""
-        found: dict[str, float] = {}
-        for weights in trained(network, noise):
-            cell = self.quick.cell(Cell(network, weights, sigma_val))
-            found[weights] = float(cell["hard"].iloc[-1] if voted else cell["single"].mean())
+        """The weights that do best at one noise, alone or in all votes."""
+        found = {
+            weights: float(cell["hard"].iloc[-1] if voted else cell["single"].mean())
+            for weights, cell in self.candidates(network, noise, sigma_val).items()
+        }
         return max(found, key=lambda weights: found[weights])
+
+    def crossed(self, network: str, noise: str, sigma_val: float, voted: bool) -> dict[str, float]:
+        """`crossed`: accuracy of the best in per cent where every other sample chooses and the rest is measured, both
+        ways, with the 95 % Wilson interval `crossed_low`, `crossed_high`. It is not raised by the choice, as that of
+        the best cell is.
+
+        `against`: p value of McNemar's exact test of the best cell against that trained without noise, on the same
+        samples; of the first inference, or of the vote. NaN for itself. None of these for an incomplete table.
+        """
+        if network not in COMPLETE:
+            return {}
+        cells = self.candidates(network, noise, sigma_val)
+        bits = {weights: right(cell, -1 if voted else 0) for weights, cell in cells.items()}
+        count = 0
+        for own, other in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
+            chosen = max(bits, key=lambda weights: bits[weights][own].mean())
+            count += int(bits[chosen][other].sum())
+        best = bits[self.best(network, noise, sigma_val, voted)]
+        clean = next((found for weights, found in bits.items() if weights.endswith("sigma-0.0")), best)
+        wins, losses = int((best & ~clean).sum()), int((clean & ~best).sum())
+        p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else float("nan")
+        found = Accuracy(count, len(best))
+        names = ("crossed", "crossed_low", "crossed_high")
+        return dict(zip(names, (100 * x for x in (found, found.low, found.high)), strict=True)) | {"against": p}
 
 
 def accuracies(grid: Grid, number: int) -> pd.DataFrame:
@@ -83,6 +110,7 @@ def accuracies(grid: Grid, number: int) -> pd.DataFrame:
         for name, weights in chosen.items():
             row |= _single(grid, network, weights, sigma_val, name)
         row["by"] = float("nan") if chosen["best"] is None else Cell(network, chosen["best"], sigma_val).sigma_train
+        row |= grid.crossed(network, noise, sigma_val, voted=False)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -116,6 +144,7 @@ def voting(grid: Grid, number: int) -> pd.DataFrame:
             row |= {"voted": 100 * last["hard"], "low": 100 * last["low"], "high": 100 * last["high"]}
             row |= {"soft": 100 * last["soft"], "adaptive": 100 * last["adaptive"], "reads": last["reads"]}
             row["by"] = last["sigma_train"]
+            row |= grid.crossed(network, noise, sigma_val, voted=True)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -149,6 +178,7 @@ def markdown(number: int, found: pd.DataFrame) -> str:
         lines += [("trained without noise, Mho", _with_half(found, "clean"))]
         lines += [("best, paper", [_number(v, 1) for v in found["paper_best"]])]
         lines += [("best, Mho", _with_half(found, "best"))]
+        lines += _crossed(found)
         lines += [("sigma_train of the best, paper", [_number(v, 1) for v in found["paper_by"]])]
         lines += [("sigma_train of the best, Mho", [_number(v, 1) for v in found["by"]])]
     else:
@@ -159,10 +189,20 @@ def markdown(number: int, found: pd.DataFrame) -> str:
             lines += [("hard vote, Mho", hard), ("soft vote, Mho", [_number(v, 2) for v in found["soft"]])]
             lines += [("adaptive vote, Mho", [_number(v, 2) for v in found["adaptive"]])]
             lines += [("its mean number of inferences", [_number(v, 1) for v in found["reads"]])]
+            lines += _crossed(found)
             lines += [("sigma_train, Mho", [_number(v, 1) for v in found["by"]])]
         lines += [("sigma_train, paper", [_number(v, 1) for v in found["paper_by"]])]
     rows = [f"| {name} | {' | '.join(values)} |" for name, values in lines]
     return "\n".join([rows[0], "|---" * (len(lines[0][1]) + 1) + "|", *rows[1:]])
+
+
+def _crossed(found: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    """See `Grid.crossed`."""
+    if "crossed" not in found:
+        return []
+    half = [f"{v:.2f} ({a:.2f} to {b:.2f})" for v, a, b in found[["crossed", "crossed_low", "crossed_high"]].to_numpy()]
+    p = ["the same" if v != v else f"{v:.2g}" for v in found["against"]]
+    return [("best, chosen on the other half", half), ("p, best against trained without noise", p)]
 
 
 def below(number: int, found: pd.DataFrame) -> list[str]:
