@@ -26,11 +26,12 @@ Array = np.ndarray[Any, Any]
 
 
 class Layer(Protocol):
-    """Batch norm, ReLU, 3 x 3 convolution without bias, noise."""
+    """Batch norm, ReLU, 3 x 3 convolution without bias, dropout, noise."""
 
     norm: nn.BatchNorm2d
     conv: nn.Conv2d
     noise: Any  # `Noise`, or what stands in its place
+    dropout: float
 
 
 def fits(x: torch.Tensor, layers: Sequence[Layer]) -> bool:
@@ -52,10 +53,11 @@ def dense_block(x: torch.Tensor, layers: Sequence[Layer]) -> torch.Tensor:
     if torch.is_autocast_enabled("cpu"):
         x = x.to(torch.get_autocast_dtype("cpu"))
     sigma = [cast(Noise, layer.noise).sigma_train for layer in layers]
-    key = int(torch.randint(2**63 - 1, ())) if any(sigma) else 0
+    dropout = [layer.dropout for layer in layers]
+    key = int(torch.randint(2**63 - 1, ())) if any(sigma) or any(dropout) else 0
     epsilon = layers[0].norm.eps
     parameters = [p for layer in layers for p in (layer.conv.weight, layer.norm.weight, layer.norm.bias)]
-    out, mean, variance = _DenseBlock.apply(x, sigma, key, epsilon, *parameters)
+    out, mean, variance = _DenseBlock.apply(x, (sigma, dropout), key, epsilon, *parameters)
     count = out.numel() // out.shape[1]
     with torch.no_grad():
         for layer in layers:
@@ -69,11 +71,11 @@ def dense_block(x: torch.Tensor, layers: Sequence[Layer]) -> torch.Tensor:
 class _DenseBlock(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, sigma: list[float], key: int, epsilon: float, *parameters: torch.Tensor
+        ctx: Any, x: torch.Tensor, noise: tuple[list[float], ...], key: int, epsilon: float, *parameters: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         n, first, height, width = x.shape
         growth, count = len(parameters[0]), n * height * width
-        total = first + growth * len(sigma)
+        (sigma, dropout), total = noise, first + growth * len(noise[0])
         pixels = torch.empty(n, height, width, total, dtype=x.dtype)
         buffer = _array(pixels).reshape(count, total)
         statistics = _Statistics(total, count, epsilon)
@@ -86,7 +88,7 @@ class _DenseBlock(torch.autograd.Function):
             dense.scale_and_clip(buffer, scale, offset, _array(normal).reshape(count, channels))
             inputs.append(normal.permute(0, 3, 1, 2))
             new = functional.conv2d(inputs[-1], _like(weight, x.dtype), padding=1)
-            factors.append(dense.noise_factors(sigma[i], i, key, (count, growth)))
+            factors.append(dense.noise_factors(sigma[i], i, key, (count, growth), dropout[i]))
             statistics.append(new, factors[-1], buffer, channels)
         out = pixels.permute(0, 3, 1, 2)
         mean, variance = (torch.from_numpy(part) for part in (statistics.mean, statistics.variance))

@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from .dense_block import dense_block, fits
 from .noise import Kind, Noise
@@ -32,7 +33,12 @@ class Normalise(nn.Module):
 
 
 class DenseLayer(nn.Module):
-    """Batch norm, ReLU, 3 x 3 convolution and its noise: `growth` channels more beside those that came in."""
+    """Batch norm, ReLU, 3 x 3 convolution and its noise: `growth` channels more beside those that came in.
+
+    Attributes:
+        dropout: probability in training that an output of the convolution is 0 (Huang et al. 2017 have 0.2 where they
+            train without augmentation).
+    """
 
     def __init__(self, channels: int, growth: int, sigma_train: float, noise: Kind) -> None:
         super().__init__()
@@ -40,9 +46,13 @@ class DenseLayer(nn.Module):
         self.relu = nn.ReLU()
         self.conv = nn.Conv2d(channels, growth, 3, padding=1, bias=False)
         self.noise = Noise(noise, sigma_train)
+        self.dropout = 0.0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([x, self.noise(self.conv(self.relu(self.norm(x))))], 1)
+        new = self.conv(self.relu(self.norm(x)))
+        if self.dropout and self.training:
+            new = functional.dropout(new, self.dropout)
+        return torch.cat([x, self.noise(new)], 1)
 
 
 class DenseBlock(nn.Sequential):
@@ -54,6 +64,21 @@ class DenseBlock(nn.Sequential):
             return dense_block(x, layers)
         out: torch.Tensor = super().forward(x)
         return out
+
+
+def set_dropout(model: nn.Module, rate: float) -> None:
+    """Set the `dropout` of all dense layers of a model.
+
+    Raises:
+        ValueError: a rate that is none, or a model without dense layers.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {rate}")
+    layers = [module for module in model.modules() if isinstance(module, DenseLayer)]
+    if rate and not layers:
+        raise ValueError(f"dropout must be 0 but for DenseNets, got {rate}")
+    for layer in layers:
+        layer.dropout = rate
 
 
 def densenet22(weights: str | None = None, *, sigma_train: float = 0.0, noise: Kind = "mult") -> nn.Sequential:

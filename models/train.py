@@ -52,6 +52,7 @@ class Recipe:
         augment: a name in `AUGMENTATIONS`.
         average_decay: of the moving average, a step; 0 for none.
         clip: the largest norm of the gradient, 0 for any.
+        dropout: of the convolutions of a DenseNet; see `densenet.DenseLayer`.
         adversary: moves the first half of each batch, so that the network learns to resist it; None for no such attack.
         data: what is learnt from; a run on other data is another run.
         like: the chip whose noise is injected, layer by layer, instead of `sigma_train`; none where empty.
@@ -84,6 +85,7 @@ class Recipe:
     precision: str = "float32"
     decay_vectors: bool = True
     sizes: str = ""
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 2)):  # batch norm has no variance of one sample
@@ -99,6 +101,8 @@ class Recipe:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay must be at least 0 and below 1, got {self.average_decay}")
         if self.sizes and len(sizes_of(self.sizes)) != self.epochs:
@@ -362,7 +366,7 @@ def _claim(out: Path, recipe: Recipe) -> None:
             found = None
         # fields that runs of before lack
         older = {"adversary": None, "start": "", "precision": "float32", "decay_vectors": True, "sizes": ""}
-        older |= {"hardware": "", "model": ""}
+        older |= {"hardware": "", "model": "", "dropout": 0.0}
         found = {**older, **(found if isinstance(found, dict) else {})}
         if found != wanted:
             changed = ", ".join(key for key in wanted | found if found.get(key) != wanted.get(key))

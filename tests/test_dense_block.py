@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mho.models.dense_block import dense_block, fits
-from mho.models.densenet import DenseBlock, DenseLayer, densenet
+from mho.models.densenet import DenseBlock, DenseLayer, densenet, set_dropout
 from mho.models.kernels import dense
 from mho.models.noise import ChipNoise, Noise
 
@@ -44,7 +44,8 @@ def one_by_one(net: DenseBlock, count: int, key: int) -> nn.Sequential:
     """The same layers in float64, each computed by torch, with the noise that the function draws for a key."""
     plain = copy.deepcopy(nn.Sequential(*net)).double()
     for i, layer in enumerate(plain):
-        layer.noise = Times(dense.noise_factors(layer.noise.sigma_train, i, key, (count, GROWTH)))
+        layer.noise = Times(dense.noise_factors(layer.noise.sigma_train, i, key, (count, GROWTH), layer.dropout))
+        layer.dropout = 0.0
     return plain
 
 
@@ -61,14 +62,15 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a.double() - b.double()).norm() / b.double().norm())
 
 
-@pytest.mark.parametrize("sigma", [0.0, 0.6])
+@pytest.mark.parametrize(("sigma", "dropout"), [(0.0, 0.0), (0.6, 0.0), (0.0, 0.2), (0.6, 0.2)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["first", "last"])
-def test_outputs_statistics_and_gradients_are_those_of_the_layers(sigma, layout):
+def test_outputs_statistics_and_gradients_are_those_of_the_layers(sigma, dropout, layout):
     n, size = 6, 10
     torch.manual_seed(2)
     x = 2 + 3 * torch.randn(n, FIRST, size, size)
     weight = torch.randn(n, FIRST + DEPTH * GROWTH, size, size)
     net = block(sigma)
+    set_dropout(net, dropout)
     torch.manual_seed(3)
     key = int(torch.randint(2**63 - 1, ()))
     plain = learnt(one_by_one(net, n * size * size, key), x.double(), weight)
@@ -77,8 +79,8 @@ def test_outputs_statistics_and_gradients_are_those_of_the_layers(sigma, layout)
     assert found.keys() == plain.keys()
     assert all(distance(found[name], plain[name]) < 1e-5 for name in plain), "farther than rounding"
     torch.manual_seed(4)
-    other = learnt(block(sigma), x, weight)
-    assert (distance(other["grad x"], plain["grad x"]) > 0.01) == (sigma > 0)  # another seed, other noise
+    other = learnt(copy.deepcopy(net), x, weight)
+    assert (distance(other["grad x"], plain["grad x"]) > 0.01) == (sigma + dropout > 0)  # another seed, other noise
 
 
 def test_bfloat16_is_that_of_torch():
@@ -128,6 +130,18 @@ def test_noise_is_normal_and_new_for_each_layer_and_key():
         assert abs(factors.std() - 0.5) < 5 * 0.5 / (2 * factors.size) ** 0.5
     for other in z[1:3]:
         assert abs(np.corrcoef(z[0].ravel(), other.ravel())[0, 1]) < 5 / z[0].size ** 0.5
+
+
+def test_dropout_zeroes_its_share_and_keeps_the_mean():
+    factors = dense.noise_factors(0.0, 3, 7, (40_000, 12), 0.2)
+    assert set(np.unique(factors)) == {0.0, np.float32(1.25)}
+    assert abs((factors == 0).mean() - 0.2) < 5 * (0.2 * 0.8 / factors.size) ** 0.5
+    net, x = block(), torch.randn(2, FIRST, 8, 8)
+    plain = net.eval()(x)
+    set_dropout(net, 0.5)
+    assert torch.equal(net(x), plain)  # none in evaluation
+    layer = net[0].train()
+    assert 0.3 < float((layer(x)[:, FIRST:] == 0).float().mean()) < 0.7
 
 
 def test_other_noise_and_inference_take_the_layers_one_by_one(monkeypatch):

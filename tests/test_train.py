@@ -346,7 +346,8 @@ def test_impossible_recipes_are_refused(fields, message):
 def test_the_papers_protocol():
     assert (PAPER.epochs, PAPER.batch_size, PAPER.learning_rate, PAPER.augment) == (100, 32, 1e-4, "none")
     assert PAPER.schedule == "fixed"
-    assert not any((PAPER.weight_decay, PAPER.label_smoothing, PAPER.average_decay, PAPER.clip))
+    assert not any((PAPER.weight_decay, PAPER.label_smoothing, PAPER.average_decay, PAPER.clip, PAPER.dropout))
+    assert NETWORKS["densenet40"].paper.dropout == 0.2
 
 
 def test_pictures_are_moved_a_little():

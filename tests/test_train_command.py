@@ -214,6 +214,8 @@ def test_the_paper_trains_on_the_attacks_of_its_table_10():
         (["mnist-cnn", "--sizes", "8x16", "--epochs", "4"], "sizes: '8x16' are 8 epochs, not 4"),
         (["mnist-cnn", "--learning-rate", "-1"], "learning_rate must be above 0, got -1"),
         (["mnist-cnn", "--average-decay", "1"], "average_decay must be at least 0 and below 1, got 1"),
+        (["densenet22", "--dropout", "1"], "dropout must be at least 0 and below 1, got 1"),
+        (["mnist-cnn", "--dropout", "0.2"], "dropout must be 0 but for DenseNets, got 0.2"),
         (["mnist-cnn", "--device", "tpu"], "device must be 'cpu', 'cuda' or 'cuda:N', got 'tpu'"),
         (["mnist-cnn", "--epochs", "0"], "--epochs"),
         (["mnist-cnn", "--batch-size", "1"], "--batch-size"),

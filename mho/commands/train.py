@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,7 @@ def train(
     learning_rate: float | None = typer.Option(None, help="The highest, instead of the protocol's."),
     average_decay: float | None = typer.Option(None, help="Of the moving average of the weights; 0: none."),
     sizes: str = typer.Option("", help="Smaller images first: '8x16 10x32' is 8 epochs at 16 x 16 pixels, then 10."),
+    dropout: float | None = typer.Option(None, help="Of the convolutions of a DenseNet, instead of the protocol's."),
     precision: str = typer.Option("float32", help="float32, or bfloat16 where that is safe."),
     threads: int | None = typer.Option(None, min=1, help="Threads of PyTorch."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
@@ -80,9 +82,12 @@ def train(
     start = _start(start, like, sigma_train, noise) if network else start
     given: dict[str, Any] = {"start": start, "precision": precision, "augment": augment}
     given |= {"learning_rate": learning_rate, "average_decay": average_decay, "model": model and said_of(model, arg)}
+    given["dropout"] = dropout
     given |= {} if settings is None else {"hardware": f"{settings.name} {digest_of(settings)}"}
     recipe = replace(recipe, **{key: value for key, value in given.items() if value not in (None, "")})
-    build = lambda: chosen.build(start or None, sigma_train=sigma_train, noise=recipe.noise)  # noqa: E731
+    build = partial(_built, chosen.build, start, recipe)
+    if recipe.dropout:
+        build()  # or its refusal
     with loading("the training set"):
         inputs, labels, source = chosen.load("train")
     recipe = replace(recipe, data=source)
@@ -117,6 +122,15 @@ def train(
     if more:
         _store(net, stored, out / name, made | more, None, half=not model)
     print(f"test accuracy {made['test_accuracy_as_stored']:.2%}; weights in {out / name}.safetensors")
+
+
+def _built(build: Callable[..., nn.Module], start: str, recipe: Recipe) -> nn.Module:
+    """The network before its training."""
+    from ..models.densenet import set_dropout
+
+    net = build(start or None, sigma_train=recipe.sigma_train, noise=recipe.noise)
+    set_dropout(net, recipe.dropout)
+    return net
 
 
 def _carry(out: Path, carry: Path) -> None:
@@ -336,6 +350,7 @@ def _made(network: str, injected: str, recipe: Recipe, protocol: str, device: st
         f"{' --adversarial' if recipe.adversary else ''}"
         f" --learning-rate {recipe.learning_rate} --average-decay {recipe.average_decay}"
         f"{f' --sizes {recipe.sizes!r}' if recipe.sizes else ''}"
+        f"{f' --dropout {recipe.dropout}' if recipe.dropout else ''}"
         f" --augment {recipe.augment} --precision {recipe.precision}"
         f" --threads {torch.get_num_threads()} --device {device}",
         "recipe": asdict(recipe),

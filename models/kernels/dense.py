@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numba import prange, types
 from numba.extending import overload
+from scipy.special import ndtri
 
 from ...crossbar.kernels.compiled import kernel
 from ...crossbar.kernels.philox import ALONE, GROUP, Rows, draw_normals, round_keys
@@ -57,13 +58,23 @@ def _put(out, column, number):
     return exact
 
 
-def noise_factors(sigma: float, layer: int, key: int, shape: tuple[int, int]) -> np.ndarray[Any, Any]:
-    """1 + sigma z, float32 of this shape, without rows where sigma is 0; z are the normals of a layer and a key."""
-    if sigma == 0:
+def noise_factors(
+    sigma: float, layer: int, key: int, shape: tuple[int, int], dropout: float = 0.0
+) -> np.ndarray[Any, Any]:
+    """1 + sigma z, float32 of this shape, without rows where all are 1; z are the normals of a layer and a key.
+
+    With dropout, the share `dropout` of them is 0 and the rest larger, so that the mean stays 1.
+    """
+    if sigma == 0 and dropout == 0:
         return np.empty((0, 1), np.float32)
     size = shape[0] * shape[1]
     flat = np.empty((-(-size // ROW), ROW), np.float32)
-    _draw_factors(f32(sigma), ALONE, (u32(layer), u32(0)), round_keys(key), flat)
+    keys = round_keys(key)
+    _draw_factors(f32(sigma), ALONE, (u32(layer), u32(0)), keys, flat)
+    if dropout:
+        kept = np.empty_like(flat)
+        _draw_factors(f32(1), ALONE, (u32(layer), u32(1)), keys, kept)  # 1 + z
+        flat *= np.where(kept < f32(1 + ndtri(dropout)), f32(0), f32(1 / (1 - dropout)))
     return flat.reshape(-1)[:size].reshape(shape)
 
 
