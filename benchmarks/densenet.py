@@ -1,5 +1,8 @@
 """DenseNet-40 for each sigma_train of Table 5, one after the other, over as many sessions and machines as it takes.
 
+Then one with dropout, which may be what made the paper's clean network stand noise, and one from random weights of
+another seed by the recipe `ours`.
+
 python benchmarks/densenet.py            trains what is not there, each from the weights of the one before
 python benchmarks/densenet.py --carry    writes what is unfinished to benchmarks/training, to be committed
 python benchmarks/densenet.py --measure  accuracy of the trained ones under the noise that they were trained with
@@ -27,26 +30,46 @@ RUNS, CARRIED = Path("runs/train") / NETWORK, Path("benchmarks/training") / NETW
 
 
 class Training(NamedTuple):
-    """A network of the table, the weights that it starts from, and how long and how fast it is trained."""
+    """A network, the sigma_train of the weights that it starts from, and how long and how fast it is trained.
+
+    Without a start it is `mho train densenet40` as it is, but for the seed.
+    """
 
     sigma: float
-    start: float
-    epochs: int
-    rate: float
+    start: float | None
+    epochs: int = 1
+    rate: float = 0.02
+    dropout: float = 0.0
+    seed: int = 0
 
     @property
     def name(self) -> str:
-        return f"sigma-{self.sigma}"
+        """Of its weights, with those of the package."""
+        if self.dropout:
+            return f"dropout-{self.dropout}"
+        return f"sigma-{self.sigma}" if self.start is not None else f"seed-{self.seed}"
+
+    @property
+    def command(self) -> list[str]:
+        """Of `mho`."""
+        found = ["train", NETWORK, "--sigma-train", str(self.sigma)]
+        if self.start is None:
+            return [*found, "--seed", str(self.seed)]
+        found += ["--start", f"sigma-{self.start}", "--epochs", str(self.epochs)]
+        found += ["--learning-rate", str(self.rate), "--average-decay", "0.99"]
+        return [*found, "--dropout", str(self.dropout), "--augment", "none"] if self.dropout else found
 
 
 QUEUE = [
-    Training(0.6, start=0.0, epochs=1, rate=0.03),
-    Training(0.4, start=0.6, epochs=1, rate=0.02),
-    Training(0.2, start=0.4, epochs=1, rate=0.02),
+    Training(0.6, start=0.0, rate=0.03),
+    Training(0.4, start=0.6),
+    Training(0.2, start=0.4),
     Training(1.0, start=0.6, epochs=2, rate=0.03),
-    Training(0.8, start=0.6, epochs=1, rate=0.02),
-    Training(0.3, start=0.4, epochs=1, rate=0.02),
-    Training(0.1, start=0.2, epochs=1, rate=0.02),
+    Training(0.8, start=0.6),
+    Training(0.3, start=0.4),
+    Training(0.1, start=0.2),
+    Training(0.0, start=0.0, dropout=0.2),
+    Training(0.0, start=None, seed=1),
 ]
 
 
@@ -55,9 +78,7 @@ def mho_train(training: Training, *options: str) -> None:
     out = RUNS / training.name
     if not out.exists() and (CARRIED / training.name).is_dir():
         shutil.copytree(CARRIED / training.name, out)
-    command = ["train", NETWORK, "--sigma-train", str(training.sigma), "--start", f"sigma-{training.start}"]
-    command += ["--epochs", str(training.epochs), "--learning-rate", str(training.rate), "--average-decay", "0.99"]
-    command += ["--out", str(out), *options]
+    command = [*training.command, "--out", str(out), *options]
     print(f"mho {' '.join(command)}", flush=True)
     subprocess.run([sys.executable, "-m", "mho", *command], check=True)
 
@@ -67,7 +88,8 @@ def train(options: list[str]) -> None:
         if training.name not in names(NETWORK):
             mho_train(training, *options)
             for kind in ("safetensors", "yaml"):
-                shutil.copy(RUNS / training.name / f"{training.name}.{kind}", FOLDER / NETWORK)
+                made = RUNS / training.name / f"sigma-{training.sigma}.{kind}"
+                shutil.copy(made, FOLDER / NETWORK / f"{training.name}.{kind}")
             shutil.rmtree(CARRIED / training.name, ignore_errors=True)
 
 
@@ -84,7 +106,7 @@ def measured(samples: int) -> pd.DataFrame:
     """
     measurement = Measurement(20, samples, "cpu", Path("runs/densenet"))
     rows = []
-    for training in sorted(QUEUE):
+    for training in sorted([t for t in QUEUE if t.sigma], key=lambda training: training.sigma):
         if training.name in names(NETWORK):
             cell = measurement.cell(Cell(NETWORK, training.name, training.sigma))
             last = cell.iloc[-1]
