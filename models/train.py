@@ -29,7 +29,7 @@ Through = Callable[[nn.Module], nn.Module]
 
 SAVE_EVERY_S = 120.0
 OPTIMIZERS, SCHEDULES = ("adam", "sgd"), ("one-cycle", "triangle", "steps", "fixed")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS, INITS = ("float32", "bfloat16"), ("torch", "glorot")
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of malloc.h
 
 
@@ -53,6 +53,7 @@ class Recipe:
         average_decay: of the moving average, a step; 0 for none.
         clip: the largest norm of the gradient, 0 for any.
         dropout: of the convolutions of a DenseNet; see `densenet.DenseLayer`.
+        init: of random weights: that of the network, or `glorot`, as Keras begins; see `keras.py`.
         adversary: moves the first half of each batch, so that the network learns to resist it; None for no such attack.
         data: what is learnt from; a run on other data is another run.
         like: the chip whose noise is injected, layer by layer, instead of `sigma_train`; none where empty.
@@ -86,6 +87,7 @@ class Recipe:
     decay_vectors: bool = True
     sizes: str = ""
     dropout: float = 0.0
+    init: str = "torch"
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 2)):  # batch norm has no variance of one sample
@@ -96,6 +98,7 @@ class Recipe:
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
             ("precision", PRECISIONS),
+            ("init", INITS),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
@@ -366,7 +369,7 @@ def _claim(out: Path, recipe: Recipe) -> None:
             found = None
         # fields that runs of before lack
         older = {"adversary": None, "start": "", "precision": "float32", "decay_vectors": True, "sizes": ""}
-        older |= {"hardware": "", "model": "", "dropout": 0.0}
+        older |= {"hardware": "", "model": "", "dropout": 0.0, "init": "torch"}
         found = {**older, **(found if isinstance(found, dict) else {})}
         if found != wanted:
             changed = ", ".join(key for key in wanted | found if found.get(key) != wanted.get(key))

@@ -173,6 +173,18 @@ def test_the_command_follows_the_papers_protocol(tiny_mnist, capsys):
     assert "holds a run with other settings" in capsys.readouterr().err
 
 
+def test_the_command_begins_as_keras_does(tiny_mnist):
+    assert command("--protocol", "paper", "--epochs", "1", "--init", "glorot", "--out", "keras") == 0
+    out = tiny_mnist / "work" / "keras"
+    made = yaml.safe_load((out / "sigma-0.0.yaml").read_text())
+    assert made["recipe"]["init"] == "glorot"
+    assert "--init glorot" in made["command"]
+    net = load_saved(mnist_cnn(), out / "sigma-0.0.safetensors")
+    assert evaluate(net, IMAGES[-100:], LABELS[-100:]) == pytest.approx(made["test_accuracy_as_stored"])
+    state = load_file(out / "sigma-0.0.safetensors")
+    assert 0.037 < float(state["fc1.weight"].float().square().mean().sqrt()) < 0.041  # sqrt(2 / (1024 + 256)) = 0.0395
+
+
 def test_the_command_trains_against_an_attack(tiny_mnist, capsys, monkeypatch):
     monkeypatch.setattr("mho.commands.train.ATTACKED", 20)
     out = tiny_mnist / "work" / "runs" / "train" / "mnist-cnn4" / "adv-sigma-0.0"
@@ -216,6 +228,8 @@ def test_the_paper_trains_on_the_attacks_of_its_table_10():
         (["mnist-cnn", "--average-decay", "1"], "average_decay must be at least 0 and below 1, got 1"),
         (["densenet22", "--dropout", "1"], "dropout must be at least 0 and below 1, got 1"),
         (["mnist-cnn", "--dropout", "0.2"], "dropout must be 0 but for DenseNets, got 0.2"),
+        (["mnist-cnn", "--init", "he"], "init must be one of torch, glorot, got 'he'"),
+        (["mnist-cnn", "--init", "glorot", "--start", "sigma-0.0"], "init must be 'torch' with --model and with"),
         (["mnist-cnn", "--device", "tpu"], "device must be 'cpu', 'cuda' or 'cuda:N', got 'tpu'"),
         (["mnist-cnn", "--epochs", "0"], "--epochs"),
         (["mnist-cnn", "--batch-size", "1"], "--batch-size"),

@@ -52,6 +52,7 @@ def train(
     average_decay: float | None = typer.Option(None, help="Of the moving average of the weights; 0: none."),
     sizes: str = typer.Option("", help="Smaller images first: '8x16 10x32' is 8 epochs at 16 x 16 pixels, then 10."),
     dropout: float | None = typer.Option(None, help="Of the convolutions of a DenseNet, instead of the protocol's."),
+    init: str = typer.Option("torch", help="Of random weights and batch norms: torch, or glorot: as Keras has them."),
     precision: str = typer.Option("float32", help="float32, or bfloat16 where that is safe."),
     threads: int | None = typer.Option(None, min=1, help="Threads of PyTorch."),
     device: str = typer.Option("cpu", help="cpu or cuda."),
@@ -63,6 +64,7 @@ def train(
     from .progress import loading
 
     with loading("PyTorch and the training"):
+        from ..models.keras import end
         from ..models.like import with_noise
         from ..models.networks import NETWORKS
         from ..models.train import keep_freed_memory, steps_of
@@ -82,10 +84,12 @@ def train(
     start = _start(start, like, sigma_train, noise) if network else start
     given: dict[str, Any] = {"start": start, "precision": precision, "augment": augment}
     given |= {"learning_rate": learning_rate, "average_decay": average_decay, "model": model and said_of(model, arg)}
-    given["dropout"] = dropout
+    given |= {"dropout": dropout, "init": init}
     given |= {} if settings is None else {"hardware": f"{settings.name} {digest_of(settings)}"}
     recipe = replace(recipe, **{key: value for key, value in given.items() if value not in (None, "")})
     build = partial(_built, chosen.build, start, recipe)
+    if init != "torch" and (model or start):
+        raise ValueError(f"init must be 'torch' with --model and with --start or --like, got {init!r}")
     if recipe.dropout:
         build()  # or its refusal
     with loading("the training set"):
@@ -114,7 +118,11 @@ def train(
     with _progress(recipe.epochs * steps) as tell:
         through = None if settings is None else partial(_through, settings, inputs[:CALIBRATION])
         net = run(build, (inputs, labels), test, recipe, out, tell, device=device, through=through)
-    stored = _store(net, build().to(device), out / name, made, test, half=not model)
+    template = build()
+    if recipe.init == "glorot":
+        for finished in (net, template):
+            end(finished)
+    stored = _store(net, template.to(device), out / name, made, test, half=not model)
     more: dict[str, Any] = {}
     if settings is not None:
         more["on_chips"] = on_chips(stored, settings, inputs[:CALIBRATION], test)
@@ -127,9 +135,12 @@ def train(
 def _built(build: Callable[..., nn.Module], start: str, recipe: Recipe) -> nn.Module:
     """The network before its training."""
     from ..models.densenet import set_dropout
+    from ..models.keras import begin
 
     net = build(start or None, sigma_train=recipe.sigma_train, noise=recipe.noise)
     set_dropout(net, recipe.dropout)
+    if recipe.init == "glorot":
+        begin(net)
     return net
 
 
@@ -351,6 +362,7 @@ def _made(network: str, injected: str, recipe: Recipe, protocol: str, device: st
         f" --learning-rate {recipe.learning_rate} --average-decay {recipe.average_decay}"
         f"{f' --sizes {recipe.sizes!r}' if recipe.sizes else ''}"
         f"{f' --dropout {recipe.dropout}' if recipe.dropout else ''}"
+        f"{f' --init {recipe.init}' if recipe.init != 'torch' else ''}"
         f" --augment {recipe.augment} --precision {recipe.precision}"
         f" --threads {torch.get_num_threads()} --device {device}",
         "recipe": asdict(recipe),
