@@ -1,4 +1,4 @@
-"""The paper's Tables 2 to 11 and Figures 2 to 11 from the trained networks that come with Mho, beside its own numbers.
+"""The paper's Tables 2 to 11 and Figures 1 to 11 from the trained networks that come with Mho, beside its own numbers.
 
     python benchmarks/paper.py [--table 2] [--figure 11] [--out runs/paper] [--runs 20] [--images 10000] [--device cuda]
 

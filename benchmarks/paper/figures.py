@@ -17,6 +17,7 @@ from .tables import PAPER, SIGMA_VAL, Grid, shown, sigmas
 SHOWN_RUNS = 10_000
 MANY_VOTES = 100
 OUTPUT_BINS = 50
+NAMES = {"best": "best training", "clean": "trained without noise"}
 
 
 def errors(grid: Grid, tables: list[int]) -> Figure:
@@ -31,6 +32,8 @@ def errors(grid: Grid, tables: list[int]) -> Figure:
             sigma_train = cells[0]["sigma_train"].iloc[0]
             wrong = [max(1 - r, 0.5 / grid.quick.size(network)[1]) for r in right]
             axis.plot(noises, wrong, ".-", color=_colour(sigma_train), label=f"sigma_train {sigma_train}")
+        if axis.lines:
+            _of_paper(axis, number)
         axis.set_yscale("log")
         axis.set_xlabel("sigma_val")
         axis.set_ylabel("error rate")
@@ -39,6 +42,33 @@ def errors(grid: Grid, tables: list[int]) -> Figure:
         axis.set_title(f"{network}, {kind} noise, {runs}", fontsize="medium")
         if axis.lines:
             axis.legend(fontsize="x-small")
+    return figure
+
+
+def _of_paper(axis: Axes, number: int) -> None:
+    """The numbers of the paper's table as points: its best training, and that without noise."""
+    rows = {"best": "o", "clean": "x"}
+    for row, marker in rows.items():
+        if row in PAPER[number]:
+            wrong = 1 - np.array(PAPER[number][row]) / 100
+            axis.plot(SIGMA_VAL, wrong, f"k{marker}", fillstyle="none", label=f"the paper's, {NAMES[row]}")
+
+
+def how_noise_enters() -> Figure:
+    """Figure 1: a layer with noise, as a drawing."""
+    figure = Figure(figsize=(9, 2.2), layout="constrained")
+    axis = figure.subplots()
+    box = {"boxstyle": "square,pad=0.6", "facecolor": "white"}
+    for place, text in enumerate(("x", "W x + b", "batch norm\n(in the CNN)", "noise", "nonlinearity", "next layer")):
+        axis.text(place, 0, text, ha="center", va="center", bbox=box if 0 < place < 5 else None)
+        if place:
+            axis.annotate("", (place - 0.36, 0), (place - 0.64, 0), arrowprops={"arrowstyle": "->"})
+    axis.annotate("", (3, 0.3), (3, 0.8), arrowprops={"arrowstyle": "->"})
+    said = "multiplicative: y z with z ~ N(1, sigma$^2$)     additive: y + z with z ~ N(0, sigma$^2$)"
+    axis.text(3, 0.9, f"{said}\na z of its own for each output in each inference", ha="center", va="bottom")
+    axis.set_xlim(-0.3, 5.5)
+    axis.set_ylim(-0.5, 1.6)
+    axis.set_axis_off()
     return figure
 
 
@@ -111,6 +141,7 @@ def _over_votes(axis: Axes, cell: pd.DataFrame, i: int, label: str) -> None:
 
 
 FIGURES: dict[int, Callable[[Grid], Figure]] = {
+    1: lambda grid: how_noise_enters(),
     2: lambda grid: errors(grid, [2, 3]),
     4: lambda grid: outputs("sigma-0.0"),
     5: lambda grid: outputs("sigma-1.0"),

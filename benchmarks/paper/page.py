@@ -16,12 +16,13 @@ from .cells import COMPLETE, test_set, trained
 from .tables import PAPER, TABLES, Grid, below, markdown, shown
 
 CAPTIONS = {
-    2: "error rate over the noise of inference, MNIST, multiplicative and additive noise",
+    1: "how noise enters a layer: behind its matrix product, and in the CNN its batch norm, before the nonlinearity",
+    2: "error rate over the noise of inference, MNIST, multiplicative and additive noise; black: the paper's tables",
     3: "learning curves under the paper's protocol, MNIST, multiplicative noise in training, none in the test",
     4: "softmax outputs of 10,000 noisy inferences of one image of a 6, trained without noise",
     5: "the same, trained with sigma_train 1.0",
-    6: "error rate over the noise of inference, CIFAR-10",
-    7: "error rate over the noise of inference, strokes",
+    6: "error rate over the noise of inference, CIFAR-10; black: the paper's table",
+    7: "error rate over the noise of inference, strokes; black: the paper's table",
     8: "MNIST, one inference beside the hard vote of all",
     9: "CIFAR-10, one inference beside the hard vote of all",
     10: "strokes, one inference beside the hard vote of all",
@@ -73,7 +74,7 @@ def page(
             f"Figure {number}: {CAPTIONS[number]}.",
             "",
         ]
-    absent = [str(number) for number in range(2, 12) if number not in figures]
+    absent = [str(number) for number in range(1, 12) if number not in figures]
     if absent:
         lines += [f"Not drawn, since what they show is not trained yet: Figure {', '.join(absent)}.", ""]
     return "\n".join(lines)
