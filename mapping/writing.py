@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from .architecture.read_chain import Chain
 from .layers import TileLayer
 from .mapped import MappedNetwork
 
-__all__ = ["write_costs"]
+__all__ = ["programming_energy", "write_costs"]
 
 TARGETS = 65  # between which what a cell takes is interpolated
 
@@ -25,6 +27,20 @@ def write_costs(chip: MappedNetwork) -> pd.DataFrame:
     """
     rows = [row for layer in chip.layers.values() if (row := _row(layer)) is not None]
     return pd.DataFrame(rows, columns=["layer", "cells", "pulses", "failed", "energy_j", "time_s"])
+
+
+def programming_energy(chip: MappedNetwork, replicas: Mapping[str, int] | None = None) -> float:
+    """Joules that program a chip once, with so many replicas of layers: those of `write_costs` where cells say what a
+    pulse takes, else `cost.write_energy` for each cell, verified. Drivers, selection and transfer are not counted.
+    """
+    counts, total = dict(replicas or {}), 0.0
+    for name, layer in chip.layers.items():
+        row = _row(layer)
+        energy = 0.0 if row is None else row["energy_j"]
+        if not energy:
+            energy = layer.placement.cells * Chain.of(layer.hardware).devices * layer.hardware.cost.write_energy
+        total += counts.get(name, 1) * energy
+    return total
 
 
 def _row(layer: TileLayer) -> dict[str, Any] | None:

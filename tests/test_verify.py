@@ -16,7 +16,8 @@ import mho
 from mho import Hardware
 from mho.crossbar.expected import ExpectedCells
 from mho.devices.verify import VerifiedProgramming
-from mho.mapping.writing import write_costs
+from mho.mapping.architecture.decision import decision
+from mho.mapping.writing import programming_energy, write_costs
 
 FIELDS: dict[str, Any] = {
     "kind": "verify",
@@ -142,6 +143,18 @@ def test_what_it_takes_is_reported() -> None:
         whole = row["cells"] * (row["pulses"] * 150e-9 + 50e-9) / 2
         assert whole / tiles <= row["time_s"] * (1 + 1e-9)
         assert row["time_s"] < 2.5 * whole / tiles
+    assert programming_energy(chip) == pytest.approx(table["energy_j"].sum())
+    plain = mho.map(net, hardware(cost__write_energy="2 nJ", tile__devices=3), calibrate=torch.rand(50, 40))
+    cells = sum(layer.placement.cells for layer in plain.layers.values())
+    assert programming_energy(plain) == pytest.approx(3 * cells * 2e-9)
+    assert programming_energy(plain, {"0": 2}) > programming_energy(plain)
+    found = decision(plain, votes=4, copies=4, programmed_for=1000)
+    assert found.programming_j == pytest.approx(4 * 3 * cells * 2e-12)
+    assert found.work_j == pytest.approx(decision(plain, votes=4, copies=4).work_j + found.programming_j)
+    assert "programming" in str(found)
+    assert "programming" not in str(decision(plain))
+    with pytest.raises(ValueError, match="programmed_for: a whole number of at least 1, got 0"):
+        decision(plain, programmed_for=0)
     assert "programming: " in str(chip.report())
     assert "programming: " not in str(mho.map(net, hardware(), calibrate=torch.rand(50, 40)).report())
 

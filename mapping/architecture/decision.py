@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import check_chip
 from ..reports.page import as_table, as_text, engineering
+from ..writing import programming_energy
 from .cost import COMPONENTS, SCALES_WITH_V, demands
 from .loading import Loading
 from .schedule import schedule
@@ -32,6 +33,8 @@ class Decision:
         operations: multiplications and additions of all the votes.
         write_j: share of the joules that write tiles again, where the network does not fit: those of a batch on all
             copies, by the decisions of the batch.
+        programming_j: share of the joules that programmed all copies and replicas, by the decisions made until they
+            are programmed again; 0 where that is not counted.
     """
 
     votes: int
@@ -43,11 +46,12 @@ class Decision:
     area_m2: float
     operations: int
     write_j: float = 0.0
+    programming_j: float = 0.0
 
     @property
     def work_j(self) -> float:
-        """Energy without leakage: K times that of one inference, and that of writing tiles again."""
-        return sum(self.energy.values()) + self.write_j
+        """Energy without leakage: K times that of one inference, and shares of rewriting tiles and of programming."""
+        return sum(self.energy.values()) + self.write_j + self.programming_j
 
     @property
     def energy_j(self) -> float:
@@ -71,6 +75,7 @@ class Decision:
             "latency": engineering(self.latency_s, "s"),
             "interval": engineering(self.interval_s, "s"),
             **{f"energy, {part}": engineering(joules, "J") for part, joules in self.energy.items()},
+            **({"energy, programming": engineering(self.programming_j, "J")} if self.programming_j else {}),
             "energy with leakage": engineering(self.energy_j, "J"),
             "power when full": engineering(self.power_full_w, "W"),
             "area": f"{1e6 * self.area_m2:.4g} mm2",
@@ -118,6 +123,7 @@ def decision(
     line_buffers: bool = False,
     batch: int = 1,
     layers: str | Sequence[str] | None = None,
+    programmed_for: int | None = None,
 ) -> Decision:
     """Cost of a decision of `votes` votes of a mapped network; the voter is a stage of `cost.digital_time`.
 
@@ -125,18 +131,20 @@ def decision(
     reads all layers once, and its other votes ask for the energy and operations of these layers and of what comes after
     them. The voter's own energy and area are left out. `batch` decisions share the writes of a network that does not
     fit `cost.tiles`, in energy and in the interval; each of them waits for all writes. Tiles that the network does not
-    use have no area.
+    use have no area. `programmed_for` decisions are made before the chips are programmed again, and share the energy of
+    that (`programming_energy`); None: it is not counted.
 
     Raises:
-        ValueError: as `mho.schedule`, and a batch of less than one.
+        ValueError: as `mho.schedule`, and a batch or a `programmed_for` of less than one.
 
     Example:
         >>> from mho.mapping.architecture.decision import decision
         >>> decision(chip, votes=5).energy_j > decision(chip).energy_j
         True
     """
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise ValueError(f"batch: a whole number of at least 1, got {batch!r}")
+    for name, value in (("batch", batch), ("programmed_for", 1 if programmed_for is None else programmed_for)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: a whole number of at least 1, got {value!r}")
     check_chip(chip)
     run = schedule(
         chip,
@@ -165,4 +173,5 @@ def decision(
         area_m2=copies * sum(sum(demand.area(sets[name]).values()) for name, demand in asked.items()),
         operations=sum(number * sum(demand.operations for demand in made) for number, made in parts),
         write_j=copies * loading.energy_j / batch,
+        programming_j=0.0 if programmed_for is None else copies * programming_energy(chip, count) / programmed_for,
     )

@@ -64,7 +64,6 @@ def train(
     from .progress import loading
 
     with loading("PyTorch and the training"):
-        from ..models.keras import end
         from ..models.like import with_noise
         from ..models.networks import NETWORKS
         from ..models.train import keep_freed_memory, steps_of
@@ -84,14 +83,10 @@ def train(
     start = _start(start, like, sigma_train, noise) if network else start
     given: dict[str, Any] = {"start": start, "precision": precision, "augment": augment}
     given |= {"learning_rate": learning_rate, "average_decay": average_decay, "model": model and said_of(model, arg)}
-    given |= {"dropout": dropout, "init": init}
-    given |= {} if settings is None else {"hardware": f"{settings.name} {digest_of(settings)}"}
+    given |= {"dropout": dropout, "init": init, "hardware": settings and f"{settings.name} {digest_of(settings)}"}
     recipe = replace(recipe, **{key: value for key, value in given.items() if value not in (None, "")})
     build = partial(_built, chosen.build, start, recipe)
-    if init != "torch" and (model or start):
-        raise ValueError(f"init must be 'torch' with --model and with --start or --like, got {init!r}")
-    if recipe.dropout:
-        build()  # or its refusal
+    _check_start(build, recipe)
     with loading("the training set"):
         inputs, labels, source = chosen.load("train")
     recipe = replace(recipe, data=source)
@@ -99,7 +94,7 @@ def train(
         like_hardware, shares = _noise_like(like, build(), inputs, seed)
         name = f"like-{like_hardware.name}"
         recipe = replace(recipe, like=f"{like_hardware.name}: " + ", ".join(map(str, shares)))
-        build = lambda: with_noise(chosen.build(start), shares)  # noqa: E731
+        build = partial(lambda made, shares: with_noise(made(), shares), build, shares)
     if model:
         check_outputs(build, inputs, labels, seed)
     name = ("adv-" if adversarial else "") + (name if settings is None else f"through-{settings.name}")
@@ -118,11 +113,7 @@ def train(
     with _progress(recipe.epochs * steps) as tell:
         through = None if settings is None else partial(_through, settings, inputs[:CALIBRATION])
         net = run(build, (inputs, labels), test, recipe, out, tell, device=device, through=through)
-    template = build()
-    if recipe.init == "glorot":
-        for finished in (net, template):
-            end(finished)
-    stored = _store(net, template.to(device), out / name, made, test, half=not model)
+    stored = _store(net, _plain(net, build, recipe).to(device), out / name, made, test, half=not model)
     more: dict[str, Any] = {}
     if settings is not None:
         more["on_chips"] = on_chips(stored, settings, inputs[:CALIBRATION], test)
@@ -142,6 +133,25 @@ def _built(build: Callable[..., nn.Module], start: str, recipe: Recipe) -> nn.Mo
     if recipe.init == "glorot":
         begin(net)
     return net
+
+
+def _check_start(build: Callable[[], nn.Module], recipe: Recipe) -> None:
+    """Raises ValueError where a network cannot begin so."""
+    if recipe.init != "torch" and (recipe.model or recipe.start):
+        raise ValueError(f"init must be 'torch' with --model and with --start or --like, got {recipe.init!r}")
+    if recipe.dropout:
+        build()
+
+
+def _plain(net: nn.Module, build: Callable[[], nn.Module], recipe: Recipe) -> nn.Module:
+    """Another network for the weights of a trained one, which are made fit for torch's batch norms."""
+    from ..models.keras import end
+
+    other = build()
+    if recipe.init == "glorot":
+        for each in (net, other):
+            end(each)
+    return other
 
 
 def _carry(out: Path, carry: Path) -> None:

@@ -7,12 +7,12 @@ number of pieces, so the bits do not depend on the number of threads.
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numba import prange, types
 from numba.extending import overload
-from scipy.special import ndtri
 
 from ...crossbar.kernels.compiled import kernel
 from ...crossbar.kernels.philox import ALONE, GROUP, Rows, draw_normals, round_keys
@@ -74,7 +74,7 @@ def noise_factors(
     if dropout:
         kept = np.empty_like(flat)
         _draw_factors(f32(1), ALONE, (u32(layer), u32(1)), keys, kept)  # 1 + z
-        flat *= np.where(kept < f32(1 + ndtri(dropout)), f32(0), f32(1 / (1 - dropout)))
+        flat *= np.where(kept < f32(1 + NormalDist().inv_cdf(dropout)), f32(0), f32(1 / (1 - dropout)))
     return flat.reshape(-1)[:size].reshape(shape)
 
 
