@@ -368,7 +368,13 @@ def _claim(out: Path, recipe: Recipe) -> None:
         except (yaml.YAMLError, UnicodeDecodeError):
             found = None
         # fields that runs of before lack
-        older = {"adversary": None, "start": "", "precision": "float32", "decay_vectors": True, "sizes": ""}
+        older: dict[str, Any] = {
+            "adversary": None,
+            "start": "",
+            "precision": "float32",
+            "decay_vectors": True,
+            "sizes": "",
+        }
         older |= {"hardware": "", "model": "", "dropout": 0.0, "init": "torch"}
         found = {**older, **(found if isinstance(found, dict) else {})}
         if found != wanted:
