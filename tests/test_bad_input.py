@@ -239,6 +239,11 @@ def test_schedules_that_are_none(shop, refused):
     refused(["schedule", "--stages=1", "--voter=-1"], "voter")
     refused(["schedule", "--stages=1", "--buffers", "0"], "buffers")
     refused(["schedule", "--stages=1", "--line-buffers"], "line_buffers")
+    for replica in ("a", "=2", "a=-1", "a=1.5"):
+        refused(["schedule", "--stages=1", "--replica", replica], "replica must be a stage and how many of it")
+    refused(["schedule", "--stages=1", "--replica", "a=1", "--replica", "a=2"], "'a' is given twice")
+    refused(["schedule", "--stages=1", "--replica", "a=2"], "'a' is none of the stages")
+    refused(["schedule", "--stages=1", "--programmed-for", "9"], "programmed_for: needs the folder of a saved chip")
     refused(["schedule"], "give the folder of a saved chip or --stages")
     refused(["schedule", "nowhere"], "no saved chip there")
     refused(["schedule", "--stages=1", "--steps", "0"], "steps")

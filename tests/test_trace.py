@@ -189,6 +189,11 @@ def test_the_command_schedules_a_saved_chip(tmp_path: Path, capsys: pytest.Captu
     assert f"makespan          {schedule(chip, votes=4, line_buffers=True).makespan_s:.6g} s" in shown
     assert f"energy            {decision(chip, 4).work_j:.4g} J a decision (dac " in shown
     assert all(file.stat().st_size for file in files)
+    assert run(app, [*arguments, "--replica", "0=3", "--programmed-for", "100"]) == 0
+    shown = capsys.readouterr().out
+    cost = decision(chip, 4, replicas={"0": 3}, line_buffers=True, programmed_for=100)
+    assert f"area              {1e6 * cost.area_m2:.4g} mm2" in shown
+    assert f"programming       {cost.programming_j:.4g} J a decision, of 100 until the next time" in shown
 
 
 def test_the_graph_does_not_depend_on_the_batch() -> None:

@@ -8,6 +8,8 @@ import typer
 
 from .options import IMPORTS, LAYERS, import_own
 
+REPLICAS = typer.Option([], help="More of one stage, as conv1=4: they take its inputs in turn; repeatable.")
+
 
 def schedule(
     chip: Path | None = typer.Argument(None, help="Folder of a saved chip, whose layers are the stages."),
@@ -18,8 +20,12 @@ def schedule(
     steps: int = typer.Option(1, help="How often each job goes through the stages, as through a recurrent layer."),
     buffers: int | None = typer.Option(None, help="Results that fit between two stages; none: any number."),
     copies: int = typer.Option(1, help="Whole pipelines that share the votes."),
+    replica: list[str] = REPLICAS,
     line_buffers: bool = typer.Option(False, help="Rows of an image are passed on as they are ready."),
     layer: list[str] = LAYERS,
+    programmed_for: int | None = typer.Option(
+        None, help="Of a saved chip: decisions until it is programmed again, which share the energy of that."
+    ),
     gantt: Path | None = typer.Option(None, help="Chart of the schedule: .png, .pdf or .svg."),
     trace: Path | None = typer.Option(None, help="The schedule as JSON for chrome://tracing or Perfetto."),
     report: Path | None = typer.Option(None, help="The schedule as a page for a browser: .html."),
@@ -43,7 +49,10 @@ def schedule(
         raise ValueError("give the folder of a saved chip or --stages, one of the two")
     if chip is not None and steps != 1:
         raise ValueError("steps: a chip brings the steps of its layers, leave --steps out")
+    if programmed_for is not None and chip is None:
+        raise ValueError("programmed_for: needs the folder of a saved chip, whose cells are programmed")
     import_own(imports, chip)
+    replicas = _replicas(replica)
     mapped = None if chip is None else load(chip)
     plan = run(
         mapped,
@@ -53,6 +62,7 @@ def schedule(
         voter=voter,
         buffers=buffers,
         copies=copies,
+        replicas=replicas,
         line_buffers=line_buffers,
         layers=layer or None,
     )
@@ -64,11 +74,22 @@ def schedule(
     for name, share in plan.utilisation.items():
         print(f"  {name:{width}s} busy {share:6.1%}")
     if mapped is not None:
-        cost = decision(mapped, votes, copies=copies, line_buffers=line_buffers, batch=inputs, layers=layer or None)
+        cost = decision(
+            mapped,
+            votes,
+            copies=copies,
+            replicas=replicas,
+            line_buffers=line_buffers,
+            batch=inputs,
+            layers=layer or None,
+            programmed_for=programmed_for,
+        )
         parts = ", ".join(f"{part} {joules:.3g}" for part, joules in cost.energy.items())
         print(f"energy            {cost.work_j:.4g} J a decision ({parts})")
         if cost.write_j:
             print(f"writing of tiles  {cost.write_j:.4g} J a decision, in a batch of {inputs}")
+        if cost.programming_j:
+            print(f"programming       {cost.programming_j:.4g} J a decision, of {programmed_for} until the next time")
         print(f"leakage           {cost.leakage_w:.4g} W")
         print(f"power             {cost.power_full_w:.4g} W when full")
         print(f"area              {1e6 * cost.area_m2:.4g} mm2")
@@ -82,3 +103,20 @@ def schedule(
     if report is not None:
         plan.page().write(report)
         print(f"to look at in a browser: {report.resolve()}")
+
+
+def _replicas(given: list[str]) -> dict[str, int] | None:
+    """By the name of the stage.
+
+    Raises:
+        ValueError: no name and number, or a name twice.
+    """
+    found: dict[str, int] = {}
+    for text in given:
+        name, _, count = text.rpartition("=")
+        if not name or not count.isdecimal():
+            raise ValueError(f"replica must be a stage and how many of it, as conv1=4, got {text!r}")
+        if name in found:
+            raise ValueError(f"replica: {name!r} is given twice")
+        found[name] = int(count)
+    return found or None
