@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from .options import IMPORTS, LAYERS, import_own
+
+if TYPE_CHECKING:
+    from ..mapping.architecture.decision import Decision
 
 REPLICAS = typer.Option([], help="More of one stage, as conv1=4: they take its inputs in turn; repeatable.")
 
@@ -52,8 +56,9 @@ def schedule(
     if programmed_for is not None and chip is None:
         raise ValueError("programmed_for: needs the folder of a saved chip, whose cells are programmed")
     import_own(imports, chip)
-    replicas = _replicas(replica)
     mapped = None if chip is None else load(chip)
+    shared: dict[str, Any] = {"copies": copies, "replicas": _replicas(replica)}
+    shared |= {"line_buffers": line_buffers, "layers": layer or None}
     plan = run(
         mapped,
         stages=None if times is None else Stages(times, steps=steps),
@@ -61,10 +66,7 @@ def schedule(
         inputs=inputs,
         voter=voter,
         buffers=buffers,
-        copies=copies,
-        replicas=replicas,
-        line_buffers=line_buffers,
-        layers=layer or None,
+        **shared,
     )
     print(f"makespan          {plan.makespan_s:.6g} s")
     print(f"first decision    {plan.first_latency_s:.6g} s")
@@ -74,25 +76,8 @@ def schedule(
     for name, share in plan.utilisation.items():
         print(f"  {name:{width}s} busy {share:6.1%}")
     if mapped is not None:
-        cost = decision(
-            mapped,
-            votes,
-            copies=copies,
-            replicas=replicas,
-            line_buffers=line_buffers,
-            batch=inputs,
-            layers=layer or None,
-            programmed_for=programmed_for,
-        )
-        parts = ", ".join(f"{part} {joules:.3g}" for part, joules in cost.energy.items())
-        print(f"energy            {cost.work_j:.4g} J a decision ({parts})")
-        if cost.write_j:
-            print(f"writing of tiles  {cost.write_j:.4g} J a decision, in a batch of {inputs}")
-        if cost.programming_j:
-            print(f"programming       {cost.programming_j:.4g} J a decision, of {programmed_for} until the next time")
-        print(f"leakage           {cost.leakage_w:.4g} W")
-        print(f"power             {cost.power_full_w:.4g} W when full")
-        print(f"area              {1e6 * cost.area_m2:.4g} mm2")
+        cost = decision(mapped, votes, batch=inputs, programmed_for=programmed_for, **shared)
+        _show(cost, inputs, programmed_for)
         print(f"tiles             {plan.loading}")
         left_out = uncounted(layer.hardware for layer in mapped.layers.values())
         print(f"cost leaves out   {', '.join(left_out)}")
@@ -103,6 +88,18 @@ def schedule(
     if report is not None:
         plan.page().write(report)
         print(f"to look at in a browser: {report.resolve()}")
+
+
+def _show(cost: Decision, inputs: int, programmed_for: int | None) -> None:
+    parts = ", ".join(f"{part} {joules:.3g}" for part, joules in cost.energy.items())
+    print(f"energy            {cost.work_j:.4g} J a decision ({parts})")
+    if cost.write_j:
+        print(f"writing of tiles  {cost.write_j:.4g} J a decision, in a batch of {inputs}")
+    if cost.programming_j:
+        print(f"programming       {cost.programming_j:.4g} J a decision, of {programmed_for} until the next time")
+    print(f"leakage           {cost.leakage_w:.4g} W")
+    print(f"power             {cost.power_full_w:.4g} W when full")
+    print(f"area              {1e6 * cost.area_m2:.4g} mm2")
 
 
 def _replicas(given: list[str]) -> dict[str, int] | None:
