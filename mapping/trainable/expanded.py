@@ -33,7 +33,8 @@ class Lent(TrainedLayer):
         kind = leaf_of(linear)
         assert kind is not None
         super().__init__(name, kind.of(linear), linear, hardware, steps)
-        self._parameters.clear()
+        for own in ("weight", "bias"):
+            del self._parameters[own]
         self.split, self.seen = split, [0.0, 0.0]
         self.lend(None, None)
 

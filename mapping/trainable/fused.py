@@ -19,6 +19,7 @@ from ...crossbar.keys import Key
 from ..torch_backend.cells import Cells
 from ..torch_backend.drive import Pulse
 from ..torch_backend.exact import exact
+from .learned import step_slopes
 from .numbers import REFERENCES, Adc, back_through, count_up, noisy_codes, normals
 from .products import Product
 
@@ -37,6 +38,7 @@ class Read(NamedTuple):
         step: (tiles, readings) float32 current of an ADC step; None without ADCs.
         key: of the normals.
         sampled: one of so many rows has its noiseless currents looked at; 0: none.
+        rises: of each group (rows, outputs), to be added to: what outputs rise by with the step; none if not asked for.
     """
 
     drive: Callable[[Tensor], Pulses]
@@ -47,6 +49,7 @@ class Read(NamedTuple):
     step: Tensor | None
     key: Key
     sampled: int
+    rises: list[Tensor]
 
 
 class Chunk(NamedTuple):
@@ -192,6 +195,10 @@ class _Forth(_Part):
                 count_up(
                     into.unflatten(1, cells.floor.shape[2:]), what.adc, self.of_codes[t] * weight, self.reference, out
                 )
+                if what.rises:
+                    rises = step_slopes(into, current, columns[1], what.adc).unflatten(1, cells.floor.shape[2:])
+                    risen = what.rises[self.g][self.chunk.rows]
+                    count_up(rises, Adc.of(0, 0, 0, rounds=False), self.scale[t] * weight, self.reference, risen)
             if looked:
                 seen.append(torch.stack(looked).unflatten(-1, cells.floor.shape[2:]))
 

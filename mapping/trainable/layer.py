@@ -26,6 +26,7 @@ from ..torch_backend.rows import gather, with_constant
 from ..torch_backend.straight import through
 from .cells import check, programmed
 from .fused import Read, products_of, read
+from .learned import LEARNED, grown, on_array, tied
 from .numbers import Adc, Counted, normals
 from .programming import Curves, curves_of, programmed_in_parts
 from .session import Fresh, Steps, largest
@@ -41,10 +42,13 @@ class TrainedLayer(nn.Module):
         spec: its geometry.
         weight, bias: the parameters of the torch layer in its place.
         limit, full_scale: ranges of DAC and ADCs, tensors; None before they are calibrated.
+        log_limit, log_full_scale: parameters (), what they are multiplied by where they are trained: its logarithm.
     """
 
     limit: Tensor | None
     full_scale: Tensor | None
+    log_limit: nn.Parameter | None
+    log_full_scale: nn.Parameter | None
 
     def __init__(self, name: str, spec: Leaf, module: nn.Module, hardware: Hardware, steps: Steps) -> None:
         super().__init__()
@@ -53,6 +57,8 @@ class TrainedLayer(nn.Module):
         self.register_parameter("bias", module._parameters.get("bias"))
         self.register_buffer("limit", None, persistent=False)
         self.register_buffer("full_scale", None, persistent=False)
+        for learned in LEARNED:
+            self.register_parameter(learned, None)
         shape, bias = spec.matrix_shape, self.bias
         self.matrix = Matrix(
             name,
@@ -82,6 +88,25 @@ class TrainedLayer(nn.Module):
         if inputs:
             self.limit = None
 
+    def learn_ranges(self) -> None:
+        """Make the calibrated ranges parameters: one limit, and one full scale for all readings of the layer.
+
+        Raises:
+            ValueError: a chip could not be given the full scale.
+        """
+        hardware = self.hardware
+        if self.limit is not None:
+            self.log_limit = nn.Parameter(torch.zeros_like(self.limit))
+        if self.full_scale is None or hardware.adc.full_scale != "calibrated":
+            return
+        if hardware.sensing.mode == "voltage":
+            raise ValueError(
+                f"layer {self.name!r}: ranges must not be 'learned' where sensing.mode is 'voltage', whose "
+                "adc.full_scale cannot be a number"
+            )
+        self.full_scale = self.full_scale.amax().reshape(1, 1, 1, 1)
+        self.log_full_scale = nn.Parameter(self.full_scale.new_zeros(()))
+
     def _output(self, x: Tensor) -> Tensor:
         self.calls += self.steps.calibrating
         leading, space = x.shape[: x.ndim - 1 - self.spec.dims], x.shape[x.ndim - 1 - self.spec.dims :]
@@ -100,6 +125,8 @@ class TrainedLayer(nn.Module):
         size = self.matrix.patches.positions(tuple(values.shape[1:4]))
         with exact(x.device):
             design, limit = self._driven(x if partly else values)
+            if self.limit is not None and self.log_limit is not None:
+                limit = grown(self.limit, self.log_limit, x[0].numel(), design.drive.full_code)
             y = self._read_compiled(x, size, design, limit) if compiled else self._read(values, design, limit)
             y = self._with_output_noise(y)
         y = self.spec.assemble(y.reshape(-1, *size[3 - self.spec.dims :], y.shape[1]))
@@ -114,7 +141,7 @@ class TrainedLayer(nn.Module):
         for g in range(len(weights)):
             whole, added = weights[g], weights.new_zeros(weights.shape[2]) if bias is None else bias[g]
             if self.matrix.bias_on_array:
-                whole, added = torch.cat([whole, added[None] * float(1 / limit)]), torch.zeros_like(added)
+                whole, added = torch.cat([whole, on_array(added, limit)[None]]), torch.zeros_like(added)
             found.append((whole, added))
         return found
 
@@ -122,7 +149,10 @@ class TrainedLayer(nn.Module):
         """(rows, groups x outputs) of inputs (samples, ...), on a CPU: see `fused.py`."""
         make = partial(self._programmed, design, limit)
         chips = make() if design.floats else self.steps.kept(self.name, make)
-        converters, circuit = self._converters(design, self._circuit(design), x.device)
+        if limit.requires_grad:
+            chips = [cells._replace(scale=tied(cells.scale, limit)) for cells in chips]
+            x, limit = x.float() / limit, torch.ones(())
+        converters, circuit = self._converters(design, self._circuit(design), x.device, prod(size))
         constant = float(design.drive.full_code) if self.matrix.bias_on_array else 0.0
         _, plain = plainly(x.new_empty(0), circuit._replace(constant=constant))
         codes = torch.full((1, 1), constant)
@@ -136,9 +166,9 @@ class TrainedLayer(nn.Module):
         full, step = self.hardware.adc.bits is not None, None
         if full:
             assert converters.step is not None
-            step = converters.step[:, 0, :, 0].expand(design.placement.row_tiles, design.readings).contiguous()
+            step = converters.step.detach()[:, 0, :, 0].expand(design.placement.row_tiles, design.readings).contiguous()
         rows, watched = len(x) * prod(size), full and self._watches_currents()
-        groups = len(chips)
+        groups, learned = len(chips), converters.step is not None and converters.step.requires_grad
         what = Read(
             drive,
             drive(codes, codes) if self.matrix.bias_on_array else [],
@@ -148,8 +178,13 @@ class TrainedLayer(nn.Module):
             step,
             self.steps.key("read", self.name, fresh=True),
             max(1, rows // SEEN) if watched else 0,
+            [x.new_zeros(rows, design.placement.outputs) for _ in chips] if learned else [],
         )
         y, seen = read(x, prod(size), what, chips)
+        if learned:
+            assert converters.step is not None  # one for all: see `learn_ranges`
+            one = converters.step.flatten()[0]
+            y = y + (one - one.detach()) * torch.cat(what.rises, dim=1)
         if watched and seen:
             with torch.no_grad():
                 self.steps.see(self, "full_scale", self._range_of(design, torch.cat(seen, dim=1)))
@@ -188,7 +223,8 @@ class TrainedLayer(nn.Module):
             geometry = self.matrix.patches.geometry(tuple(values.shape), g, len(parameters))
             given = gather(codes, geometry, 0, len(values) * int(np.prod(geometry.out)))
             rows.append(with_constant(given, design.placement.rows, circuit.constant))
-        converters, circuit = self._converters(design, circuit, values.device, chips, rows)
+        positions = prod(self.matrix.patches.positions(tuple(values.shape[1:4])))
+        converters, circuit = self._converters(design, circuit, values.device, positions, chips, rows)
         draws = Fresh(values.device)
         found = [
             readings(x, c, converters, circuit, draws, through_variance=options)[0][0]
@@ -206,7 +242,7 @@ class TrainedLayer(nn.Module):
                 self.design = None  # a later batch is of both signs
         if self.design is None:
             limit = 1.0 if dac.range is not None else None
-            signed = bool((values < 0).any()) if dac.range == "calibrated" else True
+            signed = bool((values < 0).any()) if dac.range is not None else True
             self.design = Design(self.matrix, Drive.of(dac, limit, signed))
             check(self.design)
         if dac.range == "calibrated":
@@ -217,15 +253,17 @@ class TrainedLayer(nn.Module):
 
     def _codes(self, values: Tensor, design: Design, limit: Tensor) -> Tensor:
         drive = design.drive
+        low, high = -drive.full_code if drive.signed else 0, drive.full_code
         scaled = values * (drive.full_code / limit)
         if not scaled.requires_grad:
             code = scaled.round_() if drive.rounds else scaled
-            codes = code.clamp_(-drive.full_code if drive.signed else 0, drive.full_code) if drive.clips else code
+            codes = code.clamp_(low, high) if drive.clips else code
             return design.bent(codes, torch) if design.curved and not drive.rounds else codes  # type: ignore[return-value, arg-type]
         with torch.no_grad():
             code = scaled.round() if drive.rounds else scaled
-            inside = code.clamp(-drive.full_code if drive.signed else 0, drive.full_code) if drive.clips else code
-        codes = through(scaled, inside, code == inside)
+            inside = code.clamp(low, high) if drive.clips else code
+            kept = code == inside if self.log_limit is None else (scaled >= low) & (scaled <= high)  # as LSQ clips
+        codes = through(scaled, inside, kept)
         return design.bent(codes, torch) if design.curved and not drive.rounds else codes  # type: ignore[return-value, arg-type]
 
     def _circuit(self, design: Design) -> Circuit:
@@ -259,6 +297,7 @@ class TrainedLayer(nn.Module):
         design: Design,
         circuit: Circuit,
         device: torch.device,
+        positions: int,
         chips: list[Cells] | None = None,
         rows: list[Tensor] | None = None,
     ) -> tuple[Converters, Circuit]:
@@ -280,6 +319,10 @@ class TrainedLayer(nn.Module):
                 self.steps.see(self, "full_scale", self._range_of(design, torch.cat(found, dim=1)))
         codes = adc.codes(design.signed_codes)
         full = self.full_scale
+        if full is not None and self.log_full_scale is not None:
+            placement, (groups, _, outputs) = design.placement, self.matrix.weights.shape
+            values = positions * design.drive.conversions * design.readings * placement.row_tiles * groups * outputs
+            full = grown(full, self.log_full_scale, values, codes.high)
         if adc.full_scale != "calibrated":
             full = torch.full(
                 (1, 1, 1, 1), float(adc.full_scale or 0) / (sensing.v_read * self.hardware.cell.g_max), device=device
@@ -318,6 +361,16 @@ class TrainedLayer(nn.Module):
         if y.device.type != "cpu":
             return torch.randn_like(y)
         return normals(self.steps.key("output", self.name, fresh=True), 0, 0, *y.shape)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for learned in LEARNED:  # as in the plain network, which has no ranges
+            destination.pop(f"{prefix}{learned}", None)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *more: Any) -> None:
+        held = {learned: self._parameters.pop(learned) for learned in LEARNED}
+        super()._load_from_state_dict(state_dict, prefix, *more)
+        self._parameters.update(held)
 
     def extra_repr(self) -> str:
         return f"{self.spec.in_features}, {self.spec.out_features}, on a fresh chip each step"

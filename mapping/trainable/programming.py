@@ -6,12 +6,14 @@ Each cell depends on its own target alone, so that the way back is a product wit
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import saved_tensors_hooks
 
 from ...crossbar.design import Design
 from ...crossbar.kernels.training import PIECES, back_to_weights, largest
@@ -24,6 +26,7 @@ from .numbers import call, normals
 Tensor = torch.Tensor
 PART = 1 << 15  # weights that are programmed together
 PURPOSES = "program", "device", "drift", "stuck"
+UNSEEN = partial(saved_tensors_hooks, lambda x: x, lambda x: x)  # gradient checkpointing counts what is saved
 
 
 class Curves(NamedTuple):
@@ -201,7 +204,7 @@ class Maker:
         if not self.slopes:
             settled: Any = cell.settle(targets, draw, conditions, torch)  # type: ignore[arg-type]
             return settled, None
-        with torch.enable_grad():
+        with torch.enable_grad(), UNSEEN():
             leaf = targets.detach().requires_grad_()
             g: Any = cell.settle(leaf, draw, conditions, torch)  # type: ignore[arg-type]
             (slope,) = torch.autograd.grad(g.sum(), leaf, allow_unused=True) if g.requires_grad else (None,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import nn
@@ -20,6 +20,8 @@ from .expanded import TrainedExpanded, expands
 from .layer import TrainedLayer
 from .session import Steps
 
+Ranges = Literal["calibrated", "averaged", "learned"]
+
 
 def trainable(
     model: nn.Module,
@@ -27,6 +29,7 @@ def trainable(
     *,
     calibrate: Any,
     exclude: Sequence[str] = (),
+    ranges: Ranges = "averaged",
     momentum: float = 0.1,
     through_variance: bool = False,
     ramp: int = 0,
@@ -45,7 +48,10 @@ def trainable(
         hardware: what it is trained for.
         calibrate: inputs, as `mho.map` takes them, which ranges of converters start from.
         exclude: names, or patterns of shell wildcards, of layers that stay digital.
-        momentum: of the moving averages that ranges follow in training; 0 keeps those of the calibration.
+        ranges: of converters: those of the calibration ("calibrated"), moving averages of what the steps have seen
+            ("averaged"), or parameters that are trained ("learned"), one limit of the DACs and one full scale of the
+            ADCs a layer, with gradients as in LSQ. `mapping.trainable.ranges.with_ranges` hands them to `mho.map`.
+        momentum: of the moving averages; 0 keeps those of the calibration.
         through_variance: whether gradients go through the variance of read noise too: all of it in torch's operations,
             which take longer and more memory.
         ramp: steps of training over which errors and noise of all kinds grow in a straight line to their size; they
@@ -69,6 +75,8 @@ def trainable(
         >>> net[0].weight.grad.shape
         torch.Size([8, 16])
     """
+    if ranges not in get_args(Ranges):
+        raise ValueError(f"ranges must be 'calibrated', 'averaged' or 'learned', got {ranges!r}")
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum must be from 0 to 1, got {momentum!r}")
     if ramp != int(ramp) or ramp < 0:
@@ -79,7 +87,7 @@ def trainable(
     made = copied(model, [*model.parameters(), *model.buffers()])
     for module, there in zip(made.modules(), model.modules(), strict=True):
         module.training = there.training
-    steps = Steps(momentum, through_variance, int(ramp), clip)
+    steps = Steps(momentum if ranges == "averaged" else 0, through_variance, int(ramp), clip)
     made, layers = _put(made, hardware, exclude, steps)
     _calibrate(made, steps, batches_of(calibrate, model, "calibrate"))
     for name, place in layers.items():
@@ -89,6 +97,10 @@ def trainable(
     owners = [module for module in made.modules() if isinstance(module, TrainedLayer | TrainedExpanded)]
     weights = {id(w): w for owner in owners for w in owner.parameters() if w.ndim > 1 and w.shape[0] > 1}
     steps.clipped = [[weight, None] for weight in weights.values()]
+    if ranges == "learned":
+        for owner in owners:
+            for layer in owner.layers if isinstance(owner, TrainedExpanded) else [owner]:
+                layer.learn_ranges()
     made.register_forward_pre_hook(steps)
     made.register_forward_hook(steps.end, always_call=True)
     return made
