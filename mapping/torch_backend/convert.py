@@ -58,4 +58,10 @@ def _each(current: Tensor, adcs: Adcs) -> tuple[Tensor, Tensor]:
         inside = (nearest >= 0) & (nearest <= adcs.most)
         value = code.to(level.dtype)
     reading = through(level, value, inside)
-    return reading * adcs.step + adcs.zero, inside.numel() - inside.count_nonzero()
+    found, clipped = reading * adcs.step + adcs.zero, inside.numel() - inside.count_nonzero()
+    if adcs.grown is not None and torch.is_grad_enabled():
+        with torch.no_grad():
+            kept = (level >= 0) & (level <= adcs.most)  # as in `rises`: steps grow, and levels are fewer of them
+            more = found - torch.where(kept, (level - adcs.shift) * adcs.step, 0.0)
+        found = found + (adcs.grown - adcs.grown.detach()) * more
+    return found, clipped

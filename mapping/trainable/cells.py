@@ -36,8 +36,6 @@ def check(design: Design) -> None:
             "cell.stuck must have rates of cells alone",
         ),
         (hardware.sensing.read_interval is not None, "sensing.read_interval must be null"),
-        (hardware.adc.differ, "adc.kind, adc.offset and adc.gain must be null or 0"),
-        (hardware.adc.span == "fitted", "adc.span must be 'symmetric'"),
         (hardware.dac.scaling != "layer", "dac.scaling must be 'layer'"),
         (hardware.dac.equalise is not None, "dac.equalise must be null"),
         (bool(tile.mirror_mismatch), "tile.mirror_mismatch must be 0"),

@@ -25,6 +25,7 @@ from ..torch_backend.reading import currents, readings
 from ..torch_backend.rows import gather, with_constant
 from ..torch_backend.straight import through
 from .cells import check, programmed
+from .converters import alike, fresh_adcs, range_of
 from .fused import Read, products_of, read
 from .learned import LEARNED, grown, on_array, tied
 from .numbers import Adc, Counted, normals
@@ -52,6 +53,8 @@ class TrainedLayer(nn.Module):
 
     def __init__(self, name: str, spec: Leaf, module: nn.Module, hardware: Hardware, steps: Steps) -> None:
         super().__init__()
+        if hardware.seeds.program is not None:  # each step is another chip
+            hardware = hardware.replace({"seeds.program": None})
         self.name, self.spec, self.hardware, self.steps = name, spec, hardware, steps
         self.weight: Any = module._parameters["weight"]
         self.register_parameter("bias", module._parameters.get("bias"))
@@ -99,6 +102,10 @@ class TrainedLayer(nn.Module):
             self.log_limit = nn.Parameter(torch.zeros_like(self.limit))
         if self.full_scale is None or hardware.adc.full_scale != "calibrated":
             return
+        if hardware.adc.span == "fitted":
+            raise ValueError(
+                f"layer {self.name!r}: adc.span must be 'symmetric' where ranges are 'learned', got 'fitted'"
+            )
         if hardware.sensing.mode == "voltage":
             raise ValueError(
                 f"layer {self.name!r}: ranges must not be 'learned' where sensing.mode is 'voltage', whose "
@@ -118,8 +125,13 @@ class TrainedLayer(nn.Module):
         low, high = x.detach().aminmax()
         if not bool(torch.isfinite(low)) or not bool(torch.isfinite(high)):
             raise ValueError(f"layer {self.name!r}: its inputs are not finite (NaN or infinite)")
-        known = not self.steps.calibrating and self.design is not None
-        compiled = known and x.device.type == "cpu" and not self.steps.through_variance
+        compiled = (
+            not self.steps.calibrating
+            and self.design is not None
+            and x.device.type == "cpu"
+            and not self.steps.through_variance
+            and alike(self.design)
+        )
         partly = compiled and self.hardware.dac.percentile == 100  # padding has no larger values
         values = self.spec.arrange(x[:1].float() if partly else x.float())
         size = self.matrix.patches.positions(tuple(values.shape[1:4]))
@@ -187,7 +199,7 @@ class TrainedLayer(nn.Module):
             y = y + (one - one.detach()) * torch.cat(what.rises, dim=1)
         if watched and seen:
             with torch.no_grad():
-                self.steps.see(self, "full_scale", self._range_of(design, torch.cat(seen, dim=1)))
+                self.steps.see(self, "full_scale", range_of(design, torch.cat(seen, dim=1)))
         return y
 
     def _programmed(self, design: Design, limit: Tensor) -> list[Cells]:
@@ -226,10 +238,10 @@ class TrainedLayer(nn.Module):
         positions = prod(self.matrix.patches.positions(tuple(values.shape[1:4])))
         converters, circuit = self._converters(design, circuit, values.device, positions, chips, rows)
         draws = Fresh(values.device)
-        found = [
-            readings(x, c, converters, circuit, draws, through_variance=options)[0][0]
-            for x, c in zip(rows, chips, strict=True)
-        ]
+        found = []
+        for g, (x, c) in enumerate(zip(rows, chips, strict=True)):
+            own = self._own(converters, design, g, positions)
+            found.append(readings(x, c, own, circuit, draws, through_variance=options)[0][0])
         return torch.cat(found, dim=1)
 
     def _driven(self, values: Tensor) -> tuple[Design, Tensor]:
@@ -302,8 +314,7 @@ class TrainedLayer(nn.Module):
         rows: list[Tensor] | None = None,
     ) -> tuple[Converters, Circuit]:
         """Of one read: full scales are those known, or those that the currents of this chip ask for."""
-        adc, sensing = self.hardware.adc, self.hardware.sensing
-        levels = None
+        adc, levels = self.hardware.adc, None
         if design.levels.size:
             slope = np.gradient(design.levels).astype(np.float32)
             levels = torch.tensor(design.levels, device=device), torch.tensor(slope, device=device)
@@ -316,37 +327,36 @@ class TrainedLayer(nn.Module):
                 for x, cells in zip(rows, chips, strict=True):
                     some = x[:: max(1, len(x) // SEEN)]
                     found += [currents(pulses, cells, circuit) for _, pulses in conversions(some, circuit, converters)]
-                self.steps.see(self, "full_scale", self._range_of(design, torch.cat(found, dim=1)))
-        codes = adc.codes(design.signed_codes)
-        full = self.full_scale
-        if full is not None and self.log_full_scale is not None:
-            placement, (groups, _, outputs) = design.placement, self.matrix.weights.shape
-            values = positions * design.drive.conversions * design.readings * placement.row_tiles * groups * outputs
-            full = grown(full, self.log_full_scale, values, codes.high)
-        if adc.full_scale != "calibrated":
-            full = torch.full(
-                (1, 1, 1, 1), float(adc.full_scale or 0) / (sensing.v_read * self.hardware.cell.g_max), device=device
-            )
-        assert full is not None
-        step = full * codes.relative_step
+                self.steps.see(self, "full_scale", range_of(design, torch.cat(found, dim=1)))
+        codes, full = adc.codes(design.signed_codes), self._full_scales(design, positions, device)
         circuit = circuit._replace(low=float(codes.low), high=float(codes.high), centre=codes.centre)
-        return converters._replace(step=step), circuit
+        return converters._replace(step=full * codes.relative_step), circuit
 
-    def _range_of(self, design: Design, sizes: Tensor) -> Tensor:
-        """(tiles or 1, 1, readings or 1, 1) for currents (tiles, rows, readings, columns), as `adc.per` asks."""
-        adc = self.hardware.adc
-        each = 2 if design.apart else 1
-        sizes = sizes.unflatten(2, (-1, each))  # both bit lines of a pair share a range
-        tiles, _, slices = sizes.shape[:3]
-        if adc.per == "layer":
-            scale = largest(sizes, adc.percentile).reshape(1, 1, 1, 1).expand(1, 1, slices, 1)
-        else:
-            parts = [sizes[:, :, s] for s in range(slices)]
-            by_tile = [[part[t] for t in range(tiles)] if adc.per == "tile" else [part] for part in parts]
-            scale = torch.stack([torch.stack([largest(y, adc.percentile) for y in own]) for own in by_tile], dim=1)
-            scale = scale[:, None, :, None]
-        factor = (adc.calibrated_at or self.hardware.sensing.v_read) / self.hardware.sensing.v_read
-        return (torch.where(scale > 0, scale, 1.0) * factor).repeat_interleave(each, dim=2)
+    def _full_scales(self, design: Design, positions: int, device: torch.device) -> Tensor:
+        """Of the ADCs, as `range_of` has them, for so many positions of a sample."""
+        adc, full = self.hardware.adc, self.full_scale
+        if adc.full_scale != "calibrated":
+            unit = self.hardware.sensing.v_read * self.hardware.cell.g_max
+            return torch.full((1, 1, design.readings, 1), float(adc.full_scale or 0) / unit, device=device)
+        assert full is not None
+        if self.log_full_scale is None:
+            return full
+        placement, (groups, _, outputs) = design.placement, self.matrix.weights.shape
+        values = positions * design.drive.conversions * design.readings * placement.row_tiles * groups * outputs
+        grew = grown(full, self.log_full_scale, values, adc.codes(design.signed_codes).high)
+        return grew.expand(1, 1, design.readings, 1)
+
+    def _own(self, converters: Converters, design: Design, group: int, positions: int) -> Converters:
+        """Those of a group, where ADCs are not all alike."""
+        if alike(design):
+            return converters
+        assert converters.step is not None
+        full = self._full_scales(design, positions, converters.step.device)
+        make = partial(fresh_adcs, design, full, group, self.steps.seed)
+        adcs = self.steps.kept(f"{self.name} ADCs {group}", make)
+        if full.requires_grad:
+            adcs = adcs._replace(grown=(full / full.detach()).flatten()[0])
+        return converters._replace(step=None, adcs=adcs)
 
     def _with_output_noise(self, y: Tensor) -> Tensor:
         noise = self.hardware.output_noise

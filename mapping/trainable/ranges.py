@@ -59,7 +59,8 @@ def with_ranges(hardware: Hardware, made: nn.Module) -> Hardware:
 
     Where `hardware` leaves them to calibration, `dac.range` and `adc.full_scale` of each layer on tiles are what `made`
     has now. A full scale of a number is one for all slices and row tiles: the largest of them. Matrices that take input
-    and state side by side, as in LSTMs, are left to calibration, which balances the two.
+    and state side by side, as in LSTMs, are left to calibration, which balances the two; so are ranges of ADCs that are
+    fitted.
 
     Args:
         hardware: what `made` was trained for.
@@ -83,7 +84,7 @@ def with_ranges(hardware: Hardware, made: nn.Module) -> Hardware:
         own, fields = layer.hardware, dict[str, Any]()
         if own.dac.range == "calibrated" and own.dac.scaling == "layer" and layer.limit is not None:
             fields |= {"dac.range": _now(layer.limit, layer.log_limit), "dac.equalise": None}
-        if own.adc.full_scale == "calibrated" and layer.full_scale is not None:
+        if own.adc.full_scale == "calibrated" and own.adc.span == "symmetric" and layer.full_scale is not None:
             full = _now(layer.full_scale, layer.log_full_scale) * own.sensing.v_read * own.cell.g_max
             fields |= {"adc.bits": own.adc.bits, "adc.full_scale": full, "adc.calibrated_at": None}
             fields |= {"adc.per": "slice", "adc.span": "symmetric"}

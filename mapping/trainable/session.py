@@ -127,4 +127,15 @@ def largest(values: Tensor, percentile: float) -> Tensor:
     sizes = values.detach().abs().flatten()
     if percentile == 100:
         return sizes.amax()
-    return torch.quantile(sizes[:: max(1, -(-len(sizes) // MOST))], percentile / 100)
+    return torch.quantile(_some(sizes), percentile / 100)
+
+
+def lowest_and_highest(values: Tensor, percentile: float) -> Tensor:
+    """What that many percent of the values lie between, as many below as above: (2,) highest, and less the lowest."""
+    flat = _some(values.detach().flatten())
+    low, high = torch.quantile(flat, flat.new_tensor([(100 - percentile) / 200, (100 + percentile) / 200]))
+    return torch.stack([high, -low])
+
+
+def _some(flat: Tensor) -> Tensor:
+    return flat[:: max(1, -(-len(flat) // MOST))]

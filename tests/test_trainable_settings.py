@@ -1,0 +1,112 @@
+"""Training through chips of settings that not all chips have: statistics of the forward, and its gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers import hardware
+from test_trainable import CHIPS, apart, case, with_ranges_of
+from torch import nn
+
+import mho
+from mho.mapping.trainable.trainable import trainable
+
+FEW = {"cost.adcs_per_tile": 4}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "offsets of ADCs": {"adc.offset": 2.0, **FEW},
+    "gains of ADCs, apart": {"adc.gain": 0.05, "adc.polarity": "apart", **FEW},
+    "known errors of ADCs": {"adc.offset": 2.0, "adc.gain": 0.05, "adc.calibrated": True, **FEW},
+    "SAR": {"adc.kind": {"kind": "sar", "mismatch": 0.05}, "tile.encoding": "offset", **FEW},
+    "fitted": {"adc.span": "fitted", "tile.encoding": "offset"},
+    "fitted by tile, apart": {"adc.span": "fitted", "adc.per": "tile", "adc.polarity": "apart"},
+    "fitted by layer, bowed": {"adc.span": "fitted", "adc.per": "layer", "adc.kind": {"kind": "ramp", "bow": 0.5}},
+}
+
+
+def chips_alike(net: nn.Module, x: torch.Tensor, hw: mho.Hardware) -> None:
+    """Reads of mapped chips have the means, variances and shapes of forward passes; those that differ are told."""
+    chip, made = mho.map(net, hw, calibrate=x), trainable(net, hw, calibrate=x, momentum=0)
+    with_ranges_of(made, chip)
+    with torch.no_grad():
+        a = torch.stack([made(x) for _ in range(CHIPS)]).flatten(1).double().numpy()
+    b = torch.stack([chip.copy(i).read(x, read=i) for i in range(CHIPS)]).flatten(1).double().numpy()
+    assert apart(a, b) < 5.5
+    middle = b.mean(0)
+    for other in (b + b.std(0), middle + 1.7 * (b - middle)):  # negative controls: a sigma aside, and wider
+        assert apart(a, other) > 5.5
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_forward_has_the_statistics_of_mapped_chips(name: str) -> None:
+    chips_alike(*case(SETTINGS[name]))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_gradients_pass_straight(name: str) -> None:
+    """Those of a plain layer, but for errors, noise and steps of the converters."""
+    net, x, hw = case(SETTINGS[name])
+    made, found = trainable(net, hw, calibrate=x, momentum=0), []
+    for _ in range(20):
+        z = (0.7 * x).requires_grad_()
+        found.append(torch.autograd.grad((made(z) * torch.linspace(-1, 1, 6)).sum(), [z, *net.parameters()]))
+    z = (0.7 * x).requires_grad_()
+    wanted = torch.autograd.grad((net(z) * torch.linspace(-1, 1, 6)).sum(), [z, *net.parameters()])
+    for given, right in zip(zip(*found, strict=True), wanted, strict=True):
+        mean = torch.stack(given).mean(0)
+        assert float((mean - right).norm()) < 0.25 * float(right.norm())
+
+
+def test_adcs_are_those_of_a_chip_in_all_calls_of_a_step() -> None:
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(8, 8)), torch.rand(4, 8)
+    quiet = {"cell.programming": {"kind": "none"}, "cell.read_noise": {"kind": "none"}, "sensing.thermal": False}
+    quiet |= {"sensing.shot": False, "sensing.amplifier_noise": 0.0}
+    made = trainable(net, hardware().replace({**quiet, "adc.offset": 3.0, "seeds.program": 5}), calibrate=x)
+    layer, steps = made[0], made[0].steps  # type: ignore[index, union-attr]
+    steps(made, ())  # type: ignore[operator]
+    first, second = layer(x), layer(x)
+    assert torch.equal(first, second)
+    steps(made, ())  # type: ignore[operator]
+    assert not torch.equal(layer(x), first)
+
+
+def test_fitted_ranges_follow_the_data() -> None:
+    net, x, hw = case({"adc.span": "fitted", "tile.encoding": "offset"})
+    made = trainable(net.train(), hw, calibrate=x, momentum=1.0)
+    before = made[0].full_scale.clone()  # type: ignore[index, operator, union-attr]
+    made(3 * x)
+    made(3 * x)
+    assert before.shape == (1, 1, 1, 2)
+    assert (made[0].full_scale > 1.2 * before).all()  # type: ignore[index, operator]
+
+
+@pytest.mark.parametrize("through_variance", [False, True])
+def test_learned_ranges_of_adcs_that_differ_have_the_slope_of_the_mean_response(through_variance: bool) -> None:
+    noise = {"cell.read_noise": {"kind": "constant", "std_g": "8 uS"}, "cell.programming": {"kind": "none"}}
+    fields = {"tile.rows": 32, "adc.bits": 4, "adc.gain": 0.1, "adc.offset": 0.5, "dac.bits": None, "dac.range": None}
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(20, 6)).eval(), 2 * torch.rand(1000, 20) - 1
+    hw = hardware().replace({**noise, **fields})
+    made = trainable(net, hw, calibrate=x, ranges="learned", through_variance=through_variance)
+    parameter: Any = made[0].log_full_scale  # type: ignore[index, union-attr]
+    parameter.data.fill_(-1.2)
+    along: Any = (net(x) - net[0].bias).sign().double().detach()  # type: ignore[operator]
+
+    def loss() -> torch.Tensor:
+        torch.manual_seed(5)
+        return sum(((made(x).double() * along).sum() for _ in range(20)), torch.zeros(()))
+
+    (found,) = torch.autograd.grad(loss(), parameter)
+    sums = []
+    for by in (0.1, -0.1):
+        parameter.data.fill_(-1.2 + by)
+        sums.append(float(loss().detach()))
+    assert float(found) * (6 * 7) ** 0.5 == pytest.approx((sums[0] - sums[1]) / 0.2, rel=0.03)
+
+
+def test_learned_ranges_are_symmetric() -> None:
+    net, x, hw = case({"adc.span": "fitted"})
+    with pytest.raises(ValueError, match=r"^layer '0': adc.span must be 'symmetric' where ranges are 'learned'"):
+        trainable(net, hw, calibrate=x, ranges="learned")
