@@ -21,6 +21,22 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "SAR": {"adc.kind": {"kind": "sar", "mismatch": 0.05}, "tile.encoding": "offset", **FEW},
     "fitted": {"adc.span": "fitted", "tile.encoding": "offset"},
     "fitted by tile, apart": {"adc.span": "fitted", "adc.per": "tile", "adc.polarity": "apart"},
+    **{
+        f"slow noise, {name}": {
+            "cell.read_noise": {"kind": "telegraph", "amplitude": 0.2, "capture": "1 us", "emission": "1 us"},
+            "sensing.read_interval": "200 ns",
+            **fields,
+        }
+        for name, fields in {"pairs": {}, "offset": {"tile.encoding": "offset"}, "devices": {"tile.devices": 2}}.items()
+    },
+    "slow noise, joined slices": {
+        "cell.read_noise": {"kind": "telegraph", "amplitude": 0.2, "capture": "1 us", "emission": "1 us"},
+        "sensing.read_interval": "200 ns",
+        "tile.slices": 2,
+        "cell.levels": 8,
+        "tile.join": "mirror",
+        "adc.polarity": "apart",
+    },
     "fitted by layer, bowed": {"adc.span": "fitted", "adc.per": "layer", "adc.kind": {"kind": "ramp", "bow": 0.5}},
 }
 
@@ -56,6 +72,21 @@ def test_gradients_pass_straight(name: str) -> None:
     for given, right in zip(zip(*found, strict=True), wanted, strict=True):
         mean = torch.stack(given).mean(0)
         assert float((mean - right).norm()) < 0.25 * float(right.norm())
+
+
+@pytest.mark.parametrize("through_variance", [False, True])
+def test_slow_noise_is_the_same_for_all_inputs_of_a_step(through_variance: bool) -> None:
+    """As in one read of a chip: the difference of two equal inputs has fresh noise alone."""
+    net, x, hw = case({**SETTINGS["slow noise, pairs"], "adc.bits": None, "adc.full_scale": None})
+    x = x[:1].expand(2, -1)
+    made = trainable(net, hw, calibrate=x, momentum=0, through_variance=through_variance)
+    chip = mho.map(net, hw, calibrate=x)
+    with torch.no_grad():
+        a = torch.stack([made(x) for _ in range(2 * CHIPS)]).double().numpy()
+    b = torch.stack([chip.copy(i).read(x, read=i) for i in range(2 * CHIPS)]).double().numpy()
+    assert apart(a[:, 0], b[:, 0]) < 5.5
+    assert apart(a[:, 0] - a[:, 1], b[:, 0] - b[:, 1]) < 5.5
+    assert (a[:, 0] - a[:, 1]).var(0).mean() < (a[:, 0] + a[:, 1]).var(0).mean() / 2
 
 
 def test_adcs_are_those_of_a_chip_in_all_calls_of_a_step() -> None:

@@ -15,7 +15,9 @@ import torch
 
 from ...crossbar.design import Design
 from ...crossbar.encoding import mirror_ratios, slice_weights
+from ...crossbar.packed import slow_shares
 from ...crossbar.tile import Tile
+from ...devices.arrays import sqrt
 from ...devices.cell import Cell
 from ..torch_backend.cells import Cells
 from ..torch_backend.straight import positive, through
@@ -35,7 +37,6 @@ def check(design: Design) -> None:
             hardware.cell.stuck.alive < 1 or hardware.cell.stuck.map is not None,
             "cell.stuck must have rates of cells alone",
         ),
-        (hardware.sensing.read_interval is not None, "sensing.read_interval must be null"),
         (hardware.dac.scaling != "layer", "dac.scaling must be 'layer'"),
         (hardware.dac.equalise is not None, "dac.equalise must be null"),
         (bool(tile.mirror_mismatch), "tile.mirror_mismatch must be 0"),
@@ -73,7 +74,7 @@ def programmed(
 
     maxima = maxima_of(rows, design)
     targets: Any = targets_of(rows / maxima[:, None], design)  # (slices, polarities, tiles, lines, columns)
-    added: list[Any] = [0.0] * 4  # currents, variances by the second and the first power of inputs, thermal noise
+    added: list[Any] = [0.0] * 5  # currents, variances by both powers of inputs, thermal noise, what lasts
     c2 = 0.0 if design.drive.timed else sensing.white_cell_coefficients()[1]
     on_time = sensing.timed_cell_coefficients()[1] / (sensing.v_read * unit) ** 2
     for _ in range(design.devices):
@@ -82,18 +83,22 @@ def programmed(
         g = only(g if strength == 1 else torch.lerp(targets, g, strength))
         added[0] = added[0] + (g if design.apart else difference(g)) / unit
         with torch.set_grad_enabled(torch.is_grad_enabled() and through_variance):
-            std: Any = cell.read_noise.std(g, hardware.conditions, torch)
-            own = only(torch.add((std / unit).square(), g, alpha=c2 / unit**2))
+            fresh, lasting = read_noise(g, design)
+            own = only(torch.add(fresh, g, alpha=c2 / unit**2))
             added[1] = added[1] + own
+            if lasting is not None:
+                added[4] = added[4] + only(lasting)
             if design.linear:
                 more = on_time * g if design.drive.timed else own
                 added[2] = added[2] + (more if design.drive.timed or design.apart else difference(more))
             added[3] = added[3] + g.sum(3)
-    signed, spread, linear, thermal = (
+    signed, spread, linear, thermal, slow = (
         None if isinstance(x, float) else readings_of(x, design, power)
-        for x, power in zip(added, (1, 2, 2, 2), strict=True)
+        for x, power in zip(added, (1, 2, 2, 2, 2), strict=True)
     )
     assert signed is not None
+    if slow is not None:
+        signed = signed + strength * sqrt(slow, torch) * draw(slow)  # type: ignore[arg-type, operator]
     assert spread is not None
     assert thermal is not None
     spread, linear = spread * strength**2, None if linear is None else linear * strength**2
@@ -119,6 +124,22 @@ def programmed(
         lines_of(placement.edges, rows.device),
         placement.rows,
     )
+
+
+def read_noise(g: Any, design: Design) -> tuple[Any, Any]:
+    """Variances of cells of conductances g (siemens), in units of g_max^2: new in each read, and what reads share.
+
+    A step has one read, so that what lasts over several is a part of its cells. None where reads share nothing.
+    """
+    hardware, unit = design.hardware, design.hardware.cell.g_max
+    noise, shares = hardware.cell.read_noise, slow_shares(hardware)
+    if not len(shares):
+        std: Any = noise.std(g, hardware.conditions, torch)  # type: ignore[arg-type]
+        return (std / unit).square(), None
+    parts: list[Any] = [part.std(g, hardware.conditions, torch) for part in noise.parts]  # type: ignore[arg-type]
+    variances = [(std / unit).square() for std in parts]
+    fresh = sum(float(share[0]) * own for share, own in zip(shares, variances, strict=True))
+    return fresh, sum(float(1 - share[0]) * own for share, own in zip(shares, variances, strict=True))
 
 
 def difference(cells: Tensor) -> Tensor:

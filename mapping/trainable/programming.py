@@ -18,14 +18,16 @@ from torch.autograd.graph import saved_tensors_hooks
 from ...crossbar.design import Design
 from ...crossbar.kernels.training import PIECES, back_to_weights, largest
 from ...crossbar.keys import Key
+from ...crossbar.packed import slow_shares
 from ...devices.programming import GaussianProgrammingModel
 from ..torch_backend.cells import Cells
-from .cells import by_tile, difference, floor_of, lines_of, readings_of, scale_of, targets_of
+from .cells import by_tile, difference, floor_of, lines_of, read_noise, readings_of, scale_of, targets_of
 from .numbers import call, normals
 
 Tensor = torch.Tensor
 PART = 1 << 15  # weights that are programmed together
 PURPOSES = "program", "device", "drift", "stuck"
+SLOW = len(PURPOSES) * 256 * 16  # plane of the normals of noise that lasts, behind those of all devices
 UNSEEN = partial(saved_tensors_hooks, lambda x: x, lambda x: x)  # gradient checkpointing counts what is saved
 
 
@@ -51,7 +53,7 @@ def curves_of(design: Design) -> Curves | None:
     pairs = tile.encoding == "differential" and tile.slices == design.devices == 1 and cell.levels is None
     if not gaussian or not pairs or design.apart or design.linear or tile.scale != "column":
         return None
-    if cell.drift.active(hardware.conditions) or cell.stuck.any or programming.lasting:
+    if cell.drift.active(hardware.conditions) or cell.stuck.any or programming.lasting or len(slow_shares(hardware)):
         return None
     low = cell.g_min / cell.g_max
     targets = torch.linspace(low, 1, 513, dtype=torch.float64)
@@ -74,11 +76,10 @@ def _polynomial(x: Tensor, y: Tensor, degree: int) -> tuple[np.float32, ...] | N
 
 
 def _own(g: Any, design: Design) -> Any:
-    """Variance of cells in each read, for conductances in units of g_max, in its square."""
-    hardware, unit = design.hardware, design.hardware.cell.g_max
-    std: Any = hardware.cell.read_noise.std(g * unit, hardware.conditions, torch) / unit
-    c2 = 0.0 if design.drive.timed else hardware.sensing.white_cell_coefficients()[1]
-    return std.square() + c2 / unit * g
+    """Variance of cells that is new in each read, for conductances in units of g_max, in its square."""
+    unit = design.hardware.cell.g_max
+    c2 = 0.0 if design.drive.timed else design.hardware.sensing.white_cell_coefficients()[1]
+    return read_noise(g * unit, design)[0] + c2 / unit * g
 
 
 class Programmed(NamedTuple):
@@ -171,7 +172,7 @@ class Maker:
         design, sensing, unit = self.design, self.design.hardware.sensing, self.design.hardware.cell.g_max
         targets = targets_of(u, design)
         on_time = sensing.timed_cell_coefficients()[1] / (sensing.v_read * unit) ** 2
-        sums: list[Any] = [0.0] * 5
+        sums: list[Any] = [0.0] * 6
         for device in range(design.devices):
             g, rising = self._settled(targets, device)
             if self.strength < 1:
@@ -179,10 +180,14 @@ class Maker:
                 rising = None if rising is None else torch.lerp(torch.ones_like(rising), rising, self.strength)
             own = _own(g / unit, design) * self.strength**2
             first = on_time * self.strength**2 * g if design.drive.timed else own
-            added = (g if design.apart else difference(g)) / unit, own, first, g.sum(2), rising
+            lasting = read_noise(g, design)[1]
+            added = (g if design.apart else difference(g)) / unit, own, first, g.sum(2), rising, lasting
             sums = [total if more is None else total + more for total, more in zip(sums, added, strict=True)]
-        signed, spread, first, thermal, slopes = sums
+        signed, spread, first, thermal, slopes, slow = sums
         part.mean.copy_(readings_of(signed, design, 1).movedim(0, 1))
+        if isinstance(slow, Tensor):
+            std = readings_of(slow, design, 2).movedim(0, 1).sqrt()
+            part.mean.add_(std * normals(self.key, SLOW, self.parts, *std.shape), alpha=self.strength)
         part.variance.copy_(readings_of(spread, design, 2).movedim(0, 1))
         if part.linear is not None:
             part.linear.copy_(readings_of(first, design, 2).movedim(0, 1))
