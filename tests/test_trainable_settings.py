@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import hardware
 from test_trainable import CHIPS, apart, case, with_ranges_of
+from test_trainable_options import QUIET
 from torch import nn
 
 import mho
@@ -74,6 +75,41 @@ def test_gradients_pass_straight(name: str) -> None:
         assert float((mean - right).norm()) < 0.25 * float(right.norm())
 
 
+GROUPED = {
+    "groups on one tile": {"tile.groups": "diagonal", "tile.rows": 40, "tile.columns": 12},
+    "groups in two rows of tiles, with a bias": {"tile.groups": "diagonal", "tile.rows": 19, "tile.bias": "array"},
+    "groups by tile": {"tile.groups": "diagonal", "tile.rows": 40, "tile.columns": 16, "tile.scale": "tile"},
+}
+
+
+def grouped(fields: dict[str, Any]) -> tuple[nn.Module, torch.Tensor, mho.Hardware]:
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Conv2d(8, 8, (1, 3), groups=4), nn.Flatten()).eval()
+    return net, 2 * torch.rand(3, 8, 1, 4) - 1, hardware().replace(fields)
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_groups_that_share_tiles_have_the_statistics_of_mapped_chips(name: str) -> None:
+    net, x, hw = grouped(GROUPED[name])
+    chips_alike(net, x, hw)
+
+
+@pytest.mark.parametrize("through_variance", [False, True])
+@pytest.mark.parametrize("name", GROUPED)
+def test_groups_that_share_tiles_have_the_gradients_of_others(name: str, through_variance: bool) -> None:
+    """Without errors, zeros beside the groups change nothing."""
+    net, x, hw = grouped({**GROUPED[name], **QUIET, "adc.bits": None, "adc.full_scale": None})
+    found = []
+    for groups in ("diagonal", "apart"):
+        own = hw.replace({"tile.groups": groups, "tile.scale": "column"})
+        made = trainable(net, own, calibrate=x, momentum=0, through_variance=through_variance)
+        z = x.clone().requires_grad_()
+        y = made(z)
+        found.append([y, *torch.autograd.grad((y * torch.linspace(-1, 1, y.shape[1])).sum(), [z, *net.parameters()])])
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("through_variance", [False, True])
 def test_slow_noise_is_the_same_for_all_inputs_of_a_step(through_variance: bool) -> None:
     """As in one read of a chip: the difference of two equal inputs has fresh noise alone."""
@@ -92,9 +128,7 @@ def test_slow_noise_is_the_same_for_all_inputs_of_a_step(through_variance: bool)
 def test_adcs_are_those_of_a_chip_in_all_calls_of_a_step() -> None:
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Linear(8, 8)), torch.rand(4, 8)
-    quiet = {"cell.programming": {"kind": "none"}, "cell.read_noise": {"kind": "none"}, "sensing.thermal": False}
-    quiet |= {"sensing.shot": False, "sensing.amplifier_noise": 0.0}
-    made = trainable(net, hardware().replace({**quiet, "adc.offset": 3.0, "seeds.program": 5}), calibrate=x)
+    made = trainable(net, hardware().replace({**QUIET, "adc.offset": 3.0, "seeds.program": 5}), calibrate=x)
     layer, steps = made[0], made[0].steps  # type: ignore[index, union-attr]
     steps(made, ())  # type: ignore[operator]
     first, second = layer(x), layer(x)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 
 from ...crossbar.design import Design
 from ...crossbar.encoding import mirror_ratios, slice_weights
+from ...crossbar.matrix import Matrix
 from ...crossbar.packed import slow_shares
 from ...crossbar.tile import Tile
 from ...devices.arrays import sqrt
@@ -30,7 +32,6 @@ def check(design: Design) -> None:
     hardware, tile, name = design.hardware, design.placement.tile, design.matrix.name
     refused = (
         (tile.encoding == "single", "tile.encoding must not be 'single', which takes no negative weights"),
-        (design.placement.groups != len(design.matrix.weights), "groups must be on tiles of their own"),
         (not hardware.wires.ideal, "wires must have no resistance"),
         (tile.slicing == "residual", "tile.slicing must not be 'residual'"),
         (
@@ -140,6 +141,17 @@ def read_noise(g: Any, design: Design) -> tuple[Any, Any]:
     variances = [(std / unit).square() for std in parts]
     fresh = sum(float(share[0]) * own for share, own in zip(shares, variances, strict=True))
     return fresh, sum(float(1 - share[0]) * own for share, own in zip(shares, variances, strict=True))
+
+
+def placed(weights: Tensor, matrix: Matrix) -> Tensor:
+    """Weights (groups, rows, outputs) as they are on tiles: see `Matrix.rows_of`, of all groups of the placement."""
+    many, (groups, rows, outputs), taps = matrix.sharing, weights.shape, prod(matrix.patches.kernel)
+    if many == 1:
+        return weights
+    found = weights.new_zeros(groups // many, taps, many, rows // taps, many, outputs)
+    for i, own in enumerate(weights.reshape(groups // many, many, taps, -1, outputs).unbind(1)):
+        found[:, :, i, :, i] = own
+    return found.reshape(groups // many, many * rows, many * outputs)
 
 
 def difference(cells: Tensor) -> Tensor:

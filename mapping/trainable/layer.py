@@ -24,7 +24,7 @@ from ..torch_backend.exact import exact
 from ..torch_backend.reading import currents, readings
 from ..torch_backend.rows import gather, with_constant
 from ..torch_backend.straight import through
-from .cells import check, programmed
+from .cells import check, placed, programmed
 from .converters import alike, fresh_adcs, range_of
 from .fused import Read, products_of, read
 from .learned import LEARNED, grown, on_array, tied
@@ -148,8 +148,8 @@ class TrainedLayer(nn.Module):
         """Weights (word lines, outputs) and digital bias (outputs,) of each group."""
         weights, bias = self.spec.matrices(self.weight.float()), None
         if self.bias is not None:
-            bias = self.spec.columns(self.bias.float())
-        found = []
+            bias = self.spec.columns(self.bias.float()).reshape(design.placement.groups, -1)
+        weights, found = placed(weights, self.matrix), []
         for g in range(len(weights)):
             whole, added = weights[g], weights.new_zeros(weights.shape[2]) if bias is None else bias[g]
             if self.matrix.bias_on_array:
