@@ -38,6 +38,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "tile.join": "mirror",
         "adc.polarity": "apart",
     },
+    "scales of tokens": {"dac.scaling": "token"},
+    "scales of tokens, percentile": {"dac.scaling": "token", "dac.percentile": 90.0, "dac.bits_per_pulse": 4},
+    "scales of samples": {"dac.scaling": "sample"},
     "fitted by layer, bowed": {"adc.span": "fitted", "adc.per": "layer", "adc.kind": {"kind": "ramp", "bow": 0.5}},
 }
 
@@ -123,6 +126,63 @@ def test_slow_noise_is_the_same_for_all_inputs_of_a_step(through_variance: bool)
     assert apart(a[:, 0], b[:, 0]) < 5.5
     assert apart(a[:, 0] - a[:, 1], b[:, 0] - b[:, 1]) < 5.5
     assert (a[:, 0] - a[:, 1]).var(0).mean() < (a[:, 0] + a[:, 1]).var(0).mean() / 2
+
+
+class Tokens(nn.Module):
+    """Samples of tokens (n, 3, 8), or tokens of samples."""
+
+    def __init__(self, first: bool = True) -> None:
+        super().__init__()
+        self.layer, self.first = nn.Linear(8, 5), first
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x if self.first else x.transpose(0, 1).contiguous()).flatten(1)
+
+
+@pytest.mark.parametrize("scaling", ["sample", "token"])
+@pytest.mark.parametrize("net", [Tokens(), nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Flatten())])
+def test_scales_are_those_of_mapped_chips(net: nn.Module, scaling: str) -> None:
+    """Without errors and noise, outputs and gradients are those of a chip whose inputs are of very different sizes."""
+    torch.manual_seed(0)
+    x = torch.randn(6, 3, 8) if isinstance(net, Tokens) else torch.randn(6, 3, 8, 8)
+    x = x * torch.logspace(-2, 1, 6).reshape(-1, *[1] * (x.ndim - 1))
+    hw = hardware().replace({**QUIET, "dac.scaling": scaling, "adc.bits": 12})
+    if scaling == "token" and not isinstance(net, Tokens):
+        with pytest.raises(ValueError, match=r"^layer '0': dac.scaling must be 'layer' or 'sample' for a kernel of"):
+            trainable(net, hw, calibrate=x)
+        return
+    chip, found = mho.map(net.eval(), hw, calibrate=x, backend="torch"), []
+    for through_variance in (False, True):
+        made = trainable(net, hw, calibrate=x, through_variance=through_variance)
+        z = x.clone().requires_grad_()
+        y = made(z)
+        found.append([y, *torch.autograd.grad(y.square().sum(), [z, *net.parameters()])])
+    z = x.clone().requires_grad_()
+    y = chip.read(z, read=0)
+    (gradient,) = torch.autograd.grad(y.square().sum(), z)
+    for a, b in ((y, found[0][0]), (gradient, found[0][1]), *zip(*found, strict=True)):
+        assert (a - b).norm() < 0.01 * b.norm()
+    small = found[0][0][0] - net(x)[0]
+    assert small.norm() < 0.1 * net(x)[0].norm()  # a sample whose inputs are a thousandth of the largest
+
+
+def test_samples_along_another_dimension_are_refused() -> None:
+    net, by = Tokens(first=False), hardware().replace({"dac.scaling": "sample"})
+    for samples in (6, 3):  # as many samples as tokens do not hide it
+        with pytest.raises(ValueError, match=r"^layer 'layer': dac.scaling must be 'layer' or 'token', or samples lie"):
+            trainable(net, by, calibrate=torch.rand(samples, 3, 8))
+    trainable(net, by.replace({"dac.scaling": "token"}), calibrate=torch.rand(3, 3, 8))
+
+
+def test_recurrent_steps_have_scales_of_their_samples() -> None:
+    torch.manual_seed(0)
+    net, x = nn.LSTM(5, 6, batch_first=True), torch.randn(4, 3, 5)
+    made = trainable(net, hardware().replace({**QUIET, "dac.scaling": "sample"}), calibrate=x)
+    y, _ = made(x)
+    exact, _ = net(x)
+    assert (y - exact).norm() < 0.05 * exact.norm()
+    y.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
 
 
 def test_adcs_are_those_of_a_chip_in_all_calls_of_a_step() -> None:

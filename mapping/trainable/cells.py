@@ -38,7 +38,6 @@ def check(design: Design) -> None:
             hardware.cell.stuck.alive < 1 or hardware.cell.stuck.map is not None,
             "cell.stuck must have rates of cells alone",
         ),
-        (hardware.dac.scaling != "layer", "dac.scaling must be 'layer'"),
         (hardware.dac.equalise is not None, "dac.equalise must be null"),
         (bool(tile.mirror_mismatch), "tile.mirror_mismatch must be 0"),
     )

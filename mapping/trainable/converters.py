@@ -1,19 +1,46 @@
-"""ADCs of a layer that is trained: the ranges that its currents ask for, and those of a chip that are not all alike."""
+"""Circuits and ADCs of a layer that is trained: ranges that its currents ask for, and ADCs that are not all alike."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 
 from ...crossbar.backends import DEFAULT, backend_of
 from ...crossbar.design import Design
 from ...crossbar.each_adc import each_adc
+from ...crossbar.kernels.read import Circuit
+from ...crossbar.packed import pedestal_of
 from ...crossbar.ranges import Ranges
 from ..torch_backend.cells import Adcs
 from .session import largest, lowest_and_highest
 
 Tensor = torch.Tensor
+
+
+def circuit_of(design: Design, strength: float) -> Circuit:
+    """The circuit of a read without what is known of the ADCs' range; noise has a strength, 0 to 1."""
+    sensing, drive = design.hardware.sensing, design.drive
+    return Circuit(
+        integers=False,
+        halve=False,
+        pulses=drive.pulses,
+        digit_bits=drive.digit_bits,
+        full_code=float(drive.full_code),
+        constant=0.0,
+        gain_variance=strength**2 * sensing.gain_variance,
+        supply=strength * sensing.supply_variance**0.5,
+        noisy=True,
+        step=np.empty(0, np.float32),
+        low=0.0,
+        high=0.0,
+        centre=0.0,
+        pedestal=pedestal_of(design),
+        phases=drive.phases,
+        levels=design.levels,
+        joined=("digital", "scaled", "repeated").index(drive.accumulate),
+    )
 
 
 def alike(design: Design) -> bool:

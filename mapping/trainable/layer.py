@@ -15,9 +15,11 @@ from ...crossbar.drive import Drive
 from ...crossbar.hardware import Hardware
 from ...crossbar.kernels.read import Circuit
 from ...crossbar.matrix import Matrix
-from ...crossbar.packed import pedestal_of
+from ...crossbar.patches import PLAIN
 from ...devices.arrays import sqrt
+from ..inputs.order import FIRST, order_of
 from ..kinds.leaf import Leaf
+from ..scaling import Scaled, scaled
 from ..torch_backend.cells import Cells, Converters
 from ..torch_backend.drive import conversions, plainly
 from ..torch_backend.exact import exact
@@ -25,7 +27,7 @@ from ..torch_backend.reading import currents, readings
 from ..torch_backend.rows import gather, with_constant
 from ..torch_backend.straight import through
 from .cells import check, placed, programmed
-from .converters import alike, fresh_adcs, range_of
+from .converters import alike, circuit_of, fresh_adcs, range_of
 from .fused import Read, products_of, read
 from .learned import LEARNED, grown, on_array, tied
 from .numbers import Adc, Counted, normals
@@ -62,6 +64,11 @@ class TrainedLayer(nn.Module):
         self.register_buffer("full_scale", None, persistent=False)
         for learned in LEARNED:
             self.register_parameter(learned, None)
+        if hardware.dac.scaling == "token" and spec.patches != PLAIN:
+            raise ValueError(
+                f"layer {name!r}: dac.scaling must be 'layer' or 'sample' for a kernel of several places, got 'token'"
+            )
+        self.rows_are_samples = False  # as in steps of recurrent layers
         shape, bias = spec.matrix_shape, self.bias
         self.matrix = Matrix(
             name,
@@ -125,24 +132,43 @@ class TrainedLayer(nn.Module):
         low, high = x.detach().aminmax()
         if not bool(torch.isfinite(low)) or not bool(torch.isfinite(high)):
             raise ValueError(f"layer {self.name!r}: its inputs are not finite (NaN or infinite)")
-        compiled = (
-            not self.steps.calibrating
-            and self.design is not None
-            and x.device.type == "cpu"
-            and not self.steps.through_variance
-            and alike(self.design)
-        )
-        partly = compiled and self.hardware.dac.percentile == 100  # padding has no larger values
-        values = self.spec.arrange(x[:1].float() if partly else x.float())
+        compiled = not self.steps.calibrating and self.design is not None and x.device.type == "cpu"
+        compiled = compiled and not self.steps.through_variance and alike(self.design)
+        apart = self.hardware.dac.scaling != "layer"  # rows have scales of their own
+        partly = compiled and self.hardware.dac.percentile == 100 and not apart  # padding has no larger values
+        values, scales = self.spec.arrange(x[:1].float() if partly else x.float()), None
         size = self.matrix.patches.positions(tuple(values.shape[1:4]))
+        if apart:
+            values, scales = self._scaled(values, tuple(leading), size)
         with exact(x.device):
             design, limit = self._driven(x if partly else values)
             if self.limit is not None and self.log_limit is not None:
                 limit = grown(self.limit, self.log_limit, x[0].numel(), design.drive.full_code)
-            y = self._read_compiled(x, size, design, limit) if compiled else self._read(values, design, limit)
+            given = values if apart else x
+            y = self._read_compiled(given, size, design, limit) if compiled else self._read(values, design, limit)
+            if scales is not None:
+                y = y * scales[:, None]
+                y = y if self.bias is None else y + self.spec.columns(self.bias.float()).flatten()
             y = self._with_output_noise(y)
         y = self.spec.assemble(y.reshape(-1, *size[3 - self.spec.dims :], y.shape[1]))
         return y.reshape(*leading, *y.shape[1:]).to(x.dtype)
+
+    def _scaled(self, values: Tensor, leading: tuple[int, ...], size: tuple[int, int, int]) -> Scaled:
+        """Arranged inputs divided by the scales of their samples or tokens, and the scale of each row.
+
+        Raises:
+            ValueError: a calibration shows that its samples do not lie along the first dimension.
+        """
+        dac, wanted = self.hardware.dac, self.steps.samples
+        order = order_of((len(values),), FIRST, len(values))
+        if dac.scaling == "sample" and not self.rows_are_samples:
+            if wanted is not None and leading[:1] != (wanted,):
+                raise ValueError(
+                    f"layer {self.name!r}: dac.scaling must be 'layer' or 'token', or samples lie along the first "
+                    f"dimension of its inputs, got 'sample' and shape {leading} for {wanted} samples, for mho.trainable"
+                )
+            order = order_of(leading, FIRST, leading[0] if leading else 0)
+        return scaled(values, dac, order, size)
 
     def _parameters_of(self, design: Design, limit: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Weights (word lines, outputs) and digital bias (outputs,) of each group."""
@@ -152,6 +178,8 @@ class TrainedLayer(nn.Module):
         weights, found = placed(weights, self.matrix), []
         for g in range(len(weights)):
             whole, added = weights[g], weights.new_zeros(weights.shape[2]) if bias is None else bias[g]
+            if design.scaled:
+                added = torch.zeros_like(added)  # it comes after the scales
             if self.matrix.bias_on_array:
                 whole, added = torch.cat([whole, on_array(added, limit)[None]]), torch.zeros_like(added)
             found.append((whole, added))
@@ -164,14 +192,14 @@ class TrainedLayer(nn.Module):
         if limit.requires_grad:
             chips = [cells._replace(scale=tied(cells.scale, limit)) for cells in chips]
             x, limit = x.float() / limit, torch.ones(())
-        converters, circuit = self._converters(design, self._circuit(design), x.device, prod(size))
+        converters, circuit = self._converters(design, circuit_of(design, self.steps.strength), x.device, prod(size))
         constant = float(design.drive.full_code) if self.matrix.bias_on_array else 0.0
         _, plain = plainly(x.new_empty(0), circuit._replace(constant=constant))
         codes = torch.full((1, 1), constant)
 
         def drive(given: Tensor, codes: Tensor | None = None) -> Any:
             if codes is None:
-                codes = self._codes(self.spec.arrange(given.float()), design, limit)
+                codes = self._codes(given if design.scaled else self.spec.arrange(given.float()), design, limit)
             given, _ = plainly(codes, circuit)
             return [(weight, parts) for weight, parts in conversions(given, plain, converters)]
 
@@ -226,7 +254,7 @@ class TrainedLayer(nn.Module):
         rows, chips = [], []
         full, options = float(design.drive.full_code), self.steps.through_variance
         codes, circuit = plainly(
-            codes, self._circuit(design)._replace(constant=full if self.matrix.bias_on_array else 0.0)
+            codes, circuit_of(design, self.steps.strength)._replace(constant=full if self.matrix.bias_on_array else 0.0)
         )
         parameters = self._parameters_of(design, limit)
         for g, (whole, added) in enumerate(parameters):
@@ -248,7 +276,7 @@ class TrainedLayer(nn.Module):
         """The design, and the largest input."""
         dac = self.hardware.dac
         with torch.no_grad():
-            if dac.range == "calibrated" and self.steps.watches(self):
+            if dac.range == "calibrated" and dac.scaling == "layer" and self.steps.watches(self):
                 self.steps.see(self, "limit", largest(values, dac.percentile))
             if self.design and self.steps.calibrating and not self.design.drive.signed and bool((values < 0).any()):
                 self.design = None  # a later batch is of both signs
@@ -257,11 +285,11 @@ class TrainedLayer(nn.Module):
             signed = bool((values < 0).any()) if dac.range is not None else True
             self.design = Design(self.matrix, Drive.of(dac, limit, signed))
             check(self.design)
-        if dac.range == "calibrated":
+        if dac.range == "calibrated" and dac.scaling == "layer":
             if self.limit is None:
                 raise ValueError(f"layer {self.name!r}: no calibration inputs reached it, and no range is known")
             return self.design, self.limit
-        return self.design, values.new_tensor(1.0 if dac.range is None else float(dac.range))
+        return self.design, values.new_tensor(float(dac.range) if isinstance(dac.range, float) else 1.0)
 
     def _codes(self, values: Tensor, design: Design, limit: Tensor) -> Tensor:
         drive = design.drive
@@ -277,29 +305,6 @@ class TrainedLayer(nn.Module):
             kept = code == inside if self.log_limit is None else (scaled >= low) & (scaled <= high)  # as LSQ clips
         codes = through(scaled, inside, kept)
         return design.bent(codes, torch) if design.curved and not drive.rounds else codes  # type: ignore[return-value, arg-type]
-
-    def _circuit(self, design: Design) -> Circuit:
-        """Without what is known of the ADCs' range."""
-        sensing, drive, none = self.hardware.sensing, design.drive, np.empty(0, np.float32)
-        return Circuit(
-            integers=False,
-            halve=False,
-            pulses=drive.pulses,
-            digit_bits=drive.digit_bits,
-            full_code=float(drive.full_code),
-            constant=0.0,
-            gain_variance=self.steps.strength**2 * sensing.gain_variance,
-            supply=self.steps.strength * sensing.supply_variance**0.5,
-            noisy=True,
-            step=none,
-            low=0.0,
-            high=0.0,
-            centre=0.0,
-            pedestal=pedestal_of(design),
-            phases=drive.phases,
-            levels=design.levels,
-            joined=("digital", "scaled", "repeated").index(drive.accumulate),
-        )
 
     def _watches_currents(self) -> bool:
         return self.hardware.adc.full_scale == "calibrated" and self.steps.watches(self)

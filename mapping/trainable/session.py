@@ -29,6 +29,7 @@ class Steps:
         done: steps of training so far.
         clipped: weights, with the version that they were clipped in.
         calibrating: whether layers take their ranges from what they are given now.
+        samples: of the batch that goes through the network, while it is known, in the calibration.
     """
 
     def __init__(self, momentum: float, through_variance: bool, ramp: int = 0, clip: float | None = None) -> None:
@@ -37,6 +38,7 @@ class Steps:
         self.clipped: list[list[Any]] = []
         self.strength = 1.0  # of errors and noise in this step
         self.calibrating = False
+        self.samples: int | None = None
         self._seen: dict[tuple[str, str], tuple[Any, Tensor]] = {}
         self._kept: dict[tuple[str, bool], Any] = {}
         self._inside = False

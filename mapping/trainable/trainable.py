@@ -169,24 +169,28 @@ def _calibrate(model: nn.Module, steps: Steps, batches: Sequence[Any]) -> None:
     steps.calibrating = True
     trained = [module for module in model.modules() if isinstance(module, TrainedLayer)]
     try:
-        _pass(model, batches)
+        _pass(model, batches, steps)
         moved = [module.equalise() for module in model.modules() if isinstance(module, TrainedExpanded)]
         if any(moved) or any(layer.calls > 1 for layer in trained):  # once more, with the largest inputs known
             for layer in trained:
                 layer.forget(inputs=any(moved))
-            _pass(model, batches)
+            _pass(model, batches, steps)
             if any(moved):
                 for layer in trained:
                     layer.forget(inputs=False)
-                _pass(model, batches)
-    finally:
+                _pass(model, batches, steps)
         steps.calibrating = False
+        if any(layer.hardware.dac.scaling == "sample" for layer in trained) and batches[0].samples > 1:
+            _pass(model, [batches[0].first(batches[0].samples - 1)], steps)  # does their number show where they lie?
+    finally:
+        steps.calibrating, steps.samples = False, None
         for module, mode in modes:
             module.training = mode
 
 
-def _pass(model: nn.Module, batches: Sequence[Any]) -> None:
+def _pass(model: nn.Module, batches: Sequence[Any], steps: Steps) -> None:
     for batch in batches:
+        steps.samples = batch.samples
         own = batch.apart()
         try:
             model(*own.args, **own.kwargs)
