@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import hardware
-from test_trainable import CHIPS, apart, case, with_ranges_of
+from test_trainable import CHIPS, NO_CONVERTERS, apart, case, with_ranges_of
 from test_trainable_options import QUIET
 from torch import nn
 
 import mho
+from mho.mapping.errors import MappingError
 from mho.mapping.trainable.trainable import trainable
 
+MAP = np.random.default_rng(0).choice(3, (2, 20, 6), p=[0.7, 0.15, 0.15])
 FEW = {"cost.adcs_per_tile": 4}
 SETTINGS: dict[str, dict[str, Any]] = {
     "offsets of ADCs": {"adc.offset": 2.0, **FEW},
@@ -38,6 +41,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "tile.join": "mirror",
         "adc.polarity": "apart",
     },
+    "open lines": {"cell.stuck.word_lines": 0.1, "cell.stuck.bit_lines": 0.1},
+    "open lines, offset": {"cell.stuck.word_lines": 0.1, "cell.stuck.bit_lines": 0.1, "tile.encoding": "offset"},
+    "open lines, shared": {"cell.stuck.word_lines": 0.1, "cell.stuck.bit_lines": 0.1, "wires.pairs": "shared"},
+    "stuck by map": {"cell.stuck.map": {"0": MAP.tolist()}, "cell.stuck.bit_lines": 0.3},
+    "stuck by map, floating": {
+        "cell.stuck.map": {"0": MAP.tolist()},
+        "sensing.mode": "voltage",
+        "wires.pairs": "shared",
+    },
+    "floating, two lines": {"sensing.mode": "voltage", "adc.polarity": "apart"},
+    "floating, one line": {"sensing.mode": "voltage", "wires.pairs": "shared"},
     "scales of tokens": {"dac.scaling": "token"},
     "scales of tokens, percentile": {"dac.scaling": "token", "dac.percentile": 90.0, "dac.bits_per_pulse": 4},
     "scales of samples": {"dac.scaling": "sample"},
@@ -63,7 +77,7 @@ def test_a_forward_has_the_statistics_of_mapped_chips(name: str) -> None:
     chips_alike(*case(SETTINGS[name]))
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", [name for name in SETTINGS if not name.startswith(("open", "stuck", "floating"))])
 def test_gradients_pass_straight(name: str) -> None:
     """Those of a plain layer, but for errors, noise and steps of the converters."""
     net, x, hw = case(SETTINGS[name])
@@ -183,6 +197,47 @@ def test_recurrent_steps_have_scales_of_their_samples() -> None:
     assert (y - exact).norm() < 0.05 * exact.norm()
     y.square().sum().backward()
     assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("through_variance", [False, True])
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name.startswith(("open", "stuck", "floating"))])
+def test_gradients_are_slopes_of_these_cells(name: str, through_variance: bool) -> None:
+    """Without converters and noise: the same faults and errors again, outputs are a smooth function of weights."""
+    errors = {"cell.programming": hardware().cell.programming.model_dump()}
+    net, x, hw = case({**QUIET, **SETTINGS[name], **NO_CONVERTERS, **errors})
+    made, along = trainable(net, hw, calibrate=x, through_variance=through_variance), torch.linspace(-1, 1, 6)
+    weight = made[0].weight  # type: ignore[index, union-attr]
+
+    def loss() -> torch.Tensor:
+        torch.manual_seed(5)
+        return (made(x).double() * along).sum()
+
+    (found,) = torch.autograd.grad(loss(), weight)  # type: ignore[arg-type]
+    direction = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))  # type: ignore[arg-type, union-attr]
+    sums, start = [], weight.detach().clone()  # type: ignore[operator, union-attr]
+    for by in (1e-3, -1e-3):
+        weight.data.copy_(start + by * direction)  # type: ignore[operator, union-attr]
+        sums.append(float(loss().detach()))
+    assert float((found * direction).sum()) == pytest.approx((sums[0] - sums[1]) / 2e-3, rel=0.02)
+
+
+@pytest.mark.parametrize("through_variance", [False, True])
+def test_cells_that_a_map_has_as_stuck_have_no_gradient(through_variance: bool) -> None:
+    net, x, hw = case({"cell.stuck.map": {"0": np.full((2, 20, 6), [1, 1, 0, 0, 0, 2]).tolist()}})
+    made = trainable(net, hw, calibrate=x, through_variance=through_variance)
+    made(x).sum().backward()
+    weight = made[0].weight.grad  # type: ignore[index, union-attr]
+    columns = (weight != 0).sum(1)  # type: ignore[operator, union-attr]
+    assert (columns[2:5] > 15).all()
+    assert (columns[[0, 1, 5]] <= 2).all()  # the largest of each tile, by which the column is scaled
+
+
+def test_maps_of_other_layers_are_refused() -> None:
+    net, x, hw = case({"cell.stuck.map": {"fc": [[0]]}})
+    with pytest.raises(MappingError, match=r"^cell.stuck.map: fc is no layer on tiles; they are 0$"):
+        trainable(net, hw, calibrate=x)
+    with pytest.raises(ValueError, match=r"^layer '0': cell.stuck.map must have the shape"):
+        trainable(net, hw.replace({"cell.stuck.map": {"0": [[0]]}}), calibrate=x)
 
 
 def test_adcs_are_those_of_a_chip_in_all_calls_of_a_step() -> None:

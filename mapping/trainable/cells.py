@@ -23,6 +23,7 @@ from ...devices.arrays import sqrt
 from ...devices.cell import Cell
 from ..torch_backend.cells import Cells
 from ..torch_backend.straight import positive, through
+from .faults import faults_of
 
 Tensor = torch.Tensor
 
@@ -34,10 +35,6 @@ def check(design: Design) -> None:
         (tile.encoding == "single", "tile.encoding must not be 'single', which takes no negative weights"),
         (not hardware.wires.ideal, "wires must have no resistance"),
         (tile.slicing == "residual", "tile.slicing must not be 'residual'"),
-        (
-            hardware.cell.stuck.alive < 1 or hardware.cell.stuck.map is not None,
-            "cell.stuck must have rates of cells alone",
-        ),
         (hardware.dac.equalise is not None, "dac.equalise must be null"),
         (bool(tile.mirror_mismatch), "tile.mirror_mismatch must be 0"),
     )
@@ -55,6 +52,7 @@ def programmed(
     *,
     through_variance: bool,
     strength: float = 1.0,
+    known: Tensor | None = None,
 ) -> Cells:
     """Fresh cells of a group for weights (word lines, outputs), that of a bias on the array included.
 
@@ -64,9 +62,10 @@ def programmed(
         draw: gives standard normals, of the shape and on the device of a tensor.
         through_variance: whether the variance of the read noise has gradients.
         strength: of errors and noise, 0 to 1.
+        known: cells that a map has as stuck: see `faults.faults_of`.
     """
     placement, hardware = design.placement, design.hardware
-    cell, sensing, unit = hardware.cell, hardware.sensing, hardware.cell.g_max
+    cell, unit = hardware.cell, hardware.cell.g_max
     rows, there = _tiled(weights, placement.edges)
 
     def only(cells: Tensor) -> Tensor:  # without what stands behind the last line of a tile
@@ -74,24 +73,15 @@ def programmed(
 
     maxima = maxima_of(rows, design)
     targets: Any = targets_of(rows / maxima[:, None], design)  # (slices, polarities, tiles, lines, columns)
-    added: list[Any] = [0.0] * 5  # currents, variances by both powers of inputs, thermal noise, what lasts
-    c2 = 0.0 if design.drive.timed else sensing.white_cell_coefficients()[1]
-    on_time = sensing.timed_cell_coefficients()[1] / (sensing.v_read * unit) ** 2
-    for _ in range(design.devices):
+    faults = faults_of(design, known, lambda which, shape: draw(rows.new_empty(shape)))
+
+    def settled() -> Any:
         numbers = cache(lambda purpose, i: draw(targets))  # the same again where a model asks twice
         g: Any = cell.settle(targets, numbers, hardware.conditions, torch)
-        g = only(g if strength == 1 else torch.lerp(targets, g, strength))
-        added[0] = added[0] + (g if design.apart else difference(g)) / unit
-        with torch.set_grad_enabled(torch.is_grad_enabled() and through_variance):
-            fresh, lasting = read_noise(g, design)
-            own = only(torch.add(fresh, g, alpha=c2 / unit**2))
-            added[1] = added[1] + own
-            if lasting is not None:
-                added[4] = added[4] + only(lasting)
-            if design.linear:
-                more = on_time * g if design.drive.timed else own
-                added[2] = added[2] + (more if design.drive.timed or design.apart else difference(more))
-            added[3] = added[3] + g.sum(3)
+        g = g if faults is None else faults.of(g, cell)
+        return only(g if strength == 1 else torch.lerp(targets, g, strength))
+
+    added = _added_up([settled() for _ in range(design.devices)], design, only, through_variance)
     signed, spread, linear, thermal, slow = (
         None if isinstance(x, float) else readings_of(x, design, power)
         for x, power in zip(added, (1, 2, 2, 2, 2), strict=True)
@@ -102,7 +92,7 @@ def programmed(
     assert spread is not None
     assert thermal is not None
     spread, linear = spread * strength**2, None if linear is None else linear * strength**2
-    floor = floor_of(thermal, design) * strength**2
+    floor = floor_of(thermal if through_variance else thermal.detach(), design) * strength**2
     scale = scale_of(maxima, limit, design)
     total = None
     if design.floats:
@@ -124,6 +114,27 @@ def programmed(
         lines_of(placement.edges, rows.device),
         placement.rows,
     )
+
+
+def _added_up(devices: list[Any], design: Design, only: Any, through_variance: bool) -> list[Any]:
+    """Of the devices of cells: currents, variances by both powers of inputs, thermal noise, and noise that lasts."""
+    sensing, unit = design.hardware.sensing, design.hardware.cell.g_max
+    added: list[Any] = [0.0] * 5
+    c2 = 0.0 if design.drive.timed else sensing.white_cell_coefficients()[1]
+    on_time = sensing.timed_cell_coefficients()[1] / (sensing.v_read * unit) ** 2
+    for g in devices:
+        added[0] = added[0] + (g if design.apart else difference(g)) / unit
+        added[3] = added[3] + (g if through_variance or design.floats else g.detach()).sum(3)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and through_variance):
+            fresh, lasting = read_noise(g, design)
+            own = only(torch.add(fresh, g, alpha=c2 / unit**2))
+            added[1] = added[1] + own
+            if lasting is not None:
+                added[4] = added[4] + only(lasting)
+            if design.linear:
+                more = on_time * g if design.drive.timed else own
+                added[2] = added[2] + (more if design.drive.timed or design.apart else difference(more))
+    return added
 
 
 def read_noise(g: Any, design: Design) -> tuple[Any, Any]:

@@ -28,6 +28,7 @@ from ..torch_backend.rows import gather, with_constant
 from ..torch_backend.straight import through
 from .cells import check, placed, programmed
 from .converters import alike, circuit_of, fresh_adcs, range_of
+from .faults import map_on_tiles
 from .fused import Read, products_of, read
 from .learned import LEARNED, grown, on_array, tied
 from .numbers import Adc, Counted, normals
@@ -80,6 +81,7 @@ class TrainedLayer(nn.Module):
         self.design: Design | None = None
         self.calls = 0  # while ranges are found
         self.curves: Curves | None = None
+        self.known: Tensor | None = None  # cells that a map has as stuck
         self.train(module.training)
 
     def __getattr__(self, name: str) -> Any:
@@ -236,10 +238,12 @@ class TrainedLayer(nn.Module):
         found, strength = [], self.steps.strength
         for g, (weights, bias) in enumerate(self._parameters_of(design, limit)):
             key = self.steps.key("program", self.name, g)
+            known = None if self.known is None else self.known[g]
             if design.floats:
-                made = programmed(design, weights, bias, limit, Counted(key), through_variance=False, strength=strength)
+                options: dict[str, Any] = {"through_variance": False, "strength": strength, "known": known}
+                made = programmed(design, weights, bias, limit, Counted(key), **options)
             else:
-                made = programmed_in_parts(design, self.curves, weights, bias, limit, key, strength)
+                made = programmed_in_parts(design, self.curves, weights, bias, limit, key, strength, known)
             found.append(made)
         return found
 
@@ -258,8 +262,9 @@ class TrainedLayer(nn.Module):
         )
         parameters = self._parameters_of(design, limit)
         for g, (whole, added) in enumerate(parameters):
-            strength = {"through_variance": options, "strength": self.steps.strength}
-            chips.append(programmed(design, whole, added, limit, draw, **strength))  # type: ignore[arg-type]
+            known = None if self.known is None else self.known[g].to(values.device)
+            strength: dict[str, Any] = {"strength": self.steps.strength, "known": known}
+            chips.append(programmed(design, whole, added, limit, draw, through_variance=options, **strength))
             geometry = self.matrix.patches.geometry(tuple(values.shape), g, len(parameters))
             given = gather(codes, geometry, 0, len(values) * int(np.prod(geometry.out)))
             rows.append(with_constant(given, design.placement.rows, circuit.constant))
@@ -285,6 +290,7 @@ class TrainedLayer(nn.Module):
             signed = bool((values < 0).any()) if dac.range is not None else True
             self.design = Design(self.matrix, Drive.of(dac, limit, signed))
             check(self.design)
+            self.known = map_on_tiles(self.design)
         if dac.range == "calibrated" and dac.scaling == "layer":
             if self.limit is None:
                 raise ValueError(f"layer {self.name!r}: no calibration inputs reached it, and no range is known")

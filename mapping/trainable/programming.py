@@ -22,6 +22,7 @@ from ...crossbar.packed import slow_shares
 from ...devices.programming import GaussianProgrammingModel
 from ..torch_backend.cells import Cells
 from .cells import by_tile, difference, floor_of, lines_of, read_noise, readings_of, scale_of, targets_of
+from .faults import Faults, faults_of
 from .numbers import call, normals
 
 Tensor = torch.Tensor
@@ -53,7 +54,8 @@ def curves_of(design: Design) -> Curves | None:
     pairs = tile.encoding == "differential" and tile.slices == design.devices == 1 and cell.levels is None
     if not gaussian or not pairs or design.apart or design.linear or tile.scale != "column":
         return None
-    if cell.drift.active(hardware.conditions) or cell.stuck.any or programming.lasting or len(slow_shares(hardware)):
+    stuck = cell.stuck.any or cell.stuck.alive < 1 or cell.stuck.map is not None
+    if cell.drift.active(hardware.conditions) or stuck or programming.lasting or len(slow_shares(hardware)):
         return None
     low = cell.g_min / cell.g_max
     targets = torch.linspace(low, 1, 513, dtype=torch.float64)
@@ -102,7 +104,7 @@ class Programmed(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Some lines of a row tile, to be filled: (lines, readings, columns), thermal (readings, columns)."""
+    """Some lines of a row tile, to be filled: (lines, readings, columns), thermal (readings, columns); and faults."""
 
     mean: Tensor
     maxima: Tensor
@@ -110,13 +112,17 @@ class Part(NamedTuple):
     linear: Tensor | None
     slope: Tensor | None
     thermal: Tensor
+    faults: Faults | None
 
 
 class Maker:
-    """Programs the weights of one group in one step: see `of`."""
+    """Programs the weights of one group in one step: see `of`. `known` are cells that a map has as stuck."""
 
-    def __init__(self, design: Design, curves: Curves | None, key: Key, slopes: bool, strength: float) -> None:
+    def __init__(
+        self, design: Design, curves: Curves | None, key: Key, slopes: bool, strength: float, known: Tensor | None
+    ) -> None:
         self.design, self.curves, self.key, self.slopes, self.strength = design, curves, key, slopes, strength
+        self.faults = faults_of(design, known, lambda which, shape: normals(key, SLOW + 1 + which, 0, *shape))
         self.edges, self.parts = design.placement.edges, 0
 
     def of(self, weights: Tensor) -> Programmed:
@@ -140,7 +146,8 @@ class Maker:
             for first in range(0, b - a, each):
                 place = slice(first, min(b - a, first + each))
                 curved, sloped = (None if whole is None else whole[t, place] for whole in (linear, slope))
-                part = Part(mean[t, place], maxima[t], variance[t, place], curved, sloped, thermal[:, t])
+                faults = None if self.faults is None else self.faults.part(t, place)
+                part = Part(mean[t, place], maxima[t], variance[t, place], curved, sloped, thermal[:, t], faults)
                 if self.curves is None:
                     self._cells(rows[place] / maxima[t], part)
                 else:
@@ -174,7 +181,7 @@ class Maker:
         on_time = sensing.timed_cell_coefficients()[1] / (sensing.v_read * unit) ** 2
         sums: list[Any] = [0.0] * 6
         for device in range(design.devices):
-            g, rising = self._settled(targets, device)
+            g, rising = self._settled(targets, device, part.faults)
             if self.strength < 1:
                 g = torch.lerp(targets, g, self.strength)
                 rising = None if rising is None else torch.lerp(torch.ones_like(rising), rising, self.strength)
@@ -195,7 +202,7 @@ class Maker:
         if part.slope is not None:
             part.slope.copy_(readings_of(self._with_weights(slopes, u), design, 1).movedim(0, 1))
 
-    def _settled(self, targets: Tensor, device: int) -> tuple[Tensor, Tensor | None]:
+    def _settled(self, targets: Tensor, device: int, faults: Faults | None) -> tuple[Tensor, Tensor | None]:
         """Conductances of cells of these targets, and their slopes with these."""
         cell, conditions = self.design.hardware.cell, self.design.hardware.conditions
         drawn: dict[tuple[str, int], Any] = {}
@@ -208,10 +215,11 @@ class Maker:
 
         if not self.slopes:
             settled: Any = cell.settle(targets, draw, conditions, torch)  # type: ignore[arg-type]
-            return settled, None
+            return settled if faults is None else faults.of(settled, cell), None
         with torch.enable_grad(), UNSEEN():
             leaf = targets.detach().requires_grad_()
             g: Any = cell.settle(leaf, draw, conditions, torch)  # type: ignore[arg-type]
+            g = g if faults is None else faults.of(g, cell)
             (slope,) = torch.autograd.grad(g.sum(), leaf, allow_unused=True) if g.requires_grad else (None,)
         return g.detach(), torch.zeros_like(targets) if slope is None else slope
 
@@ -284,11 +292,12 @@ def programmed_in_parts(
     limit: Tensor,
     key: Key,
     strength: float = 1.0,
+    known: Tensor | None = None,
 ) -> Cells:
     """As `cells.programmed`, with normals of a key, on a CPU; the variance of the read noise has no gradient."""
     box: list[Programmed] = []
     slopes = torch.is_grad_enabled() and weights.requires_grad
-    maker = Maker(design, curves, key, slopes, strength)
+    maker = Maker(design, curves, key, slopes, strength, known)
     placement = design.placement
     with torch.no_grad():  # (readings, tiles, outputs): scales for weights of 1
         factor = scale_of(torch.ones(placement.row_tiles, placement.outputs), limit, design)

@@ -89,6 +89,7 @@ def trainable(
         module.training = there.training
     steps = Steps(momentum if ranges == "averaged" else 0, through_variance, int(ramp), clip)
     made, layers = _put(made, hardware, exclude, steps)
+    _check_maps(layers)
     _calibrate(made, steps, batches_of(calibrate, model, "calibrate"))
     for name, place in layers.items():
         if any(layer.design is None for layer in place.layers):
@@ -155,6 +156,20 @@ def _put(
     if not places:
         raise MappingError(f"the model, a {type(model).__name__}, has no linear layer or convolution to put on tiles")
     return model, places
+
+
+def _check_maps(places: dict[str, _Place]) -> None:
+    """Raises MappingError for a map of stuck cells that has layers which are not on tiles."""
+    layers = {layer.name: layer for place in places.values() for layer in place.layers}
+    for name, layer in layers.items():
+        stuck = layer.hardware.cell.stuck
+        try:
+            odd = stuck.maps().keys() - layers.keys() - {""} if stuck.map is not None else None
+        except ValueError as error:
+            raise MappingError(f"layer {name!r}: {error}") from error
+        if odd:
+            said = ", ".join(sorted(odd))
+            raise MappingError(f"cell.stuck.map: {said} is no layer on tiles; they are {', '.join(layers)}")
 
 
 @torch.no_grad()
