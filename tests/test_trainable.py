@@ -229,7 +229,6 @@ def test_ranges_follow_training_and_stay_in_evaluation() -> None:
             "tile.slicing must not be 'residual'",
         ),
         ({"wires.r_word_line": 1.0}, "wires must have no resistance"),
-        ({"dac.equalise": 0.5}, "dac.equalise must be null"),
     ],
 )
 def test_what_is_not_differentiated_is_refused(fields: dict[str, Any], said: str) -> None:

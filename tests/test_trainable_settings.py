@@ -14,6 +14,7 @@ from torch import nn
 
 import mho
 from mho.mapping.errors import MappingError
+from mho.mapping.trainable.ranges import ranges_of, set_ranges, with_ranges
 from mho.mapping.trainable.trainable import trainable
 
 MAP = np.random.default_rng(0).choice(3, (2, 20, 6), p=[0.7, 0.15, 0.15])
@@ -54,6 +55,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "floating, one line": {"sensing.mode": "voltage", "wires.pairs": "shared"},
     "scales of tokens": {"dac.scaling": "token"},
     "scales of tokens, percentile": {"dac.scaling": "token", "dac.percentile": 90.0, "dac.bits_per_pulse": 4},
+    "equalised channels": {"dac.equalise": 0.5},
+    "equalised, bias on the array": {"dac.equalise": 0.8, "tile.bias": "array"},
     "scales of samples": {"dac.scaling": "sample"},
     "fitted by layer, bowed": {"adc.span": "fitted", "adc.per": "layer", "adc.kind": {"kind": "ramp", "bow": 0.5}},
 }
@@ -180,6 +183,33 @@ def test_scales_are_those_of_mapped_chips(net: nn.Module, scaling: str) -> None:
     assert small.norm() < 0.1 * net(x)[0].norm()  # a sample whose inputs are a thousandth of the largest
 
 
+def test_equalised_channels_are_those_of_mapped_chips() -> None:
+    """Without errors and noise, factors, outputs and gradients are those of a chip; a channel in ten is large."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(36, 5)).eval()
+    x = torch.randn(6, 4, 5, 5) * torch.tensor([1.0, 0.1, 10.0, 1.0])[:, None, None]
+    hw, found = hardware().replace({**QUIET, "dac.equalise": 0.5, "adc.bits": 12}), []
+    chip = mho.map(net, hw, calibrate=x, backend="torch")
+    for through_variance in (False, True):
+        made = trainable(net, hw, calibrate=x, through_variance=through_variance)
+        for name in ("0", "2"):
+            assert torch.allclose(made.get_submodule(name).equaliser, chip.layers[name].equaliser)  # type: ignore[arg-type]
+        z = x.clone().requires_grad_()
+        y = made(z)
+        found.append([y, *torch.autograd.grad(y.square().sum(), [z, *net.parameters()])])
+    z = x.clone().requires_grad_()
+    y = chip.read(z, read=0)
+    (gradient,) = torch.autograd.grad(y.square().sum(), z)
+    for a, b in ((y, found[0][0]), (gradient, found[0][1]), *zip(*found, strict=True)):
+        assert (a - b).norm() < 0.01 * b.norm()
+    again = trainable(net, hw, calibrate=3 * x)
+    set_ranges(again, ranges_of(made))
+    assert torch.equal(again[0].equaliser, made[0].equaliser)  # type: ignore[arg-type, index]
+    assert with_ranges(hw, made) == hw
+    with pytest.raises(ValueError, match=r"dac\.equalise must be null for inputs and states side by side"):
+        trainable(nn.LSTM(4, 3), hw, calibrate=torch.rand(2, 3, 4))
+
+
 def test_samples_along_another_dimension_are_refused() -> None:
     net, by = Tokens(first=False), hardware().replace({"dac.scaling": "sample"})
     for samples in (6, 3):  # as many samples as tokens do not hide it
@@ -288,5 +318,5 @@ def test_learned_ranges_of_adcs_that_differ_have_the_slope_of_the_mean_response(
 
 def test_learned_ranges_are_symmetric() -> None:
     net, x, hw = case({"adc.span": "fitted"})
-    with pytest.raises(ValueError, match=r"^layer '0': adc.span must be 'symmetric' where ranges are 'learned'"):
+    with pytest.raises(ValueError, match=r"^layer '0': ranges must not be 'learned' where adc.span is 'fitted'"):
         trainable(net, hw, calibrate=x, ranges="learned")

@@ -35,7 +35,6 @@ def check(design: Design) -> None:
         (tile.encoding == "single", "tile.encoding must not be 'single', which takes no negative weights"),
         (not hardware.wires.ideal, "wires must have no resistance"),
         (tile.slicing == "residual", "tile.slicing must not be 'residual'"),
-        (hardware.dac.equalise is not None, "dac.equalise must be null"),
         (bool(tile.mirror_mismatch), "tile.mirror_mismatch must be 0"),
     )
     for wrong, said in refused:

@@ -76,6 +76,10 @@ class TrainedExpanded(nn.Module):
             step = dict(steps_of).get(owner)
             split = step.input_size if step is not None and role == step.joint_name else 0
             settings = hardware.for_layer(*(f"{alias}.{where}" if alias else where for alias in names))
+            if split and settings.dac.equalise is not None:
+                raise ValueError(
+                    f"layer {name!r}: dac.equalise must be null for inputs and states side by side, for mho.trainable"
+                )
             made = Lent(f"{name}.{where}" if name else where, linear, settings, steps, split)
             made.rows_are_samples = step is not None
             replaced(inner, where, made)

@@ -16,7 +16,7 @@ from ...crossbar.hardware import Hardware
 from ...crossbar.kernels.read import Circuit
 from ...crossbar.matrix import Matrix
 from ...crossbar.patches import PLAIN
-from ...devices.arrays import sqrt
+from ..equalise import channel_maxima, factors_of
 from ..inputs.order import FIRST, order_of
 from ..kinds.leaf import Leaf
 from ..scaling import Scaled, scaled
@@ -31,8 +31,9 @@ from .converters import alike, circuit_of, fresh_adcs, range_of
 from .faults import map_on_tiles
 from .fused import Read, products_of, read
 from .learned import LEARNED, grown, on_array, tied
-from .numbers import Adc, Counted, normals
-from .programming import Curves, curves_of, programmed_in_parts
+from .numbers import Adc, Counted
+from .output_noise import with_output_noise
+from .programming import UNSEEN, Curves, curves_of, programmed_in_parts
 from .session import Fresh, Steps, largest
 
 Tensor = torch.Tensor
@@ -51,6 +52,7 @@ class TrainedLayer(nn.Module):
 
     limit: Tensor | None
     full_scale: Tensor | None
+    equaliser: Tensor | None
     log_limit: nn.Parameter | None
     log_full_scale: nn.Parameter | None
 
@@ -63,6 +65,8 @@ class TrainedLayer(nn.Module):
         self.register_parameter("bias", module._parameters.get("bias"))
         self.register_buffer("limit", None, persistent=False)
         self.register_buffer("full_scale", None, persistent=False)
+        self.register_buffer("equaliser", None, persistent=False)  # (channels,) that inputs are divided by
+        self.widest: Tensor | None = None  # input of each channel in a survey
         for learned in LEARNED:
             self.register_parameter(learned, None)
         if hardware.dac.scaling == "token" and spec.patches != PLAIN:
@@ -100,34 +104,23 @@ class TrainedLayer(nn.Module):
         if inputs:
             self.limit = None
 
-    def learn_ranges(self) -> None:
-        """Make the calibrated ranges parameters: one limit, and one full scale for all readings of the layer.
-
-        Raises:
-            ValueError: a chip could not be given the full scale.
-        """
-        hardware = self.hardware
-        if self.limit is not None:
-            self.log_limit = nn.Parameter(torch.zeros_like(self.limit))
-        if self.full_scale is None or hardware.adc.full_scale != "calibrated":
-            return
-        if hardware.adc.span == "fitted":
-            raise ValueError(
-                f"layer {self.name!r}: adc.span must be 'symmetric' where ranges are 'learned', got 'fitted'"
-            )
-        if hardware.sensing.mode == "voltage":
-            raise ValueError(
-                f"layer {self.name!r}: ranges must not be 'learned' where sensing.mode is 'voltage', whose "
-                "adc.full_scale cannot be a number"
-            )
-        self.full_scale = self.full_scale.amax().reshape(1, 1, 1, 1)
-        self.log_full_scale = nn.Parameter(self.full_scale.new_zeros(()))
+    def equalise(self) -> None:
+        """Set the factors of its channels from the inputs that were surveyed: see `mapping/equalise.py`."""
+        if self.hardware.dac.equalise is not None and self.widest is not None:
+            weights, kernel = self.spec.matrices(self.weight.detach().float()), prod(self.spec.patches.kernel)
+            most = channel_maxima(weights.cpu().numpy(), kernel)
+            factors = factors_of(self.widest.cpu().numpy(), most, self.hardware.dac.equalise)
+            self.equaliser = torch.from_numpy(factors).to(weights.device)
+        self.widest = None
 
     def _output(self, x: Tensor) -> Tensor:
         self.calls += self.steps.calibrating
         leading, space = x.shape[: x.ndim - 1 - self.spec.dims], x.shape[x.ndim - 1 - self.spec.dims :]
         x = x.reshape(-1, *space)
-        if not len(x):  # nothing is read, but the graph goes on
+        if self.steps.surveying and len(x):
+            most = self.spec.arrange(x.float()).abs().amax((0, 1, 2, 3))
+            self.widest = most if self.widest is None else torch.maximum(self.widest, most)
+        if not len(x) or self.steps.surveying:  # nothing is read, but the graph goes on
             bias = None if self.bias is None else self.spec.columns(self.bias).flatten()
             y = self.spec.digital(x, self.spec.matrices(self.weight), bias)
             return y.reshape(*leading, *y.shape[1:])
@@ -136,11 +129,12 @@ class TrainedLayer(nn.Module):
             raise ValueError(f"layer {self.name!r}: its inputs are not finite (NaN or infinite)")
         compiled = not self.steps.calibrating and self.design is not None and x.device.type == "cpu"
         compiled = compiled and not self.steps.through_variance and alike(self.design)
-        apart = self.hardware.dac.scaling != "layer"  # rows have scales of their own
-        partly = compiled and self.hardware.dac.percentile == 100 and not apart  # padding has no larger values
+        dac, apart = self.hardware.dac, self.divides
+        partly = compiled and dac.percentile == 100 and not apart  # padding has no larger values
         values, scales = self.spec.arrange(x[:1].float() if partly else x.float()), None
         size = self.matrix.patches.positions(tuple(values.shape[1:4]))
         if apart:
+            values = values if self.equaliser is None else values / self.equaliser
             values, scales = self._scaled(values, tuple(leading), size)
         with exact(x.device):
             design, limit = self._driven(x if partly else values)
@@ -151,9 +145,14 @@ class TrainedLayer(nn.Module):
             if scales is not None:
                 y = y * scales[:, None]
                 y = y if self.bias is None else y + self.spec.columns(self.bias.float()).flatten()
-            y = self._with_output_noise(y)
+            y = with_output_noise(y, self.hardware.output_noise, self.steps, self.name)
         y = self.spec.assemble(y.reshape(-1, *size[3 - self.spec.dims :], y.shape[1]))
         return y.reshape(*leading, *y.shape[1:]).to(x.dtype)
+
+    @property
+    def divides(self) -> bool:
+        """Whether inputs are divided before they are coded."""
+        return self.hardware.dac.scaling != "layer" or self.equaliser is not None
 
     def _scaled(self, values: Tensor, leading: tuple[int, ...], size: tuple[int, int, int]) -> Scaled:
         """Arranged inputs divided by the scales of their samples or tokens, and the scale of each row.
@@ -175,6 +174,10 @@ class TrainedLayer(nn.Module):
     def _parameters_of(self, design: Design, limit: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Weights (word lines, outputs) and digital bias (outputs,) of each group."""
         weights, bias = self.spec.matrices(self.weight.float()), None
+        if self.equaliser is not None:
+            (groups, rows, _), each = weights.shape, self.equaliser.reshape(len(weights), 1, -1)
+            with UNSEEN():
+                weights = weights * each.repeat(1, rows // each.shape[2], 1).reshape(groups, rows, 1)
         if self.bias is not None:
             bias = self.spec.columns(self.bias.float()).reshape(design.placement.groups, -1)
         weights, found = placed(weights, self.matrix), []
@@ -201,7 +204,7 @@ class TrainedLayer(nn.Module):
 
         def drive(given: Tensor, codes: Tensor | None = None) -> Any:
             if codes is None:
-                codes = self._codes(given if design.scaled else self.spec.arrange(given.float()), design, limit)
+                codes = self._codes(given if self.divides else self.spec.arrange(given.float()), design, limit)
             given, _ = plainly(codes, circuit)
             return [(weight, parts) for weight, parts in conversions(given, plain, converters)]
 
@@ -368,20 +371,6 @@ class TrainedLayer(nn.Module):
         if full.requires_grad:
             adcs = adcs._replace(grown=(full / full.detach()).flatten()[0])
         return converters._replace(step=None, adcs=adcs)
-
-    def _with_output_noise(self, y: Tensor) -> Tensor:
-        noise = self.hardware.output_noise
-        for add, mult in ((noise.frozen_add, noise.frozen_mult), (noise.sigma_add, noise.sigma_mult)):
-            if add or mult:
-                with torch.set_grad_enabled(torch.is_grad_enabled() and self.steps.through_variance):
-                    size: Any = sqrt(add**2 + (mult * y).square(), torch)  # type: ignore[arg-type]
-                y = y + self.steps.strength * size * self._normals_like(y)
-        return y
-
-    def _normals_like(self, y: Tensor) -> Tensor:
-        if y.device.type != "cpu":
-            return torch.randn_like(y)
-        return normals(self.steps.key("output", self.name, fresh=True), 0, 0, *y.shape)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -29,8 +29,11 @@ class Steps:
         done: steps of training so far.
         clipped: weights, with the version that they were clipped in.
         calibrating: whether layers take their ranges from what they are given now.
+        surveying: whether layers compute digitally and look at the channels of their inputs.
         samples: of the batch that goes through the network, while it is known, in the calibration.
     """
+
+    samples: int | None
 
     def __init__(self, momentum: float, through_variance: bool, ramp: int = 0, clip: float | None = None) -> None:
         self.momentum, self.through_variance = momentum, through_variance
@@ -38,7 +41,7 @@ class Steps:
         self.clipped: list[list[Any]] = []
         self.strength = 1.0  # of errors and noise in this step
         self.calibrating = False
-        self.samples: int | None = None
+        self.surveying, self.samples = False, None
         self._seen: dict[tuple[str, str], tuple[Any, Tensor]] = {}
         self._kept: dict[tuple[str, bool], Any] = {}
         self._inside = False

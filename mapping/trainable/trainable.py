@@ -18,6 +18,7 @@ from ..kinds.known import expander_of, leaf_of, load_handlers
 from ..modules import copied, names_of, replaced
 from .expanded import TrainedExpanded, expands
 from .layer import TrainedLayer
+from .ranges import learn_ranges
 from .session import Steps
 
 Ranges = Literal["calibrated", "averaged", "learned"]
@@ -101,7 +102,7 @@ def trainable(
     if ranges == "learned":
         for owner in owners:
             for layer in owner.layers if isinstance(owner, TrainedExpanded) else [owner]:
-                layer.learn_ranges()
+                learn_ranges(layer)
     made.register_forward_pre_hook(steps)
     made.register_forward_hook(steps.end, always_call=True)
     return made
@@ -181,9 +182,15 @@ def _calibrate(model: nn.Module, steps: Steps, batches: Sequence[Any]) -> None:
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    steps.calibrating = True
     trained = [module for module in model.modules() if isinstance(module, TrainedLayer)]
     try:
+        if any(layer.hardware.dac.equalise is not None for layer in trained):
+            steps.surveying = True
+            _pass(model, batches, steps)
+            steps.surveying = False
+            for layer in trained:
+                layer.equalise()
+        steps.calibrating = True
         _pass(model, batches, steps)
         moved = [module.equalise() for module in model.modules() if isinstance(module, TrainedExpanded)]
         if any(moved) or any(layer.calls > 1 for layer in trained):  # once more, with the largest inputs known
@@ -198,7 +205,7 @@ def _calibrate(model: nn.Module, steps: Steps, batches: Sequence[Any]) -> None:
         if any(layer.hardware.dac.scaling == "sample" for layer in trained) and batches[0].samples > 1:
             _pass(model, [batches[0].first(batches[0].samples - 1)], steps)  # does their number show where they lie?
     finally:
-        steps.calibrating, steps.samples = False, None
+        steps.calibrating, steps.surveying, steps.samples = False, False, None
         for module, mode in modes:
             module.training = mode
 
