@@ -224,10 +224,6 @@ def test_ranges_follow_training_and_stay_in_evaluation() -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        (
-            {"tile.slices": 2, "tile.slicing": "residual", "tile.significance": 4.0},
-            "tile.slicing must not be 'residual'",
-        ),
         ({"wires.r_word_line": 1.0}, "wires must have no resistance"),
     ],
 )

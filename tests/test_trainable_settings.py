@@ -18,6 +18,14 @@ from mho.mapping.trainable.ranges import ranges_of, set_ranges, with_ranges
 from mho.mapping.trainable.trainable import trainable
 
 MAP = np.random.default_rng(0).choice(3, (2, 20, 6), p=[0.7, 0.15, 0.15])
+NU = {"slope": 0.0, "low": 0.0, "high": 0.1}
+DRIFT = {
+    "kind": "power_law",
+    "t_0": 20.0,
+    "g_ref": 4e-5,
+    "mean": {"offset": 0.02, **NU},
+    "spread": {"offset": 0.01, **NU},
+}
 FEW = {"cost.adcs_per_tile": 4}
 SETTINGS: dict[str, dict[str, Any]] = {
     "offsets of ADCs": {"adc.offset": 2.0, **FEW},
@@ -53,6 +61,24 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "floating, two lines": {"sensing.mode": "voltage", "adc.polarity": "apart"},
     "floating, one line": {"sensing.mode": "voltage", "wires.pairs": "shared"},
+    "residual": {"tile.slices": 2, "tile.slicing": "residual", "tile.significance": 4.0},
+    "residual, three of levels, offset": {
+        "tile.slices": 3,
+        "tile.slicing": "residual",
+        "tile.significance": 3.0,
+        "tile.encoding": "offset",
+        "cell.levels": 16,
+        "tile.devices": 2,
+    },
+    "residual, joined, apart, later": {
+        "tile.slices": 2,
+        "tile.slicing": "residual",
+        "tile.significance": 6.0,
+        "tile.join": "mirror",
+        "adc.polarity": "apart",
+        "cell.drift": DRIFT,
+        "time_s": 1e4,
+    },
     "scales of tokens": {"dac.scaling": "token"},
     "scales of tokens, percentile": {"dac.scaling": "token", "dac.percentile": 90.0, "dac.bits_per_pulse": 4},
     "equalised channels": {"dac.equalise": 0.5},
@@ -230,11 +256,13 @@ def test_recurrent_steps_have_scales_of_their_samples() -> None:
 
 
 @pytest.mark.parametrize("through_variance", [False, True])
-@pytest.mark.parametrize("name", [name for name in SETTINGS if name.startswith(("open", "stuck", "floating"))])
+@pytest.mark.parametrize(
+    "name", [name for name in SETTINGS if name.startswith(("open", "stuck", "floating", "residual"))]
+)
 def test_gradients_are_slopes_of_these_cells(name: str, through_variance: bool) -> None:
     """Without converters and noise: the same faults and errors again, outputs are a smooth function of weights."""
     errors = {"cell.programming": hardware().cell.programming.model_dump()}
-    net, x, hw = case({**QUIET, **SETTINGS[name], **NO_CONVERTERS, **errors})
+    net, x, hw = case({**QUIET, **SETTINGS[name], **NO_CONVERTERS, **errors, "cell.levels": None})
     made, along = trainable(net, hw, calibrate=x, through_variance=through_variance), torch.linspace(-1, 1, 6)
     weight = made[0].weight  # type: ignore[index, union-attr]
 

@@ -34,12 +34,16 @@ def check(design: Design) -> None:
     refused = (
         (tile.encoding == "single", "tile.encoding must not be 'single', which takes no negative weights"),
         (not hardware.wires.ideal, "wires must have no resistance"),
-        (tile.slicing == "residual", "tile.slicing must not be 'residual'"),
         (bool(tile.mirror_mismatch), "tile.mirror_mismatch must be 0"),
     )
     for wrong, said in refused:
         if wrong:
             raise ValueError(f"layer {name!r}: {said} for mho.trainable")
+
+
+def as_expression(design: Design) -> bool:
+    """Whether cells depend on others, so that they are made as an expression on CPUs too: see `programming.py`."""
+    return design.floats or design.placement.tile.slicing == "residual"
 
 
 def programmed(
@@ -71,23 +75,26 @@ def programmed(
         return cells if there is None else there * cells
 
     maxima = maxima_of(rows, design)
-    targets: Any = targets_of(rows / maxima[:, None], design)  # (slices, polarities, tiles, lines, columns)
+    u = rows / maxima[:, None]
+    targets: Any = targets_of(u, design)  # (slices, polarities, tiles, lines, columns)
     faults = faults_of(design, known, lambda which, shape: draw(rows.new_empty(shape)))
+    numbers = [cache(lambda purpose, i: draw(targets)) for _ in range(design.devices)]  # the same where it asks twice
+    if placement.tile.slicing == "residual":
+        targets = left_over(u, targets, design, numbers, strength)
 
-    def settled() -> Any:
-        numbers = cache(lambda purpose, i: draw(targets))  # the same again where a model asks twice
-        g: Any = cell.settle(targets, numbers, hardware.conditions, torch)
+    def settled(drawn: Any) -> Any:
+        g: Any = cell.settle(targets, drawn, hardware.conditions, torch)
         g = g if faults is None else faults.of(g, cell)
         return only(g if strength == 1 else torch.lerp(targets, g, strength))
 
-    added = _added_up([settled() for _ in range(design.devices)], design, only, through_variance)
+    added = _added_up([settled(drawn) for drawn in numbers], design, only, through_variance)
     signed, spread, linear, thermal, slow = (
         None if isinstance(x, float) else readings_of(x, design, power)
         for x, power in zip(added, (1, 2, 2, 2, 2), strict=True)
     )
     assert signed is not None
     if slow is not None:
-        signed = signed + strength * sqrt(slow, torch) * draw(slow)  # type: ignore[arg-type, operator]
+        signed = signed + strength * sqrt(slow, torch) * draw(slow)  # type: ignore[arg-type]
     assert spread is not None
     assert thermal is not None
     spread, linear = spread * strength**2, None if linear is None else linear * strength**2
@@ -144,9 +151,9 @@ def read_noise(g: Any, design: Design) -> tuple[Any, Any]:
     hardware, unit = design.hardware, design.hardware.cell.g_max
     noise, shares = hardware.cell.read_noise, slow_shares(hardware)
     if not len(shares):
-        std: Any = noise.std(g, hardware.conditions, torch)  # type: ignore[arg-type]
+        std: Any = noise.std(g, hardware.conditions, torch)
         return (std / unit).square(), None
-    parts: list[Any] = [part.std(g, hardware.conditions, torch) for part in noise.parts]  # type: ignore[arg-type]
+    parts: list[Any] = [part.std(g, hardware.conditions, torch) for part in noise.parts]
     variances = [(std / unit).square() for std in parts]
     fresh = sum(float(share[0]) * own for share, own in zip(shares, variances, strict=True))
     return fresh, sum(float(1 - share[0]) * own for share, own in zip(shares, variances, strict=True))
@@ -202,20 +209,54 @@ def targets_of(u: Tensor, design: Design) -> Tensor:
     """Siemens (slices, polarities, tiles, lines, columns) for weights u, -1 to 1, and those of reference columns."""
     tile, cell = design.placement.tile, design.hardware.cell
     span = cell.g_max - cell.g_min
-    halves = [positive(u), positive(-u)]
-    if tile.encoding in ("differential_two_sided", "offset"):
-        halves = [(1 + u) / 2, (1 - u) / 2]
-    polarities = 2 if tile.paired else 1
-    fractions = torch.stack([_slices(half, tile, cell) for half in halves[:polarities]], dim=1)
+    fractions = torch.stack([_slices(half, tile, cell) for half in _halves(u, tile)], dim=1)
     g = cell.g_min + span * fractions
     more = design.placement.column_tiles if tile.reference_columns else 0
     return torch.nn.functional.pad(g, (0, more), value=cell.g_min + span / 2) if more else g
 
 
+def _halves(u: Tensor, tile: Tile) -> list[Tensor]:
+    """What the cell of a weight u, -1 to 1, or each of a pair holds, as a fraction of the range."""
+    if tile.encoding in ("differential_two_sided", "offset"):
+        return [(1 + u) / 2, (1 - u) / 2][: 2 if tile.paired else 1]
+    return [positive(u), positive(-u)]
+
+
+def left_over(u: Tensor, targets: Tensor, design: Design, numbers: list[Any], strength: float) -> Tensor:
+    """Targets of slices that make up for what others left, when these were verified: see `encoding.left_over`.
+
+    Those of reference columns stay.
+
+    Args:
+        u: relative weights (tiles, lines, outputs).
+        numbers: of each device, the normals of the cells of all slices.
+    """
+    tile, cell, outputs = design.placement.tile, design.hardware.cell, u.shape[-1]
+    fresh, span = design.hardware.when_programmed.conditions, cell.g_max - cell.g_min
+    left, found = u, list(targets)
+    for s in reversed(range(tile.slices)):
+        weight = float(slice_weights(tile, cell.levels)[s])
+        wanted = torch.stack([_rounded_to(half, cell) for half in _halves((left / weight).clamp(-1, 1), tile)])
+        found[s] = torch.cat([cell.g_min + span * wanted, found[s][..., outputs:]], dim=-1)
+        if not s:
+            break
+        written: list[Any] = [
+            cell.settle(found[s], lambda p, i, d=d, s=s: d(p, i)[s], fresh, torch)  # type: ignore[arg-type, misc]
+            for d in numbers
+        ]
+        g = torch.lerp(found[s], sum(written) / len(written), strength)[..., :outputs]
+        left = left - weight * ((g[0] - g[1]) / span if tile.paired else 2 * (g[0] - cell.g_min) / span - 1)
+    return torch.stack(found)
+
+
+def _rounded_to(fraction: Tensor, cell: Cell) -> Tensor:
+    return fraction if cell.levels is None else _rounded(fraction, cell.levels - 1)
+
+
 def _slices(fraction: Tensor, tile: Tile, cell: Cell) -> Tensor:
     """(slices, ...) what each holds of a fraction of the range; levels are rounded to straight through."""
-    if cell.levels is None or tile.slicing == "shares":
-        held = fraction if cell.levels is None else _rounded(fraction, cell.levels - 1)
+    if cell.levels is None or tile.slicing != "digits":
+        held = _rounded_to(fraction, cell)
         return held.expand(tile.slices, *held.shape)
     last = cell.levels - 1
     if tile.slices == 1:

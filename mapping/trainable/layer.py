@@ -26,7 +26,7 @@ from ..torch_backend.exact import exact
 from ..torch_backend.reading import currents, readings
 from ..torch_backend.rows import gather, with_constant
 from ..torch_backend.straight import through
-from .cells import check, placed, programmed
+from .cells import as_expression, check, placed, programmed
 from .converters import alike, circuit_of, fresh_adcs, range_of
 from .faults import map_on_tiles
 from .fused import Read, products_of, read
@@ -127,8 +127,8 @@ class TrainedLayer(nn.Module):
         low, high = x.detach().aminmax()
         if not bool(torch.isfinite(low)) or not bool(torch.isfinite(high)):
             raise ValueError(f"layer {self.name!r}: its inputs are not finite (NaN or infinite)")
-        compiled = not self.steps.calibrating and self.design is not None and x.device.type == "cpu"
-        compiled = compiled and not self.steps.through_variance and alike(self.design)
+        ready = not self.steps.calibrating and not self.steps.through_variance and x.device.type == "cpu"
+        compiled = ready and self.design is not None and alike(self.design)
         dac, apart = self.hardware.dac, self.divides
         partly = compiled and dac.percentile == 100 and not apart  # padding has no larger values
         values, scales = self.spec.arrange(x[:1].float() if partly else x.float()), None
@@ -193,7 +193,7 @@ class TrainedLayer(nn.Module):
     def _read_compiled(self, x: Tensor, size: tuple[int, ...], design: Design, limit: Tensor) -> Tensor:
         """(rows, groups x outputs) of inputs (samples, ...), on a CPU: see `fused.py`."""
         make = partial(self._programmed, design, limit)
-        chips = make() if design.floats else self.steps.kept(self.name, make)
+        chips = make() if as_expression(design) else self.steps.kept(self.name, make)
         if limit.requires_grad:
             chips = [cells._replace(scale=tied(cells.scale, limit)) for cells in chips]
             x, limit = x.float() / limit, torch.ones(())
@@ -242,7 +242,7 @@ class TrainedLayer(nn.Module):
         for g, (weights, bias) in enumerate(self._parameters_of(design, limit)):
             key = self.steps.key("program", self.name, g)
             known = None if self.known is None else self.known[g]
-            if design.floats:
+            if as_expression(design):
                 options: dict[str, Any] = {"through_variance": False, "strength": strength, "known": known}
                 made = programmed(design, weights, bias, limit, Counted(key), **options)
             else:
