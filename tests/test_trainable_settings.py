@@ -26,6 +26,7 @@ DRIFT = {
     "mean": {"offset": 0.02, **NU},
     "spread": {"offset": 0.01, **NU},
 }
+MIRRORS = {"tile.slices": 2, "tile.join": "mirror", "tile.mirror_mismatch": 0.1}
 FEW = {"cost.adcs_per_tile": 4}
 SETTINGS: dict[str, dict[str, Any]] = {
     "offsets of ADCs": {"adc.offset": 2.0, **FEW},
@@ -79,6 +80,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "cell.drift": DRIFT,
         "time_s": 1e4,
     },
+    "mirrors": {**MIRRORS, "tile.slicing": "shares", "tile.significance": 2.0},
+    "mirrors of digits, apart": {**MIRRORS, "cell.levels": 8, "adc.polarity": "apart"},
+    "mirrors, offset": {**MIRRORS, "tile.encoding": "offset", "tile.slicing": "residual", "tile.significance": 3.0},
     "scales of tokens": {"dac.scaling": "token"},
     "scales of tokens, percentile": {"dac.scaling": "token", "dac.percentile": 90.0, "dac.bits_per_pulse": 4},
     "equalised channels": {"dac.equalise": 0.5},
@@ -257,7 +261,7 @@ def test_recurrent_steps_have_scales_of_their_samples() -> None:
 
 @pytest.mark.parametrize("through_variance", [False, True])
 @pytest.mark.parametrize(
-    "name", [name for name in SETTINGS if name.startswith(("open", "stuck", "floating", "residual"))]
+    "name", [name for name in SETTINGS if name.startswith(("open", "stuck", "floating", "residual", "mirrors, offset"))]
 )
 def test_gradients_are_slopes_of_these_cells(name: str, through_variance: bool) -> None:
     """Without converters and noise: the same faults and errors again, outputs are a smooth function of weights."""

@@ -34,7 +34,6 @@ def check(design: Design) -> None:
     refused = (
         (tile.encoding == "single", "tile.encoding must not be 'single', which takes no negative weights"),
         (not hardware.wires.ideal, "wires must have no resistance"),
-        (bool(tile.mirror_mismatch), "tile.mirror_mismatch must be 0"),
     )
     for wrong, said in refused:
         if wrong:
@@ -88,8 +87,9 @@ def programmed(
         return only(g if strength == 1 else torch.lerp(targets, g, strength))
 
     added = _added_up([settled(drawn) for drawn in numbers], design, only, through_variance)
+    mirrors = mirrors_of(design, lambda shape: draw(rows.new_empty(shape)), strength)
     signed, spread, linear, thermal, slow = (
-        None if isinstance(x, float) else readings_of(x, design, power)
+        None if isinstance(x, float) else readings_of(x, design, power, mirrors)
         for x, power in zip(added, (1, 2, 2, 2, 2), strict=True)
     )
     assert signed is not None
@@ -273,11 +273,34 @@ def _rounded(fraction: Tensor, last: int) -> Tensor:
     return through(fraction, level)
 
 
-def readings_of(cells: Any, design: Design, power: int) -> Tensor:
-    """What cells (slices, polarities, tiles, ...) amount to in readings (readings, tiles, ...), joined or not."""
+def mirrors_of(design: Design, draw: Any, strength: float) -> Tensor | None:
+    """(slices, lines of each, tiles, columns) ratios of the mirrors of a fresh chip; None where they do not err.
+
+    Args:
+        draw: standard normals of a shape.
+    """
+    tile, placement = design.placement.tile, design.placement
+    if not tile.mirror_mismatch:
+        return None
+    columns = placement.outputs + (placement.column_tiles if tile.reference_columns else 0)
+    normals = draw((tile.slices, 2 if design.apart else 1, placement.row_tiles, columns))
+    ratios = torch.tensor(mirror_ratios(tile, design.hardware.cell.levels), dtype=normals.dtype, device=normals.device)
+    return ratios.reshape(-1, 1, 1, 1) * (1 + strength * tile.mirror_mismatch * normals).clamp(min=0)
+
+
+def readings_of(cells: Any, design: Design, power: int, mirrors: Tensor | None = None) -> Tensor:
+    """What cells (slices, polarities, tiles, ...) amount to in readings (readings, tiles, ...), joined or not.
+
+    Args:
+        mirrors: ratios of those that join slices, as `mirrors_of` has them, or of one tile (slices, lines, columns);
+            None where they do not err.
+    """
     found = cells if design.apart else cells.sum(1, keepdim=True)
     tile = design.placement.tile
-    if tile.joined:
+    if mirrors is not None:
+        own = mirrors[..., : found.shape[-1]] ** power
+        found = (found * (own if own.ndim == found.ndim else own.unsqueeze(-2))).sum(0, keepdim=True)
+    elif tile.joined:
         ratios = torch.tensor(mirror_ratios(tile, design.hardware.cell.levels) ** power, dtype=found.dtype)
         found = (found * ratios.to(found.device).reshape(-1, *[1] * (found.ndim - 1))).sum(0, keepdim=True)
     return found.flatten(0, 1)

@@ -21,7 +21,7 @@ from ...crossbar.keys import Key
 from ...crossbar.packed import slow_shares
 from ...devices.programming import GaussianProgrammingModel
 from ..torch_backend.cells import Cells
-from .cells import by_tile, difference, floor_of, lines_of, read_noise, readings_of, scale_of, targets_of
+from .cells import by_tile, difference, floor_of, lines_of, mirrors_of, read_noise, readings_of, scale_of, targets_of
 from .faults import Faults, faults_of
 from .numbers import call, normals
 
@@ -104,7 +104,12 @@ class Programmed(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Some lines of a row tile, to be filled: (lines, readings, columns), thermal (readings, columns); and faults."""
+    """Some lines of a row tile, to be filled: (lines, readings, columns), thermal (readings, columns).
+
+    Attributes:
+        faults: of its cells.
+        mirrors: (slices, lines of each, columns): see `cells.mirrors_of`.
+    """
 
     mean: Tensor
     maxima: Tensor
@@ -113,6 +118,7 @@ class Part(NamedTuple):
     slope: Tensor | None
     thermal: Tensor
     faults: Faults | None
+    mirrors: Tensor | None
 
 
 class Maker:
@@ -123,6 +129,7 @@ class Maker:
     ) -> None:
         self.design, self.curves, self.key, self.slopes, self.strength = design, curves, key, slopes, strength
         self.faults = faults_of(design, known, lambda which, shape: normals(key, SLOW + 1 + which, 0, *shape))
+        self.mirrors = mirrors_of(design, lambda shape: normals(key, SLOW + 3, 0, *shape), strength)
         self.edges, self.parts = design.placement.edges, 0
 
     def of(self, weights: Tensor) -> Programmed:
@@ -147,7 +154,9 @@ class Maker:
                 place = slice(first, min(b - a, first + each))
                 curved, sloped = (None if whole is None else whole[t, place] for whole in (linear, slope))
                 faults = None if self.faults is None else self.faults.part(t, place)
-                part = Part(mean[t, place], maxima[t], variance[t, place], curved, sloped, thermal[:, t], faults)
+                mirrors = None if self.mirrors is None else self.mirrors[:, :, t]
+                own = mean[t, place], maxima[t], variance[t, place], curved, sloped, thermal[:, t]
+                part = Part(*own, faults, mirrors)
                 if self.curves is None:
                     self._cells(rows[place] / maxima[t], part)
                 else:
@@ -191,16 +200,16 @@ class Maker:
             added = (g if design.apart else difference(g)) / unit, own, first, g.sum(2), rising, lasting
             sums = [total if more is None else total + more for total, more in zip(sums, added, strict=True)]
         signed, spread, first, thermal, slopes, slow = sums
-        part.mean.copy_(readings_of(signed, design, 1).movedim(0, 1))
+        part.mean.copy_(readings_of(signed, design, 1, part.mirrors).movedim(0, 1))
         if isinstance(slow, Tensor):
-            std = readings_of(slow, design, 2).movedim(0, 1).sqrt()
+            std = readings_of(slow, design, 2, part.mirrors).movedim(0, 1).sqrt()
             part.mean.add_(std * normals(self.key, SLOW, self.parts, *std.shape), alpha=self.strength)
-        part.variance.copy_(readings_of(spread, design, 2).movedim(0, 1))
+        part.variance.copy_(readings_of(spread, design, 2, part.mirrors).movedim(0, 1))
         if part.linear is not None:
-            part.linear.copy_(readings_of(first, design, 2).movedim(0, 1))
-        part.thermal.add_(readings_of(thermal, design, 2))
+            part.linear.copy_(readings_of(first, design, 2, part.mirrors).movedim(0, 1))
+        part.thermal.add_(readings_of(thermal, design, 2, part.mirrors))
         if part.slope is not None:
-            part.slope.copy_(readings_of(self._with_weights(slopes, u), design, 1).movedim(0, 1))
+            part.slope.copy_(readings_of(self._with_weights(slopes, u), design, 1, part.mirrors).movedim(0, 1))
 
     def _settled(self, targets: Tensor, device: int, faults: Faults | None) -> tuple[Tensor, Tensor | None]:
         """Conductances of cells of these targets, and their slopes with these."""
