@@ -224,7 +224,7 @@ def test_ranges_follow_training_and_stay_in_evaluation() -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"wires.r_word_line": 1.0}, "wires must have no resistance"),
+        ({"tile.encoding": "single"}, "tile.encoding must not be 'single', which takes no negative weights"),
     ],
 )
 def test_what_is_not_differentiated_is_refused(fields: dict[str, Any], said: str) -> None:

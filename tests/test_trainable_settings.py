@@ -27,6 +27,7 @@ DRIFT = {
     "spread": {"offset": 0.01, **NU},
 }
 MIRRORS = {"tile.slices": 2, "tile.join": "mirror", "tile.mirror_mismatch": 0.1}
+WIRES = {"wires.r_word_line": 300.0, "wires.r_bit_line": 300.0}
 FEW = {"cost.adcs_per_tile": 4}
 SETTINGS: dict[str, dict[str, Any]] = {
     "offsets of ADCs": {"adc.offset": 2.0, **FEW},
@@ -83,6 +84,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "mirrors": {**MIRRORS, "tile.slicing": "shares", "tile.significance": 2.0},
     "mirrors of digits, apart": {**MIRRORS, "cell.levels": 8, "adc.polarity": "apart"},
     "mirrors, offset": {**MIRRORS, "tile.encoding": "offset", "tile.slicing": "residual", "tile.significance": 3.0},
+    "wires": {**WIRES, "tile.bias": "array"},
+    "wires, time, apart": {**WIRES, "dac.coding": "time", "adc.polarity": "apart", "wires.sense": "both"},
+    "wires, one bit line": {**WIRES, "wires.pairs": "shared", "wires.order": "conductance", "tile.devices": 2},
+    "wires, offset, digits": {**WIRES, "tile.encoding": "offset", "dac.bits_per_pulse": 2, "dac.phases": 2},
     "scales of tokens": {"dac.scaling": "token"},
     "scales of tokens, percentile": {"dac.scaling": "token", "dac.percentile": 90.0, "dac.bits_per_pulse": 4},
     "equalised channels": {"dac.equalise": 0.5},
@@ -110,7 +115,9 @@ def test_a_forward_has_the_statistics_of_mapped_chips(name: str) -> None:
     chips_alike(*case(SETTINGS[name]))
 
 
-@pytest.mark.parametrize("name", [name for name in SETTINGS if not name.startswith(("open", "stuck", "floating"))])
+@pytest.mark.parametrize(
+    "name", [name for name in SETTINGS if not name.startswith(("open", "stuck", "floating", "wires"))]
+)
 def test_gradients_pass_straight(name: str) -> None:
     """Those of a plain layer, but for errors, noise and steps of the converters."""
     net, x, hw = case(SETTINGS[name])
@@ -281,6 +288,32 @@ def test_gradients_are_slopes_of_these_cells(name: str, through_variance: bool) 
         weight.data.copy_(start + by * direction)  # type: ignore[operator, union-attr]
         sums.append(float(loss().detach()))
     assert float((found * direction).sum()) == pytest.approx((sums[0] - sums[1]) / 2e-3, rel=0.02)
+
+
+@pytest.mark.parametrize("fields", [{"tile.bias": "array"}, {"tile.encoding": "offset"}])
+def test_gradients_through_wires_are_nearly_slopes(fields: dict[str, Any]) -> None:
+    """What is lost in wires is taken as fixed: better than as if nothing was lost."""
+    errors = {"cell.programming": hardware().cell.programming.model_dump()}
+    net, x, hw = case({**QUIET, **WIRES, **fields, **NO_CONVERTERS, **errors})
+    made, along = trainable(net, hw, calibrate=x), torch.linspace(-1, 1, 6)
+    weight: Any = made[0].weight  # type: ignore[index]
+
+    def loss() -> torch.Tensor:
+        torch.manual_seed(5)
+        return (made(x).double() * along).sum()
+
+    (found,) = torch.autograd.grad(loss(), weight)
+    start, wanted = weight.detach().clone(), torch.zeros(6, 20)
+    for i in range(6):
+        for j in range(0, 20, 3):
+            for sign in (1, -1):
+                weight.data.copy_(start)
+                weight.data[i, j] += sign * 3e-3
+                wanted[i, j] += sign * float(loss().detach()) / 6e-3
+    there = wanted != 0
+    off, plain = ((g[there] - wanted[there]).norm() for g in (found, along[:, None] * x.sum(0)))
+    assert off < 0.2 * wanted.norm()
+    assert off < 0.6 * plain
 
 
 @pytest.mark.parametrize("through_variance", [False, True])

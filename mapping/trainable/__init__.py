@@ -9,6 +9,4 @@ variance of noise, `cells.py` makes cells as a differentiable expression, which 
 
 Ranges of converters are those of the calibration, follow the data, or are trained (`learned.py`); `ranges.py` keeps
 them and hands them to `mho.map`.
-
-Not done: wires with resistance.
 """

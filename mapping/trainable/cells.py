@@ -6,7 +6,7 @@ Normals come from a generator of torch, so that cells have the statistics of tho
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -24,25 +24,23 @@ from ...devices.cell import Cell
 from ..torch_backend.cells import Cells
 from ..torch_backend.straight import positive, through
 from .faults import faults_of
+from .wired import Solve, behind_wires, reached
 
 Tensor = torch.Tensor
 
 
 def check(design: Design) -> None:
     """Raises ValueError for what is not differentiated: it says what the setting would have to be."""
-    hardware, tile, name = design.hardware, design.placement.tile, design.matrix.name
-    refused = (
-        (tile.encoding == "single", "tile.encoding must not be 'single', which takes no negative weights"),
-        (not hardware.wires.ideal, "wires must have no resistance"),
-    )
-    for wrong, said in refused:
-        if wrong:
-            raise ValueError(f"layer {name!r}: {said} for mho.trainable")
+    if design.placement.tile.encoding == "single":
+        raise ValueError(
+            f"layer {design.matrix.name!r}: tile.encoding must not be 'single', which takes no negative weights for "
+            "mho.trainable"
+        )
 
 
 def as_expression(design: Design) -> bool:
     """Whether cells depend on others, so that they are made as an expression on CPUs too: see `programming.py`."""
-    return design.floats or design.placement.tile.slicing == "residual"
+    return design.floats or design.placement.tile.slicing == "residual" or not design.hardware.wires.ideal
 
 
 def programmed(
@@ -55,6 +53,8 @@ def programmed(
     through_variance: bool,
     strength: float = 1.0,
     known: Tensor | None = None,
+    group: int = 0,
+    solve: Solve | None = None,
 ) -> Cells:
     """Fresh cells of a group for weights (word lines, outputs), that of a bias on the array included.
 
@@ -65,28 +65,24 @@ def programmed(
         through_variance: whether the variance of the read noise has gradients.
         strength: of errors and noise, 0 to 1.
         known: cells that a map has as stuck: see `faults.faults_of`.
+        group: which one, for the moments that wires are solved for.
+        solve: gives what it is told to make, or what this was before in the step; None to make it.
     """
     placement, hardware = design.placement, design.hardware
-    cell, unit = hardware.cell, hardware.cell.g_max
+    unit = hardware.cell.g_max
     rows, there = _tiled(weights, placement.edges)
 
     def only(cells: Tensor) -> Tensor:  # without what stands behind the last line of a tile
         return cells if there is None else there * cells
 
     maxima = maxima_of(rows, design)
-    u = rows / maxima[:, None]
-    targets: Any = targets_of(u, design)  # (slices, polarities, tiles, lines, columns)
-    faults = faults_of(design, known, lambda which, shape: draw(rows.new_empty(shape)))
-    numbers = [cache(lambda purpose, i: draw(targets)) for _ in range(design.devices)]  # the same where it asks twice
-    if placement.tile.slicing == "residual":
-        targets = left_over(u, targets, design, numbers, strength)
-
-    def settled(drawn: Any) -> Any:
-        g: Any = cell.settle(targets, drawn, hardware.conditions, torch)
-        g = g if faults is None else faults.of(g, cell)
-        return only(g if strength == 1 else torch.lerp(targets, g, strength))
-
-    added = _added_up([settled(drawn) for drawn in numbers], design, only, through_variance)
+    targets, devices = _settled(rows / maxima[:, None], design, draw, strength, known)
+    devices, rest = [only(g) for g in devices], None
+    added = _added_up(devices, design, only, through_variance)
+    if not hardware.wires.ideal:
+        make = partial(reached, sum(devices), targets, design, group)
+        added, rest = behind_wires(added, sum(devices), make() if solve is None else solve(make))
+        added[0] = (added[0] if design.apart else difference(added[0])) / unit
     mirrors = mirrors_of(design, lambda shape: draw(rows.new_empty(shape)), strength)
     signed, spread, linear, thermal, slow = (
         None if isinstance(x, float) else readings_of(x, design, power, mirrors)
@@ -98,7 +94,10 @@ def programmed(
     assert spread is not None
     assert thermal is not None
     spread, linear = spread * strength**2, None if linear is None else linear * strength**2
-    floor = floor_of(thermal if through_variance else thermal.detach(), design) * strength**2
+    floor = floor_of(thermal if through_variance else thermal.detach(), design)
+    if rest is not None:
+        floor = floor + design.drive.floor * readings_of(rest, design, 2, mirrors)
+    floor = floor * strength**2
     scale = scale_of(maxima, limit, design)
     total = None
     if design.floats:
@@ -120,6 +119,22 @@ def programmed(
         lines_of(placement.edges, rows.device),
         placement.rows,
     )
+
+
+def _settled(u: Tensor, design: Design, draw: Any, strength: float, known: Any) -> tuple[Tensor, list[Any]]:
+    """Targets and, of each device, conductances (slices, polarities, tiles, lines, columns) for relative weights u."""
+    cell, conditions = design.hardware.cell, design.hardware.conditions
+    targets: Any = targets_of(u, design)
+    faults = faults_of(design, known, lambda which, shape: draw(u.new_empty(shape)))
+    numbers = [cache(lambda purpose, i: draw(targets)) for _ in range(design.devices)]  # the same where it asks twice
+    if design.placement.tile.slicing == "residual":
+        targets = left_over(u, targets, design, numbers, strength)
+    found = []
+    for drawn in numbers:
+        g: Any = cell.settle(targets, drawn, conditions, torch)
+        g = g if faults is None else faults.of(g, cell)
+        found.append(g if strength == 1 else torch.lerp(targets, g, strength))
+    return targets, found
 
 
 def _added_up(devices: list[Any], design: Design, only: Any, through_variance: bool) -> list[Any]:
@@ -149,9 +164,10 @@ def read_noise(g: Any, design: Design) -> tuple[Any, Any]:
     A step has one read, so that what lasts over several is a part of its cells. None where reads share nothing.
     """
     hardware, unit = design.hardware, design.hardware.cell.g_max
-    noise, shares = hardware.cell.read_noise, slow_shares(hardware)
+    noise: Any = hardware.cell.read_noise
+    shares = () if hardware.sensing.read_interval is None else slow_shares(hardware)
     if not len(shares):
-        std: Any = noise.std(g, hardware.conditions, torch)
+        std = noise.std(g, hardware.conditions, torch)
         return (std / unit).square(), None
     parts: list[Any] = [part.std(g, hardware.conditions, torch) for part in noise.parts]
     variances = [(std / unit).square() for std in parts]
@@ -241,7 +257,7 @@ def left_over(u: Tensor, targets: Tensor, design: Design, numbers: list[Any], st
         if not s:
             break
         written: list[Any] = [
-            cell.settle(found[s], lambda p, i, d=d, s=s: d(p, i)[s], fresh, torch)  # type: ignore[arg-type, misc]
+            cell.settle(found[s], lambda p, i, d=d, s=s: d(p, i)[s], fresh, torch)  # type: ignore[misc]
             for d in numbers
         ]
         g = torch.lerp(found[s], sum(written) / len(written), strength)[..., :outputs]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -35,6 +37,7 @@ from .numbers import Adc, Counted
 from .output_noise import with_output_noise
 from .programming import UNSEEN, Curves, curves_of, programmed_in_parts
 from .session import Fresh, Steps, largest
+from .wired import Seen
 
 Tensor = torch.Tensor
 SEEN = 1024  # rows that a full scale is found from
@@ -85,6 +88,7 @@ class TrainedLayer(nn.Module):
         self.design: Design | None = None
         self.calls = 0  # while ranges are found
         self.curves: Curves | None = None
+        self.voltages = Seen()  # that wires are solved for
         self.known: Tensor | None = None  # cells that a map has as stuck
         self.train(module.training)
 
@@ -100,7 +104,7 @@ class TrainedLayer(nn.Module):
 
     def forget(self, *, inputs: bool) -> None:
         """Ranges are found again: those of currents, and those of inputs if they are others now."""
-        self.full_scale, self.calls = None, 0
+        self.full_scale, self.calls, self.voltages = None, 0, Seen()
         if inputs:
             self.limit = None
 
@@ -243,8 +247,8 @@ class TrainedLayer(nn.Module):
             key = self.steps.key("program", self.name, g)
             known = None if self.known is None else self.known[g]
             if as_expression(design):
-                options: dict[str, Any] = {"through_variance": False, "strength": strength, "known": known}
-                made = programmed(design, weights, bias, limit, Counted(key), **options)
+                options: dict[str, Any] = {"strength": strength, "known": known, **self._wires(g)}
+                made = programmed(design, weights, bias, limit, Counted(key), through_variance=False, **options)
             else:
                 made = programmed_in_parts(design, self.curves, weights, bias, limit, key, strength, known)
             found.append(made)
@@ -258,19 +262,16 @@ class TrainedLayer(nn.Module):
         def draw(like: Tensor) -> Tensor:
             return torch.randn(like.shape, generator=generator, device=like.device)
 
-        rows, chips = [], []
-        full, options = float(design.drive.full_code), self.steps.through_variance
-        codes, circuit = plainly(
-            codes, circuit_of(design, self.steps.strength)._replace(constant=full if self.matrix.bias_on_array else 0.0)
-        )
-        parameters = self._parameters_of(design, limit)
-        for g, (whole, added) in enumerate(parameters):
+        options, constant = self.steps.through_variance, float(design.drive.full_code) * self.matrix.bias_on_array
+        codes, circuit = plainly(codes, circuit_of(design, self.steps.strength)._replace(constant=constant))
+        rows = list(self._rows(codes, design, circuit.constant))
+        if self.steps.calibrating and not self.hardware.wires.ideal:
+            self.design = design = replace(design, moments=self.voltages.add(rows, circuit))
+        chips = []
+        for g, (whole, added) in enumerate(self._parameters_of(design, limit)):
             known = None if self.known is None else self.known[g].to(values.device)
-            strength: dict[str, Any] = {"strength": self.steps.strength, "known": known}
-            chips.append(programmed(design, whole, added, limit, draw, through_variance=options, **strength))
-            geometry = self.matrix.patches.geometry(tuple(values.shape), g, len(parameters))
-            given = gather(codes, geometry, 0, len(values) * int(np.prod(geometry.out)))
-            rows.append(with_constant(given, design.placement.rows, circuit.constant))
+            more: dict[str, Any] = {"strength": self.steps.strength, "known": known, **self._wires(g)}
+            chips.append(programmed(design, whole, added, limit, draw, through_variance=options, **more))
         positions = prod(self.matrix.patches.positions(tuple(values.shape[1:4])))
         converters, circuit = self._converters(design, circuit, values.device, positions, chips, rows)
         draws = Fresh(values.device)
@@ -279,6 +280,19 @@ class TrainedLayer(nn.Module):
             own = self._own(converters, design, g, positions)
             found.append(readings(x, c, own, circuit, draws, through_variance=options)[0][0])
         return torch.cat(found, dim=1)
+
+    def _rows(self, codes: Tensor, design: Design, constant: float) -> Iterator[Tensor]:
+        """Codes (rows, word lines) of each group, of those of arranged inputs."""
+        for g in range(design.placement.groups):
+            geometry = self.matrix.patches.geometry(tuple(codes.shape), g, design.placement.groups)
+            given = gather(codes, geometry, 0, len(codes) * int(np.prod(geometry.out)))
+            yield with_constant(given, design.placement.rows, constant)
+
+    def _wires(self, group: int) -> dict[str, Any]:
+        """Calls of a step have the same cells, so that wires are solved once."""
+        if self.hardware.wires.ideal:
+            return {}
+        return {"group": group, "solve": partial(self.steps.kept, f"{self.name} wires {group}")}
 
     def _driven(self, values: Tensor) -> tuple[Design, Tensor]:
         """The design, and the largest input."""

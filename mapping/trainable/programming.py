@@ -61,7 +61,7 @@ def curves_of(design: Design) -> Curves | None:
     targets = torch.linspace(low, 1, 513, dtype=torch.float64)
     std: Any = programming.std(targets * cell.g_max, hardware.conditions, torch)  # type: ignore[arg-type]
     reads = torch.linspace(0, 2, 513, dtype=torch.float64)
-    found = _polynomial(targets, std / cell.g_max, 5), _polynomial(reads, _own(reads, design), 2)
+    found = _polynomial(targets, std / cell.g_max, 5), _polynomial(reads, _noise(reads, design)[0], 2)
     if found[0] is None or found[1] is None:
         return None
     return Curves((np.float32(low), np.float32(1 - low)), *found)  # type: ignore[arg-type]
@@ -77,11 +77,12 @@ def _polynomial(x: Tensor, y: Tensor, degree: int) -> tuple[np.float32, ...] | N
     return tuple(found) if off <= 1e-4 * float(y.abs().max()) else None
 
 
-def _own(g: Any, design: Design) -> Any:
-    """Variance of cells that is new in each read, for conductances in units of g_max, in its square."""
+def _noise(g: Any, design: Design) -> tuple[Any, Any]:
+    """Variances of cells for conductances in units of g_max, in its square: new in each read, and what reads share."""
     unit = design.hardware.cell.g_max
     c2 = 0.0 if design.drive.timed else design.hardware.sensing.white_cell_coefficients()[1]
-    return read_noise(g * unit, design)[0] + c2 / unit * g
+    fresh, lasting = read_noise(g * unit, design)
+    return fresh + c2 / unit * g, lasting
 
 
 class Programmed(NamedTuple):
@@ -194,9 +195,9 @@ class Maker:
             if self.strength < 1:
                 g = torch.lerp(targets, g, self.strength)
                 rising = None if rising is None else torch.lerp(torch.ones_like(rising), rising, self.strength)
-            own = _own(g / unit, design) * self.strength**2
+            own, lasting = _noise(g / unit, design)
+            own = own * self.strength**2
             first = on_time * self.strength**2 * g if design.drive.timed else own
-            lasting = read_noise(g, design)[1]
             added = (g if design.apart else difference(g)) / unit, own, first, g.sum(2), rising, lasting
             sums = [total if more is None else total + more for total, more in zip(sums, added, strict=True)]
         signed, spread, first, thermal, slopes, slow = sums
