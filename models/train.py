@@ -214,7 +214,9 @@ class _Run:
         compiles = device.type == "cuda" and through is None
         self.compiled = torch.compile(self.net, mode="reduce-overhead") if compiles else self.trained
         self.average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay), use_buffers=True)
-        self.optimizer = _optimizer(self.net, recipe)
+        own = {id(parameter) for parameter in net.parameters()}
+        self.parameters = [*self.net.parameters(), *(p for p in self.trained.parameters() if id(p) not in own)]
+        self.optimizer = _optimizer(self.parameters, recipe)
         self.schedule = _schedule(self.optimizer, recipe, steps)
         self.log: list[dict[str, Any]] = []
         self.before, self.began = 0.0, time.monotonic()
@@ -243,7 +245,7 @@ class _Run:
         self.optimizer.zero_grad()
         loss.backward()
         if self.recipe.clip:
-            nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
+            nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
@@ -302,8 +304,7 @@ def _resized(images: torch.Tensor, size: int) -> torch.Tensor:
     return functional.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
 
 
-def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    parameters: list[Any] = list(net.parameters())
+def _optimizer(parameters: list[Any], recipe: Recipe) -> torch.optim.Optimizer:
     if not recipe.decay_vectors:
         vectors = [p for p in parameters if p.ndim < 2]
         parameters = [{"params": [p for p in parameters if p.ndim > 1]}, {"params": vectors, "weight_decay": 0.0}]

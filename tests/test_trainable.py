@@ -62,8 +62,9 @@ def with_ranges_of(made: nn.Module, chip: mho.Chip) -> None:
     for name, layer in made.named_modules():
         if isinstance(layer, TrainedLayer) and layer.full_scale is not None and layer.design is not None:
             tiles = chip.layers[name].tiles
-            scale = torch.tensor(tiles.ranges.full_scale, dtype=torch.float32)
-            scale = scale.reshape(1, 1, -1, 1) if scale.ndim == 1 else scale.T[:, None, :, None]
+            full, middle = tiles.ranges.full_scale, tiles.ranges.middle
+            ends = np.stack([full + middle, full - middle] if middle.size else [full], axis=-1)
+            scale = torch.tensor(ends if full.ndim > 1 else ends[:, None], dtype=torch.float32).transpose(0, 1)[:, None]
             assert (layer.full_scale / scale.repeat_interleave(2 if layer.design.apart else 1, 2) - 1).abs().max() < 0.3
             layer.full_scale = scale.repeat_interleave(2 if layer.design.apart else 1, dim=2)
             assert layer.limit is None or float(layer.limit) == pytest.approx(tiles.design.drive.limit)
@@ -223,13 +224,7 @@ def test_ranges_follow_training_and_stay_in_evaluation() -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        (
-            {"tile.slices": 2, "tile.slicing": "residual", "tile.significance": 4.0},
-            "tile.slicing must not be 'residual'",
-        ),
-        ({"wires.r_word_line": 1.0}, "wires must have no resistance"),
-        ({"adc.offset": 0.5}, "adc.kind, adc.offset and adc.gain must be null or 0"),
-        ({"dac.scaling": "sample"}, "dac.scaling must be 'layer'"),
+        ({"tile.encoding": "single"}, "tile.encoding must not be 'single', which takes no negative weights"),
     ],
 )
 def test_what_is_not_differentiated_is_refused(fields: dict[str, Any], said: str) -> None:

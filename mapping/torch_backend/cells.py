@@ -102,6 +102,7 @@ class Adcs(NamedTuple):
         first: int64: the place of the first of the ADC that a column has.
         most: the highest code.
         bits: binary decisions that find a code.
+        grown: () 1, whose slope is that of outputs with the logarithm of all ranges, where that is asked for.
     """
 
     inverse: Tensor
@@ -112,6 +113,7 @@ class Adcs(NamedTuple):
     first: Tensor
     most: int
     bits: int
+    grown: Tensor | None = None
 
     @classmethod
     def of(cls, planes: Planes, columns: int, device: torch.device) -> Adcs:

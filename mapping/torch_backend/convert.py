@@ -17,7 +17,8 @@ def digitised(current: Tensor, converters: Converters, circuit: Circuit) -> tupl
         return _each(current, converters.adcs)
     if converters.step is None:
         return current, None
-    level = current * converters.step.reciprocal()
+    step = converters.step.detach()
+    level = current * step.reciprocal()
     level = level - circuit.centre if circuit.centre else level
     with torch.no_grad():
         code = level.round()
@@ -25,7 +26,24 @@ def digitised(current: Tensor, converters: Converters, circuit: Circuit) -> tupl
         inside = code == value
     reading = through(level, value, inside)
     reading = reading + circuit.centre if circuit.centre else reading
-    return reading * converters.step, inside.numel() - inside.count_nonzero()
+    found, clipped = reading * step, inside.numel() - inside.count_nonzero()
+    if converters.step.requires_grad and torch.is_grad_enabled():
+        with torch.no_grad():
+            more = rises(value, level, (circuit.low, circuit.high, circuit.centre))
+        found = found + (converters.step - step) * more
+    return found, clipped
+
+
+def rises(codes: Tensor, levels: Tensor, adc: tuple[float, float, float]) -> Tensor:
+    """What a reading rises by with the step of its ADC (low, high, centre), as in LSQ: straight through the rounding.
+
+    Args:
+        codes: as they are read, clipped.
+        levels: what was rounded to them, of the same shape.
+    """
+    low, high, centre = adc
+    inside = (levels >= low) & (levels <= high)
+    return torch.where(inside, codes - levels, codes + centre)
 
 
 def _each(current: Tensor, adcs: Adcs) -> tuple[Tensor, Tensor]:
@@ -40,4 +58,10 @@ def _each(current: Tensor, adcs: Adcs) -> tuple[Tensor, Tensor]:
         inside = (nearest >= 0) & (nearest <= adcs.most)
         value = code.to(level.dtype)
     reading = through(level, value, inside)
-    return reading * adcs.step + adcs.zero, inside.numel() - inside.count_nonzero()
+    found, clipped = reading * adcs.step + adcs.zero, inside.numel() - inside.count_nonzero()
+    if adcs.grown is not None and torch.is_grad_enabled():
+        with torch.no_grad():
+            kept = (level >= 0) & (level <= adcs.most)  # as in `rises`: steps grow, and levels are fewer of them
+            more = found - torch.where(kept, (level - adcs.shift) * adcs.step, 0.0)
+        found = found + (adcs.grown - adcs.grown.detach()) * more
+    return found, clipped

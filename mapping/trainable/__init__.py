@@ -7,6 +7,6 @@ There are two ways to compute one. On a CPU `programming.py` makes cells and `fu
 gradients of their own, on the kernels of `crossbar/kernels/training.py`. Elsewhere, and for gradients through the
 variance of noise, `cells.py` makes cells as a differentiable expression, which `mapping/torch_backend` reads.
 
-Not done: wires with resistance, residual slices, ADCs that differ, slow noise, scales of samples and tokens, ranges
-that are learned.
+Ranges of converters are those of the calibration, follow the data, or are trained (`learned.py`); `ranges.py` keeps
+them and hands them to `mho.map`.
 """

@@ -6,8 +6,9 @@ Normals come from a generator of torch, so that cells have the statistics of tho
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,36 +16,31 @@ import torch
 
 from ...crossbar.design import Design
 from ...crossbar.encoding import mirror_ratios, slice_weights
+from ...crossbar.matrix import Matrix
+from ...crossbar.packed import slow_shares
 from ...crossbar.tile import Tile
+from ...devices.arrays import sqrt
 from ...devices.cell import Cell
 from ..torch_backend.cells import Cells
 from ..torch_backend.straight import positive, through
+from .faults import faults_of
+from .wired import Solve, behind_wires, reached
 
 Tensor = torch.Tensor
 
 
 def check(design: Design) -> None:
     """Raises ValueError for what is not differentiated: it says what the setting would have to be."""
-    hardware, tile, name = design.hardware, design.placement.tile, design.matrix.name
-    refused = (
-        (tile.encoding == "single", "tile.encoding must not be 'single', which takes no negative weights"),
-        (design.placement.groups != len(design.matrix.weights), "groups must be on tiles of their own"),
-        (not hardware.wires.ideal, "wires must have no resistance"),
-        (tile.slicing == "residual", "tile.slicing must not be 'residual'"),
-        (
-            hardware.cell.stuck.alive < 1 or hardware.cell.stuck.map is not None,
-            "cell.stuck must have rates of cells alone",
-        ),
-        (hardware.sensing.read_interval is not None, "sensing.read_interval must be null"),
-        (hardware.adc.differ, "adc.kind, adc.offset and adc.gain must be null or 0"),
-        (hardware.adc.span == "fitted", "adc.span must be 'symmetric'"),
-        (hardware.dac.scaling != "layer", "dac.scaling must be 'layer'"),
-        (hardware.dac.equalise is not None, "dac.equalise must be null"),
-        (bool(tile.mirror_mismatch), "tile.mirror_mismatch must be 0"),
-    )
-    for wrong, said in refused:
-        if wrong:
-            raise ValueError(f"layer {name!r}: {said} for mho.trainable")
+    if design.placement.tile.encoding == "single":
+        raise ValueError(
+            f"layer {design.matrix.name!r}: tile.encoding must not be 'single', which takes no negative weights for "
+            "mho.trainable"
+        )
+
+
+def as_expression(design: Design) -> bool:
+    """Whether cells depend on others, so that they are made as an expression on CPUs too: see `programming.py`."""
+    return design.floats or design.placement.tile.slicing == "residual" or not design.hardware.wires.ideal
 
 
 def programmed(
@@ -56,6 +52,9 @@ def programmed(
     *,
     through_variance: bool,
     strength: float = 1.0,
+    known: Tensor | None = None,
+    group: int = 0,
+    solve: Solve | None = None,
 ) -> Cells:
     """Fresh cells of a group for weights (word lines, outputs), that of a bias on the array included.
 
@@ -65,41 +64,40 @@ def programmed(
         draw: gives standard normals, of the shape and on the device of a tensor.
         through_variance: whether the variance of the read noise has gradients.
         strength: of errors and noise, 0 to 1.
+        known: cells that a map has as stuck: see `faults.faults_of`.
+        group: which one, for the moments that wires are solved for.
+        solve: gives what it is told to make, or what this was before in the step; None to make it.
     """
     placement, hardware = design.placement, design.hardware
-    cell, sensing, unit = hardware.cell, hardware.sensing, hardware.cell.g_max
+    unit = hardware.cell.g_max
     rows, there = _tiled(weights, placement.edges)
 
     def only(cells: Tensor) -> Tensor:  # without what stands behind the last line of a tile
         return cells if there is None else there * cells
 
     maxima = maxima_of(rows, design)
-    targets: Any = targets_of(rows / maxima[:, None], design)  # (slices, polarities, tiles, lines, columns)
-    added: list[Any] = [0.0] * 4  # currents, variances by the second and the first power of inputs, thermal noise
-    c2 = 0.0 if design.drive.timed else sensing.white_cell_coefficients()[1]
-    on_time = sensing.timed_cell_coefficients()[1] / (sensing.v_read * unit) ** 2
-    for _ in range(design.devices):
-        numbers = cache(lambda purpose, i: draw(targets))  # the same again where a model asks twice
-        g: Any = cell.settle(targets, numbers, hardware.conditions, torch)
-        g = only(g if strength == 1 else torch.lerp(targets, g, strength))
-        added[0] = added[0] + (g if design.apart else difference(g)) / unit
-        with torch.set_grad_enabled(torch.is_grad_enabled() and through_variance):
-            std: Any = cell.read_noise.std(g, hardware.conditions, torch)
-            own = only(torch.add((std / unit).square(), g, alpha=c2 / unit**2))
-            added[1] = added[1] + own
-            if design.linear:
-                more = on_time * g if design.drive.timed else own
-                added[2] = added[2] + (more if design.drive.timed or design.apart else difference(more))
-            added[3] = added[3] + g.sum(3)
-    signed, spread, linear, thermal = (
-        None if isinstance(x, float) else readings_of(x, design, power)
-        for x, power in zip(added, (1, 2, 2, 2), strict=True)
+    targets, devices = _settled(rows / maxima[:, None], design, draw, strength, known)
+    devices, rest = [only(g) for g in devices], None
+    added = _added_up(devices, design, only, through_variance)
+    if not hardware.wires.ideal:
+        make = partial(reached, sum(devices), targets, design, group)
+        added, rest = behind_wires(added, sum(devices), make() if solve is None else solve(make))
+        added[0] = (added[0] if design.apart else difference(added[0])) / unit
+    mirrors = mirrors_of(design, lambda shape: draw(rows.new_empty(shape)), strength)
+    signed, spread, linear, thermal, slow = (
+        None if isinstance(x, float) else readings_of(x, design, power, mirrors)
+        for x, power in zip(added, (1, 2, 2, 2, 2), strict=True)
     )
     assert signed is not None
+    if slow is not None:
+        signed = signed + strength * sqrt(slow, torch) * draw(slow)  # type: ignore[arg-type]
     assert spread is not None
     assert thermal is not None
     spread, linear = spread * strength**2, None if linear is None else linear * strength**2
-    floor = floor_of(thermal, design) * strength**2
+    floor = floor_of(thermal if through_variance else thermal.detach(), design)
+    if rest is not None:
+        floor = floor + design.drive.floor * readings_of(rest, design, 2, mirrors)
+    floor = floor * strength**2
     scale = scale_of(maxima, limit, design)
     total = None
     if design.floats:
@@ -121,6 +119,71 @@ def programmed(
         lines_of(placement.edges, rows.device),
         placement.rows,
     )
+
+
+def _settled(u: Tensor, design: Design, draw: Any, strength: float, known: Any) -> tuple[Tensor, list[Any]]:
+    """Targets and, of each device, conductances (slices, polarities, tiles, lines, columns) for relative weights u."""
+    cell, conditions = design.hardware.cell, design.hardware.conditions
+    targets: Any = targets_of(u, design)
+    faults = faults_of(design, known, lambda which, shape: draw(u.new_empty(shape)))
+    numbers = [cache(lambda purpose, i: draw(targets)) for _ in range(design.devices)]  # the same where it asks twice
+    if design.placement.tile.slicing == "residual":
+        targets = left_over(u, targets, design, numbers, strength)
+    found = []
+    for drawn in numbers:
+        g: Any = cell.settle(targets, drawn, conditions, torch)
+        g = g if faults is None else faults.of(g, cell)
+        found.append(g if strength == 1 else torch.lerp(targets, g, strength))
+    return targets, found
+
+
+def _added_up(devices: list[Any], design: Design, only: Any, through_variance: bool) -> list[Any]:
+    """Of the devices of cells: currents, variances by both powers of inputs, thermal noise, and noise that lasts."""
+    sensing, unit = design.hardware.sensing, design.hardware.cell.g_max
+    added: list[Any] = [0.0] * 5
+    c2 = 0.0 if design.drive.timed else sensing.white_cell_coefficients()[1]
+    on_time = sensing.timed_cell_coefficients()[1] / (sensing.v_read * unit) ** 2
+    for g in devices:
+        added[0] = added[0] + (g if design.apart else difference(g)) / unit
+        added[3] = added[3] + (g if through_variance or design.floats else g.detach()).sum(3)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and through_variance):
+            fresh, lasting = read_noise(g, design)
+            own = only(torch.add(fresh, g, alpha=c2 / unit**2))
+            added[1] = added[1] + own
+            if lasting is not None:
+                added[4] = added[4] + only(lasting)
+            if design.linear:
+                more = on_time * g if design.drive.timed else own
+                added[2] = added[2] + (more if design.drive.timed or design.apart else difference(more))
+    return added
+
+
+def read_noise(g: Any, design: Design) -> tuple[Any, Any]:
+    """Variances of cells of conductances g (siemens), in units of g_max^2: new in each read, and what reads share.
+
+    A step has one read, so that what lasts over several is a part of its cells. None where reads share nothing.
+    """
+    hardware, unit = design.hardware, design.hardware.cell.g_max
+    noise: Any = hardware.cell.read_noise
+    shares = () if hardware.sensing.read_interval is None else slow_shares(hardware)
+    if not len(shares):
+        std = noise.std(g, hardware.conditions, torch)
+        return (std / unit).square(), None
+    parts: list[Any] = [part.std(g, hardware.conditions, torch) for part in noise.parts]
+    variances = [(std / unit).square() for std in parts]
+    fresh = sum(float(share[0]) * own for share, own in zip(shares, variances, strict=True))
+    return fresh, sum(float(1 - share[0]) * own for share, own in zip(shares, variances, strict=True))
+
+
+def placed(weights: Tensor, matrix: Matrix) -> Tensor:
+    """Weights (groups, rows, outputs) as they are on tiles: see `Matrix.rows_of`, of all groups of the placement."""
+    many, (groups, rows, outputs), taps = matrix.sharing, weights.shape, prod(matrix.patches.kernel)
+    if many == 1:
+        return weights
+    found = weights.new_zeros(groups // many, taps, many, rows // taps, many, outputs)
+    for i, own in enumerate(weights.reshape(groups // many, many, taps, -1, outputs).unbind(1)):
+        found[:, :, i, :, i] = own
+    return found.reshape(groups // many, many * rows, many * outputs)
 
 
 def difference(cells: Tensor) -> Tensor:
@@ -162,20 +225,54 @@ def targets_of(u: Tensor, design: Design) -> Tensor:
     """Siemens (slices, polarities, tiles, lines, columns) for weights u, -1 to 1, and those of reference columns."""
     tile, cell = design.placement.tile, design.hardware.cell
     span = cell.g_max - cell.g_min
-    halves = [positive(u), positive(-u)]
-    if tile.encoding in ("differential_two_sided", "offset"):
-        halves = [(1 + u) / 2, (1 - u) / 2]
-    polarities = 2 if tile.paired else 1
-    fractions = torch.stack([_slices(half, tile, cell) for half in halves[:polarities]], dim=1)
+    fractions = torch.stack([_slices(half, tile, cell) for half in _halves(u, tile)], dim=1)
     g = cell.g_min + span * fractions
     more = design.placement.column_tiles if tile.reference_columns else 0
     return torch.nn.functional.pad(g, (0, more), value=cell.g_min + span / 2) if more else g
 
 
+def _halves(u: Tensor, tile: Tile) -> list[Tensor]:
+    """What the cell of a weight u, -1 to 1, or each of a pair holds, as a fraction of the range."""
+    if tile.encoding in ("differential_two_sided", "offset"):
+        return [(1 + u) / 2, (1 - u) / 2][: 2 if tile.paired else 1]
+    return [positive(u), positive(-u)]
+
+
+def left_over(u: Tensor, targets: Tensor, design: Design, numbers: list[Any], strength: float) -> Tensor:
+    """Targets of slices that make up for what others left, when these were verified: see `encoding.left_over`.
+
+    Those of reference columns stay.
+
+    Args:
+        u: relative weights (tiles, lines, outputs).
+        numbers: of each device, the normals of the cells of all slices.
+    """
+    tile, cell, outputs = design.placement.tile, design.hardware.cell, u.shape[-1]
+    fresh, span = design.hardware.when_programmed.conditions, cell.g_max - cell.g_min
+    left, found = u, list(targets)
+    for s in reversed(range(tile.slices)):
+        weight = float(slice_weights(tile, cell.levels)[s])
+        wanted = torch.stack([_rounded_to(half, cell) for half in _halves((left / weight).clamp(-1, 1), tile)])
+        found[s] = torch.cat([cell.g_min + span * wanted, found[s][..., outputs:]], dim=-1)
+        if not s:
+            break
+        written: list[Any] = [
+            cell.settle(found[s], lambda p, i, d=d, s=s: d(p, i)[s], fresh, torch)  # type: ignore[misc]
+            for d in numbers
+        ]
+        g = torch.lerp(found[s], sum(written) / len(written), strength)[..., :outputs]
+        left = left - weight * ((g[0] - g[1]) / span if tile.paired else 2 * (g[0] - cell.g_min) / span - 1)
+    return torch.stack(found)
+
+
+def _rounded_to(fraction: Tensor, cell: Cell) -> Tensor:
+    return fraction if cell.levels is None else _rounded(fraction, cell.levels - 1)
+
+
 def _slices(fraction: Tensor, tile: Tile, cell: Cell) -> Tensor:
     """(slices, ...) what each holds of a fraction of the range; levels are rounded to straight through."""
-    if cell.levels is None or tile.slicing == "shares":
-        held = fraction if cell.levels is None else _rounded(fraction, cell.levels - 1)
+    if cell.levels is None or tile.slicing != "digits":
+        held = _rounded_to(fraction, cell)
         return held.expand(tile.slices, *held.shape)
     last = cell.levels - 1
     if tile.slices == 1:
@@ -192,11 +289,34 @@ def _rounded(fraction: Tensor, last: int) -> Tensor:
     return through(fraction, level)
 
 
-def readings_of(cells: Any, design: Design, power: int) -> Tensor:
-    """What cells (slices, polarities, tiles, ...) amount to in readings (readings, tiles, ...), joined or not."""
+def mirrors_of(design: Design, draw: Any, strength: float) -> Tensor | None:
+    """(slices, lines of each, tiles, columns) ratios of the mirrors of a fresh chip; None where they do not err.
+
+    Args:
+        draw: standard normals of a shape.
+    """
+    tile, placement = design.placement.tile, design.placement
+    if not tile.mirror_mismatch:
+        return None
+    columns = placement.outputs + (placement.column_tiles if tile.reference_columns else 0)
+    normals = draw((tile.slices, 2 if design.apart else 1, placement.row_tiles, columns))
+    ratios = torch.tensor(mirror_ratios(tile, design.hardware.cell.levels), dtype=normals.dtype, device=normals.device)
+    return ratios.reshape(-1, 1, 1, 1) * (1 + strength * tile.mirror_mismatch * normals).clamp(min=0)
+
+
+def readings_of(cells: Any, design: Design, power: int, mirrors: Tensor | None = None) -> Tensor:
+    """What cells (slices, polarities, tiles, ...) amount to in readings (readings, tiles, ...), joined or not.
+
+    Args:
+        mirrors: ratios of those that join slices, as `mirrors_of` has them, or of one tile (slices, lines, columns);
+            None where they do not err.
+    """
     found = cells if design.apart else cells.sum(1, keepdim=True)
     tile = design.placement.tile
-    if tile.joined:
+    if mirrors is not None:
+        own = mirrors[..., : found.shape[-1]] ** power
+        found = (found * (own if own.ndim == found.ndim else own.unsqueeze(-2))).sum(0, keepdim=True)
+    elif tile.joined:
         ratios = torch.tensor(mirror_ratios(tile, design.hardware.cell.levels) ** power, dtype=found.dtype)
         found = (found * ratios.to(found.device).reshape(-1, *[1] * (found.ndim - 1))).sum(0, keepdim=True)
     return found.flatten(0, 1)

@@ -33,7 +33,8 @@ class Lent(TrainedLayer):
         kind = leaf_of(linear)
         assert kind is not None
         super().__init__(name, kind.of(linear), linear, hardware, steps)
-        self._parameters.clear()
+        for own in ("weight", "bias"):
+            del self._parameters[own]
         self.split, self.seen = split, [0.0, 0.0]
         self.lend(None, None)
 
@@ -68,14 +69,20 @@ class TrainedExpanded(nn.Module):
         vars(self).update({own: value for own, value in plain.items() if own != "training"})
         inner = kind.expand(module, tensors_of(module))
         steps_of = [(where, part) for where, part in inner.named_modules() if isinstance(part, Step)]
-        for _, made in steps_of:
-            made._non_persistent_buffers_set.add("gain")
+        for _, one in steps_of:
+            one._non_persistent_buffers_set.add("gain")
         for where, linear in [(n, m) for n, m in inner.named_modules() if isinstance(m, nn.Linear)]:
             owner, _, role = where.rpartition(".")
             step = dict(steps_of).get(owner)
             split = step.input_size if step is not None and role == step.joint_name else 0
             settings = hardware.for_layer(*(f"{alias}.{where}" if alias else where for alias in names))
-            replaced(inner, where, Lent(f"{name}.{where}" if name else where, linear, settings, steps, split))
+            if split and settings.dac.equalise is not None:
+                raise ValueError(
+                    f"layer {name!r}: dac.equalise must be null for inputs and states side by side, for mho.trainable"
+                )
+            made = Lent(f"{name}.{where}" if name else where, linear, settings, steps, split)
+            made.rows_are_samples = step is not None
+            replaced(inner, where, made)
         if isinstance(inner, Recurrent | Attention):
             inner.between = float(module.dropout)  # type: ignore[arg-type]
         self.on_tiles: Any = inner

@@ -20,6 +20,7 @@ from ..torch_backend.cells import Cells
 from ..torch_backend.drive import Pulse
 from ..torch_backend.exact import exact
 from .driving import Driven, Pulses
+from .learned import step_slopes
 from .numbers import REFERENCES, Adc, Columns, back_through, count_up, noisy_codes, normals
 from .products import Product
 
@@ -118,6 +119,7 @@ class Look(NamedTuple):
     key: Key
     sampled: int
     seen: list[Tensor]
+    rises: list[Tensor]
     graph: bool
 
 
@@ -129,13 +131,10 @@ class Chunk(NamedTuple):
     rows: slice
 
 
-def read(
-    x: Tensor, positions: int, what: Read, chips: list[Cells], key: Key, sampled: int
-) -> tuple[Tensor, list[Tensor]]:
-    """(rows, groups x outputs) of inputs (samples, ...), and the currents that were looked at: see `Look`."""
-    look = Look(positions, key, sampled, [], torch.is_grad_enabled())
+def read(x: Tensor, what: Read, chips: list[Cells], look: Look) -> Tensor:
+    """(rows, groups x outputs) of inputs (samples, ...)."""
     y: Tensor = _Read.apply(x, what, look, *(part for cells in chips for part in (cells.mean, cells.scale, cells.bias)))
-    return y, look.seen
+    return y
 
 
 class _Read(torch.autograd.Function):
@@ -194,7 +193,7 @@ class _Part:
     """A group in a chunk: what its way there and back have in common."""
 
     def __init__(self, what: Read, look: Look, g: int, chunk: Chunk) -> None:
-        self.what, self.look, self.chunk = what, look, chunk
+        self.what, self.look, self.chunk, self.g = what, look, chunk, g
         self.read = chunk.number * len(what.groups) + g
 
     def supply(self, conversion: int, rows: int) -> Tensor | None:
@@ -229,6 +228,11 @@ class _Forth(_Part):
                 noisy_codes(current, variance, tile.columns, what.circuit.gain_variance, what.adc, place, into)
                 of_codes = tile.of_codes if weight == 1.0 else tile.of_codes * weight
                 count_up(into.unflatten(1, shape), what.adc, of_codes, group.reference, out)
+                if look.rises:
+                    inverse = torch.from_numpy(tile.columns.inverse[: tile.columns.width])
+                    rises = step_slopes(into, current, inverse, what.adc).unflatten(1, shape)
+                    risen = look.rises[self.g][self.chunk.rows]
+                    count_up(rises, Adc.of(0, 0, 0, rounds=False), tile.of_currents * weight, group.reference, risen)
             if looked:
                 look.seen.append(torch.stack(looked).unflatten(-1, shape))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from math import isfinite, prod
 from typing import Any
@@ -15,21 +17,28 @@ from ...crossbar.drive import Drive
 from ...crossbar.hardware import Hardware
 from ...crossbar.kernels.read import Circuit
 from ...crossbar.matrix import Matrix
-from ...crossbar.packed import pedestal_of
-from ...devices.arrays import sqrt
+from ...crossbar.patches import PLAIN
+from ..equalise import channel_maxima, factors_of
+from ..inputs.order import FIRST, order_of
 from ..kinds.leaf import Leaf
+from ..scaling import Scaled, scaled
 from ..torch_backend.cells import Cells, Converters
 from ..torch_backend.drive import conversions, plainly
 from ..torch_backend.exact import exact
 from ..torch_backend.reading import currents, readings
 from ..torch_backend.rows import gather, with_constant
 from ..torch_backend.straight import through
-from .cells import check, programmed
+from .cells import as_expression, check, placed, programmed
+from .converters import alike, circuit_of, fresh_adcs, range_of
 from .driving import Driven
-from .fused import Read, products_of, read
-from .numbers import Adc, Counted, normals
-from .programming import Curves, curves_of, programmed_in_parts
+from .faults import map_on_tiles
+from .fused import Look, Read, products_of, read
+from .learned import LEARNED, grown, on_array, tied
+from .numbers import Adc, Counted
+from .output_noise import with_output_noise
+from .programming import UNSEEN, Curves, curves_of, programmed_in_parts
 from .session import Fresh, Steps, largest
+from .wired import Seen
 
 Tensor = torch.Tensor
 SEEN = 1024  # rows that a full scale is found from
@@ -42,18 +51,33 @@ class TrainedLayer(nn.Module):
         spec: its geometry.
         weight, bias: the parameters of the torch layer in its place.
         limit, full_scale: ranges of DAC and ADCs, tensors; None before they are calibrated.
+        log_limit, log_full_scale: parameters (), what they are multiplied by where they are trained: its logarithm.
     """
 
     limit: Tensor | None
     full_scale: Tensor | None
+    equaliser: Tensor | None
+    log_limit: nn.Parameter | None
+    log_full_scale: nn.Parameter | None
 
     def __init__(self, name: str, spec: Leaf, module: nn.Module, hardware: Hardware, steps: Steps) -> None:
         super().__init__()
+        if hardware.seeds.program is not None:  # each step is another chip
+            hardware = hardware.replace({"seeds.program": None})
         self.name, self.spec, self.hardware, self.steps = name, spec, hardware, steps
         self.weight: Any = module._parameters["weight"]
         self.register_parameter("bias", module._parameters.get("bias"))
         self.register_buffer("limit", None, persistent=False)
         self.register_buffer("full_scale", None, persistent=False)
+        self.register_buffer("equaliser", None, persistent=False)  # (channels,) that inputs are divided by
+        self.widest: Tensor | None = None  # input of each channel in a survey
+        for learned in LEARNED:
+            self.register_parameter(learned, None)
+        if hardware.dac.scaling == "token" and spec.patches != PLAIN:
+            raise ValueError(
+                f"layer {name!r}: dac.scaling must be 'layer' or 'sample' for a kernel of several places, got 'token'"
+            )
+        self.rows_are_samples = False  # as in steps of recurrent layers
         shape, bias = spec.matrix_shape, self.bias
         self.matrix = Matrix(
             name,
@@ -65,6 +89,8 @@ class TrainedLayer(nn.Module):
         self.design: Design | None = None
         self.calls = 0  # while ranges are found
         self.curves: Curves | None = None
+        self.voltages = Seen()  # that wires are solved for
+        self.known: Tensor | None = None  # cells that a map has as stuck
         self.train(module.training)
 
     def __getattr__(self, name: str) -> Any:
@@ -79,66 +105,134 @@ class TrainedLayer(nn.Module):
 
     def forget(self, *, inputs: bool) -> None:
         """Ranges are found again: those of currents, and those of inputs if they are others now."""
-        self.full_scale, self.calls = None, 0
+        self.full_scale, self.calls, self.voltages = None, 0, Seen()
         if inputs:
             self.limit = None
+
+    def equalise(self) -> None:
+        """Set the factors of its channels from the inputs that were surveyed: see `mapping/equalise.py`."""
+        if self.hardware.dac.equalise is not None and self.widest is not None:
+            weights, kernel = self.spec.matrices(self.weight.detach().float()), prod(self.spec.patches.kernel)
+            most = channel_maxima(weights.cpu().numpy(), kernel)
+            factors = factors_of(self.widest.cpu().numpy(), most, self.hardware.dac.equalise)
+            self.equaliser = torch.from_numpy(factors).to(weights.device)
+        self.widest = None
 
     def _output(self, x: Tensor) -> Tensor:
         self.calls += self.steps.calibrating
         leading, space = x.shape[: x.ndim - 1 - self.spec.dims], x.shape[x.ndim - 1 - self.spec.dims :]
         x = x.reshape(-1, *space)
-        if not len(x):  # nothing is read, but the graph goes on
+        if self.steps.surveying and len(x):
+            most = self.spec.arrange(x.float()).abs().amax((0, 1, 2, 3))
+            self.widest = most if self.widest is None else torch.maximum(self.widest, most)
+        if not len(x) or self.steps.surveying:  # nothing is read, but the graph goes on
             bias = None if self.bias is None else self.spec.columns(self.bias).flatten()
             y = self.spec.digital(x, self.spec.matrices(self.weight), bias)
             return y.reshape(*leading, *y.shape[1:])
         low, high = map(float, x.detach().aminmax())
         if not (isfinite(low) and isfinite(high)):
             raise ValueError(f"layer {self.name!r}: its inputs are not finite (NaN or infinite)")
-        known = not self.steps.calibrating and self.design is not None
-        compiled = known and x.device.type == "cpu" and not self.steps.through_variance
-        partly = compiled and self.hardware.dac.percentile == 100  # padding has no larger values
-        values = self.spec.arrange(x[:1].float() if partly else x.float())
+        ready = not self.steps.calibrating and not self.steps.through_variance and x.device.type == "cpu"
+        compiled = ready and self.design is not None and alike(self.design)
+        dac, apart = self.hardware.dac, self.divides
+        partly = compiled and dac.percentile == 100 and not apart  # padding has no larger values
+        values, scales = self.spec.arrange(x[:1].float() if partly else x.float()), None
         size = self.matrix.patches.positions(tuple(values.shape[1:4]))
+        if apart:
+            values = values if self.equaliser is None else values / self.equaliser
+            values, scales = self._scaled(values, tuple(leading), size)
         with exact(x.device):
             design, limit = self._driven(x if partly else values)
-            y = self._read_compiled(x, size, design, limit) if compiled else self._read(values, design, limit)
-            y = self._with_output_noise(y)
+            if self.limit is not None and self.log_limit is not None:
+                limit = grown(self.limit, self.log_limit, x[0].numel(), design.drive.full_code)
+            given = values if apart else x
+            y = self._read_compiled(given, size, design, limit) if compiled else self._read(values, design, limit)
+            if scales is not None:
+                y = y * scales[:, None]
+                y = y if self.bias is None else y + self.spec.columns(self.bias.float()).flatten()
+            y = with_output_noise(y, self.hardware.output_noise, self.steps, self.name)
         y = self.spec.assemble(y.reshape(-1, *size[3 - self.spec.dims :], y.shape[1]))
         return y.reshape(*leading, *y.shape[1:]).to(x.dtype)
+
+    @property
+    def divides(self) -> bool:
+        """Whether inputs are divided before they are coded."""
+        return self.hardware.dac.scaling != "layer" or self.equaliser is not None
+
+    def _scaled(self, values: Tensor, leading: tuple[int, ...], size: tuple[int, int, int]) -> Scaled:
+        """Arranged inputs divided by the scales of their samples or tokens, and the scale of each row.
+
+        Raises:
+            ValueError: a calibration shows that its samples do not lie along the first dimension.
+        """
+        dac, wanted = self.hardware.dac, self.steps.samples
+        order = order_of((len(values),), FIRST, len(values))
+        if dac.scaling == "sample" and not self.rows_are_samples:
+            if wanted is not None and leading[:1] != (wanted,):
+                raise ValueError(
+                    f"layer {self.name!r}: dac.scaling must be 'layer' or 'token', or samples lie along the first "
+                    f"dimension of its inputs, got 'sample' and shape {leading} for {wanted} samples, for mho.trainable"
+                )
+            order = order_of(leading, FIRST, leading[0] if leading else 0)
+        return scaled(values, dac, order, size)
 
     def _parameters_of(self, design: Design, limit: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Weights (word lines, outputs) and digital bias (outputs,) of each group."""
         weights, bias = self.spec.matrices(self.weight.float()), None
+        if self.equaliser is not None:
+            (groups, rows, _), each = weights.shape, self.equaliser.reshape(len(weights), 1, -1)
+            with UNSEEN():
+                weights = weights * each.repeat(1, rows // each.shape[2], 1).reshape(groups, rows, 1)
         if self.bias is not None:
-            bias = self.spec.columns(self.bias.float())
-        found = []
+            bias = self.spec.columns(self.bias.float()).reshape(design.placement.groups, -1)
+        weights, found = placed(weights, self.matrix), []
         for g in range(len(weights)):
             whole, added = weights[g], weights.new_zeros(weights.shape[2]) if bias is None else bias[g]
+            if design.scaled:
+                added = torch.zeros_like(added)  # it comes after the scales
             if self.matrix.bias_on_array:
-                whole, added = torch.cat([whole, added[None] * float(1 / limit)]), torch.zeros_like(added)
+                whole, added = torch.cat([whole, on_array(added, limit)[None]]), torch.zeros_like(added)
             found.append((whole, added))
         return found
 
     def _read_compiled(self, x: Tensor, size: tuple[int, ...], design: Design, limit: Tensor) -> Tensor:
         """(rows, groups x outputs) of inputs (samples, ...), on a CPU: see `fused.py`."""
-        make = partial(self._compiled, design, limit)
-        what, chips = make() if design.floats else self.steps.kept(self.name, make)
+        make = partial(self._compiled, design, limit, prod(size))
+        what, chips, step = make() if as_expression(design) else self.steps.kept(self.name, make)
+        if limit.requires_grad:
+            x = x.float() / limit
         rows, watched = len(x) * prod(size), what.step is not None and self._watches_currents()
-        key = self.steps.key("read", self.name, fresh=True)
-        y, seen = read(x, prod(size), what, chips, key, max(1, rows // SEEN) if watched else 0)
-        if watched and seen:
+        learned = step is not None and step.requires_grad
+        look = Look(
+            prod(size),
+            self.steps.key("read", self.name, fresh=True),
+            max(1, rows // SEEN) if watched else 0,
+            [],
+            [x.new_zeros(rows, design.placement.outputs) for _ in chips] if learned else [],
+            torch.is_grad_enabled(),
+        )
+        y = read(x, what, chips, look)
+        if learned:
+            y = y + (step - step.detach()) * torch.cat(look.rises, dim=1)
+        if watched and look.seen:
             with torch.no_grad():
-                sizes, range_of = torch.cat(seen, dim=1), partial(self._range_of, design)
+                sizes, of_currents = torch.cat(look.seen, dim=1), partial(range_of, design)
                 if what.whole:
-                    self.steps.see(self, "full_scale", sizes.amax(1, keepdim=True), range_of)
+                    self.steps.see(self, "full_scale", sizes.amax(1, keepdim=True), of_currents)
                 else:
-                    self.steps.see(self, "full_scale", range_of(sizes))
+                    self.steps.see(self, "full_scale", of_currents(sizes))
         return y
 
-    def _compiled(self, design: Design, limit: Tensor) -> tuple[Read, list[Cells]]:
-        """What all reads of a forward have in common."""
+    def _compiled(self, design: Design, limit: Tensor, positions: int) -> tuple[Read, list[Cells], Tensor | None]:
+        """What all reads of a forward have in common, and the ADC step, one for all where it is learned."""
         chips = self._programmed(design, limit)
-        converters, circuit = self._converters(design, self._circuit(design), limit.device)
+        with UNSEEN():
+            if limit.requires_grad:
+                chips = [cells._replace(scale=tied(cells.scale, limit)) for cells in chips]
+                limit = torch.ones(())
+            circuit = circuit_of(design, self.steps.strength)
+            converters, circuit = self._converters(design, circuit, limit.device, positions)
+            one = None if converters.step is None else converters.step.flatten()[0]
         constant = float(design.drive.full_code) if self.matrix.bias_on_array else 0.0
         _, plain = plainly(limit.new_empty(0), circuit._replace(constant=constant))
 
@@ -148,11 +242,12 @@ class TrainedLayer(nn.Module):
         full, step = self.hardware.adc.bits is not None, None
         if full:
             assert converters.step is not None
-            step = converters.step[:, 0, :, 0].expand(design.placement.row_tiles, design.readings).contiguous()
+            step = converters.step.detach()[:, 0, :, 0].expand(design.placement.row_tiles, design.readings).contiguous()
         once = (plain.pulses, plain.phases, plain.levels.size, design.curved) == (1, 1, 0, False)
+        arrange = (lambda given: given) if self.divides else self.spec.arrange
         codes = lambda given: pulses(self._codes(given, design, limit))  # noqa: E731
         what = Read(
-            Driven.of(design.drive, limit, once, self.spec.arrange, codes),
+            Driven.of(design.drive, limit, once and self.log_limit is None, arrange, codes),
             pulses(torch.full((1, 1), constant)) if self.matrix.bias_on_array else [],
             plain,
             Adc.of(circuit.low, circuit.high, circuit.centre, full),
@@ -161,7 +256,7 @@ class TrainedLayer(nn.Module):
             [],
         )
         products = products_of(self.matrix.patches, self.spec.in_features, len(chips), design.placement.edges)
-        return what.of(chips, products), chips
+        return what.of(chips, products), chips, one
 
     def _programmed(self, design: Design, limit: Tensor) -> list[Cells]:
         if self.curves is None:
@@ -169,10 +264,12 @@ class TrainedLayer(nn.Module):
         found, strength = [], self.steps.strength
         for g, (weights, bias) in enumerate(self._parameters_of(design, limit)):
             key = self.steps.key("program", self.name, g)
-            if design.floats:
-                made = programmed(design, weights, bias, limit, Counted(key), through_variance=False, strength=strength)
+            known = None if self.known is None else self.known[g]
+            if as_expression(design):
+                options: dict[str, Any] = {"strength": strength, "known": known, **self._wires(g)}
+                made = programmed(design, weights, bias, limit, Counted(key), through_variance=False, **options)
             else:
-                made = programmed_in_parts(design, self.curves, weights, bias, limit, key, strength)
+                made = programmed_in_parts(design, self.curves, weights, bias, limit, key, strength, known)
             found.append(made)
         return found
 
@@ -184,80 +281,72 @@ class TrainedLayer(nn.Module):
         def draw(like: Tensor) -> Tensor:
             return torch.randn(like.shape, generator=generator, device=like.device)
 
-        rows, chips = [], []
-        full, options = float(design.drive.full_code), self.steps.through_variance
-        codes, circuit = plainly(
-            codes, self._circuit(design)._replace(constant=full if self.matrix.bias_on_array else 0.0)
-        )
-        parameters = self._parameters_of(design, limit)
-        for g, (whole, added) in enumerate(parameters):
-            strength = {"through_variance": options, "strength": self.steps.strength}
-            chips.append(programmed(design, whole, added, limit, draw, **strength))  # type: ignore[arg-type]
-            geometry = self.matrix.patches.geometry(tuple(values.shape), g, len(parameters))
-            given = gather(codes, geometry, 0, len(values) * int(np.prod(geometry.out)))
-            rows.append(with_constant(given, design.placement.rows, circuit.constant))
-        converters, circuit = self._converters(design, circuit, values.device, chips, rows)
+        options, constant = self.steps.through_variance, float(design.drive.full_code) * self.matrix.bias_on_array
+        codes, circuit = plainly(codes, circuit_of(design, self.steps.strength)._replace(constant=constant))
+        rows = list(self._rows(codes, design, circuit.constant))
+        if self.steps.calibrating and not self.hardware.wires.ideal:
+            self.design = design = replace(design, moments=self.voltages.add(rows, circuit))
+        chips = []
+        for g, (whole, added) in enumerate(self._parameters_of(design, limit)):
+            known = None if self.known is None else self.known[g].to(values.device)
+            more: dict[str, Any] = {"strength": self.steps.strength, "known": known, **self._wires(g)}
+            chips.append(programmed(design, whole, added, limit, draw, through_variance=options, **more))
+        positions = prod(self.matrix.patches.positions(tuple(values.shape[1:4])))
+        converters, circuit = self._converters(design, circuit, values.device, positions, chips, rows)
         draws = Fresh(values.device)
-        found = [
-            readings(x, c, converters, circuit, draws, through_variance=options)[0][0]
-            for x, c in zip(rows, chips, strict=True)
-        ]
+        found = []
+        for g, (x, c) in enumerate(zip(rows, chips, strict=True)):
+            own = self._own(converters, design, g, positions)
+            found.append(readings(x, c, own, circuit, draws, through_variance=options)[0][0])
         return torch.cat(found, dim=1)
+
+    def _rows(self, codes: Tensor, design: Design, constant: float) -> Iterator[Tensor]:
+        """Codes (rows, word lines) of each group, of those of arranged inputs."""
+        for g in range(design.placement.groups):
+            geometry = self.matrix.patches.geometry(tuple(codes.shape), g, design.placement.groups)
+            given = gather(codes, geometry, 0, len(codes) * int(np.prod(geometry.out)))
+            yield with_constant(given, design.placement.rows, constant)
+
+    def _wires(self, group: int) -> dict[str, Any]:
+        """Calls of a step have the same cells, so that wires are solved once."""
+        if self.hardware.wires.ideal:
+            return {}
+        return {"group": group, "solve": partial(self.steps.kept, f"{self.name} wires {group}")}
 
     def _driven(self, values: Tensor) -> tuple[Design, Tensor]:
         """The design, and the largest input."""
         dac = self.hardware.dac
         with torch.no_grad():
-            if dac.range == "calibrated" and self.steps.watches(self):
+            if dac.range == "calibrated" and dac.scaling == "layer" and self.steps.watches(self):
                 self.steps.see(self, "limit", largest(values, dac.percentile))
             if self.design and self.steps.calibrating and not self.design.drive.signed and bool((values < 0).any()):
                 self.design = None  # a later batch is of both signs
         if self.design is None:
             limit = 1.0 if dac.range is not None else None
-            signed = bool((values < 0).any()) if dac.range == "calibrated" else True
+            signed = bool((values < 0).any()) if dac.range is not None else True
             self.design = Design(self.matrix, Drive.of(dac, limit, signed))
             check(self.design)
-        if dac.range == "calibrated":
+            self.known = map_on_tiles(self.design)
+        if dac.range == "calibrated" and dac.scaling == "layer":
             if self.limit is None:
                 raise ValueError(f"layer {self.name!r}: no calibration inputs reached it, and no range is known")
             return self.design, self.limit
-        return self.design, values.new_tensor(1.0 if dac.range is None else float(dac.range))
+        return self.design, values.new_tensor(float(dac.range) if isinstance(dac.range, float) else 1.0)
 
     def _codes(self, values: Tensor, design: Design, limit: Tensor) -> Tensor:
         drive = design.drive
+        low, high = -drive.full_code if drive.signed else 0, drive.full_code
         scaled = values * (drive.full_code / limit)
         if not scaled.requires_grad:
             code = scaled.round_() if drive.rounds else scaled
-            codes = code.clamp_(-drive.full_code if drive.signed else 0, drive.full_code) if drive.clips else code
+            codes = code.clamp_(low, high) if drive.clips else code
             return design.bent(codes, torch) if design.curved and not drive.rounds else codes  # type: ignore[return-value, arg-type]
         with torch.no_grad():
             code = scaled.round() if drive.rounds else scaled
-            inside = code.clamp(-drive.full_code if drive.signed else 0, drive.full_code) if drive.clips else code
-        codes = through(scaled, inside, code == inside)
+            inside = code.clamp(low, high) if drive.clips else code
+            kept = code == inside if self.log_limit is None else (scaled >= low) & (scaled <= high)  # as LSQ clips
+        codes = through(scaled, inside, kept)
         return design.bent(codes, torch) if design.curved and not drive.rounds else codes  # type: ignore[return-value, arg-type]
-
-    def _circuit(self, design: Design) -> Circuit:
-        """Without what is known of the ADCs' range."""
-        sensing, drive, none = self.hardware.sensing, design.drive, np.empty(0, np.float32)
-        return Circuit(
-            integers=False,
-            halve=False,
-            pulses=drive.pulses,
-            digit_bits=drive.digit_bits,
-            full_code=float(drive.full_code),
-            constant=0.0,
-            gain_variance=self.steps.strength**2 * sensing.gain_variance,
-            supply=self.steps.strength * sensing.supply_variance**0.5,
-            noisy=True,
-            step=none,
-            low=0.0,
-            high=0.0,
-            centre=0.0,
-            pedestal=pedestal_of(design),
-            phases=drive.phases,
-            levels=design.levels,
-            joined=("digital", "scaled", "repeated").index(drive.accumulate),
-        )
 
     def _watches_currents(self) -> bool:
         return self.hardware.adc.full_scale == "calibrated" and self.steps.watches(self)
@@ -267,12 +356,12 @@ class TrainedLayer(nn.Module):
         design: Design,
         circuit: Circuit,
         device: torch.device,
+        positions: int,
         chips: list[Cells] | None = None,
         rows: list[Tensor] | None = None,
     ) -> tuple[Converters, Circuit]:
         """Of one read: full scales are those known, or those that the currents of this chip ask for."""
-        adc, sensing = self.hardware.adc, self.hardware.sensing
-        levels = None
+        adc, levels = self.hardware.adc, None
         if design.levels.size:
             slope = np.gradient(design.levels).astype(np.float32)
             levels = torch.tensor(design.levels, device=device), torch.tensor(slope, device=device)
@@ -285,47 +374,46 @@ class TrainedLayer(nn.Module):
                 for x, cells in zip(rows, chips, strict=True):
                     some = x[:: max(1, len(x) // SEEN)]
                     found += [currents(pulses, cells, circuit) for _, pulses in conversions(some, circuit, converters)]
-                self.steps.see(self, "full_scale", self._range_of(design, torch.cat(found, dim=1)))
-        codes = adc.codes(design.signed_codes)
-        full = self.full_scale
-        if adc.full_scale != "calibrated":
-            full = torch.full(
-                (1, 1, 1, 1), float(adc.full_scale or 0) / (sensing.v_read * self.hardware.cell.g_max), device=device
-            )
-        assert full is not None
-        step = full * codes.relative_step
+                self.steps.see(self, "full_scale", range_of(design, torch.cat(found, dim=1)))
+        codes, full = adc.codes(design.signed_codes), self._full_scales(design, positions, device)
         circuit = circuit._replace(low=float(codes.low), high=float(codes.high), centre=codes.centre)
-        return converters._replace(step=step), circuit
+        return converters._replace(step=full * codes.relative_step), circuit
 
-    def _range_of(self, design: Design, sizes: Tensor) -> Tensor:
-        """(tiles or 1, 1, readings or 1, 1) for currents (tiles, rows, readings, columns), as `adc.per` asks."""
-        adc = self.hardware.adc
-        each = 2 if design.apart else 1
-        sizes = sizes.unflatten(2, (-1, each))  # both bit lines of a pair share a range
-        tiles, _, slices = sizes.shape[:3]
-        if adc.per == "layer":
-            scale = largest(sizes, adc.percentile).reshape(1, 1, 1, 1).expand(1, 1, slices, 1)
-        else:
-            parts = [sizes[:, :, s] for s in range(slices)]
-            by_tile = [[part[t] for t in range(tiles)] if adc.per == "tile" else [part] for part in parts]
-            scale = torch.stack([torch.stack([largest(y, adc.percentile) for y in own]) for own in by_tile], dim=1)
-            scale = scale[:, None, :, None]
-        factor = (adc.calibrated_at or self.hardware.sensing.v_read) / self.hardware.sensing.v_read
-        return (torch.where(scale > 0, scale, 1.0) * factor).repeat_interleave(each, dim=2)
+    def _full_scales(self, design: Design, positions: int, device: torch.device) -> Tensor:
+        """Of the ADCs, as `range_of` has them, for so many positions of a sample."""
+        adc, full = self.hardware.adc, self.full_scale
+        if adc.full_scale != "calibrated":
+            unit = self.hardware.sensing.v_read * self.hardware.cell.g_max
+            return torch.full((1, 1, design.readings, 1), float(adc.full_scale or 0) / unit, device=device)
+        assert full is not None
+        if self.log_full_scale is None:
+            return full
+        placement, (groups, _, outputs) = design.placement, self.matrix.weights.shape
+        values = positions * design.drive.conversions * design.readings * placement.row_tiles * groups * outputs
+        grew = grown(full, self.log_full_scale, values, adc.codes(design.signed_codes).high)
+        return grew.expand(1, 1, design.readings, 1)
 
-    def _with_output_noise(self, y: Tensor) -> Tensor:
-        noise = self.hardware.output_noise
-        for add, mult in ((noise.frozen_add, noise.frozen_mult), (noise.sigma_add, noise.sigma_mult)):
-            if add or mult:
-                with torch.set_grad_enabled(torch.is_grad_enabled() and self.steps.through_variance):
-                    size: Any = sqrt(add**2 + (mult * y).square(), torch)  # type: ignore[arg-type]
-                y = y + self.steps.strength * size * self._normals_like(y)
-        return y
+    def _own(self, converters: Converters, design: Design, group: int, positions: int) -> Converters:
+        """Those of a group, where ADCs are not all alike."""
+        if alike(design):
+            return converters
+        assert converters.step is not None
+        full = self._full_scales(design, positions, converters.step.device)
+        make = partial(fresh_adcs, design, full, group, self.steps.seed)
+        adcs = self.steps.kept(f"{self.name} ADCs {group}", make)
+        if full.requires_grad:
+            adcs = adcs._replace(grown=(full / full.detach()).flatten()[0])
+        return converters._replace(step=None, adcs=adcs)
 
-    def _normals_like(self, y: Tensor) -> Tensor:
-        if y.device.type != "cpu":
-            return torch.randn_like(y)
-        return normals(self.steps.key("output", self.name, fresh=True), 0, 0, *y.shape)
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for learned in LEARNED:  # as in the plain network, which has no ranges
+            destination.pop(f"{prefix}{learned}", None)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *more: Any) -> None:
+        held = {learned: self._parameters.pop(learned) for learned in LEARNED}
+        super()._load_from_state_dict(state_dict, prefix, *more)
+        self._parameters.update(held)
 
     def extra_repr(self) -> str:
         return f"{self.spec.in_features}, {self.spec.out_features}, on a fresh chip each step"

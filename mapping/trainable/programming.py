@@ -6,24 +6,30 @@ Each cell depends on its own target alone, so that the way back is a product wit
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import saved_tensors_hooks
 
 from ...crossbar.design import Design
 from ...crossbar.kernels.training import PIECES, back_to_weights, largest
 from ...crossbar.keys import Key
+from ...crossbar.packed import slow_shares
 from ...devices.programming import GaussianProgrammingModel
 from ..torch_backend.cells import Cells
-from .cells import by_tile, difference, floor_of, lines_of, readings_of, scale_of, targets_of
+from .cells import by_tile, difference, floor_of, lines_of, mirrors_of, read_noise, readings_of, scale_of, targets_of
+from .faults import Faults, faults_of
 from .numbers import call, normals
 
 Tensor = torch.Tensor
 PART = 1 << 15  # weights that are programmed together
 PURPOSES = "program", "device", "drift", "stuck"
+SLOW = len(PURPOSES) * 256 * 16  # plane of the normals of noise that lasts, behind those of all devices
+UNSEEN = partial(saved_tensors_hooks, lambda x: x, lambda x: x)  # gradient checkpointing counts what is saved
 
 
 class Curves(NamedTuple):
@@ -48,13 +54,14 @@ def curves_of(design: Design) -> Curves | None:
     pairs = tile.encoding == "differential" and tile.slices == design.devices == 1 and cell.levels is None
     if not gaussian or not pairs or design.apart or design.linear or tile.scale != "column":
         return None
-    if cell.drift.active(hardware.conditions) or cell.stuck.any or programming.lasting:
+    stuck = cell.stuck.any or cell.stuck.alive < 1 or cell.stuck.map is not None
+    if cell.drift.active(hardware.conditions) or stuck or programming.lasting or len(slow_shares(hardware)):
         return None
     low = cell.g_min / cell.g_max
     targets = torch.linspace(low, 1, 513, dtype=torch.float64)
     std: Any = programming.std(targets * cell.g_max, hardware.conditions, torch)  # type: ignore[arg-type]
     reads = torch.linspace(0, 2, 513, dtype=torch.float64)
-    found = _polynomial(targets, std / cell.g_max, 5), _polynomial(reads, _own(reads, design), 2)
+    found = _polynomial(targets, std / cell.g_max, 5), _polynomial(reads, _noise(reads, design)[0], 2)
     if found[0] is None or found[1] is None:
         return None
     return Curves((np.float32(low), np.float32(1 - low)), *found)  # type: ignore[arg-type]
@@ -70,12 +77,12 @@ def _polynomial(x: Tensor, y: Tensor, degree: int) -> tuple[np.float32, ...] | N
     return tuple(found) if off <= 1e-4 * float(y.abs().max()) else None
 
 
-def _own(g: Any, design: Design) -> Any:
-    """Variance of cells in each read, for conductances in units of g_max, in its square."""
-    hardware, unit = design.hardware, design.hardware.cell.g_max
-    std: Any = hardware.cell.read_noise.std(g * unit, hardware.conditions, torch) / unit
-    c2 = 0.0 if design.drive.timed else hardware.sensing.white_cell_coefficients()[1]
-    return std.square() + c2 / unit * g
+def _noise(g: Any, design: Design) -> tuple[Any, Any]:
+    """Variances of cells for conductances in units of g_max, in its square: new in each read, and what reads share."""
+    unit = design.hardware.cell.g_max
+    c2 = 0.0 if design.drive.timed else design.hardware.sensing.white_cell_coefficients()[1]
+    fresh, lasting = read_noise(g * unit, design)
+    return fresh + c2 / unit * g, lasting
 
 
 class Programmed(NamedTuple):
@@ -98,7 +105,12 @@ class Programmed(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Some lines of a row tile, to be filled: (lines, readings, columns), thermal (readings, columns)."""
+    """Some lines of a row tile, to be filled: (lines, readings, columns), thermal (readings, columns).
+
+    Attributes:
+        faults: of its cells.
+        mirrors: (slices, lines of each, columns): see `cells.mirrors_of`.
+    """
 
     mean: Tensor
     maxima: Tensor
@@ -106,13 +118,19 @@ class Part(NamedTuple):
     linear: Tensor | None
     slope: Tensor | None
     thermal: Tensor
+    faults: Faults | None
+    mirrors: Tensor | None
 
 
 class Maker:
-    """Programs the weights of one group in one step: see `of`."""
+    """Programs the weights of one group in one step: see `of`. `known` are cells that a map has as stuck."""
 
-    def __init__(self, design: Design, curves: Curves | None, key: Key, slopes: bool, strength: float) -> None:
+    def __init__(
+        self, design: Design, curves: Curves | None, key: Key, slopes: bool, strength: float, known: Tensor | None
+    ) -> None:
         self.design, self.curves, self.key, self.slopes, self.strength = design, curves, key, slopes, strength
+        self.faults = faults_of(design, known, lambda which, shape: normals(key, SLOW + 1 + which, 0, *shape))
+        self.mirrors = mirrors_of(design, lambda shape: normals(key, SLOW + 3, 0, *shape), strength)
         self.edges, self.parts = design.placement.edges, 0
 
     def of(self, weights: Tensor) -> Programmed:
@@ -136,7 +154,10 @@ class Maker:
             for first in range(0, b - a, each):
                 place = slice(first, min(b - a, first + each))
                 curved, sloped = (None if whole is None else whole[t, place] for whole in (linear, slope))
-                part = Part(mean[t, place], maxima[t], variance[t, place], curved, sloped, thermal[:, t])
+                faults = None if self.faults is None else self.faults.part(t, place)
+                mirrors = None if self.mirrors is None else self.mirrors[:, :, t]
+                own = mean[t, place], maxima[t], variance[t, place], curved, sloped, thermal[:, t]
+                part = Part(*own, faults, mirrors)
                 if self.curves is None:
                     self._cells(rows[place] / maxima[t], part)
                 else:
@@ -168,26 +189,30 @@ class Maker:
         design, sensing, unit = self.design, self.design.hardware.sensing, self.design.hardware.cell.g_max
         targets = targets_of(u, design)
         on_time = sensing.timed_cell_coefficients()[1] / (sensing.v_read * unit) ** 2
-        sums: list[Any] = [0.0] * 5
+        sums: list[Any] = [0.0] * 6
         for device in range(design.devices):
-            g, rising = self._settled(targets, device)
+            g, rising = self._settled(targets, device, part.faults)
             if self.strength < 1:
                 g = torch.lerp(targets, g, self.strength)
                 rising = None if rising is None else torch.lerp(torch.ones_like(rising), rising, self.strength)
-            own = _own(g / unit, design) * self.strength**2
+            own, lasting = _noise(g / unit, design)
+            own = own * self.strength**2
             first = on_time * self.strength**2 * g if design.drive.timed else own
-            added = (g if design.apart else difference(g)) / unit, own, first, g.sum(2), rising
+            added = (g if design.apart else difference(g)) / unit, own, first, g.sum(2), rising, lasting
             sums = [total if more is None else total + more for total, more in zip(sums, added, strict=True)]
-        signed, spread, first, thermal, slopes = sums
-        part.mean.copy_(readings_of(signed, design, 1).movedim(0, 1))
-        part.variance.copy_(readings_of(spread, design, 2).movedim(0, 1))
+        signed, spread, first, thermal, slopes, slow = sums
+        part.mean.copy_(readings_of(signed, design, 1, part.mirrors).movedim(0, 1))
+        if isinstance(slow, Tensor):
+            std = readings_of(slow, design, 2, part.mirrors).movedim(0, 1).sqrt()
+            part.mean.add_(std * normals(self.key, SLOW, self.parts, *std.shape), alpha=self.strength)
+        part.variance.copy_(readings_of(spread, design, 2, part.mirrors).movedim(0, 1))
         if part.linear is not None:
-            part.linear.copy_(readings_of(first, design, 2).movedim(0, 1))
-        part.thermal.add_(readings_of(thermal, design, 2))
+            part.linear.copy_(readings_of(first, design, 2, part.mirrors).movedim(0, 1))
+        part.thermal.add_(readings_of(thermal, design, 2, part.mirrors))
         if part.slope is not None:
-            part.slope.copy_(readings_of(self._with_weights(slopes, u), design, 1).movedim(0, 1))
+            part.slope.copy_(readings_of(self._with_weights(slopes, u), design, 1, part.mirrors).movedim(0, 1))
 
-    def _settled(self, targets: Tensor, device: int) -> tuple[Tensor, Tensor | None]:
+    def _settled(self, targets: Tensor, device: int, faults: Faults | None) -> tuple[Tensor, Tensor | None]:
         """Conductances of cells of these targets, and their slopes with these."""
         cell, conditions = self.design.hardware.cell, self.design.hardware.conditions
         drawn: dict[tuple[str, int], Any] = {}
@@ -200,10 +225,11 @@ class Maker:
 
         if not self.slopes:
             settled: Any = cell.settle(targets, draw, conditions, torch)  # type: ignore[arg-type]
-            return settled, None
-        with torch.enable_grad():
+            return settled if faults is None else faults.of(settled, cell), None
+        with torch.enable_grad(), UNSEEN():
             leaf = targets.detach().requires_grad_()
             g: Any = cell.settle(leaf, draw, conditions, torch)  # type: ignore[arg-type]
+            g = g if faults is None else faults.of(g, cell)
             (slope,) = torch.autograd.grad(g.sum(), leaf, allow_unused=True) if g.requires_grad else (None,)
         return g.detach(), torch.zeros_like(targets) if slope is None else slope
 
@@ -276,11 +302,12 @@ def programmed_in_parts(
     limit: Tensor,
     key: Key,
     strength: float = 1.0,
+    known: Tensor | None = None,
 ) -> Cells:
     """As `cells.programmed`, with normals of a key, on a CPU; the variance of the read noise has no gradient."""
     box: list[Programmed] = []
     slopes = torch.is_grad_enabled() and weights.requires_grad
-    maker = Maker(design, curves, key, slopes, strength)
+    maker = Maker(design, curves, key, slopes, strength, known)
     placement = design.placement
     with torch.no_grad():  # (readings, tiles, outputs): scales for weights of 1
         factor = scale_of(torch.ones(placement.row_tiles, placement.outputs), limit, design)

@@ -29,7 +29,11 @@ class Steps:
         done: steps of training so far.
         clipped: weights, with the version that they were clipped in.
         calibrating: whether layers take their ranges from what they are given now.
+        surveying: whether layers compute digitally and look at the channels of their inputs.
+        samples: of the batch that goes through the network, while it is known, in the calibration.
     """
+
+    samples: int | None
 
     def __init__(self, momentum: float, through_variance: bool, ramp: int = 0, clip: float | None = None) -> None:
         self.momentum, self.through_variance = momentum, through_variance
@@ -37,6 +41,7 @@ class Steps:
         self.clipped: list[list[Any]] = []
         self.strength = 1.0  # of errors and noise in this step
         self.calibrating = False
+        self.surveying, self.samples = False, None
         self._seen: dict[tuple[str, str], tuple[Any, Tensor, Callable[[Tensor], Tensor] | None]] = {}
         self._kept: dict[tuple[str, bool], Any] = {}
         self._inside = False
@@ -131,4 +136,15 @@ def largest(values: Tensor, percentile: float) -> Tensor:
     if percentile == 100:
         return torch.linalg.vector_norm(values.detach(), torch.inf)
     sizes = values.detach().abs().flatten()
-    return torch.quantile(sizes[:: max(1, -(-len(sizes) // MOST))], percentile / 100)
+    return torch.quantile(_some(sizes), percentile / 100)
+
+
+def lowest_and_highest(values: Tensor, percentile: float) -> Tensor:
+    """What that many percent of the values lie between, as many below as above: (2,) highest, and less the lowest."""
+    flat = _some(values.detach().flatten())
+    low, high = torch.quantile(flat, flat.new_tensor([(100 - percentile) / 200, (100 + percentile) / 200]))
+    return torch.stack([high, -low])
+
+
+def _some(flat: Tensor) -> Tensor:
+    return flat[:: max(1, -(-len(flat) // MOST))]

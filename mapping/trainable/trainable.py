@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import nn
@@ -18,7 +18,10 @@ from ..kinds.known import expander_of, leaf_of, load_handlers
 from ..modules import copied, names_of, replaced
 from .expanded import TrainedExpanded, expands
 from .layer import TrainedLayer
+from .ranges import learn_ranges
 from .session import Steps
+
+Ranges = Literal["calibrated", "averaged", "learned"]
 
 
 def trainable(
@@ -27,6 +30,7 @@ def trainable(
     *,
     calibrate: Any,
     exclude: Sequence[str] = (),
+    ranges: Ranges = "averaged",
     momentum: float = 0.1,
     through_variance: bool = False,
     ramp: int = 0,
@@ -45,7 +49,10 @@ def trainable(
         hardware: what it is trained for.
         calibrate: inputs, as `mho.map` takes them, which ranges of converters start from.
         exclude: names, or patterns of shell wildcards, of layers that stay digital.
-        momentum: of the moving averages that ranges follow in training; 0 keeps those of the calibration.
+        ranges: of converters: those of the calibration ("calibrated"), moving averages of what the steps have seen
+            ("averaged"), or parameters that are trained ("learned"), one limit of the DACs and one full scale of the
+            ADCs a layer, with gradients as in LSQ. `mapping.trainable.ranges.with_ranges` hands them to `mho.map`.
+        momentum: of the moving averages; 0 keeps those of the calibration.
         through_variance: whether gradients go through the variance of read noise too: all of it in torch's operations,
             which take longer and more memory.
         ramp: steps of training over which errors and noise of all kinds grow in a straight line to their size; they
@@ -69,6 +76,8 @@ def trainable(
         >>> net[0].weight.grad.shape
         torch.Size([8, 16])
     """
+    if ranges not in get_args(Ranges):
+        raise ValueError(f"ranges must be 'calibrated', 'averaged' or 'learned', got {ranges!r}")
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum must be from 0 to 1, got {momentum!r}")
     if ramp != int(ramp) or ramp < 0:
@@ -79,8 +88,9 @@ def trainable(
     made = copied(model, [*model.parameters(), *model.buffers()])
     for module, there in zip(made.modules(), model.modules(), strict=True):
         module.training = there.training
-    steps = Steps(momentum, through_variance, int(ramp), clip)
+    steps = Steps(momentum if ranges == "averaged" else 0, through_variance, int(ramp), clip)
     made, layers = _put(made, hardware, exclude, steps)
+    _check_maps(layers)
     _calibrate(made, steps, batches_of(calibrate, model, "calibrate"))
     for name, place in layers.items():
         if any(layer.design is None for layer in place.layers):
@@ -89,6 +99,10 @@ def trainable(
     owners = [module for module in made.modules() if isinstance(module, TrainedLayer | TrainedExpanded)]
     weights = {id(w): w for owner in owners for w in owner.parameters() if w.ndim > 1 and w.shape[0] > 1}
     steps.clipped = [[weight, None] for weight in weights.values()]
+    if ranges == "learned":
+        for owner in owners:
+            for layer in owner.layers if isinstance(owner, TrainedExpanded) else [owner]:
+                learn_ranges(layer)
     made.register_forward_pre_hook(steps)
     made.register_forward_hook(steps.end, always_call=True)
     return made
@@ -145,6 +159,20 @@ def _put(
     return model, places
 
 
+def _check_maps(places: dict[str, _Place]) -> None:
+    """Raises MappingError for a map of stuck cells that has layers which are not on tiles."""
+    layers = {layer.name: layer for place in places.values() for layer in place.layers}
+    for name, layer in layers.items():
+        stuck = layer.hardware.cell.stuck
+        try:
+            odd = stuck.maps().keys() - layers.keys() - {""} if stuck.map is not None else None
+        except ValueError as error:
+            raise MappingError(f"layer {name!r}: {error}") from error
+        if odd:
+            said = ", ".join(sorted(odd))
+            raise MappingError(f"cell.stuck.map: {said} is no layer on tiles; they are {', '.join(layers)}")
+
+
 @torch.no_grad()
 def _calibrate(model: nn.Module, steps: Steps, batches: Sequence[Any]) -> None:
     """Ranges from inputs, in evaluation; modes of training and evaluation stay as they were.
@@ -154,27 +182,37 @@ def _calibrate(model: nn.Module, steps: Steps, batches: Sequence[Any]) -> None:
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    steps.calibrating = True
     trained = [module for module in model.modules() if isinstance(module, TrainedLayer)]
     try:
-        _pass(model, batches)
+        if any(layer.hardware.dac.equalise is not None for layer in trained):
+            steps.surveying = True
+            _pass(model, batches, steps)
+            steps.surveying = False
+            for layer in trained:
+                layer.equalise()
+        steps.calibrating = True
+        _pass(model, batches, steps)
         moved = [module.equalise() for module in model.modules() if isinstance(module, TrainedExpanded)]
         if any(moved) or any(layer.calls > 1 for layer in trained):  # once more, with the largest inputs known
             for layer in trained:
                 layer.forget(inputs=any(moved))
-            _pass(model, batches)
+            _pass(model, batches, steps)
             if any(moved):
                 for layer in trained:
                     layer.forget(inputs=False)
-                _pass(model, batches)
-    finally:
+                _pass(model, batches, steps)
         steps.calibrating = False
+        if any(layer.hardware.dac.scaling == "sample" for layer in trained) and batches[0].samples > 1:
+            _pass(model, [batches[0].first(batches[0].samples - 1)], steps)  # does their number show where they lie?
+    finally:
+        steps.calibrating, steps.surveying, steps.samples = False, False, None
         for module, mode in modes:
             module.training = mode
 
 
-def _pass(model: nn.Module, batches: Sequence[Any]) -> None:
+def _pass(model: nn.Module, batches: Sequence[Any], steps: Steps) -> None:
     for batch in batches:
+        steps.samples = batch.samples
         own = batch.apart()
         try:
             model(*own.args, **own.kwargs)
