@@ -90,14 +90,14 @@ class Read(NamedTuple):
             return own[:many], own[many] if driven else None
 
         scale, step = cells.scale.detach()[t, 0], None if self.step is None else self.step[t]
-        floor, readings = cells.floor[t, 0].flatten(), cells.floor.shape[2]
+        floor, readings = cells.floor.detach()[t, 0].flatten(), cells.floor.shape[2]
         inverse = torch.ones(readings) if step is None else step.reciprocal()
         return Tile(
             product,
             parts(cells.mean),
             None if cells.variance is None else parts(cells.variance),
             None if cells.linear is None else parts(cells.linear),
-            None if cells.total is None else cells.total[t, 0].flatten(),
+            None if cells.total is None else cells.total.detach()[t, 0].flatten(),
             Columns.of(floor, inverse.repeat_interleave(len(floor) // readings)),
             scale if step is None else scale * step[:, None],
             scale,
