@@ -212,7 +212,7 @@ class TrainedLayer(nn.Module):
             torch.is_grad_enabled(),
         )
         y = read(x, what, chips, look)
-        if learned:
+        if learned and step is not None:
             y = y + (step - step.detach()) * torch.cat(look.rises, dim=1)
         if watched and look.seen:
             with torch.no_grad():
