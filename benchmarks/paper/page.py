@@ -114,7 +114,7 @@ def _notes(number: int, tables: dict[int, pd.DataFrame], grid: Grid) -> list[str
         ]
     if number == 5:
         notes += [
-            "Ours without noise is trained with shifted and mirrored images (93.1 %). The 92.5 % of the paper is that of",
+            "Ours without noise is trained with shifted, mirrored images (93.1 %). The 92.5 % of the paper is that of",
             "Huang et al. (2017) without them, who had dropout there. That is noise in training, and may be why the",
             "paper's network stands more noise; it is not tested yet. Those with noise had one or two epochs of it.",
         ]
