@@ -207,7 +207,7 @@ def test_the_tables_of_attacks(
     ("arguments", "message"),
     [
         (["--table", "12"], "numbers of 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, got '12'"),
-        (["--figure", "x"], "numbers of 2, 3"),
+        (["--figure", "x"], "numbers of 1, 2, 3"),
         (["--runs", "0"], "--runs must be at least 1, got 0"),
         (["--chips", "--table", "2"], "--chips measures chips alone"),
         (["--page", "--table", "2"], "--page needs all tables and figures"),
@@ -234,7 +234,7 @@ def test_the_page_for_a_browser_is_of_what_is_committed(
     table = pd.read_csv(paper.RESULTS / "table_2.csv")
     row = table[table["sigma_val"] == 1.0].iloc[0]
     assert f"<td>{row['best']:.2f} ± {row['best_half']:.2f}</td>" in text
-    assert text.count('<img src="data:image/png;base64,') == 10
+    assert text.count('<img src="data:image/png;base64,') == 11
     assert "mnist_cnn, additive noise" in text
     assert 'src="http' not in text  # nothing is loaded from elsewhere
     assert paper.main(["--html", str(tmp_path / "paper.html")]) == 0  # again, over the old one
@@ -246,5 +246,5 @@ def test_the_page_for_a_browser_from_what_is_committed(paper: ModuleType) -> Non
     docs = Path(__file__).parents[1] / "docs"
     text = str(importlib.import_module("paper.web").web_page(docs / "results" / "paper", docs / "images"))
     assert "<td>99.72<br>(99.60 to 99.81)</td>" in text  # two lines: the table is no wider than the page
-    assert text.count('<img src="data:image/png') == 10
+    assert text.count('<img src="data:image/png') == 11
     assert "<p><img" not in text  # as wide as text, figures of three panels cannot be read

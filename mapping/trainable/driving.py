@@ -6,18 +6,50 @@ functions of torch with gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from ...crossbar.design import Design
 from ...crossbar.drive import Drive
 from ..torch_backend.drive import Pulse
+from ..torch_backend.rows import gather, with_constant
+from ..torch_backend.straight import through
 from .numbers import driven, driven_back
 
 Tensor = torch.Tensor
 Pulses = list[tuple[float, list[Pulse]]]  # of each conversion, and what this counts
+
+
+def codes_of(values: Tensor, design: Design, limit: Tensor, *, lsq: bool) -> Tensor:
+    """Codes that word lines are driven with for inputs, with gradients straight through rounding.
+
+    None where a code is clipped or, as LSQ has it, where the value is before it is rounded.
+    """
+    drive = design.drive
+    low, high = -drive.full_code if drive.signed else 0, drive.full_code
+    scaled = values * (drive.full_code / limit)
+    if not scaled.requires_grad:
+        code = scaled.round_() if drive.rounds else scaled
+        codes = code.clamp_(low, high) if drive.clips else code
+        return design.bent(codes, torch) if design.curved and not drive.rounds else codes  # type: ignore[return-value, arg-type]
+    with torch.no_grad():
+        code = scaled.round() if drive.rounds else scaled
+        inside = code.clamp(low, high) if drive.clips else code
+        kept = (scaled >= low) & (scaled <= high) if lsq else code == inside
+    codes = through(scaled, inside, kept)
+    return design.bent(codes, torch) if design.curved and not drive.rounds else codes  # type: ignore[return-value, arg-type]
+
+
+def rows_of(codes: Tensor, design: Design, constant: float) -> Iterator[Tensor]:
+    """Codes (rows, word lines) of each group, of those of arranged inputs."""
+    placement = design.placement
+    for g in range(placement.groups):
+        geometry = design.matrix.patches.geometry(tuple(codes.shape), g, placement.groups)
+        given = gather(codes, geometry, 0, len(codes) * int(np.prod(geometry.out)))
+        yield with_constant(given, placement.rows, constant)
 
 
 class Driven(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from math import isfinite, prod
@@ -26,11 +25,9 @@ from ..torch_backend.cells import Cells, Converters
 from ..torch_backend.drive import conversions, plainly
 from ..torch_backend.exact import exact
 from ..torch_backend.reading import currents, readings
-from ..torch_backend.rows import gather, with_constant
-from ..torch_backend.straight import through
 from .cells import as_expression, check, placed, programmed
 from .converters import alike, circuit_of, fresh_adcs, range_of
-from .driving import Driven
+from .driving import Driven, codes_of, rows_of
 from .faults import map_on_tiles
 from .fused import Look, Read, products_of, read
 from .learned import LEARNED, grown, on_array, tied
@@ -245,7 +242,7 @@ class TrainedLayer(nn.Module):
             step = converters.step.detach()[:, 0, :, 0].expand(design.placement.row_tiles, design.readings).contiguous()
         once = (plain.pulses, plain.phases, plain.levels.size, design.curved) == (1, 1, 0, False)
         arrange = (lambda given: given) if self.divides else self.spec.arrange
-        codes = lambda given: pulses(self._codes(given, design, limit))  # noqa: E731
+        codes = lambda given: pulses(codes_of(given, design, limit, lsq=self.log_limit is not None))  # noqa: E731
         what = Read(
             Driven.of(design.drive, limit, once and self.log_limit is None, arrange, codes),
             pulses(torch.full((1, 1), constant)) if self.matrix.bias_on_array else [],
@@ -275,7 +272,7 @@ class TrainedLayer(nn.Module):
 
     def _read(self, values: Tensor, design: Design, limit: Tensor) -> Tensor:
         """(rows, groups x outputs) of arranged inputs, in operations of torch: on any device, with all gradients."""
-        codes = self._codes(values, design, limit)
+        codes = codes_of(values, design, limit, lsq=self.log_limit is not None)
         generator = self.steps.generator(self.name, values.device)
 
         def draw(like: Tensor) -> Tensor:
@@ -283,7 +280,7 @@ class TrainedLayer(nn.Module):
 
         options, constant = self.steps.through_variance, float(design.drive.full_code) * self.matrix.bias_on_array
         codes, circuit = plainly(codes, circuit_of(design, self.steps.strength)._replace(constant=constant))
-        rows = list(self._rows(codes, design, circuit.constant))
+        rows = list(rows_of(codes, design, circuit.constant))
         if self.steps.calibrating and not self.hardware.wires.ideal:
             self.design = design = replace(design, moments=self.voltages.add(rows, circuit))
         chips = []
@@ -299,13 +296,6 @@ class TrainedLayer(nn.Module):
             own = self._own(converters, design, g, positions)
             found.append(readings(x, c, own, circuit, draws, through_variance=options)[0][0])
         return torch.cat(found, dim=1)
-
-    def _rows(self, codes: Tensor, design: Design, constant: float) -> Iterator[Tensor]:
-        """Codes (rows, word lines) of each group, of those of arranged inputs."""
-        for g in range(design.placement.groups):
-            geometry = self.matrix.patches.geometry(tuple(codes.shape), g, design.placement.groups)
-            given = gather(codes, geometry, 0, len(codes) * int(np.prod(geometry.out)))
-            yield with_constant(given, design.placement.rows, constant)
 
     def _wires(self, group: int) -> dict[str, Any]:
         """Calls of a step have the same cells, so that wires are solved once."""
@@ -332,21 +322,6 @@ class TrainedLayer(nn.Module):
                 raise ValueError(f"layer {self.name!r}: no calibration inputs reached it, and no range is known")
             return self.design, self.limit
         return self.design, values.new_tensor(float(dac.range) if isinstance(dac.range, float) else 1.0)
-
-    def _codes(self, values: Tensor, design: Design, limit: Tensor) -> Tensor:
-        drive = design.drive
-        low, high = -drive.full_code if drive.signed else 0, drive.full_code
-        scaled = values * (drive.full_code / limit)
-        if not scaled.requires_grad:
-            code = scaled.round_() if drive.rounds else scaled
-            codes = code.clamp_(low, high) if drive.clips else code
-            return design.bent(codes, torch) if design.curved and not drive.rounds else codes  # type: ignore[return-value, arg-type]
-        with torch.no_grad():
-            code = scaled.round() if drive.rounds else scaled
-            inside = code.clamp(low, high) if drive.clips else code
-            kept = code == inside if self.log_limit is None else (scaled >= low) & (scaled <= high)  # as LSQ clips
-        codes = through(scaled, inside, kept)
-        return design.bent(codes, torch) if design.curved and not drive.rounds else codes  # type: ignore[return-value, arg-type]
 
     def _watches_currents(self) -> bool:
         return self.hardware.adc.full_scale == "calibrated" and self.steps.watches(self)
