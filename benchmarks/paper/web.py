@@ -31,7 +31,8 @@ def web_page(results: Path, images: Path) -> Page:
     page.section("Accuracy over noise", "One inference; a line for each noise in training. The samples of the tables.")
     page.figures({name: _over_noise(group) for name, group in _groups(cells)}, "network and noise", height=460)
     page.section("Accuracy over votes", "Hard votes at the largest noise of inference that was measured with them.")
-    page.figures({name: _over_votes(group) for name, group in _groups(cells)}, "network and noise", height=460)
+    voted = cells[cells.groupby("key")["k"].transform("max") > 1]
+    page.figures({name: _over_votes(group) for name, group in _groups(voted)}, "network and noise", height=460)
     for number in TABLES:
         path = results / f"table_{number}.csv"
         page.section(f"Table {number}", PAPER[number]["title"])
