@@ -71,7 +71,8 @@ def test_the_page(paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyP
     made = {path.name for path in (tmp_path / "RESULTS").iterdir()}
     assert made == {"run.json", *(f"table_{n}.csv" for n in (2, 3, 4, 7))}
     noted = json.loads((tmp_path / "RESULTS" / "run.json").read_text(encoding="utf-8"))["CELLS"]
-    assert noted["command"] == f"benchmarks/paper.py --out {tmp_path / 'paper'} {' '.join(TINY)} --page"
+    assert noted["command"] == f"benchmarks/paper.py {' '.join(TINY)} --page"
+    assert paper._without_out(["--out=here", "--page", "--out", "there"]) == "benchmarks/paper.py --page"
     assert len(pd.read_parquet(tmp_path / "CELLS")) > 0
 
 

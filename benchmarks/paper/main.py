@@ -83,12 +83,20 @@ def drawable(number: int) -> bool:
 
 def _noted(file: Path, arguments: Sequence[str] | None) -> Path:
     """The file, in a folder that is there and whose run.json says when, how and on what the file was made."""
-    command = " ".join(["benchmarks/paper.py", *(sys.argv[1:] if arguments is None else arguments)])
+    command = _without_out(sys.argv[1:] if arguments is None else arguments)
     path = RESULTS / "run.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     found[file.name] = {**record(("mho", "torch", "numba", "numpy"), command), "threads": torch.get_num_threads()}
     write_json(found, path)
     return file
+
+
+def _without_out(arguments: Sequence[str]) -> str:
+    """The command, but for --out: a folder of the machine that ran it, which changes no number."""
+    left = [given for given in arguments if not given.startswith("--out=")]
+    while "--out" in left:
+        del left[left.index("--out") : left.index("--out") + 2]
+    return " ".join(["benchmarks/paper.py", *left])
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
