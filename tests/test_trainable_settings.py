@@ -110,6 +110,22 @@ def chips_alike(net: nn.Module, x: torch.Tensor, hw: mho.Hardware) -> None:
         assert apart(a, other) > 5.5
 
 
+def output_and_slopes(made: nn.Module, x: torch.Tensor, net: nn.Module) -> list[torch.Tensor]:
+    """Of a sum of squares, with inputs and parameters."""
+    z = x.clone().requires_grad_()
+    y = made(z)
+    return [y, *torch.autograd.grad(y.square().sum(), [z, *net.parameters()])]
+
+
+def assert_those_of(chip: mho.Chip, x: torch.Tensor, found: list[list[torch.Tensor]]) -> None:
+    """Both ways of computing give what a chip gives, and slopes of its inputs, and agree in the rest."""
+    z = x.clone().requires_grad_()
+    y = chip.read(z, read=0)
+    (gradient,) = torch.autograd.grad(y.square().sum(), z)
+    for a, b in ((y, found[0][0]), (gradient, found[0][1]), *zip(*found, strict=True)):
+        assert (a - b).norm() < 0.01 * b.norm()
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_forward_has_the_statistics_of_mapped_chips(name: str) -> None:
     chips_alike(*case(SETTINGS[name]))
@@ -208,14 +224,8 @@ def test_scales_are_those_of_mapped_chips(net: nn.Module, scaling: str) -> None:
     chip, found = mho.map(net.eval(), hw, calibrate=x, backend="torch"), []
     for through_variance in (False, True):
         made = trainable(net, hw, calibrate=x, through_variance=through_variance)
-        z = x.clone().requires_grad_()
-        y = made(z)
-        found.append([y, *torch.autograd.grad(y.square().sum(), [z, *net.parameters()])])
-    z = x.clone().requires_grad_()
-    y = chip.read(z, read=0)
-    (gradient,) = torch.autograd.grad(y.square().sum(), z)
-    for a, b in ((y, found[0][0]), (gradient, found[0][1]), *zip(*found, strict=True)):
-        assert (a - b).norm() < 0.01 * b.norm()
+        found.append(output_and_slopes(made, x, net))
+    assert_those_of(chip, x, found)
     small = found[0][0][0] - net(x)[0]
     assert small.norm() < 0.1 * net(x)[0].norm()  # a sample whose inputs are a thousandth of the largest
 
@@ -231,14 +241,8 @@ def test_equalised_channels_are_those_of_mapped_chips() -> None:
         made = trainable(net, hw, calibrate=x, through_variance=through_variance)
         for name in ("0", "2"):
             assert torch.allclose(made.get_submodule(name).equaliser, chip.layers[name].equaliser)  # type: ignore[arg-type]
-        z = x.clone().requires_grad_()
-        y = made(z)
-        found.append([y, *torch.autograd.grad(y.square().sum(), [z, *net.parameters()])])
-    z = x.clone().requires_grad_()
-    y = chip.read(z, read=0)
-    (gradient,) = torch.autograd.grad(y.square().sum(), z)
-    for a, b in ((y, found[0][0]), (gradient, found[0][1]), *zip(*found, strict=True)):
-        assert (a - b).norm() < 0.01 * b.norm()
+        found.append(output_and_slopes(made, x, net))
+    assert_those_of(chip, x, found)
     again = trainable(net, hw, calibrate=3 * x)
     set_ranges(again, ranges_of(made))
     assert torch.equal(again[0].equaliser, made[0].equaliser)  # type: ignore[arg-type, index]
