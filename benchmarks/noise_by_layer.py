@@ -29,7 +29,7 @@ from typing import Any, cast
 
 import last_layer
 import torch
-from hardware_aware import CALIBRATION, hardware_of
+from hardware_aware import CALIBRATION, hardware_of, spread
 from torch import nn
 
 import mho
@@ -98,12 +98,6 @@ def set_noise(of: dict[str, list[Noise]], layers: set[str], sigma: float) -> Non
 def last_of(net: nn.Module) -> nn.Linear:
     """The last matrix layer, which gives the logits."""
     return [module for module in net.modules() if isinstance(module, nn.Linear)][-1]
-
-
-def spread(data: tuple[torch.Tensor, torch.Tensor], images: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """So many samples, evenly over all."""
-    chosen = torch.linspace(0, len(data[0]) - 1, min(images, len(data[0]))).long()
-    return data[0][chosen], data[1][chosen]
 
 
 @lru_cache

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .mapping.checkpoints.factories import build_model
     from .mapping.checkpoints.networks import load_model
     from .mapping.chip import Chip
+    from .mapping.coding import coded
     from .mapping.convert import map
     from .mapping.explaining.explain import explain
     from .mapping.explaining.explanation import Explanation
@@ -52,6 +53,7 @@ __all__ = [
     "__version__",
     "adaptive_vote",
     "build_model",
+    "coded",
     "crossbar",
     "devices",
     "explain",
@@ -89,6 +91,7 @@ _HOMES = {
     "VoteResult": ".mapping.voting.votes",
     "adaptive_vote": ".mapping.voting.adaptive",
     "build_model": ".mapping.checkpoints.factories",
+    "coded": ".mapping.coding",
     "explain": ".mapping.explaining.explain",
     "limits": ".crossbar.max_memory",
     "load": ".mapping.saved.load",

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from ..mapping.errors import MappingError
-from ..mapping.fold import foldable
+from ..mapping.fold import UNTRACED, foldable
 from ..mapping.hooks import hooks_of
 from ..mapping.kinds.expander import EXPANDERS
 from ..mapping.kinds.known import expander_of, handled_types, leaf_of, load_handlers
@@ -223,6 +223,13 @@ def noisy(
             noise._step(sites.modules[name], name)
         else:
             noise._hook(sites.modules[noise.layers[name]], name, sites.modules[name])
+    if sites.apart:
+        more = f" and {len(sites.apart) - 3} more" if len(sites.apart) > 3 else ""
+        warnings.warn(
+            f"mho.noisy: noise falls in front of batch norm {', '.join(map(repr, sites.apart[:3]))}{more}, as torch.fx "
+            "cannot trace the model; name them in exclude if that is right",
+            stacklevel=2,
+        )
     noise.without = tuple(name for name in sites.holding if name not in done)
     for module in model.modules():  # kernels that would pass the layers by
         for kind, (attribute, value) in FUSED.items():
@@ -239,6 +246,7 @@ class _Sites:
         modules: by name.
         found: by the name of the module, the names of its layers with all names that patterns may call them.
         behind: batch norms that are part of layers, by these.
+        apart: batch norms that may be part of layers, which nothing shows.
         taken: modules whose weights the model uses past their forward.
         holding: modules with parameters of two dimensions or more, parts of those in `found` apart.
     """
@@ -272,6 +280,7 @@ class _Sites:
         folds = foldable(copied(model, model.parameters()))
         self.taken = {name for name in folds.taken if leaf_of(self.modules[name]) is not None}  # others take their own
         self.behind = {layer: norm for layer, norm in folds.behind.items() if not matches(exclude, names[norm])}
+        self.apart = [n for n, why in folds.reasons.items() if why == UNTRACED and not matches(exclude, names[n])]
 
     def check(self, wanted: list[str], left_out: list[str]) -> None:
         """Raises MappingError for a pattern that matches no layer."""

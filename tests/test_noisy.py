@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -101,6 +102,23 @@ def test_it_falls_behind_a_batch_norm_that_a_chip_folds() -> None:
         assert noise.without == ("3", "7")
     chip = mho.map(net, mho.Hardware.paper(sigma_mult=0.5), check=False)
     assert list(chip.layers) == ["0", "3", "7"]
+
+
+def test_a_model_that_cannot_be_traced_is_told_where_its_noise_falls() -> None:
+    class Untraced(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x if x.sum() > 0 else -x)  # torch.fx cannot know which
+
+    net = Untraced(nn.Linear(4, 3), nn.BatchNorm1d(3)).eval()
+    with pytest.warns(
+        UserWarning, match=r"noise falls in front of batch norm '1', as torch\.fx cannot trace the model"
+    ):
+        noise = mho.noisy(net, sigma_mult=0.1)
+    assert noise.layers == {"0": "0"}
+    noise.remove()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mho.noisy(net, sigma_mult=0.1, exclude="1")
 
 
 @pytest.mark.parametrize("sigma_mult", [0.0, 0.4])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -30,6 +31,7 @@ class Shared(Config):
     model: a network of `mho.models` by name, package.module:factory, timm:NAME, transformers:NAME, or a file or folder
         that holds one (`.onnx`, `.pt2`, Hugging Face).
     weights: committed weights of that network by name, or a checkpoint file; null for a factory that brings its own.
+    coded: by the name of a linear layer, how many outputs it is to have, as in `mho.coded`; null: the network as it is.
     data: `mnist`, `cifar10` or `strokes` (their test sets), or an .npz file with images and labels.
     images: how many of them, from the first; with `target_width`, how many to begin with.
     calibrate: how many of them, from the first, set the converters' ranges.
@@ -49,6 +51,7 @@ class Shared(Config):
 
     model: str
     weights: str | None = None
+    coded: dict[str, Count] | None = None
     data: str = "mnist"
     images: Count = 1000
     calibrate: Count = 256
@@ -64,6 +67,12 @@ class Shared(Config):
     output: str | None = None
     next_token: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("coded", mode="before")
+    @classmethod
+    def _cell(cls, coded: Any) -> Any:
+        """Tables have it as JSON."""
+        return read_json(coded) if isinstance(coded, str) else coded
 
 
 class Settings(Shared):
@@ -223,6 +232,14 @@ def check_names(where: str, names: Iterable[str], taken: Iterable[str] = ()) -> 
             )
         if name in taken:
             raise ValueError(f"{where}: {name!r} stands in grid too; say it once")
+
+
+def read_json(text: str) -> Any:
+    """Raises ValueError for what is no JSON."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise ValueError(f"expected names of layers and numbers of outputs, got {text!r}") from None
 
 
 def is_hardware(name: str) -> bool:

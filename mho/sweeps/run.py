@@ -107,6 +107,7 @@ def joined(task: Task, names: list[str], row: Row) -> Row:
     meta = {name: value for name, value in row.items() if name.endswith("_meta")}
     version = {"mho_version": metadata.version("mho")}
     fields = {name: field_of(task.settings, task.hardware, name) for name in names}
+    fields |= {"coded": _cell(fields["coded"])} if "coded" in fields else {}
     return {"task_id": task.id, "experiment": task.experiment, **asked, **fields, **results, **version, **meta}
 
 

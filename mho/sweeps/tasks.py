@@ -28,7 +28,9 @@ from ..inputs import find_inputs, find_output
 from ..mapping.checkpoints.hub import CONFIG
 from ..mapping.checkpoints.loading import build_model, load_weights
 from ..mapping.checkpoints.networks import WHOLE, load_model
+from ..mapping.coding import coded
 from ..mapping.convert import map as map_model
+from ..mapping.errors import MappingError
 from ..mapping.inputs.batches import Batch
 from .bench import Bench
 from .experiments import Experiment, check_used, columns_of, experiment_of
@@ -36,6 +38,7 @@ from .file import Settings, Sweep, describe
 from .own_code import OwnCode, classes_of, fetch, handlers_of, own_code, own_modules_of, parts_of
 
 Row = dict[str, Any]
+Outputs = tuple[tuple[str, int], ...]
 
 UNSEEN = {"name", "description", "sources"}  # fields of the hardware that change no result
 IDENTIFYING = (  # model, data: by content
@@ -48,7 +51,7 @@ IDENTIFYING = (  # model, data: by content
     "seed",
     "target_width",
 )
-ANSWERING = ("output", "next_token", "layers")  # where they are not as by default
+ANSWERING = ("output", "next_token", "layers", "coded")  # where they are not as by default
 VOTING = ("votes", "vote_error")  # tasks that differ in these alone share a chip and its inferences
 
 
@@ -135,7 +138,7 @@ class _Known:
 
     def __init__(self, sweep: Sweep) -> None:
         self._modules = [*sweep.imports, *own_modules_of(sweep.experiment)]
-        self._networks: dict[tuple[str, str | None], tuple[str, set[type]]] = {}
+        self._networks: dict[tuple[str, str | None, Outputs], tuple[str, set[type]]] = {}
         self._data: dict[str, tuple[str, int]] = {}
         self._chips: dict[int, tuple[str, set[type]]] = {}
         self._code: dict[Any, tuple[OwnCode, ...]] = {}
@@ -144,7 +147,7 @@ class _Known:
         return self._network(settings)[0]
 
     def _network(self, settings: Settings) -> tuple[str, set[type]]:
-        key = settings.model, settings.weights
+        key = settings.model, settings.weights, _outputs(settings)
         if key not in self._networks:
             network = load_network(*key)
             self._networks[key] = network_hash(settings.model, network), handlers_of(network)
@@ -217,7 +220,7 @@ def run_group(group: list[Task], threads: int | None = None) -> list[Row]:
     began = time.perf_counter()
     try:
         experiment = experiment_of(first.experiment)(**settings.options)
-        network = _known_network(settings.model, settings.weights, first.network, first.code)
+        network = _known_network(settings.model, settings.weights, _outputs(settings), first.network, first.code)
         images, labels = _known_data(settings.data, first.pictures)
         calibrate = images[: settings.calibrate]
         chip = map_model(network, first.hardware, calibrate=calibrate, seed=settings.seed)
@@ -244,12 +247,25 @@ def run_group(group: list[Task], threads: int | None = None) -> list[Row]:
     return rows
 
 
-def load_network(model: str, weights: str | None) -> nn.Module:
-    """The network that a sweep names.
+def _outputs(settings: Settings) -> Outputs:
+    """The layers that `coded` names."""
+    return tuple((settings.coded or {}).items())
+
+
+def load_network(model: str, weights: str | None, outputs: Outputs = ()) -> nn.Module:
+    """The network that a sweep names, and its layers with more outputs than they need.
 
     Raises:
-        ValueError: no such network, or no such weights.
+        ValueError: no such network, no such weights, or no such layers.
     """
+    network = _as_it_is(model, weights)
+    try:
+        return coded(network, dict(outputs)) if outputs else network
+    except MappingError as error:
+        raise ValueError(f"coded: {error}") from error
+
+
+def _as_it_is(model: str, weights: str | None) -> nn.Module:
     if Path(model).suffix in WHOLE or (Path(model) / CONFIG).is_file():
         if weights is not None:
             raise ValueError(f"weights: {model} brings its own, got {weights!r}")
@@ -308,8 +324,10 @@ def _bytes(tensor: torch.Tensor) -> bytes:
 
 
 @lru_cache(maxsize=4)
-def _known_network(model: str, weights: str | None, wanted: str, code: tuple[OwnCode, ...]) -> nn.Module:
-    network = load_network(model, weights)
+def _known_network(
+    model: str, weights: str | None, outputs: Outputs, wanted: str, code: tuple[OwnCode, ...]
+) -> nn.Module:
+    network = load_network(model, weights, outputs)
     if network_hash(model, network) != wanted:
         raise ValueError(
             f"model {model}: has other weights each time it is made, or here than where the sweep was started; "
