@@ -3,8 +3,8 @@
     python benchmarks/aihwkit_training.py [--scales 4 8] [--samples 20000] [--images 1000] [--chips 3] [--steps 15]
         [--seed 0] [--out runs/aihwkit_training]
 
-The MNIST CNN from `sigma-0.0`, one epoch with Adam, on a configuration of aihwkit (8-bit converters, noise of weights and
-outputs in each read, PCM's programming error times a scale) and on what `mho.importing.aihwkit` makes of it:
+The MNIST CNN from `sigma-0.0`, one epoch with Adam, on a configuration of aihwkit (8-bit converters, noise of weights
+and outputs in each read, PCM's programming error times a scale) and on what `mho.importing.aihwkit` makes of it:
 
 * aihwkit changes the weights of each mini-batch by its modifier, `PCMNoise` or a Gaussian of 5 % of the largest;
 * Mho programs a new chip in each step (`mho.trainable`).
