@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +26,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
+from scipy.stats import t
 from torch import nn
 
 import mho
@@ -154,20 +157,39 @@ class Study:
         return train(lambda: entry.build(start), data, held, recipe, out, through=through)
 
 
+def mean_of(rows: Sequence[dict[str, Any]], name: str) -> tuple[float, float]:
+    """The mean in per cent and half its 95 % interval over trainings and chips.
+
+    The two are crossed. Student's intervals of the means of trainings and of those of chips are added in quadrature;
+    one of either gives no interval.
+    """
+    values = pd.DataFrame(rows)
+    half = 0.0
+    for axis in ("seed", "chip"):
+        means = 100 * values.groupby(axis)[name].mean()
+        if len(means) > 1:
+            half = math.hypot(half, t.ppf(0.975, len(means) - 1) * means.sem())
+    return 100 * values[name].mean(), half
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Means over chips and trainings, with the lowest and highest of the single reads."""
-    lines = ["| network | setting | way | trainings x chips | single read | votes |", "|---|---|---|---|---|---|"]
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["way"] != "validation":
-            way = f"sigma (`{row['weights']}`)" if row["way"] == "sigma" else row["way"]
-            way += f", {row['samples']} samples x {row['epochs']}" if row["way"] == "through" else ""
-            groups.setdefault((row["network"], row["setting"], way), []).append(row)
-    for key, group in groups.items():
-        single, voted = ([100 * row[name] for row in group] for name in ("single", "voted"))
-        count = f"{len({row['seed'] for row in group})} x {len({row['chip'] for row in group})}"
-        mean = f"{sum(single) / len(single):.1f} ({min(single):.1f} to {max(single):.1f}) %"
-        lines.append(f"| {' | '.join(key)} | {count} | {mean} | {sum(voted) / len(voted):.1f} % |")
+    """Single reads and votes by setting, and what training through the chip recovers of the loss of the plain one."""
+    lines = ["| network | setting | reads | digital | plain | best sigma | through the chip | of the loss |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    measured = [row for row in rows if row["way"] != "validation"]
+    for network, setting in dict.fromkeys((row["network"], row["setting"]) for row in measured):
+        here = [row for row in measured if (row["network"], row["setting"]) == (network, setting)]
+        ways = {way: [row for row in here if row["way"] == way] for way in ("plain", "sigma", "through")}
+        if not all(ways.values()):
+            continue
+        digital = 100 * ways["plain"][0]["digital"]
+        for name, reads in (("single", "1"), ("voted", str(here[0]["votes"]))):
+            found = {way: mean_of(some, name) for way, some in ways.items()}
+            cells = [f"{mean:.1f} ± {half:.1f}" for mean, half in found.values()]
+            cells[1] += f" (`{ways['sigma'][0]['weights']}`)"
+            loss = digital - found["plain"][0]
+            share = f"{100 * (found['through'][0] - found['plain'][0]) / loss:.0f} %" if loss > 0.5 else ""
+            lines.append(f"| {network} | {setting} | {reads} | {digital:.1f} | {' | '.join(cells)} | {share} |")
     return "\n".join(lines)
 
 
