@@ -31,6 +31,7 @@ DATA = {
     "stroke_lstm": "stroke-lstm",
     "densenet40": "densenet40",
 }
+DROPOUT = "dropout-"  # begins the names of weights that were trained with it, and without the paper's noise
 SLOW = "densenet40"  # a vote of 20 on all images takes 50 minutes of one core, a sigma_train has ten of them
 QUICK, SINGLE, VOTED = {SLOW: (20, 250)}, {SLOW: (1, 10_000)}, {SLOW: (20, 2000)}  # most inferences, and samples
 COMPLETE: tuple[str, ...] = ()  # networks of which every cell of a table is measured on all samples; none yet
@@ -50,7 +51,7 @@ class Cell:
 
     @property
     def sigma_train(self) -> float:
-        return float(self.weights.rpartition("-")[2])
+        return 0.0 if self.weights.startswith(DROPOUT) else float(self.weights.rpartition("-")[2])
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,11 @@ def trained(network: str, noise: str) -> list[str]:
     """
     prefix = "add-sigma-" if noise == "add" else "sigma-"
     return sorted((n for n in names(network) if n.startswith(prefix)), key=lambda name: float(name.rpartition("-")[2]))
+
+
+def with_dropout(network: str, noise: str) -> str | None:
+    """The name of the weights of a network that were trained with dropout in place of noise; None: there are none."""
+    return next((name for name in names(network) if name.startswith(DROPOUT) and noise == "mult"), None)
 
 
 def rms_weight(network: str, weights: str) -> float:

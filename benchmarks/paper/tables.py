@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from mho.mapping.voting.intervals import Accuracy
 
-from .cells import COMPLETE, QUICK, SINGLE, SLOW, VOTED, Cell, Measurement, right, rms_weight, trained
+from .cells import COMPLETE, QUICK, SINGLE, SLOW, VOTED, Cell, Measurement, right, rms_weight, trained, with_dropout
 
 PAPER: dict[Any, Any] = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text(encoding="utf-8"))
 SIGMA_VAL: list[float] = PAPER["sigma_val"]
@@ -93,6 +93,7 @@ def accuracies(grid: Grid, number: int) -> pd.DataFrame:
 
     `clean` and `best` are means over all inferences, `..._std` their standard deviation from one inference to the
     next, `..._half` half the 95 % Wilson interval for the number of samples, `by` the sigma_train of the best.
+    `dropout` is of weights that were trained with dropout and no noise, where there are some.
     """
     paper = PAPER[number]
     network, noise = shown(number)
@@ -107,6 +108,8 @@ def accuracies(grid: Grid, number: int) -> pd.DataFrame:
             "paper_by": paper["by"][place],
         }
         chosen = {"clean": clean, "best": grid.best(network, noise, sigma_val, voted=False) if there else None}
+        if dropped := with_dropout(network, noise):
+            chosen["dropout"] = dropped
         for name, weights in chosen.items():
             row |= _single(grid, network, weights, sigma_val, name)
         row["by"] = float("nan") if chosen["best"] is None else Cell(network, chosen["best"], sigma_val).sigma_train
@@ -176,6 +179,8 @@ def markdown(number: int, found: pd.DataFrame) -> str:
         lines = [("sigma_val", [f"{s:.1f}" for s in found["sigma_val"]])]
         lines += [("trained without noise, paper", [_number(v, 1) for v in found["paper_clean"]])]
         lines += [("trained without noise, Mho", _with_half(found, "clean"))]
+        if "dropout" in found:
+            lines += [("without noise but with dropout, Mho", _with_half(found, "dropout"))]
         lines += [("best, paper", [_number(v, 1) for v in found["paper_best"]])]
         lines += [("best, Mho", _with_half(found, "best"))]
         lines += _crossed(found)
