@@ -139,8 +139,9 @@ class ChipPage:
 
     def tiles(self, asked: Sequence[tuple[str, int]]) -> None:
         """Maps of the tiles asked for, and of the worst."""
+        places = chosen(self.layers, asked)
         figures: dict[str, Figure] = {}
-        for tile in maps_of(self.layers, chosen(self.layers, asked)):
+        for tile in sorted(maps_of(self.layers, places), key=lambda tile: places.index((tile.layer, tile.tile))):
             rows, columns = tile.siemens.shape
             figures[f"{tile.layer}, tile {tile.tile} ({rows} x {columns} cells)"] = figure_of(tile)
         self.page.section(
