@@ -1,4 +1,4 @@
-"""The house on one page, drawn from the code: its rooms, their files, and which room imports which.
+"""The code on one page, drawn from the code itself: its rooms, their files, and which room imports which.
 
     python benchmarks/architecture.py [--out docs/images/architecture.png]
 

@@ -27,7 +27,7 @@ DEPTHS = {"attacked": 10, "defended": 16}
 
 
 def trained(role: str, pictures: int, epochs: int, out: Path, console: Console) -> nn.Module:
-    """One of the two networks, trained adversarially; a training that was interrupted goes on."""
+    """One of the two networks, trained adversarially; a training that was interrupted resumes."""
     known = NETWORKS["densenet40"]
     assert known.adversarial is not None
     inputs, labels, source = known.load("train")

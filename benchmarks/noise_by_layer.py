@@ -12,7 +12,7 @@ where the noise of a layer's reads is left out. Also:
   noise.
 
 Samples are spread evenly over the test set. All that is measured goes to OUT/PART.json as it is made; the same command
-goes on where it was stopped. `noise_by_layer_figure.py` draws it.
+resumes where it was stopped. `noise_by_layer_figure.py` draws it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 Maps the MNIST CNN to ReRAM, PCM and NAND chips at read voltages from below a millivolt to beyond the limit of the cell,
 once with an ADC range that is made for the largest voltage allowed and stays, once with one that tracks the voltage.
-It is a sweep: interrupted, it goes on where it was. Writes tables (Parquet and CSV) and figures drawn from them.
+It is a sweep: interrupted, it resumes. Writes tables (Parquet and CSV) and figures drawn from them.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 The MNIST CNN on the presets, at their own voltage and at voltages so low that it fails, with one inference and with 20
 votes, beside its reduction to the paper's noise model; also with one scale for a whole tile in place of one a column.
-It is a sweep: interrupted, it goes on where it was. Writes a table (Parquet, CSV): a row per point, means over chips.
+It is a sweep: interrupted, it resumes. Writes a table (Parquet, CSV): a row per point, means over chips.
 """
 
 from __future__ import annotations

@@ -16,9 +16,7 @@ PLACES = ("ideal", "reram", "pcm", "nand", "paper 0.6")  # each has the colour o
 def demo_page(accuracy: pd.DataFrame, votes: pd.DataFrame, errors: pd.DataFrame, chips: Sequence[str]) -> Page:
     """The page of the tables of a demonstration (see `mho.demo.Results`); `chips` have pages beside it."""
     page = Page("Mho: trained networks on simulated chips", "What mho demo found, on real MNIST test images.")
-    page.section(
-        "Chips", "Each has a page of its own: its network, tiles to the single cell, converters, errors, costs."
-    )
+    page.section("Chips", "Each chip has its own page: network, tiles down to single cells, converters, errors, costs.")
     links = "".join(f'<li><a href="{name}.html">{escape(NAMES.get(name, name))}</a></li>' for name in chips)
     page.html(f"<ul>{links}</ul>")
     page.section("Accuracy", "Shares of the test images that are classified right, with 95 % intervals (Wilson).")
@@ -29,7 +27,7 @@ def demo_page(accuracy: pd.DataFrame, votes: pd.DataFrame, errors: pd.DataFrame,
     page.table(shown, text=("weights", "hardware", "inference"))
     page.section(
         "Votes",
-        "Votes average the noise of reads. What a chip was programmed wrong stays in every read.",
+        "Votes average the noise of reads. Programming errors stay the same in every read.",
     )
     page.figures({f"weights {name}": _votes(group) for name, group in votes.groupby("weights", sort=False)}, "network")
     page.section("Errors of layers", "RMS error of the outputs of each layer in one noisy read, relative to their RMS.")

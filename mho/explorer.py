@@ -23,10 +23,10 @@ COLOUR = ("votes", "sensing.v_read")
 APART = ("grid", "points", "search", "target", "costs", "confirm", "trials", "population", "search_seed", "options")
 CONTROLS = """
 <div class="choose">
-<label>across <select id="x"></select></label>
+<label>x axis <select id="x"></select></label>
 <label>better <select id="better-x"><option value="">neither</option><option>low</option><option>high</option></select>
 </label><label><input type="checkbox" id="log-x"> logarithmic</label></div>
-<div class="choose"><label>up <select id="y"></select></label>
+<div class="choose"><label>y axis <select id="y"></select></label>
 <label>better <select id="better-y"><option value="">neither</option><option>low</option><option>high</option></select>
 </label><label><input type="checkbox" id="log-y"> logarithmic</label>
 <label>coloured by <select id="colour"></select></label></div>
@@ -81,9 +81,9 @@ def page_of(table: pd.DataFrame, study: dict[str, Any], name: str) -> Page:
     page.section("")
     page.html(f"<style>{files(__package__).joinpath('explorer.css').read_text('utf-8')}</style>")
     page.html(CONTROLS)
-    page.section("Front", "Rows that no other row is better than in both axes, among those that stay.")
+    page.section("Front", "Rows that no other row beats on both axes, after filtering.")
     page.html(FRONT)
-    page.section("Filters", "Rows stay that pass all of these.")
+    page.section("Filters", "Only rows that pass all filters are shown.")
     page.html(FILTERS)
     base = {
         key: yaml.safe_dump({key: value}, sort_keys=False).rstrip() for key, value in study.items() if key not in APART

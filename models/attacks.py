@@ -1,4 +1,4 @@
-"""Adversarial pictures in an L_inf cube: FGSM, iterated FGSM (projected gradient), and both against a noisy network."""
+"""Adversarial images in an L_inf cube: FGSM, iterated FGSM (projected gradient), and both against a noisy network."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Pgd:
         step: length of a step, for each pixel.
         iterations: steps from each start.
         restarts: starts; the worst outcome for the network is kept.
-        random_start: start anywhere in the cube, and not at the picture.
+        random_start: start anywhere in the cube, and not at the image.
         loss: what is driven up: `cross-entropy`, or `margin`, the lead of the best wrong logit over that of the label
             (the objective of Carlini and Wagner 2017 in the cube).
         samples: noisy inferences that the loss and its gradient are the mean of, in each step: expectation over
@@ -96,7 +96,7 @@ class Adversary:
 
 @dataclass(frozen=True)
 class Adversarial:
-    """What an attack made of n pictures.
+    """What an attack made of n images.
 
     Attributes:
         images: (n, ...) in [0, 1].
@@ -110,7 +110,7 @@ class Adversarial:
     loss: torch.Tensor
 
     def distance(self, images: torch.Tensor, p: float) -> torch.Tensor:
-        """(n,): L_p distance from the pictures that were attacked; p may be infinite."""
+        """(n,): L_p distance from the images that were attacked; p may be infinite."""
         return torch.linalg.vector_norm((self.images - images).flatten(1), p, dim=1)
 
 
@@ -123,7 +123,7 @@ def fgsm(
     targeted: bool = False,
     batch_size: int = 250,
 ) -> Adversarial:
-    """One step of epsilon along the sign of the gradient, from the picture itself: Goodfellow et al. (2015), Eq. 2.2.
+    """One step of epsilon along the sign of the gradient, from the image itself: Goodfellow et al. (2015), Eq. 2.2.
 
     Arguments and errors as in `pgd`.
 
@@ -149,14 +149,14 @@ def pgd(
     batch_size: int = 250,
     tell: Tell = lambda done, total: None,
 ) -> Adversarial:
-    """Adversarial pictures within epsilon of `images` (and within [0, 1]), the worst of all restarts.
+    """Adversarial images within epsilon of `images` (and within [0, 1]), the worst of all restarts.
 
     Of the restarts, one that fools the network goes before one that does not, and then the larger loss counts. So more
-    restarts never make a picture harmless. The network is attacked in evaluation mode and stays as it was.
+    restarts never make an image harmless. The network is attacked in evaluation mode and stays as it was.
 
-    The starts hang on the seed, the restart and the place of the picture in the data set alone; so the pictures are the
-    same whatever the batch size, as far as torch sums the same rows in the same order. A network with noise of its own
-    draws it from torch's generator, seeded for each batch: there the batch size has a say.
+    The starts depend only on the seed, the restart and the place of the image in the data set. So the images are the
+    same for any batch size, as far as torch sums the same rows in the same order. A network with its own noise draws it
+    from torch's generator, which is seeded for each batch: there the batch size matters.
 
     Args:
         model: any network with gradients: images (n, ...) to logits (n, classes).
@@ -165,9 +165,9 @@ def pgd(
         settings: of the attack.
         targeted: drive the loss of the target down instead of the label's up.
         seed: of the starts and of the network's noise.
-        first_sample: place of the first of these pictures in the whole data set, when they are a part of it.
-        batch_size: pictures processed together.
-        tell: called after each start of each batch with pictures and starts done, and their total.
+        first_sample: place of the first of these images in the whole data set, when they are a part of it.
+        batch_size: images processed together.
+        tell: called after each start of each batch with images and starts done, and their total.
 
     Raises:
         ValueError: no images, images outside of [0, 1], labels of another length or outside of the classes, or a model
@@ -302,20 +302,20 @@ def _losses(
 def _judge(
     model: nn.Module, x: torch.Tensor, labels: torch.Tensor, settings: Pgd, targeted: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The pictures, whether they fool the network, and the loss there."""
+    """The images, whether they fool the network, and the loss there."""
     loss, softmax = _losses(model, x, labels, settings, targeted)
     return x, (softmax.argmax(1) == labels) == targeted, loss
 
 
 def _worse(first: tuple[torch.Tensor, ...], second: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """For each picture the outcome that is worse for the network; the first where they are equal."""
+    """For each image the outcome that is worse for the network; the first where they are equal."""
     (_, fooled, loss), (_, fooled2, loss2) = first, second
     worse = (fooled2 & ~fooled) | ((fooled2 == fooled) & (loss2 > loss))
     return tuple(torch.where(worse.reshape(-1, *[1] * (a.ndim - 1)), b, a) for a, b in zip(first, second, strict=True))
 
 
 def _uniform(shape: torch.Size, seed: int, restart: int, place: int) -> torch.Tensor:
-    """Numbers even in [-1, 1] for each picture of a batch: a stream for each place in the data set and restart."""
+    """Numbers even in [-1, 1] for each image of a batch: a stream for each place in the data set and restart."""
     key = np.array([seed % 2**64, 0], dtype=np.uint64)
     rows = [
         np.random.Generator(np.random.Philox(key=key, counter=[0, 0, place + row, restart])).random(

@@ -19,7 +19,7 @@ def jitter(images: torch.Tensor, shift: float = 2.0, turn: float = 0.2, stretch:
 def wobble(sequences: torch.Tensor, shift: float = 2.0, turn: float = 0.2, stretch: float = 0.1) -> torch.Tensor:
     """Sequences (n, steps, 2) of pen points, turned (radians), stretched along either axis and shifted (pixels).
 
-    The middle of the picture moves only by the shift. Pen-up markers and padding stay as they are.
+    The middle of the image moves only by the shift. Pen-up markers and padding stay as they are.
     """
     n = len(sequences)
     middle = 14.5  # of coordinates from 1 to 28

@@ -38,7 +38,7 @@ class Recipe:
     """How a network is trained.
 
     The defaults are ours for the CNN: Adam with decoupled weight decay under a one-cycle schedule, random small shifts
-    and turns of the pictures, smoothed labels, and the moving average of the weights as the result.
+    and turns of the images, smoothed labels, and the moving average of the weights as the result.
 
     Attributes:
         optimizer: Adam, or `sgd`: momentum of 0.9 after Nesterov.
@@ -47,7 +47,7 @@ class Recipe:
             of all steps and down to 0, `steps` down to a tenth after a half and again after three quarters of all
             epochs, or `fixed`.
         decay_vectors: whether the weight decay is for the vectors too, such as the gains of the norms.
-        sizes: pictures are made smaller in the first epochs, which then cost less: `8x16 8x24 10x32` is 8 epochs at
+        sizes: images are made smaller in the first epochs, which then cost less: `8x16 8x24 10x32` is 8 epochs at
             16 x 16 pixels and so on, all `epochs` of them; all epochs at full size where empty.
         augment: a name in `AUGMENTATIONS`.
         average_decay: of the moving average, a step; 0 for none.
@@ -60,7 +60,7 @@ class Recipe:
         start: the weights that the training goes on from; random ones where empty.
         hardware: the chip that is trained through, with a digest of its settings; none where empty.
         model: how a network of the user's own is built; empty for one of Mho's.
-        precision: `float32`, or `bfloat16` where that is safe (torch.autocast): half the time for networks of pictures,
+        precision: `float32`, or `bfloat16` where that is safe (torch.autocast): half the time for networks of images,
             on GPUs and processors that have instructions for it.
     """
 
@@ -113,7 +113,7 @@ class Recipe:
 
 
 def sizes_of(text: str) -> list[int]:
-    """The size of the pictures in each epoch, from text such as `8x16 8x24 10x32` (epochs x pixels)."""
+    """The size of the images in each epoch, from text such as `8x16 8x24 10x32` (epochs x pixels)."""
     stages = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", part) for part in text.split()]
     if not stages or None in stages:
         raise ValueError(f"sizes must be EPOCHSxPIXELS, such as '8x16 8x24 10x32', got {text!r}")
@@ -298,7 +298,7 @@ class _Run:
 
 
 def _resized(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Square pictures (n, c, h, h) of another size, smoothed before they are sampled."""
+    """Square images (n, c, h, h) of another size, smoothed before they are sampled."""
     if images.shape[-1] == size:
         return images
     return functional.interpolate(images, size=(size, size), mode="bilinear", antialias=True)

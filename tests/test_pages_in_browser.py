@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,15 +85,20 @@ def test_a_figure_is_chosen_by_keyboard(opened: Any, chip_page: Path) -> None:
     page.wait_for_function(f"([place, first]) => ({shown})(place) !== first", arg=[figure.element_handle(), first])
 
 
-def test_a_cell_says_what_it_is(opened: Any, chip_page: Path) -> None:
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_cell_says_what_it_is(opened: Any, chip_page: Path, which: int) -> None:
+    """In both maps: its place, its conductance and its error."""
     page = opened(chip_page)
     _, figure = figure_of(page, "tile")
-    box = figure.locator(".heatmaplayer image").first.bounding_box()
+    box = figure.locator(".heatmaplayer image").nth(which).bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=4)
     figure.locator(".hovertext").first.wait_for()
-    said = figure.locator(".hoverlayer").text_content()
-    assert "word line" in said
-    assert "uS" in said
+    said = figure.locator(".hoverlayer").text_content().replace("\N{MINUS SIGN}", "-")
+    found = re.fullmatch(r"word line (\d+), bit line (\d+)conductance (\S+) uSerror (\S+) uS", said)
+    assert found, said
+    row, column = int(found[1]), int(found[2])
+    z = figure.evaluate("(place, [r, c]) => place.data.map((trace) => trace.z[r][c])", [row, column])
+    assert (float(found[3]), float(found[4])) == pytest.approx(z, rel=5e-3)
 
 
 def test_a_table_is_sorted_by_keyboard(opened: Any, chip_page: Path) -> None:

@@ -55,6 +55,14 @@ def test_tables_and_figures(paper: ModuleType, tmp_path: Path, capsys: pytest.Ca
     assert "runs of" not in capsys.readouterr().out  # nothing is measured twice
 
 
+def test_legends_hide_no_points(paper: ModuleType, tmp_path: Path) -> None:
+    known = paper.read_cells(paper.CELLS)
+    figure = paper.FIGURES[2](paper.Grid.of(paper.Measurement(20, 10_000, "cpu", tmp_path, known), 1000))
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        assert not axis.get_legend().get_window_extent().overlaps(axis.get_window_extent())
+
+
 def test_the_page(paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PAGE", "RESULTS", "IMAGES", "CURVES", "CHIPS", "CELLS"):
         monkeypatch.setattr(paper, name, tmp_path / name)

@@ -64,6 +64,10 @@ def test_cells_without_errors_are_off_nothing() -> None:
 def test_tiles_asked_for_come_first_and_the_worst_follow(small_chip: mho.Chip) -> None:
     name = list(small_chip.layers)[-1]
     assert chosen(small_chip.layers, [(name, 0)])[0] == (name, 0)
+    other, last = next((name, layer) for name, layer in small_chip.layers.items() if layer.placement.tiles > 1)
+    asked = [(other, last.placement.tiles - 1), (name, 0), (other, 0)]
+    shown = re.findall(r"<option[^>]*>(.*?), tile (\d+) \(", str(small_chip.report().page(tiles=asked)))
+    assert shown[:3] == [(layer, str(tile)) for layer, tile in asked]
     with pytest.raises(MappingError, match=f"tiles: layer '{name}' has tiles 0 to .*, got tile 99"):
         small_chip.report().page(tiles=[(name, 99)])
     with pytest.raises(MappingError, match="tiles: layer 'nothing' is not on tiles"):

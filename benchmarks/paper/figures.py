@@ -22,7 +22,7 @@ NAMES = {"best": "best training", "clean": "trained without noise"}
 
 def errors(grid: Grid, tables: list[int]) -> Figure:
     """Error rate over sigma_val, a curve per sigma_train and a panel per table: Figures 2 and 6 to 10."""
-    figure = Figure(figsize=(5.5 * len(tables), 4.2), layout="constrained")
+    figure = Figure(figsize=(5.5 * len(tables), 5.0), layout="constrained")
     for axis, number in zip(np.atleast_1d(figure.subplots(1, len(tables), sharey=True)), tables, strict=True):
         (network, noise), voted = shown(number), "of" in PAPER[number]
         for weights in trained(network, noise):
@@ -41,7 +41,7 @@ def errors(grid: Grid, tables: list[int]) -> Figure:
         runs = f"{grid.quick.runs} votes" if voted else "one inference"
         axis.set_title(f"{network}, {kind} noise, {runs}", fontsize="medium")
         if axis.lines:
-            axis.legend(fontsize="x-small")
+            axis.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)  # off the points
     return figure
 
 

@@ -139,16 +139,17 @@ class ChipPage:
 
     def tiles(self, asked: Sequence[tuple[str, int]]) -> None:
         """Maps of the tiles asked for, and of the worst."""
+        places = chosen(self.layers, asked)
         figures: dict[str, Figure] = {}
-        for tile in maps_of(self.layers, chosen(self.layers, asked)):
+        for tile in sorted(maps_of(self.layers, places), key=lambda tile: places.index((tile.layer, tile.tile))):
             rows, columns = tile.siemens.shape
             figures[f"{tile.layer}, tile {tile.tile} ({rows} x {columns} cells)"] = figure_of(tile)
         self.page.section(
             "Tiles",
-            "Cells as they lie: drag to zoom in, to single cells if you like; a double click zooms out. Errors are "
-            "those of the cells against what they were programmed to. "
-            + ("The tiles that were asked for come first; then those" if asked else "Here are the tiles")
-            + " whose weights are furthest off, as many as there is room for.",
+            "Each square is a cell, in its place. Drag to zoom in, down to single cells; a double click zooms out. The "
+            "error of a cell is its difference from what it was programmed to. "
+            + ("The tiles that you asked for come first; then those" if asked else "These are the tiles")
+            + " with the largest weight errors, as many as fit.",
         )
         self.page.figures(figures, "tile", height=560)
 

@@ -26,6 +26,9 @@ const BASE = {
 function draw(place, name) {
   const kept = document.getElementById("data-" + name);
   const figure = unpacked(JSON.parse(kept.textContent));
+  for (const trace of figure.data) {  // the number of another trace: its values are shown too where the mouse is
+    if (Number.isInteger(trace.customdata)) trace.customdata = figure.data[trace.customdata].z.map((row) => [...row]);
+  }
   const layout = Object.assign({}, BASE, figure.layout);
   return Plotly.react(place, figure.data, layout, { responsive: true, displaylogo: false });
 }

@@ -76,19 +76,20 @@ def figure_of(tile: TileMap) -> Figure:
     micro = 1e6 * tile.siemens
     off = 1e6 * tile.error
     most = float(np.abs(off).max()) or 1.0
-    cell = "word line %{y}, bit line %{x}<br>%{z:.4g} uS"
 
-    def heat(values: Array, axes: str, at: float, title: str, **more: Any) -> dict[str, Any]:
+    def heat(values: Array, axes: str, at: float, title: str, shown: str, **more: Any) -> dict[str, Any]:
         bar = {"title": {"text": title, "side": "right"}, "x": at, "thickness": 12}
-        hover = f"{cell}<extra>{title.split(' (')[0]}</extra>"
         return {"type": "heatmap", "z": packed(values), "xaxis": f"x{axes}", "yaxis": f"y{axes}", "colorbar": bar} | {
-            "hovertemplate": hover,
+            "hovertemplate": f"word line %{{y}}, bit line %{{x}}<br>{shown}<extra></extra>",
             **more,
         }
 
+    both = "conductance %{{{}:.4g}} uS<br>error %{{{}:.3g}} uS".format  # `customdata`: those of the other map
     data = [
-        heat(micro, "", 0.42, "conductance (uS)", colorscale="Cividis"),
-        heat(off, "2", 1.0, "error (uS)", colorscale="RdBu", zmin=-most, zmax=most),
+        heat(micro, "", 0.42, "conductance (uS)", both("z", "customdata"), customdata=1, colorscale="Cividis"),
+        heat(
+            off, "2", 1.0, "error (uS)", both("customdata", "z"), customdata=0, colorscale="RdBu", zmin=-most, zmax=most
+        ),
     ]
     lines = {"title": {"text": "bit line"}, "constrain": "domain", "tickangle": 0, "nticks": 4}
     layout = {

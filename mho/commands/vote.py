@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from .options import ARG, DATA, IMPORTS, LAYERS, NEXT_TOKEN, OF_CHIP, OUTPUT, import_own
+
+if TYPE_CHECKING:
+    from ..mapping.chip import Chip
 
 
 def vote(
@@ -72,6 +75,7 @@ def vote(
             found = adaptive_vote(where, inputs, votes, error=error, progress=tell, **options)
         else:
             result = cast_votes(where, inputs, votes, progress=tell, layers=layer or None, **options)
+    print(f"  digital  {_digital(mapped, inputs, labels, next_token, options)}")
     if error is not None:
         print(
             f"{found.mean_reads:.2f} votes on average, {votes} at most  "
@@ -86,3 +90,15 @@ def vote(
     for k, shown_as in enumerate(curve, start=1):
         if k in (1, 2, 5, 10, votes) or k % 20 == 0:
             print(f"{k:4d} vote{'s' if k > 1 else ' '}  {shown_as}")
+
+
+def _digital(chip: Chip, inputs: Any, labels: Any, next_token: bool, options: dict[str, Any]) -> object:
+    """What one inference of the chip's network is worth without its tiles: torch's arithmetic, without noise."""
+    from ..mapping.explaining.partly import Variant, View
+    from ..mapping.voting.votes import vote as cast_votes
+
+    view: Any = View(chip, Variant(digital=frozenset(chip.layers)))
+    result = cast_votes(view, inputs, 1, **{**options, "copies": 1})
+    if options["rule"] == "mean":
+        return f"RMSE {result.rmse(labels)}"
+    return result.accuracy(labels, next_token=next_token)

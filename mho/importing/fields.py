@@ -244,7 +244,7 @@ class Fields:
         return found
 
     def choice(self, path: str, names: Mapping[str, Any]) -> str:
-        """One of the names of an enumeration, by name (upper and lower case, underscores left out) or by value.
+        """One of the names of an enumeration, by name (any case, underscores ignored) or by value.
 
         Raises:
             ValueError: none of them.

@@ -28,7 +28,7 @@ from .bench import Bench, Counts, Decided
 from .costs import COSTS, ENERGY, costs_of, energy_of, error_of_mean
 from .file import Settings
 
-ERROR = 0.01  # accepted by the adaptive votes of `voting` for a picture, unless the settings say
+ERROR = 0.01  # accepted by the adaptive votes of `voting` for an image, unless the settings say
 READS = 8  # at least, of a reduction
 TAKEN = ("task_id", "experiment", "extrapolated", "mho_version", *Settings.model_fields)  # columns of every table
 Columns = dict[str, float | int | str | bool]
@@ -50,7 +50,7 @@ class Experiment(Config):
 
     @abstractmethod
     def run(self, bench: Bench, settings: Settings) -> Columns:
-        """The columns, each a number, a text or a truth value: functions of the chip, the pictures and the settings.
+        """The columns, each a number, a text or a truth value: functions of the chip, the images and the settings.
 
         Random numbers are those of `settings.seed`, so that a task gives the same wherever it is done.
 
@@ -149,7 +149,7 @@ class Voted(Experiment):
     `width`; `accuracy_1` after one, with `accuracy_1_low`, `accuracy_1_high`; `mean_reads`, inferences of a decision on
     average (the votes, unless adaptive), and its standard error `mean_reads_se`;
     `dac_clipped`, `adc_clipped`, shares of the conversions of the first inference that were clipped (NaN where nothing
-    is converted); `array_energy_j` of one inference of one picture, `inference_energy_j`, all of `layer_costs` (NaN
+    is converted); `array_energy_j` of one inference of one image, `inference_energy_j`, all of `layer_costs` (NaN
     where a converter has no bits, and so no cost); and the columns of `mho.sweeps.costs.costs_of`.
     """
 
@@ -212,7 +212,7 @@ class Deciding(Experiment):
     Columns: `pictures` used; `single`, `voted` and `adaptive`, the accuracy after one inference, after all votes, and
     of `mho.mapping.voting.adaptive` with at most as many and the error `vote_error` or 1 %, each with its 95 % Wilson
     interval `..._low`, `..._high`; `mean_reads` of the adaptive votes with its standard error `mean_reads_se`, and
-    `capped`, pictures that all votes did not make safe; energies as in `accuracy`, `adaptive_energy_j` of a decision of
+    `capped`, images that all votes did not make safe; energies as in `accuracy`, `adaptive_energy_j` of a decision of
     adaptive votes.
     """
 
@@ -382,7 +382,7 @@ def _accuracy(right: Counts, answers: Counts) -> Accuracy:
 
 
 def _blocks(settings: Settings, available: int) -> Iterator[tuple[int, int]]:
-    """First and last picture of what is read at once; with a target width, each block doubles the pictures so far."""
+    """First and last image of what is read at once; with a target width, each block doubles the images so far."""
     start, stop = 0, settings.images
     yield start, stop
     while settings.target_width is not None and stop < available:

@@ -31,7 +31,7 @@ def cifar10(split: str, *, root: str | Path | None = None) -> tuple[torch.Tensor
 
     Args:
         split: `train` or `test`.
-        root: a folder that holds `cifar-10-batches-py/`, to use instead; its files may hold fewer pictures.
+        root: a folder that holds `cifar-10-batches-py/`, to use instead; its files may hold fewer images.
 
     Raises:
         ValueError: an unknown split, or a damaged file.
