@@ -6,7 +6,8 @@
 The MNIST CNN from `sigma-0.0`, one epoch with Adam, on a configuration of aihwkit (8-bit converters, noise of weights
 and outputs in each read, PCM's programming error times a scale) and on what `mho.importing.aihwkit` makes of it:
 
-* aihwkit changes the weights of each mini-batch by its modifier, `PCMNoise` or a Gaussian of 5 % of the largest;
+* aihwkit changes the weights of each mini-batch by its modifier: `Poly`, PCM's programming error with the same scale,
+  or `AddNormal`, a Gaussian of 5 % of the largest weight;
 * Mho programs a new chip in each step (`mho.trainable`).
 
 Each network is measured on chips of both simulators that no training has seen, one inference for each image. Times are
@@ -35,7 +36,8 @@ from mho.models.networks import NETWORKS
 from mho.records import record, write_json
 
 BATCH, RATE, FIRST_CHIP = 64, 5e-4, 1000
-MODIFIERS = ("PCMNoise", "AddNormal")
+MODIFIERS = ("Poly", "AddNormal")
+ADDED = 0.05  # standard deviation of `AddNormal`, over the largest weight
 
 
 def config_of(scale: float, modifier: str) -> Any:
@@ -52,6 +54,7 @@ def config_of(scale: float, modifier: str) -> Any:
     config = InferenceRPUConfig()
     config.mapping.max_input_size = config.mapping.max_output_size = 512
     config.mapping.weight_scaling_omega, config.mapping.digital_bias = 1.0, True
+    config.mapping.weight_scaling_columnwise = True  # so that a folded batch norm changes no conductance
     config.forward.inp_res, config.forward.out_res = 1 / 254, 1 / 254
     config.forward.out_bound, config.forward.out_noise = 10.0, 0.02
     config.forward.w_noise, config.forward.w_noise_type = 0.02, WeightNoiseType.ADDITIVE_CONSTANT
@@ -61,8 +64,7 @@ def config_of(scale: float, modifier: str) -> Any:
     config.noise_model = PCMLikeNoiseModel(g_max=25.0, prog_noise_scale=scale, read_noise_scale=0.0, drift_scale=0.0)
     config.drift_compensation = None
     config.modifier.type = WeightModifierType(modifier)
-    config.modifier.std_dev = 0.05
-    config.modifier.pcm_prog_noise_scale = scale  # type: ignore[attr-defined]
+    config.modifier.std_dev = ADDED if modifier == "AddNormal" else scale  # of `Poly` a factor of PCM's polynomial
     return config
 
 
