@@ -15,6 +15,7 @@ from scipy.linalg import hadamard
 from torch import nn
 
 from .errors import MappingError
+from .hooks import hooks_of
 
 Code = Literal["hadamard", "repetition"]
 
@@ -86,14 +87,18 @@ def coded(model: nn.Module, outputs: Mapping[str, int], *, code: Code = "hadamar
         `mho.noisy` puts noise between them. The noise of `mho.models` falls behind the decoder, so leave it at 0.
 
     Raises:
-        MappingError: a layer that is not there or not linear, a number of outputs that the code does not have, or an
-            unknown code.
+        MappingError: a layer that is not there, not linear or has hooks, a number of outputs that the code does not
+            have, or an unknown code.
 
     Example:
         >>> wide = mho.coded(net, {"2": 8})
         >>> torch.allclose(wide(x), net(x), atol=1e-6)
         True
     """
+    if not isinstance(model, nn.Module):
+        raise MappingError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if not isinstance(outputs, Mapping):
+        raise MappingError(f"outputs must say how many by the name of a layer, as {{'fc': 32}}, got {outputs!r}")
     if code not in CODES:
         raise MappingError(f"code must be one of {', '.join(CODES)}, got {code!r}")
     encode, decoder = CODES[code]
@@ -125,6 +130,8 @@ def _linear(model: nn.Module, name: str) -> nn.Linear:
         raise MappingError(f"outputs: no layer {name!r}; linear layers are {', '.join(map(repr, there))}") from None
     if type(found) is not nn.Linear:
         raise MappingError(f"outputs: layer {name!r} must be a torch.nn.Linear, got {type(found).__name__}")
+    if hooks_of(found) or "forward" in vars(found):
+        raise MappingError(f"outputs: layer {name!r} has hooks or a forward of its own, which a coded layer would lose")
     return found
 
 

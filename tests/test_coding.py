@@ -129,6 +129,21 @@ def test_what_cannot_be_coded_is_an_error(outputs: dict[str, Any], code: Any, sa
         mho.coded(network(), outputs, code=code)
 
 
+def test_what_is_no_network_or_would_be_lost_is_an_error() -> None:
+    with pytest.raises(MappingError, match=r"model must be a torch\.nn\.Module, got int"):
+        mho.coded(3, {"": 8})  # type: ignore[arg-type]
+    with pytest.raises(MappingError, match=r"outputs must say how many by the name of a layer, as .*, got \['3'\]"):
+        mho.coded(network(), ["3"])  # type: ignore[arg-type]
+    net = network()
+    with mho.noisy(net, sigma_mult=0.1), pytest.raises(MappingError, match="layer '3' has hooks or a forward of its"):
+        mho.coded(net, {"3": 8})
+    pruned = nn.Sequential(nn.utils.prune.l1_unstructured(nn.Linear(3, 4), "weight", 2))
+    with pytest.raises(MappingError, match="layer '0' has hooks"):
+        mho.coded(pruned, {"0": 8})
+    with pytest.raises(MappingError, match=r"layer '0' must be a torch\.nn\.Linear, got Param"):
+        mho.coded(nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 4))), {"0": 8})
+
+
 def sweep(tmp_path: Path, **more: Any) -> pd.DataFrame:
     asked = {"experiment": "accuracy", "model": "mnist_cnn", "weights": "sigma-0.5", "images": 40, "calibrate": 20}
     hardware = {"hardware": "ideal", "grid": {"output_noise.sigma_mult": 0.6, **more.pop("grid", {})}}
