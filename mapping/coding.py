@@ -5,7 +5,6 @@ A read of a coded layer is a code word with noise, so one read does what several
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -16,6 +15,7 @@ from torch import nn
 
 from .errors import MappingError
 from .hooks import hooks_of
+from .modules import copied
 
 Code = Literal["hadamard", "repetition"]
 
@@ -102,7 +102,9 @@ def coded(model: nn.Module, outputs: Mapping[str, int], *, code: Code = "hadamar
     if code not in CODES:
         raise MappingError(f"code must be one of {', '.join(CODES)}, got {code!r}")
     encode, decoder = CODES[code]
-    made = copy.deepcopy(model)
+    made = copied(model)
+    for module, there in zip(made.modules(), model.modules(), strict=True):
+        module.training = there.training
     places: dict[int, list[str]] = {}  # a module may have several names
     for name, module in made.named_modules(remove_duplicate=False):
         places.setdefault(id(module), []).append(name)

@@ -101,6 +101,13 @@ def test_a_layer_under_two_names_is_coded_under_both() -> None:
     torch.testing.assert_close(made(x), net(x))
 
 
+def test_layers_that_fused_kernels_pass_by_are_coded_too() -> None:
+    torch.manual_seed(0)
+    net = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True).eval()
+    x = torch.randn(2, 3, 8)
+    torch.testing.assert_close(mho.coded(net, {"linear1": 16, "linear2": 8})(x), net(x), rtol=1e-4, atol=1e-5)
+
+
 def test_type_training_and_gradients_are_those_of_the_layer() -> None:
     net = network().bfloat16().train()
     net[3].bias.requires_grad_(False)
