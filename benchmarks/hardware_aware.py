@@ -174,23 +174,29 @@ def mean_of(rows: Sequence[dict[str, Any]], name: str) -> tuple[float, float]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Single reads and votes by setting, and what training through the chip recovers of the loss of the plain one."""
-    lines = ["| network | setting | reads | digital | plain | best sigma | through the chip | of the loss |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
-    measured = [row for row in rows if row["way"] != "validation"]
-    for network, setting in dict.fromkeys((row["network"], row["setting"]) for row in measured):
-        here = [row for row in measured if (row["network"], row["setting"]) == (network, setting)]
-        ways = {way: [row for row in here if row["way"] == way] for way in ("plain", "sigma", "through")}
-        if not all(ways.values()):
+    lines = ["| network | setting | reads | digital | plain | best sigma | through the chip | trained | of the loss |"]
+    lines.append("|---|---|---|---|---|---|---|---|---|")
+    ways = [[row for row in rows if row["way"] == way] for way in ("plain", "sigma", "through")]
+    for place in dict.fromkeys((row["network"], row["setting"], row["epochs"]) for row in ways[2]):
+        plain, sigma, through = ([row for row in way if _is_of(row, place)] for way in ways)
+        if not plain or not sigma:
             continue
-        digital = 100 * ways["plain"][0]["digital"]
-        for name, reads in (("single", "1"), ("voted", str(here[0]["votes"]))):
-            found = {way: mean_of(some, name) for way, some in ways.items()}
-            cells = [f"{mean:.1f} ± {half:.1f}" for mean, half in found.values()]
-            cells[1] += f" (`{ways['sigma'][0]['weights']}`)"
-            loss = digital - found["plain"][0]
-            share = f"{100 * (found['through'][0] - found['plain'][0]) / loss:.0f} %" if loss > 0.5 else ""
-            lines.append(f"| {network} | {setting} | {reads} | {digital:.1f} | {' | '.join(cells)} | {share} |")
+        digital = 100 * plain[0]["digital"]
+        trained = f"{len({row['seed'] for row in through})} x {place[2]} epoch{'s' if place[2] > 1 else ''}"
+        for name, reads in (("single", 1), ("voted", plain[0]["votes"])):
+            means = [mean_of(way, name) for way in (plain, sigma, through)]
+            cells = [f"{mean:.1f} ± {half:.1f}" for mean, half in means]
+            cells[1] += f" (`{sigma[0]['weights']}`)"
+            loss = digital - means[0][0]
+            share = f"{100 * (means[2][0] - means[0][0]) / loss:.0f} %" if loss > 0.5 else ""
+            parts = [place[0], place[1], str(reads), f"{digital:.1f}", *cells, trained, share]
+            lines.append(f"| {' | '.join(parts)} |")
     return "\n".join(lines)
+
+
+def _is_of(row: dict[str, Any], place: tuple[str, str, int]) -> bool:
+    """Whether it is of a network, a setting and, trained through the chip, a number of epochs."""
+    return (row["network"], row["setting"], row.get("epochs", place[2])) == place
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

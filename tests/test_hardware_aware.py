@@ -42,11 +42,14 @@ def test_intervals_are_over_trainings_and_chips(study: ModuleType) -> None:
 
 
 def test_the_table_says_what_training_recovers(study: ModuleType) -> None:
-    some = rows("plain", [[0.50, 0.50]]) + rows("sigma", [[0.70, 0.70]]) + rows("through", [[0.90, 0.90], [0.90, 0.90]])
+    some = rows("plain", [[0.50, 0.50]]) + rows("sigma", [[0.70, 0.70]])
+    some += rows("through", [[0.90, 0.90], [0.90, 0.90]], epochs=1) + rows("through", [[0.92, 0.92]], epochs=5)
     lines = study.table(some).splitlines()[2:]
     assert lines == [
-        "| mnist-cnn | adc-4 | 1 | 98.0 | 50.0 ± 0.0 | 70.0 ± 0.0 (`sigma`) | 90.0 ± 0.0 | 83 % |",
-        "| mnist-cnn | adc-4 | 20 | 98.0 | 51.0 ± 0.0 | 71.0 ± 0.0 (`sigma`) | 91.0 ± 0.0 | 85 % |",
+        "| mnist-cnn | adc-4 | 1 | 98.0 | 50.0 ± 0.0 | 70.0 ± 0.0 (`sigma`) | 90.0 ± 0.0 | 2 x 1 epoch | 83 % |",
+        "| mnist-cnn | adc-4 | 20 | 98.0 | 51.0 ± 0.0 | 71.0 ± 0.0 (`sigma`) | 91.0 ± 0.0 | 2 x 1 epoch | 85 % |",
+        "| mnist-cnn | adc-4 | 1 | 98.0 | 50.0 ± 0.0 | 70.0 ± 0.0 (`sigma`) | 92.0 ± 0.0 | 1 x 5 epochs | 88 % |",
+        "| mnist-cnn | adc-4 | 20 | 98.0 | 51.0 ± 0.0 | 71.0 ± 0.0 (`sigma`) | 93.0 ± 0.0 | 1 x 5 epochs | 89 % |",
     ]
     assert study.table(rows("plain", [[0.5]])).count("\n") == 1  # the other ways are not measured yet
 
