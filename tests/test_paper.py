@@ -135,6 +135,18 @@ def test_a_slow_network_is_measured_less(paper: ModuleType) -> None:
     assert tables.sigmas("densenet40") == tables.SIGMA_VAL
 
 
+def test_weights_with_dropout_are_a_row_of_their_own(paper: ModuleType) -> None:
+    """They are no weights without noise, which claims and curves average."""
+    cells, tables = importlib.import_module("paper.cells"), importlib.import_module("paper.tables")
+    cell = cells.Cell("densenet40", "dropout-0.2", 0.4)
+    assert (cell.noise, cell.sigma_train) == ("dropout", 0.0)
+    assert "dropout-0.2" not in cells.trained("densenet40", "mult")
+    assert cells.with_dropout("densenet40", "mult") == "dropout-0.2"
+    assert cells.with_dropout("densenet40", "add") is cells.with_dropout("mnist_cnn", "mult") is None
+    committed = pd.read_csv(BENCHMARKS.parent / "docs" / "results" / "paper" / "table_5.csv")
+    assert "without noise but with dropout, Mho | 92.28" in tables.markdown(5, committed)
+
+
 def test_which_samples_are_right_is_kept(paper: ModuleType, tmp_path: Path) -> None:
     cells = importlib.import_module("paper.cells")
     table = cells.Measurement(3, 41, "cpu", tmp_path).cell(cells.Cell("mnist_cnn", "sigma-0.5", 0.9))

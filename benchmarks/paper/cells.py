@@ -47,7 +47,8 @@ class Cell:
 
     @property
     def noise(self) -> str:
-        return kind_of(self.weights)
+        """Of the training: `mult` or `add`, or `dropout` in its place."""
+        return "dropout" if self.weights.startswith(DROPOUT) else kind_of(self.weights)
 
     @property
     def sigma_train(self) -> float:

@@ -14,7 +14,7 @@ from mho.mapping.reports.page import COLOURS, Page
 from .page import CAPTIONS
 from .tables import PAPER, TABLES, markdown
 
-NOISES = {"mult": "multiplicative noise", "add": "additive noise"}
+NOISES = {"mult": "multiplicative noise", "add": "additive noise", "dropout": "dropout in place of noise"}
 
 
 def web_page(results: Path, images: Path) -> Page:
