@@ -67,8 +67,8 @@ def coded(model: nn.Module, outputs: Mapping[str, int], *, code: Code = "hadamar
     * `hadamard`: C is m columns of the Hadamard matrix of order n, and the decoder is C^T / n. Each reading is a sum of
       all outputs with signs, each output a mean over all readings. Readings r_k with noise of variance s_k^2 leave the
       variance (sum of s_k^2) / n^2 on each output. With noise of sigma relative to each reading (the paper's
-      multiplicative noise) that is sigma^2 |y|^2 / n, as the r_k^2 sum to n |y|^2: where one logit a is far above
-      others near 0, sigma a / sqrt(n) on all of them, instead of sigma a on that one.
+      multiplicative noise) that is sigma^2 S / n, S being the sum of all y_i^2, as the r_k^2 sum to n S: where one
+      logit a is far above others near 0, sigma a / sqrt(n) on all of them, instead of sigma a on that one.
     * `repetition`: each output is read by n / m columns, whose readings are averaged: sigma a / sqrt(n / m) on it.
 
     Without noise the model computes the same numbers within rounding. Errors of the layer's cells and converters are
