@@ -19,20 +19,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from hardware_aware import CALIBRATION, hardware_of, spread
-from noise_by_layer import CHIP_WEIGHTS, FEW, FIRST_CHIP, Cell, chip_votes, file_of, kept, noises, training
+from noise_by_layer import CHIP_WEIGHTS, FEW, FIRST_CHIP, Cell, Rows, chip_votes, noises, training
 from torch import nn
 
 import mho
 from mho.mapping.architecture.decision import decision
 from mho.models.networks import NETWORKS
-from mho.records import record, write_json
 
 Coding = tuple[str, int]  # a code, and the number of outputs; none: as the network has them
 PLAIN: Coding = ("none", 0)
@@ -82,22 +81,10 @@ def noises_of(net: nn.Module) -> list[Any]:
     return [module for module in net.modules() if hasattr(module, "sigma_train")]
 
 
-class Study:
-    """What is known so far, and what of it is asked for."""
+class Study(Rows):
+    """All parts."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        self.rows: dict[str, list[dict[str, Any]]] = {part: kept(options.out, part) for part in options.parts}
-
-    def keep(self, place: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> None:
-        """The row of a place, measured where it is missing."""
-        rows = self.rows[place["part"]]
-        if any(place.items() <= row.items() for row in rows):
-            return
-        rows.append({**place, **measure()})
-        print(rows[-1], flush=True)
-        made = record(("mho", "torch", "numba"), " ".join(["benchmarks/coded_outputs.py", *sys.argv[1:]]))
-        write_json({**made, "rows": rows}, file_of(self.options.out, place["part"]))
+    script = Path(__file__).name
 
     def network(self, network: str) -> None:
         """The paper's noise in a network as it is trained."""

@@ -208,8 +208,10 @@ class Cell:
         return found
 
 
-class Study:
-    """What is known so far, and what of it is asked for."""
+class Rows:
+    """What is known so far of the parts that are asked for, in files that `script` writes."""
+
+    script = Path(__file__).name
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -222,8 +224,12 @@ class Study:
             return
         rows.append({**place, **measure()})
         print(rows[-1], flush=True)
-        made = record(("mho", "torch", "numba", "scipy"), " ".join(["benchmarks/noise_by_layer.py", *sys.argv[1:]]))
+        made = record(("mho", "torch", "numba", "scipy"), " ".join([f"benchmarks/{self.script}", *sys.argv[1:]]))
         write_json({**made, "rows": rows}, file_of(self.options.out, place["part"]))
+
+
+class Study(Rows):
+    """All parts."""
 
     def network(self, network: str) -> None:
         """The paper's noise in a network."""
