@@ -44,6 +44,7 @@ CELLS: dict[str, list[tuple[str, float]]] = {  # weights and sigma_val
 }
 SETTING, CHIP_CODES = "reram-low", [PLAIN, ("hadamard", 16), ("hadamard", 32), ("hadamard", 64)]
 TRAINED: list[Coding] = [PLAIN, ("hadamard", 16), ("hadamard", 32)]
+TRAINED_AT = (0.6, 1.0)  # sigma_val
 SAMPLES, BATCH, RATE = 20_000, 128, 5e-4  # of `trained`
 
 
@@ -118,16 +119,13 @@ class Study(Rows):
         entry, options = NETWORKS["mnist-cnn"], self.options
         data = spread(entry.load("test")[:2], options.images)
         for coding in TRAINED:
-            net = with_code(entry.build("sigma-1.0"), "mnist-cnn", coding)
-            made = [train(net, 0)] if self._missing("trained", coding) else []
-            for net in made:
-                for sigma in (0.6, 1.0):
-                    place = {"part": "trained", "weights": "sigma-1.0", "sigma": sigma, "samples": SAMPLES}
-                    self.single(net, "mnist-cnn", place, coding, data, options.seeds)
-
-    def _missing(self, part: str, coding: Coding) -> bool:
-        found = [row for row in self.rows[part] if (row["code"], row["outputs"]) == coding]
-        return len(found) < 2 * len(self.options.seeds)
+            done = [row for row in self.rows["trained"] if (row["code"], row["outputs"]) == coding]
+            if len(done) == len(TRAINED_AT) * len(options.seeds):
+                continue
+            net = train(with_code(entry.build("sigma-1.0"), "mnist-cnn", coding), 0)
+            for sigma in TRAINED_AT:
+                place = {"part": "trained", "weights": "sigma-1.0", "sigma": sigma, "samples": SAMPLES}
+                self.single(net, "mnist-cnn", place, coding, data, options.seeds)
 
     def chips(self) -> None:
         """The MNIST CNN on a chip at a low voltage."""
