@@ -72,7 +72,10 @@ class Shared(Config):
     @classmethod
     def _cell(cls, coded: Any) -> Any:
         """Tables have it as JSON."""
-        return read_json(coded) if isinstance(coded, str) else coded
+        try:
+            return json.loads(coded) if isinstance(coded, str) else coded
+        except json.JSONDecodeError:
+            raise ValueError(f"expected names of layers and numbers of outputs, got {coded!r}") from None
 
 
 class Settings(Shared):
@@ -232,14 +235,6 @@ def check_names(where: str, names: Iterable[str], taken: Iterable[str] = ()) -> 
             )
         if name in taken:
             raise ValueError(f"{where}: {name!r} stands in grid too; say it once")
-
-
-def read_json(text: str) -> Any:
-    """Raises ValueError for what is no JSON."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        raise ValueError(f"expected names of layers and numbers of outputs, got {text!r}") from None
 
 
 def is_hardware(name: str) -> bool:
