@@ -14,6 +14,7 @@ from .cnn import mnist_cnn, mnist_cnn4
 from .data import strokes
 from .densenet import densenet22, densenet40, densenet100
 from .lstm import stroke_lstm
+from .resnet import resnet32
 from .train import Recipe
 
 Samples = tuple[torch.Tensor, torch.Tensor, str]
@@ -25,13 +26,14 @@ class Network:
 
     `load("train")` or `load("test")` gives inputs, labels and where they are from. `additive` is our recipe for
     additive noise where it is another. `adversarial` and `paper_adversarial` are the recipes of adversarial training,
-    `attack` what its result has to resist; None where the paper has none.
+    `attack` what its result has to resist; None where the paper has none. Networks that are not of the paper have no
+    recipe `paper`.
     """
 
     build: Callable[..., nn.Module]
     load: Callable[[str], Samples]
     ours: Recipe
-    paper: Recipe
+    paper: Recipe | None = None
     additive: Recipe | None = None
     adversarial: Recipe | None = None
     paper_adversarial: Recipe | None = None
@@ -128,4 +130,5 @@ NETWORKS = {
     "densenet22": _densenet(densenet22, replace(DENSENET, epochs=15, batch_size=128, learning_rate=0.1)),
     "densenet40": _densenet(densenet40, DENSENET_40),
     "densenet100": _densenet(densenet100),
+    "resnet32": Network(resnet32, _cifar, replace(DENSENET_40, epochs=24, sizes="8x16 8x24 8x32")),
 }

@@ -236,7 +236,8 @@ def test_training_without_data(shop, refused, monkeypatch):
     refused(["train", "mnist-cnn", "--out", "run"], "train-images-idx3-ubyte.gz", "no network", "MHO_DATA")
     refused(
         ["train", "resnet"],
-        "network must be one of mnist-cnn, mnist-cnn4, stroke-lstm, densenet22, densenet40, densenet100, got 'resnet'",
+        "network must be one of mnist-cnn, mnist-cnn4, stroke-lstm, densenet22, densenet40, densenet100, resnet32, "
+        "got 'resnet'",
     )
     for option, value in (("--sigma-train", "-1"), ("--noise", "loud"), ("--protocol", "theirs"), ("--epochs", "0")):
         refused(["train", "mnist-cnn", option, value, "--out", "run"], option.lstrip("-").split("-")[0])

@@ -12,7 +12,7 @@ from scipy import stats
 from torch import nn
 
 import mho
-from mho.models import densenet22, densenet40, densenet100, mnist_cnn, mnist_cnn4, weights
+from mho.models import densenet22, densenet40, densenet100, mnist_cnn, mnist_cnn4, resnet32, weights
 from mho.models.attacks import TABLE_10, pgd
 from mho.models.data import mnist
 from mho.models.densenet import densenet
@@ -155,6 +155,25 @@ def test_the_densenets(build: Any, depth: int, millions: float) -> None:
     assert round(sum(p.numel() for p in net.parameters()) / 1e6, 1) == millions
     with pytest.raises(ValueError, match=rf"weights of densenet{depth} must be one of"):
         build("sigma-9")
+
+
+def test_the_residual_network() -> None:
+    """The layers and parameters (0.46 million) are those of He et al. (2016), section 4.2."""
+    net = resnet32(sigma_train=0.2).eval()
+    kinds = [type(m) for m in net.modules()]
+    assert kinds.count(nn.Conv2d) + kinds.count(nn.Linear) == kinds.count(Noise) == 32
+    assert sum(p.numel() for p in net.parameters()) == 464_154
+    assert {m.sigma_train for m in net.modules() if isinstance(m, Noise)} == {0.2}
+    x = torch.rand(2, 16, 8, 8)
+    wider = net.block2_1  # halves the size: its shortcut takes every other pixel, and zeros for new channels
+    with torch.no_grad():
+        wider.norm2.weight.zero_()
+        y = wider(x)
+    assert y.shape == (2, 32, 4, 4)
+    assert torch.equal(y[:, :16], x[:, :, ::2, ::2])
+    assert not y[:, 16:].any()
+    with pytest.raises(ValueError, match="weights of resnet32 must be one of"):
+        resnet32("sigma-9")
 
 
 def test_a_small_densenet_is_attacked() -> None:

@@ -28,7 +28,9 @@ CALIBRATION = 512  # training inputs
 
 
 def train(
-    network: str = typer.Argument("", help="mnist-cnn, mnist-cnn4, stroke-lstm, densenet22, densenet40, densenet100."),
+    network: str = typer.Argument(
+        "", help="mnist-cnn, mnist-cnn4, stroke-lstm, densenet22, densenet40, densenet100, resnet32."
+    ),
     model: str = typer.Option(
         "", help="Your own network instead: package.module:factory, timm:NAME, transformers:NAME."
     ),
@@ -295,7 +297,8 @@ def _recipe(
     if adversarial:
         recipe = network.paper_adversarial if protocol == "paper" else network.adversarial
     if recipe is None:
-        raise ValueError(f"network {name!r} has no adversarial training")
+        kind = "adversarial training" if adversarial else "protocol of the paper"
+        raise ValueError(f"network {name!r} has no {kind}")
     if sizes and epochs is None:
         epochs = len(sizes_of(sizes))
     if not sizes and epochs is None:
