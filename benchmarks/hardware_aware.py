@@ -47,6 +47,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "pcm-year": ("pcm", {"time_s": YEAR}),
     "pcm-year-at-0": ("pcm", {"time_s": YEAR}),
 }
+RATES = {"mnist-cnn": 5e-4, "stroke-lstm": 5e-4, "resnet32": 0.02}  # of training through the chip, the highest
 CALIBRATION, VALIDATION = 256, 500
 FIRST_CHIP, VALIDATION_CHIP = 1000, 999  # seeds
 BATCH = 64
@@ -143,7 +144,8 @@ class Study:
             entry.ours,
             epochs=options.epochs,
             batch_size=BATCH,
-            learning_rate=options.learning_rate,
+            sizes="",
+            learning_rate=RATES[network],
             average_decay=0.99,
             label_smoothing=0.0,
             seed=seed,
@@ -201,13 +203,12 @@ def _is_of(row: dict[str, Any], place: tuple[str, str, int]) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=["mnist-cnn"], choices=["mnist-cnn", "stroke-lstm"])
+    parser.add_argument("--networks", nargs="+", default=["mnist-cnn"], choices=list(RATES))
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--chips", type=int, default=5)
     parser.add_argument("--samples", type=int, default=60000)
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--votes", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("runs/hardware_aware"))

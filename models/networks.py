@@ -72,6 +72,7 @@ DENSENET = Recipe(  # with a moving average 17 epochs ended at 85 % of the test 
     augment="crop-flip",
     average_decay=0.0,
 )
+DENSENET_22 = replace(DENSENET, epochs=15, batch_size=128, learning_rate=0.1)
 DENSENET_40 = replace(
     DENSENET,
     epochs=26,
@@ -106,11 +107,12 @@ def _mnist_cnn(build: Callable[..., nn.Module], ours: Recipe, adversarial: Recip
     return Network(build, _mnist, ours, PAPER, MNIST_ADDITIVE, adversarial, paper, attack)
 
 
-def _densenet(build: Callable[..., nn.Module], recipe: Recipe = DENSENET) -> Network:
+def _pictures(build: Callable[..., nn.Module], recipe: Recipe, paper: Recipe | None = None) -> Network:
+    """A network for CIFAR-10."""
     attack = TABLE_10["cifar10"]
     ours = replace(recipe, label_smoothing=0.0, adversary=replace(_as(attack), first=1))
-    paper = replace(PAPER_DENSENET, adversary=_as(attack))
-    return Network(build, _cifar, recipe, PAPER_DENSENET, adversarial=ours, paper_adversarial=paper, attack=attack)
+    theirs = None if paper is None else replace(paper, adversary=_as(attack))
+    return Network(build, _cifar, recipe, paper, adversarial=ours, paper_adversarial=theirs, attack=attack)
 
 
 def _as(attack: Pgd) -> Adversary:
@@ -127,8 +129,10 @@ NETWORKS = {
         ours=Recipe(epochs=40, learning_rate=4e-3, weight_decay=0.01, augment="wobble", label_smoothing=0.0, clip=1.0),
         paper=PAPER,
     ),
-    "densenet22": _densenet(densenet22, replace(DENSENET, epochs=15, batch_size=128, learning_rate=0.1)),
-    "densenet40": _densenet(densenet40, DENSENET_40),
-    "densenet100": _densenet(densenet100),
-    "resnet32": Network(resnet32, _cifar, replace(DENSENET_40, epochs=24, sizes="8x16 8x24 8x32")),
+    "densenet22": _pictures(
+        densenet22, replace(DENSENET, epochs=15, batch_size=128, learning_rate=0.1), PAPER_DENSENET
+    ),
+    "densenet40": _pictures(densenet40, DENSENET_40, PAPER_DENSENET),
+    "densenet100": _pictures(densenet100, DENSENET, PAPER_DENSENET),
+    "resnet32": _pictures(resnet32, replace(DENSENET_40, epochs=24, sizes="8x16 8x24 8x32")),
 }

@@ -16,7 +16,7 @@ from mho.models import densenet22, densenet40, densenet100, mnist_cnn, mnist_cnn
 from mho.models.attacks import TABLE_10, pgd
 from mho.models.data import mnist
 from mho.models.densenet import densenet
-from mho.models.noise import Noise, normal_like, set_inference_noise
+from mho.models.noise import MANY, Noise, normal_like, set_inference_noise
 from mho.models.train import evaluate
 
 SETS = ("sigma-0.0", "sigma-0.5")
@@ -125,7 +125,7 @@ def test_training_with_noise_shows_under_noise() -> None:
     errors = []
     for name in SETS:
         net = mnist_cnn(name)
-        set_inference_noise(net, 0.5)
+        set_inference_noise(net, 0.6)
         torch.manual_seed(0)
         errors.append(1 - evaluate(net, images, labels))
     assert errors[1] < errors[0] / 2
@@ -232,12 +232,38 @@ def test_noise_is_normal_and_each_element_has_its_own(kind: Any, std: float) -> 
     assert abs((first * first).mean()) > 5 / math.sqrt(n)  # negative control
 
 
-def test_noise_is_drawn_flat_in_the_layout_of_its_input() -> None:
-    x = torch.empty(4, 3, 6, 5).to(memory_format=torch.channels_last)
-    torch.manual_seed(7)
-    z = normal_like(x)
-    torch.manual_seed(7)
-    assert torch.equal(z.permute(0, 2, 3, 1).flatten(), torch.randn(x.numel()))
+@pytest.mark.parametrize("side", [5, 50])
+def test_noise_is_drawn_flat_in_the_layout_of_its_input(side: int) -> None:
+    """Few and many of them, of a seed; on any number of threads."""
+    x = torch.empty(4, 3, 40, side).to(memory_format=torch.channels_last)
+    assert (x.numel() >= MANY) == (side == 50)
+    drawn = []
+    for like, threads in ((x, 1), (x, 2), (torch.empty(x.numel()), 1)):
+        torch.manual_seed(7)
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        drawn.append(normal_like(like))
+        torch.set_num_threads(before)
+    assert torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0].permute(0, 2, 3, 1).flatten(), drawn[2])
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+def test_graphs_draw_anew_in_each_call() -> None:
+    x, noise = torch.ones(300, 100), Noise("mult", 0.0, 0.5).eval()
+    assert x.numel() >= MANY
+    made = {
+        "fx": torch.fx.symbolic_trace(nn.Sequential(noise)),
+        "trace": torch.jit.trace(noise, x, check_trace=False),
+        "export": torch.export.export(noise, (x,)).module(),
+        "compile": torch.compile(noise, backend="eager", fullgraph=True),
+        "vmap": torch.func.vmap(noise, randomness="different"),
+    }
+    for name, graph in made.items():
+        first, second = graph(x), graph(x)
+        assert abs((first * second).mean() - 1) < 0.05, name
+        assert abs(first.std() - 0.5) < 0.02, name
+        assert len(first.unique()) > 0.9 * x.numel(), name
 
 
 @pytest.mark.parametrize("kind", ["mult", "add"])

@@ -107,10 +107,10 @@ class Measurement:
         return pd.read_parquet(path)
 
     def _measure(self, cell: Cell, runs: int, images: int) -> list[dict[str, Any]]:
-        layout = torch.channels_last if cell.network == SLOW else torch.contiguous_format
+        inputs, labels, _ = test_set(cell.network)
+        layout = torch.channels_last if inputs.ndim == 4 else torch.contiguous_format
         net = getattr(models, cell.network)(weights=cell.weights).to(self.device, memory_format=layout)
         set_inference_noise(net, cell.sigma_val)
-        inputs, labels, _ = test_set(cell.network)
         size = BATCH.get(cell.network, BATCH_ELSE)
         chosen = torch.linspace(0, len(inputs) - 1, min(images, len(inputs))).long()
         inputs, labels = inputs[chosen], labels[chosen]

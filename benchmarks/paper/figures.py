@@ -27,10 +27,10 @@ def errors(grid: Grid, tables: list[int]) -> Figure:
         (network, noise), voted = shown(number), "of" in PAPER[number]
         for weights in trained(network, noise):
             noises = sigmas(network)
-            cells = [grid.quick.cell(Cell(network, weights, sigma)) for sigma in noises]
+            cells = [grid.drawn(network, sigma).cell(Cell(network, weights, sigma)) for sigma in noises]
             right = [float(cell["hard"].iloc[-1] if voted else cell["single"].mean()) for cell in cells]
             sigma_train = cells[0]["sigma_train"].iloc[0]
-            wrong = [max(1 - r, 0.5 / grid.quick.size(network)[1]) for r in right]
+            wrong = [max(1 - r, 0.5 / cell["images"].iloc[0]) for r, cell in zip(right, cells, strict=True)]
             axis.plot(noises, wrong, ".-", color=_colour(sigma_train), label=f"sigma_train {sigma_train}")
         if axis.lines:
             _of_paper(axis, number)

@@ -50,9 +50,13 @@ class Grid:
             replace(stated, at_most=VOTED),
         )
 
+    def drawn(self, network: str, sigma_val: float) -> Measurement:
+        """How cells of a noise are measured that curves go through, and that the best is chosen from."""
+        return self.single if network in COMPLETE and sigma_val in SIGMA_VAL else self.quick
+
     def candidates(self, network: str, noise: str, sigma_val: float) -> dict[str, pd.DataFrame]:
         """The cells of all trained weights at one noise that the best is chosen from."""
-        chosen = self.single if network in COMPLETE else self.quick
+        chosen = self.drawn(network, sigma_val)
         return {weights: chosen.cell(Cell(network, weights, sigma_val)) for weights in trained(network, noise)}
 
     def best(self, network: str, noise: str, sigma_val: float, voted: bool) -> str:
