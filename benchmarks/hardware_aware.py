@@ -47,7 +47,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "pcm-year": ("pcm", {"time_s": YEAR}),
     "pcm-year-at-0": ("pcm", {"time_s": YEAR}),
 }
-RATES = {"mnist-cnn": 5e-4, "stroke-lstm": 5e-4, "resnet32": 0.02}  # of training through the chip, the highest
+RATES = {"mnist-cnn": 5e-4, "stroke-lstm": 1e-2, "resnet32": 0.02}  # of training through the chip, the highest
 CALIBRATION, VALIDATION = 256, 500
 FIRST_CHIP, VALIDATION_CHIP = 1000, 999  # seeds
 BATCH = 64
@@ -104,7 +104,7 @@ class Study:
         for (way, seed), build in made.items():
             place = {"network": network, "setting": setting, "way": way, "seed": seed}
             if way == "through":
-                place |= {"samples": options.samples, "epochs": options.epochs}
+                place |= {"samples": options.samples, "epochs": options.epochs, "rate": RATES[network]}
             missing = [c for c in range(options.chips) if self.found(**place, chip=c, images=options.images) is None]
             if not missing:
                 continue

@@ -37,6 +37,27 @@ def test_verdicts_follow_the_cells(parts):
     assert set(after[reached]) == {"fails"}
 
 
+def test_trainings_are_compared_on_the_most_samples_that_all_were_measured_with(parts):
+    _, ledger = parts
+    rows = [  # sigma_train, sigma_val, samples, accuracy
+        (0.0, 0.4, 1000, 0.5),
+        (0.6, 0.4, 1000, 0.6),
+        (0.6, 0.4, 10_000, 0.9),
+        (0.0, 0.6, 1000, 0.1),
+        (0.0, 0.6, 10_000, 0.2),
+        (0.6, 0.6, 10_000, 0.7),
+        (0.6, 0.0, 10_000, 0.95),
+        (0.6, 0.0, 1000, 0.96),
+    ]
+    cells = pd.DataFrame(rows, columns=["sigma_train", "sigma_val", "images", "single"])
+    small = replace(ledger, cells=cells.assign(network="mnist_cnn", noise="mult", k=1))
+    found = {sigma: (part["images"].max(), len(part)) for sigma, part in small.all_trainings("MNIST", "mult").items()}
+    assert found == {0.4: (1000, 2), 0.6: (10_000, 2)}
+    own = small.of_training("MNIST", "mult", 0.6)
+    assert own["sigma_val"].tolist() == [0.0, 0.4, 0.6]
+    assert own["single"].tolist() == [0.95, 0.9, 0.7]
+
+
 def test_what_is_not_measured_is_untested(parts):
     claims, ledger = parts
     nothing = claims.verdicts(replace(ledger, cells=ledger.cells.iloc[:0]))

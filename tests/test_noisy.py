@@ -23,6 +23,7 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...]]] = {
     "cnn4": (mho.models.mnist_cnn4, (1, 28, 28)),
     "lstm": (mho.models.stroke_lstm, (50, 2)),
     "densenet": (mho.models.densenet22, (3, 32, 32)),
+    "resnet": (mho.models.resnet32, (3, 32, 32)),
 }
 
 
@@ -54,7 +55,7 @@ def test_it_is_the_noise_of_the_own_networks_bit_for_bit(name: str, kind: str) -
         assert not torch.equal(seeded(plain, x), expected)
 
 
-@pytest.mark.parametrize("name", ["cnn", "cnn4", "lstm"])
+@pytest.mark.parametrize("name", ["cnn", "cnn4", "lstm", "resnet"])
 def test_training_has_the_same_noise_and_gradients(name: str) -> None:
     own, x = network(name, sigma_train=0.3)
     plain, _ = network(name)

@@ -141,10 +141,39 @@ def test_weights_with_dropout_are_a_row_of_their_own(paper: ModuleType) -> None:
     cell = cells.Cell("densenet40", "dropout-0.2", 0.4)
     assert (cell.noise, cell.sigma_train) == ("dropout", 0.0)
     assert "dropout-0.2" not in cells.trained("densenet40", "mult")
-    assert cells.with_dropout("densenet40", "mult") == "dropout-0.2"
-    assert cells.with_dropout("densenet40", "add") is cells.with_dropout("mnist_cnn", "mult") is None
+    assert cells.otherwise_trained("densenet40", "mult") == {"dropout": ["dropout-0.2"]}
+    assert cells.otherwise_trained("densenet40", "add") == {}
     committed = pd.read_csv(BENCHMARKS.parent / "docs" / "results" / "paper" / "table_5.csv")
     assert "without noise but with dropout, Mho | 92.28" in tables.markdown(5, committed)
+
+
+def test_weights_by_the_papers_protocol_have_rows_of_their_own(
+    paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells, tables = importlib.import_module("paper.cells"), importlib.import_module("paper.tables")
+    there = ["glorot-sigma-1.0", "glorot-sigma-0.0", "sigma-0.5", "add-sigma-0.5"]
+    monkeypatch.setattr(cells, "names", lambda network: there)
+    by_protocol = cells.otherwise_trained("mnist_cnn", "mult")
+    assert by_protocol == {"protocol": ["glorot-sigma-0.0", "glorot-sigma-1.0"]}
+    assert cells.otherwise_trained("mnist_cnn", "add") == {}
+    cell = cells.Cell("mnist_cnn", "glorot-sigma-1.0", 0.4)
+    assert (cell.noise, cell.sigma_train) == ("protocol", 1.0)
+    accuracy = {"glorot-sigma-0.0": 0.4, "glorot-sigma-1.0": 0.6, "sigma-0.0": 0.9, "sigma-0.5": 0.8}
+
+    def measured(self: object, cell: object) -> pd.DataFrame:
+        share = accuracy[cell.weights] + (0.5 if cell.sigma_val == 0 and cell.weights == "glorot-sigma-0.0" else 0)
+        return pd.DataFrame({"single": [share], "hard": share, "low": share - 0.01, "high": share + 0.01})
+
+    monkeypatch.setattr(cells.Measurement, "cell", measured)
+    grid = tables.Grid.of(cells.Measurement(1, 10, "cpu", tmp_path), 10)
+    found = tables.accuracies(grid, 2)
+    assert found["protocol"].round().tolist() == [90, *[40] * 5]
+    assert found["protocol_best"].round().tolist() == [90, *[60] * 5]
+    assert found["protocol_by"].tolist() == [0.0, *[1.0] * 5]
+    assert found["best"].round().tolist() == [90] * 6
+    text = tables.markdown(2, found)
+    assert "| trained without noise, the paper's protocol, Mho | 90.00 ± 1.00 | 40.00 ± 1.00" in text
+    assert "| best by the paper's protocol, Mho | 90.00 ± 1.00 | 60.00 ± 1.00" in text
 
 
 def test_which_samples_are_right_is_kept(paper: ModuleType, tmp_path: Path) -> None:

@@ -31,7 +31,10 @@ DATA = {
     "stroke_lstm": "stroke-lstm",
     "densenet40": "densenet40",
 }
-DROPOUT = "dropout-"  # begins the names of weights that were trained with it, and without the paper's noise
+OTHER = {  # how names of weights by another recipe begin, and the noise that their cells are said to have
+    "dropout-": "dropout",  # in place of noise
+    "glorot-": "protocol",  # the paper's protocol, begun as Keras does
+}
 SLOW = "densenet40"  # a vote of 20 on all images takes 50 minutes of one core, a sigma_train has ten of them
 QUICK, SINGLE, VOTED = {SLOW: (20, 250)}, {SLOW: (1, 10_000)}, {SLOW: (20, 2000)}  # most inferences, and samples
 COMPLETE: tuple[str, ...] = ()  # networks of which every cell of a table is measured on all samples; none yet
@@ -47,12 +50,12 @@ class Cell:
 
     @property
     def noise(self) -> str:
-        """Of the training: `mult` or `add`, or `dropout` in its place."""
-        return "dropout" if self.weights.startswith(DROPOUT) else kind_of(self.weights)
+        """Of the training: `mult` or `add`, or that of `OTHER`."""
+        return next((noise for start, noise in OTHER.items() if self.weights.startswith(start)), kind_of(self.weights))
 
     @property
     def sigma_train(self) -> float:
-        return 0.0 if self.weights.startswith(DROPOUT) else float(self.weights.rpartition("-")[2])
+        return 0.0 if self.noise == "dropout" else float(self.weights.rpartition("-")[2])
 
 
 @dataclass(frozen=True)
@@ -189,9 +192,13 @@ def trained(network: str, noise: str) -> list[str]:
     return sorted((n for n in names(network) if n.startswith(prefix)), key=lambda name: float(name.rpartition("-")[2]))
 
 
-def with_dropout(network: str, noise: str) -> str | None:
-    """The name of the weights of a network that were trained with dropout in place of noise; None: there are none."""
-    return next((name for name in names(network) if name.startswith(DROPOUT) and noise == "mult"), None)
+def otherwise_trained(network: str, noise: str) -> dict[str, list[str]]:
+    """Names of the weights of a network by each recipe of `OTHER`, the least noise first; they take multiplicative
+    noise.
+    """
+    known = sorted(names(network)) if noise == "mult" else []
+    found = {kind: [name for name in known if name.startswith(start)] for start, kind in OTHER.items()}
+    return {kind: weights for kind, weights in found.items() if weights}
 
 
 def rms_weight(network: str, weights: str) -> float:

@@ -12,7 +12,6 @@ import pandas as pd
 from mho.mapping.voting.intervals import Accuracy
 
 NETWORKS = {"MNIST": "mnist_cnn", "CIFAR-10": "densenet40", "strokes": "stroke_lstm"}
-QUICK = {"MNIST": 1000, "CIFAR-10": 250, "strokes": 1000}  # samples of the quick look
 
 
 class Untested(Exception):
@@ -58,17 +57,36 @@ class Ledger:
             raise Untested(f"no cells at sigma_val {sigma_val}")
         return found
 
-    def quick_levels(self, data: str, noise: str) -> list[float]:
-        """The noises of inference, but 0, that the quick look has cells of.
+    def all_trainings(self, data: str, noise: str) -> dict[float, pd.DataFrame]:
+        """Cells of all trainings at each noise of inference but 0, of the most samples that all were measured with.
 
         Raises:
             Untested: there are none.
         """
         cells = self.cells[(self.cells["network"] == NETWORKS[data]) & (self.cells["noise"] == noise)]
-        found = cells[(cells["images"] == QUICK[data]) & (cells["sigma_val"] > 0)]["sigma_val"].unique()
-        if not len(found):
+        cells = cells[(cells["sigma_val"] > 0) & (cells["k"] <= 20)]
+        if cells.empty:
             raise Untested(f"{NETWORKS[data]} is not measured with all trainings yet")
-        return sorted(found)
+        found = {}
+        for sigma, rows in cells.groupby("sigma_val"):
+            counts = rows.groupby("images")["sigma_train"].nunique()
+            found[float(str(sigma))] = rows[rows["images"] == counts[counts == counts.max()].index.max()]
+        return found
+
+    def of_training(self, data: str, noise: str, sigma_train: float) -> pd.DataFrame:
+        """Accuracy of one inference of a training over its `sigma_val`, of the most samples that it was measured with
+        without noise and under the noise that it was trained with; `images` are so many.
+
+        Raises:
+            Untested: there are none.
+        """
+        cells = self.cells[(self.cells["network"] == NETWORKS[data]) & (self.cells["noise"] == noise)]
+        cells = cells[(cells["sigma_train"] == sigma_train) & (cells["k"] <= 20)]
+        sizes = [set(cells.loc[cells["sigma_val"] == sigma, "images"]) for sigma in (0.0, sigma_train)]
+        if not sizes[0] & sizes[1]:
+            raise Untested(f"no cells of sigma_train {sigma_train}")
+        cells = cells[cells["images"] == max(sizes[0] & sizes[1])]
+        return cells.groupby("sigma_val", as_index=False)[["single", "images"]].mean()
 
     def single(
         self, data: str, sigma_val: float, sigma_train: float | None = None, noise: str = "mult", **how: int

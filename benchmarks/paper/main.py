@@ -22,7 +22,7 @@ from .ledger import Ledger
 from .page import page
 from .tables import ACCURACIES, PAPER, TABLES, Grid, markdown, shown, table
 from .train import learning_curves as trained_curves
-from .train import train_like, train_missing
+from .train import train_by_protocol, train_like, train_missing
 from .web import web_page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,6 +146,8 @@ def _train(options: argparse.Namespace, arguments: Sequence[str] | None) -> None
         return
     for number in sorted({PAPER[n].get("of", n) for n in options.table if n in TABLES} & set(ACCURACIES)):
         train_missing(number, runs, how)
+        if number == 2:
+            train_by_protocol(runs, how)
     if 3 in options.figure:
         trained_curves(runs, how).to_csv(_noted(CURVES, arguments), index=False)
 

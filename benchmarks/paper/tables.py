@@ -12,11 +12,28 @@ from scipy.stats import binomtest
 
 from mho.mapping.voting.intervals import Accuracy
 
-from .cells import COMPLETE, QUICK, SINGLE, SLOW, VOTED, Cell, Measurement, right, rms_weight, trained, with_dropout
+from .cells import (
+    COMPLETE,
+    QUICK,
+    SINGLE,
+    SLOW,
+    VOTED,
+    Cell,
+    Measurement,
+    otherwise_trained,
+    right,
+    rms_weight,
+    trained,
+)
 
 PAPER: dict[Any, Any] = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text(encoding="utf-8"))
 SIGMA_VAL: list[float] = PAPER["sigma_val"]
 TABLES, ACCURACIES = (2, 3, 4, 5, 6, 7, 8, 9), (2, 3, 5, 6)
+OTHERWISE = {  # rows of weights by another recipe
+    "dropout": "without noise but with dropout, Mho",
+    "protocol": "trained without noise, the paper's protocol, Mho",
+    "protocol_best": "best by the paper's protocol, Mho",
+}
 FINE = [round(0.1 * i, 1) for i in range(11)]
 
 
@@ -97,7 +114,8 @@ def accuracies(grid: Grid, number: int) -> pd.DataFrame:
 
     `clean` and `best` are means over all inferences, `..._std` their standard deviation from one inference to the
     next, `..._half` half the 95 % Wilson interval for the number of samples, `by` the sigma_train of the best.
-    `dropout` is of weights that were trained with dropout and no noise, where there are some.
+    Weights by another recipe (`cells.OTHER`) have columns of their own: those without noise that of their kind, and
+    where there are some with noise, `KIND_best` the best of all, `KIND_by` its sigma_train.
     """
     paper = PAPER[number]
     network, noise = shown(number)
@@ -112,10 +130,10 @@ def accuracies(grid: Grid, number: int) -> pd.DataFrame:
             "paper_by": paper["by"][place],
         }
         chosen = {"clean": clean, "best": grid.best(network, noise, sigma_val, voted=False) if there else None}
-        if dropped := with_dropout(network, noise):
-            chosen["dropout"] = dropped
-        for name, weights in chosen.items():
-            row |= _single(grid, network, weights, sigma_val, name)
+        for kind, weights in otherwise_trained(network, noise).items():
+            row |= _otherwise(grid, network, weights, sigma_val, kind)
+        for name, best in chosen.items():
+            row |= _single(grid, network, best, sigma_val, name)
         row["by"] = float("nan") if chosen["best"] is None else Cell(network, chosen["best"], sigma_val).sigma_train
         row |= grid.crossed(network, noise, sigma_val, voted=False)
         rows.append(row)
@@ -130,6 +148,16 @@ def _single(grid: Grid, network: str, weights: str | None, sigma_val: float, nam
     spread = float(cell["single"].std()) if len(cell) > 1 else 0.0
     half = float(one["high"] - one["low"]) / 2
     return {name: 100 * float(cell["single"].mean()), f"{name}_std": 100 * spread, f"{name}_half": 100 * half}
+
+
+def _otherwise(grid: Grid, network: str, weights: list[str], sigma_val: float, kind: str) -> dict[str, float]:
+    """The columns of weights by another recipe."""
+    found = [_single(grid, network, name, sigma_val, kind) for name in weights]
+    if len(found) == 1:
+        return found[0]
+    best = max(range(len(found)), key=lambda i: found[i][kind])
+    renamed = {name.replace(kind, f"{kind}_best"): value for name, value in found[best].items()}
+    return found[0] | renamed | {f"{kind}_by": Cell(network, weights[best], sigma_val).sigma_train}
 
 
 def voting(grid: Grid, number: int) -> pd.DataFrame:
@@ -183,8 +211,7 @@ def markdown(number: int, found: pd.DataFrame) -> str:
         lines = [("sigma_val", [f"{s:.1f}" for s in found["sigma_val"]])]
         lines += [("trained without noise, paper", [_number(v, 1) for v in found["paper_clean"]])]
         lines += [("trained without noise, Mho", _with_half(found, "clean"))]
-        if "dropout" in found:
-            lines += [("without noise but with dropout, Mho", _with_half(found, "dropout"))]
+        lines += [(name, _with_half(found, kind)) for kind, name in OTHERWISE.items() if kind in found]
         lines += [("best, paper", [_number(v, 1) for v in found["paper_best"]])]
         lines += [("best, Mho", _with_half(found, "best"))]
         lines += _crossed(found)

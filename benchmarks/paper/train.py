@@ -27,6 +27,7 @@ WANTED = {
 CURVES = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
 CURVE_EPOCHS, CURVE_BATCHES = 14, 1875  # the first 25,000 minibatches of 32
 LIKE_EPOCHS = 6
+PROTOCOL, PROTOCOL_EPOCHS = [0.0, 0.5, 1.0], 30  # of the 100 of the paper
 
 
 def train_missing(number: int, runs: Path, how: Sequence[str]) -> None:
@@ -42,6 +43,18 @@ def train_missing(number: int, runs: Path, how: Sequence[str]) -> None:
         out = runs / network / name
         _train(DATA[network], out, how, "--noise", noise, "--sigma-train", str(sigma))
         _keep(out, network, name)
+
+
+def train_by_protocol(runs: Path, how: Sequence[str]) -> None:
+    """Train the CNN by the paper's protocol, begun as Keras does, where it is not there."""
+    for sigma in PROTOCOL:
+        name, made = f"glorot-sigma-{sigma}", f"sigma-{sigma}"
+        if (FOLDER / "mnist_cnn" / f"{name}.safetensors").is_file():
+            continue
+        out = runs / "mnist_cnn" / name
+        protocol = ("--protocol", "paper", "--init", "glorot", "--epochs", str(PROTOCOL_EPOCHS))
+        _train("mnist-cnn", out, how, "--sigma-train", str(sigma), *protocol)
+        _keep(out, "mnist_cnn", made, name)
 
 
 def train_like(runs: Path, how: Sequence[str]) -> None:
@@ -73,11 +86,11 @@ def learning_curves(runs: Path, how: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["sigma_train", "minibatch", "accuracy", "loss", "rms_weight"])
 
 
-def _keep(out: Path, network: str, name: str) -> None:
-    """Put trained weights beside those that are there."""
+def _keep(out: Path, network: str, made: str, name: str = "") -> None:
+    """Put trained weights beside those that are there, under another name where one is given."""
     (FOLDER / network).mkdir(exist_ok=True)
     for kind in ("safetensors", "yaml"):
-        shutil.copy(out / f"{name}.{kind}", FOLDER / network)
+        shutil.copy(out / f"{made}.{kind}", FOLDER / network / f"{name or made}.{kind}")
 
 
 def _train(network: str, out: Path, how: Sequence[str], *options: str) -> None:

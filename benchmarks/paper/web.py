@@ -14,7 +14,12 @@ from mho.mapping.reports.page import COLOURS, Page
 from .page import CAPTIONS
 from .tables import PAPER, TABLES, markdown
 
-NOISES = {"mult": "multiplicative noise", "add": "additive noise", "dropout": "dropout in place of noise"}
+NOISES = {
+    "mult": "multiplicative noise",
+    "add": "additive noise",
+    "dropout": "dropout in place of noise",
+    "protocol": "the paper's protocol",
+}
 
 
 def web_page(results: Path, images: Path) -> Page:
