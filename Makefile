@@ -15,7 +15,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 TYPED := build/typed
 # all scripts but what they import, those that take hours or days, and those that want another checkout or other packages
-LEFT_OUT = benchmarks/screenshots.py benchmarks/paper.py benchmarks/attacks_cifar.py benchmarks/densenet.py benchmarks/speed_between.py \
+LEFT_OUT = benchmarks/screenshots.py benchmarks/paper.py benchmarks/densenet.py benchmarks/speed_between.py \
 	benchmarks/networks.py benchmarks/language_model.py benchmarks/trained_networks.py benchmarks/aihwkit_training.py \
 	benchmarks/hardware_aware.py
 BENCHMARKS = $(filter-out $(LEFT_OUT),$(sort $(shell grep -l '__name__ == "__main__"' benchmarks/*.py)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -17,7 +16,6 @@ from scipy import stats
 from mho.mapping.voting.intervals import of_mean
 from mho.models import mnist_cnn
 from mho.models.attacks import Pgd
-from mho.models.networks import NETWORKS
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -67,6 +65,14 @@ def test_tables_and_figures_are_written(
     pd.testing.assert_frame_equal(again, table, check_dtype=False, rtol=1e-4)
 
 
+def test_some_parts_alone(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert script.main(["--images", "4", "--runs", "2", "--out", str(out), "--parts", "white_box"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["run.json", "table_10.csv", "white_box.csv"]
+    assert "averaged" in capsys.readouterr().out
+    assert "--parts white_box" in json.loads((out / "run.json").read_text(encoding="utf-8"))["command"]
+
+
 def table_pictures(script: ModuleType, out: Path) -> list[str]:
     (folder,) = (out / "pictures").iterdir()
     return sorted(path.name for path in folder.iterdir())
@@ -96,25 +102,9 @@ def test_the_networks_and_attacks_of_the_paper(script: ModuleType) -> None:
     names = {data: [f"{build.func.__name__} {build.args[0]}" for build in pair] for data, pair in module.PAIRS.items()}
     assert names == {
         "mnist": ["mnist_cnn4 adv-sigma-0.0", "mnist_cnn adv-sigma-0.0"],
-        "cifar10": ["densenet40 adv-sigma-0.0", "densenet100 adv-sigma-0.0"],
+        "cifar10": ["densenet40 adv-sigma-0.0", "resnet32 adv-sigma-0.0"],
     }
     assert module.table_10().loc[1, ["data", "iterations", "restarts"]].tolist() == ["cifar10", 7, 10]
-
-
-def test_the_small_densenets(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    importlib.reload(script)
-    cifar = importlib.import_module("attacks_cifar")
-    torch.manual_seed(0)
-    data = torch.rand(24, 3, 32, 32), torch.arange(24) % 10
-    known = replace(NETWORKS["densenet40"], load=lambda split: (*data, "noise"))
-    monkeypatch.setitem(NETWORKS, "densenet40", known)
-    monkeypatch.setitem(script.LOAD, "cifar10", lambda split: data)
-    monkeypatch.setitem(script.TABLE_10, "cifar10", Pgd(8 / 256, 2 / 256, 2, 2))
-    asked = ["--train", "20", "--epochs", "1", "--images", "4", "--runs", "2", "--out", str(tmp_path / "out")]
-    assert cifar.main(asked) == 0
-    table = pd.read_csv(tmp_path / "out" / "table_11.csv")
-    assert table["n"].tolist() == [4] * 5
-    assert table["paper"].iloc[0] == 0.6652
 
 
 def test_the_paired_test_is_that_of_scipy_and_its_interval_covers(script: ModuleType) -> None:

@@ -19,7 +19,6 @@ FILE_LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 10
 COMMANDS = "mho/commands"
 VARIANTS = {  # scripts that vary another one, or do a part of its work
     ("aihwkit_training", "hardware_aware"),
-    ("attacks_cifar", "attacks"),
     ("coded_outputs", "hardware_aware"),
     ("coded_outputs", "noise_by_layer"),
     ("densenet", "paper"),

@@ -29,16 +29,18 @@ class Found(NamedTuple):
 class Ledger:
     """The committed results.
 
-    cells: as `cells.write_cells` keeps them. curves: of learning. attacks: of Table 11, MNIST.
+    cells: as `cells.write_cells` keeps them. curves: of learning. attacks: Table 11, of the data that it was made of.
     """
 
     cells: pd.DataFrame
     curves: pd.DataFrame
-    attacks: pd.DataFrame
+    attacks: dict[str, pd.DataFrame]
 
     @classmethod
-    def read(cls, cells: Path, curves: Path, attacks: Path) -> Ledger:
-        return cls(pd.read_parquet(cells), pd.read_csv(curves), pd.read_csv(attacks))
+    def read(cls, cells: Path, curves: Path, attacks: dict[str, Path]) -> Ledger:
+        """From files, of which those of attacks may be missing."""
+        tables = {data: pd.read_csv(path) for data, path in attacks.items() if path.is_file()}
+        return cls(pd.read_parquet(cells), pd.read_csv(curves), tables)
 
     def rows(
         self, data: str, noise: str, sigma_val: float, *, images: int | None = None, k: int | None = None
