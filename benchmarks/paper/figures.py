@@ -27,7 +27,7 @@ def errors(grid: Grid, tables: list[int]) -> Figure:
         (network, noise), voted = shown(number), "of" in PAPER[number]
         for weights in trained(network, noise):
             noises = sigmas(network)
-            cells = [grid.drawn(network, sigma).cell(Cell(network, weights, sigma)) for sigma in noises]
+            cells = [grid.quick.cell(Cell(network, weights, sigma)) for sigma in noises]
             right = [float(cell["hard"].iloc[-1] if voted else cell["single"].mean()) for cell in cells]
             sigma_train = cells[0]["sigma_train"].iloc[0]
             wrong = [max(1 - r, 0.5 / cell["images"].iloc[0]) for r, cell in zip(right, cells, strict=True)]

@@ -67,13 +67,9 @@ class Grid:
             replace(stated, at_most=VOTED),
         )
 
-    def drawn(self, network: str, sigma_val: float) -> Measurement:
-        """How cells of a noise are measured that curves go through, and that the best is chosen from."""
-        return self.single if network in COMPLETE and sigma_val in SIGMA_VAL else self.quick
-
     def candidates(self, network: str, noise: str, sigma_val: float) -> dict[str, pd.DataFrame]:
         """The cells of all trained weights at one noise that the best is chosen from."""
-        chosen = self.drawn(network, sigma_val)
+        chosen = self.single if network in COMPLETE else self.quick
         return {weights: chosen.cell(Cell(network, weights, sigma_val)) for weights in trained(network, noise)}
 
     def best(self, network: str, noise: str, sigma_val: float, voted: bool) -> str:
@@ -130,10 +126,10 @@ def accuracies(grid: Grid, number: int) -> pd.DataFrame:
             "paper_by": paper["by"][place],
         }
         chosen = {"clean": clean, "best": grid.best(network, noise, sigma_val, voted=False) if there else None}
-        for kind, weights in otherwise_trained(network, noise).items():
-            row |= _otherwise(grid, network, weights, sigma_val, kind)
         for name, best in chosen.items():
             row |= _single(grid, network, best, sigma_val, name)
+        for kind, weights in otherwise_trained(network, noise).items():
+            row |= _otherwise(grid, network, weights, sigma_val, kind)
         row["by"] = float("nan") if chosen["best"] is None else Cell(network, chosen["best"], sigma_val).sigma_train
         row |= grid.crossed(network, noise, sigma_val, voted=False)
         rows.append(row)
@@ -237,7 +233,7 @@ def _crossed(found: pd.DataFrame) -> list[tuple[str, list[str]]]:
     if "crossed" not in found:
         return []
     half = [f"{v:.2f} ({a:.2f} to {b:.2f})" for v, a, b in found[["crossed", "crossed_low", "crossed_high"]].to_numpy()]
-    p = ["the same" if v != v else f"{v:.2g}" for v in found["against"]]
+    p = ["the same" if v != v else "< 0.0001" if v < 1e-4 else f"{v:.2g}" for v in found["against"]]
     return [("best, chosen on the other half", half), ("p, best against trained without noise", p)]
 
 
