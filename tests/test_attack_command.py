@@ -64,7 +64,11 @@ def test_noise_of_the_attacked_network(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((), {"network": "stroke-lstm"}, "one of mnist-cnn, mnist-cnn4, densenet22, densenet40, densenet100, got"),
+        (
+            (),
+            {"network": "stroke-lstm"},
+            "one of mnist-cnn, mnist-cnn4, densenet22, densenet40, densenet100, resnet32, got",
+        ),
         ((), {"weights": "sigma-7"}, "weights of mnist_cnn must be one of"),
         ((), {"weights": "no.safetensors"}, "weights no.safetensors: no such file"),
         (("--method", "guess"), {}, "method must be one of pgd, fgsm, carlini-wagner, got 'guess'"),

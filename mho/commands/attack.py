@@ -22,7 +22,7 @@ METHODS = {  # and their settings
 
 
 def attack(
-    network: str = typer.Argument(..., help="mnist-cnn, mnist-cnn4, densenet22, densenet40 or densenet100."),
+    network: str = typer.Argument(..., help="mnist-cnn, mnist-cnn4, densenet22, densenet40, densenet100 or resnet32."),
     weights: str = typer.Option("adv-sigma-0.0", help="Name of committed weights, or a file of mho train."),
     method: str = typer.Option("pgd", help="pgd (iterated FGSM), fgsm or carlini-wagner (nearest in L2)."),
     images: int = typer.Option(1000, min=1, help="Test images, from the first."),
