@@ -129,9 +129,7 @@ NETWORKS = {
         ours=Recipe(epochs=40, learning_rate=4e-3, weight_decay=0.01, augment="wobble", label_smoothing=0.0, clip=1.0),
         paper=PAPER,
     ),
-    "densenet22": _pictures(
-        densenet22, replace(DENSENET, epochs=15, batch_size=128, learning_rate=0.1), PAPER_DENSENET
-    ),
+    "densenet22": _pictures(densenet22, DENSENET_22, PAPER_DENSENET),
     "densenet40": _pictures(densenet40, DENSENET_40, PAPER_DENSENET),
     "densenet100": _pictures(densenet100, DENSENET, PAPER_DENSENET),
     "resnet32": _pictures(resnet32, replace(DENSENET_40, epochs=24, sizes="8x16 8x24 8x32")),

@@ -229,6 +229,7 @@ def test_the_paper_trains_on_the_attacks_of_its_table_10():
         (["densenet22", "--dropout", "1"], "dropout must be at least 0 and below 1, got 1"),
         (["mnist-cnn", "--dropout", "0.2"], "dropout must be 0 but for DenseNets, got 0.2"),
         (["resnet32", "--protocol", "paper"], "network 'resnet32' has no protocol of the paper"),
+        (["resnet32", "--protocol", "paper", "--adversarial"], "network 'resnet32' has no protocol of the paper"),
         (["mnist-cnn", "--init", "he"], "init must be one of torch, glorot, got 'he'"),
         (["mnist-cnn", "--init", "glorot", "--start", "sigma-0.0"], "init must be 'torch' with --model and with"),
         (["mnist-cnn", "--device", "tpu"], "device must be 'cpu', 'cuda' or 'cuda:N', got 'tpu'"),

@@ -297,7 +297,7 @@ def _recipe(
     if adversarial:
         recipe = network.paper_adversarial if protocol == "paper" else network.adversarial
     if recipe is None:
-        kind = "adversarial training" if adversarial else "protocol of the paper"
+        kind = "adversarial training" if adversarial and network.paper else "protocol of the paper"
         raise ValueError(f"network {name!r} has no {kind}")
     if sizes and epochs is None:
         epochs = len(sizes_of(sizes))
