@@ -9,8 +9,7 @@ import torch.fx
 from torch import nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-from ..crossbar.kernels.philox import round_keys
-from ..mapping.trainable.numbers import normals
+from ..mapping.trainable.numbers import seeded_normals
 
 MANY = 1 << 14  # numbers from which counting is faster
 
@@ -83,8 +82,7 @@ def normal_like(x: torch.Tensor, generator: torch.Generator | None = None) -> to
     graphs that torch keeps (`torch.compile`, traces, `torch.func`), are torch's.
     """
     if _counted(x):
-        key = int(torch.randint(2**62, (), generator=generator))
-        flat = normals(round_keys(key), 0, 0, x.numel())
+        flat = seeded_normals(int(torch.randint(2**62, (), generator=generator)), x.numel())
     else:  # drawn flat: torch fills channels-last tensors 8 times slower
         flat = torch.randn(x.numel(), dtype=x.dtype, device=x.device, generator=generator)
     return flat.as_strided(x.shape, torch.empty_like(x).stride())

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ...crossbar.kernels import training
-from ...crossbar.kernels.philox import ALONE, GROUP, Rows
+from ...crossbar.kernels.philox import ALONE, GROUP, Rows, round_keys
 from ...crossbar.keys import Key
 from ...crossbar.threads import available, pool_of
 
@@ -37,6 +37,11 @@ def normals(key: Key, plane: int, read: int, *shape: int) -> Tensor:
     out = torch.empty(shape)
     call("fill", out.numel(), out.view(-1).numpy(), (np.uint32(plane), np.uint32(read)), key)
     return out
+
+
+def seeded_normals(seed: int, count: int) -> Tensor:
+    """Standard normals float32 (count,), of a seed from 0 to 2^64 - 1."""
+    return normals(round_keys(seed), 0, 0, count)
 
 
 def driven(values: Tensor, scale: np.float32, codes: tuple[np.float32, np.float32]) -> Tensor:
