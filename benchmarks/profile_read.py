@@ -29,7 +29,7 @@ from mho.crossbar import packed
 from mho.crossbar.backends import compiled
 from mho.crossbar.calibration import calibrate
 from mho.crossbar.cells import Drawn
-from mho.crossbar.kernels import digits, panel, philox, read
+from mho.crossbar.kernels import digits, group_products, panel, philox, read
 from mho.crossbar.matrix import Matrix
 from mho.crossbar.programmed import Programmed
 from mho.crossbar.reader import Seeds
@@ -57,6 +57,21 @@ def repeat_gather(times, codes, geometry, work):  # type: ignore[no-untyped-def]
 
 
 @numba.njit
+def repeat_corners(times, codes, geometry, work):  # type: ignore[no-untyped-def]
+    for _ in range(times):
+        read.corners_of(codes, geometry, 0, work.starts)
+        work.starts[:] //= 2
+
+
+@numba.njit
+def repeat_direct(times, values, packed, edges, work, out):  # type: ignore[no-untyped-def]
+    for _ in range(times):
+        for t in range(edges.shape[0] - 1):
+            steps = edges[t] // 2, edges[t + 1] // 2
+            group_products.multiply_alike(values, work.starts, work.offsets, packed[0], 0, steps, -1, 0, out)
+
+
+@numba.njit
 def repeat_square(times, circuit, work):  # type: ignore[no-untyped-def]
     for _ in range(times):
         digits.square(work.codes, circuit.integers, circuit.halve, work.squares)
@@ -81,7 +96,7 @@ def repeat_noise(times, planes, work, rows, key):  # type: ignore[no-untyped-def
 
 @numba.njit
 def repeat_convert(times, planes, circuit, work, rows, key, out):  # type: ignore[no-untyped-def]
-    place = read.Place(rows, np.uint32(0), 0, 0, 0, 1)
+    place = read.Place(rows, np.uint32(0), 0, 0, 0, 1, work.current.shape[0])
     factors = np.float32(1e-5), np.float32(1e-9), np.float32(0)
     for _ in range(times):
         for t in range(planes.edges.shape[0] - 1):
@@ -94,7 +109,8 @@ def repeat_convert(times, planes, circuit, work, rows, key, out):  # type: ignor
 def parts(tiles: Programmed, x: np.ndarray, runs: int = RUNS) -> dict[str, float]:
     """Milliseconds of each kernel in one read of x (samples, depth, height, width, channels), at one thread.
 
-    `normals` are part of `noise, ADC, sum`. Of groups: see `profile_groups.parts`.
+    `normals` are part of `noise, ADC, sum`. Where products take inputs where they are, `gather` is what finds their
+    places. Of groups: see `profile_groups.parts`.
     """
     if len(tiles.packed) > 1:
         return profile_groups.parts(tiles, x, milliseconds, runs)
@@ -102,15 +118,27 @@ def parts(tiles: Programmed, x: np.ndarray, runs: int = RUNS) -> dict[str, float
     (codes, _), geometry, circuit = reader.input_codes(x), reader.geometry(x.shape, 0), reader.circuit()
     planes, key = tiles.packed[0].planes, reader._key("read", 0, 0, 0)
     count, rows, edges = len(x) * prod(size), reader.rows(0, size), planes.edges
-    chunk = min(count, compiled._chunk(count, 1, int(edges[-1]), planes.bias.size))
-    work, out = read.make_scratch(codes, planes, circuit, chunk), np.zeros((1, chunk, planes.bias.size), np.float32)
+    held, direct = reader.prepared[0].held(geometry, circuit, direct=count >= read.CHUNK)
+    chunk = min(count, compiled._chunk(count, 1, 0 if direct else int(edges[-1]), planes.bias.size))
+    work, out = read.make_scratch(codes, held, chunk), np.zeros((1, chunk, planes.bias.size), np.float32)
     times = -(-count // chunk)
-    kernels: dict[str, Callable[[], object]] = {
-        "codes": lambda: reader.input_codes(x),
-        "gather": lambda: repeat_gather(times, codes, geometry, work),
-        "squares": lambda: repeat_square(times, circuit, work),
-        "currents": lambda: repeat_products(times, work.codes, planes.mean, edges, work.current),
-        "variances": lambda: repeat_products(times, work.squares, planes.variance, edges, work.variance),
+    kernels: dict[str, Callable[[], object]] = {"codes": lambda: reader.input_codes(x)}
+    if direct:
+        squares = compiled.squares_of(codes, reader.prepared[0], circuit, 1).reshape(-1)
+        kernels |= {
+            "gather": lambda: repeat_corners(times, codes, geometry, work),
+            "squares": lambda: compiled.squares_of(codes, reader.prepared[0], circuit, 1),
+            "currents": lambda: repeat_direct(times, codes.reshape(-1), planes.mean, edges, work, work.current),
+            "variances": lambda: repeat_direct(times, squares, planes.variance, edges, work, work.variance),
+        }
+    else:
+        kernels |= {
+            "gather": lambda: repeat_gather(times, codes, geometry, work),
+            "squares": lambda: repeat_square(times, circuit, work),
+            "currents": lambda: repeat_products(times, work.codes, planes.mean, edges, work.current),
+            "variances": lambda: repeat_products(times, work.squares, planes.variance, edges, work.variance),
+        }
+    kernels |= {
         "normals": lambda: repeat_noise(times, planes, work, rows, key),
         "noise, ADC, sum": lambda: repeat_convert(times, planes, circuit, work, rows, key, out),
     }

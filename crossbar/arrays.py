@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from ..devices.arrays import Namespace
+
+Margins = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""Zeros before and behind along depth, height and width."""
+
+
+class Unpadded(NamedTuple):
+    """Inputs with zeros around them that are not in memory.
+
+    Attributes:
+        values: (samples, depth, height, width, channels), in memory of any order.
+        margins: the zeros.
+    """
+
+    values: Any
+    margins: Margins
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """With the zeros."""
+        shape = self.values.shape
+        return shape[0], *(n + sum(pair) for n, pair in zip(shape[1:4], self.margins, strict=True)), shape[4]
 
 
 class Arrays:
@@ -28,6 +49,10 @@ class Arrays:
     def array(self, x: Any) -> Any:
         """A numpy array, or an array of this kind, as one of this kind: contiguous float32."""
         return np.ascontiguousarray(x, dtype=np.float32)
+
+    def padded(self, x: Unpadded) -> Any:
+        """Inputs, numpy or of this kind, with the zeros around them, as `array` gives them."""
+        return np.pad(self.array(x.values), ((0, 0), *x.margins, (0, 0)))
 
     def to_numpy(self, x: Any) -> np.ndarray[Any, Any]:
         """An array of this kind, or a numpy array, as a numpy array of the same values."""

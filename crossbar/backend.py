@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Arrays
+from .arrays import Arrays, Unpadded
 from .kernels.philox import Rows
 from .kernels.read import Circuit, Geometry, Planes
 from .keys import Key
@@ -156,6 +156,15 @@ class Backend(Arrays, WireSolver):
         Returns:
             How many were clipped, and how many are not finite.
         """
+
+    def padded_codes(
+        self, x: Unpadded, scale: tuple[np.float32, np.float32, np.float32, bool], out: Any, threads: int
+    ) -> Any:
+        """As `codes`, of inputs with zeros around them, into out, of their shape with the zeros.
+
+        By default of `Arrays.padded`; a backend may do both in one pass.
+        """
+        return self.codes(self.padded(x).reshape(-1), scale, out.reshape(-1), threads)
 
     @abstractmethod
     def prepared(self, planes: Planes) -> Any:

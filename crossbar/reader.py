@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from .arrays import Unpadded
 from .backend import Backend, GroupJob, Job
 from .design import Design
 from .each_adc import each_adc
@@ -188,7 +189,7 @@ class Reader:
         return self._keys[purpose, place]
 
     def input_codes(self, x: Any, threads: int = 1) -> tuple[Any, Counts]:
-        """DAC codes of inputs of any shape, contiguous, in the type that the planes have.
+        """DAC codes of inputs (of any shape, or `Unpadded`), contiguous, in the type that the planes have.
 
         Raises:
             ValueError: inputs that are not finite.
@@ -225,9 +226,9 @@ class Reader:
         """Read every patch of x: (reads * samples * positions, groups * outputs) float32, in weight units, with bias.
 
         Args:
-            x: (samples, depth, height, width, channels) inputs in the layer's own units, padding included; for several
-                reads, their inputs one after the other, or once if they are `shared`. A numpy array, or an array of the
-                backend, as what is returned is: see `mho.crossbar.arrays`.
+            x: (samples, depth, height, width, channels) inputs in the layer's own units, padding included or
+                `Unpadded`; for several reads, their inputs one after the other, or once if they are `shared`. A numpy
+                array, or an array of the backend, as what is returned is: see `mho.crossbar.arrays`.
             read: number of the (first) read; other numbers give other noise.
             reads: how many, numbered consecutively.
             shared: whether all reads have the same inputs, given once.
@@ -362,15 +363,19 @@ class Reader:
 def input_codes(
     design: Design, x: Any, backend: Backend, threads: int = 1, coding: Coding | None = None
 ) -> tuple[Any, Counts]:
-    """DAC codes of inputs of any shape, contiguous, in the type that the planes have, and how many were clipped.
+    """DAC codes of inputs as `Reader.input_codes` takes them, and how many were clipped.
 
     Raises:
         ValueError: inputs that are not finite.
     """
     coding = coding or Coding.of(design)
-    x = backend.array(x)
-    codes, size = backend.empty(x.shape, x, integers=coding.integers), prod(x.shape)
-    clipped, broken = backend.codes(x.reshape(-1), coding.scale, codes.reshape(-1), threads)
+    given = x if isinstance(x, Unpadded) else backend.array(x)
+    like = x.values if isinstance(x, Unpadded) else given
+    codes, size = backend.empty(given.shape, like, integers=coding.integers), prod(given.shape)
+    if isinstance(given, Unpadded):
+        clipped, broken = backend.padded_codes(given, coding.scale, codes, threads)
+    else:
+        clipped, broken = backend.codes(given.reshape(-1), coding.scale, codes.reshape(-1), threads)
     if broken:
         raise ValueError(f"layer {design.matrix.name!r}: inputs must be finite, got {broken} NaN or infinite of {size}")
     if not design.drive.rounds and design.curved:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ..crossbar.arrays import Arrays
+from ..crossbar.arrays import Arrays, Unpadded
 from ..devices.registry import Registry
 from ..devices.units import brief
 
@@ -76,6 +76,10 @@ class TensorArrays(Arrays):
 
     def array(self, x: Any) -> torch.Tensor:
         return torch.as_tensor(x, dtype=torch.float32).contiguous()
+
+    def padded(self, x: Unpadded) -> torch.Tensor:
+        both = [size for pair in reversed(x.margins) for size in pair]
+        return torch.nn.functional.pad(self.array(x.values), (0, 0, *both)) if any(both) else self.array(x.values)
 
     def to_numpy(self, x: Any) -> np.ndarray[Any, Any]:
         return as_numpy(torch.as_tensor(x))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
+from ..crossbar.arrays import Margins
 from ..crossbar.hardware import Hardware
 from ..crossbar.magnitudes import Magnitudes
 from .arrays import as_numpy
@@ -40,12 +41,14 @@ class Arranged(NamedTuple):
         leading: the leading dimensions, of which the samples here are all in one.
         size: positions of the patches along depth, height and width.
         shared: whether several reads have these same inputs.
+        margins: zeros that belong around the values; None where they are there.
     """
 
     values: torch.Tensor
     leading: tuple[int, ...]
     size: tuple[int, int, int]
     shared: bool = False
+    margins: Margins | None = None
 
 
 class OnTiles(Protocol):
@@ -61,7 +64,7 @@ class OnTiles(Protocol):
     @property
     def hardware(self) -> Hardware: ...
 
-    def arranged(self, x: torch.Tensor) -> Arranged: ...
+    def arranged(self, x: torch.Tensor, *, padded: bool = True) -> Arranged: ...
     def digital(self, x: torch.Tensor) -> torch.Tensor: ...
     def calibrate(self, inputs: list[Array], orders: list[Order], sizes: Magnitudes | None = None) -> None: ...
     def read(self, given: Arranged, order: Order, like: torch.Tensor, run: Read, call: int) -> torch.Tensor: ...
@@ -184,9 +187,9 @@ class Read(Inference):
     def _read(self, layer: OnTiles, x: torch.Tensor, call: int) -> torch.Tensor:
         """What its tiles give."""
         if self.shares(x):
-            given, samples = layer.arranged(x[: self.samples])._replace(shared=True), self.samples
+            given, samples = layer.arranged(x[: self.samples], padded=False)._replace(shared=True), self.samples
         else:
-            given, samples = layer.arranged(x), self.samples * self.reads
+            given, samples = layer.arranged(x, padded=False), self.samples * self.reads
         order = _order(layer, given, samples, self.padding, chosen_too=self.alone)
         if order is None:
             self._warn(layer, given.leading, samples)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
+from ..crossbar.arrays import Unpadded
 from ..crossbar.backend import Backend
 from ..crossbar.backends import DEFAULT, backend_of
 from ..crossbar.calibration import calibrate
@@ -210,8 +211,8 @@ class TileLayer(nn.Module):
             if isinstance(self._parameters.get(kind), TileParameter) is not there or kind in vars(self):
                 raise MappingError(f"layer {self.name!r} is on tiles: its {kind} cannot be replaced in a call")
 
-    def arranged(self, x: torch.Tensor) -> Arranged:
-        """An input of the layer as its tiles take it.
+    def arranged(self, x: torch.Tensor, *, padded: bool = True) -> Arranged:
+        """An input of the layer as its tiles take it; zeros around it may be left to them where it is not `padded`.
 
         Raises:
             MappingError: it has other dimensions than the layer takes.
@@ -222,14 +223,18 @@ class TileLayer(nn.Module):
                 f"layer {self.name!r} takes {spec.in_features} {'channels' if dims else 'features'} "
                 f"in dimension {-1 - dims}, got an input of shape {shape}"
             )
-        values = self._equalised(spec.arrange(x if x.dtype == torch.float32 else x.to(torch.float32)))
-        size = self.matrix.patches.positions(values.shape[1:4])
+        x, margins = x if x.dtype == torch.float32 else x.to(torch.float32), None
+        if padded or self.hardware.dac.scaling != "layer":  # scales are found among all values
+            values = spec.arrange(x)
+        else:
+            values, margins = spec.laid_out(x)
+        whole = tuple(values.shape if margins is None else Unpadded(values, margins).shape)
+        size = self.matrix.patches.positions(whole[1:4])
         if dims and min(size) < 1:
             raise MappingError(
-                f"layer {self.name!r}: input of shape {tuple(values.shape)} is smaller than the kernel "
-                f"{spec.patches.kernel}"
+                f"layer {self.name!r}: input of shape {whole} is smaller than the kernel {spec.patches.kernel}"
             )
-        return Arranged(values, shape[: -1 - dims], size)
+        return Arranged(self._equalised(values), shape[: -1 - dims], size, margins=margins)
 
     def _equalised(self, values: torch.Tensor) -> torch.Tensor:
         return values if self.equaliser is None else values / self.equaliser.to(values.device)
@@ -263,8 +268,9 @@ class TileLayer(nn.Module):
         size, exchange = given.size[3 - spec.dims :], EXCHANGES[tiles.backend.kind]
         whole = tiles.hardware.dac.scaling == "layer"  # the ranges are those of calibration
         values, scales = Scaled(order.arranged(given.values)) if whole else self.scaled(given.values, order)
+        x = exchange.given(values)
         y, counts = tiles.reader.read(
-            exchange.given(values),
+            x if given.margins is None else Unpadded(x, given.margins),
             read=run.number,
             reads=run.reads,
             shared=given.shared,

@@ -111,7 +111,8 @@ def run(
 ) -> tuple[np.ndarray, int]:
     rows = x.shape[0] * int(np.prod(geometry.out)) // (1 if shared else reads)
     out = np.empty((reads, rows, planes.bias.size), dtype=np.float32)
-    job = x.astype(planes.mean.dtype), hold(geometry, planes, circuit), KEY
+    codes = x.astype(planes.mean.dtype)
+    job = codes, codes[:0], hold(geometry, planes, circuit, False), KEY
     deal = Deal(*(whose or rows_of()), np.uint32(read), chunk)
     clipped = read_matrix_parallel(*job, deal, workers, out) if workers > 1 else read_matrix(*job, deal, out)
     return (out if reads > 1 else out[0]), clipped

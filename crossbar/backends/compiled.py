@@ -8,8 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import Unpadded
 from ..backend import Backend, GroupJob, Job, Sums
-from ..kernels.convert import BLOCK, add_output_noise, add_output_noise_parallel, make_codes, make_codes_parallel
+from ..kernels.convert import (
+    BLOCK,
+    add_output_noise,
+    add_output_noise_parallel,
+    make_codes,
+    make_codes_parallel,
+    make_padded_codes,
+    make_padded_codes_parallel,
+)
+from ..kernels.digits import square, square_parallel
 from ..kernels.group_layout import Cut
 from ..kernels.groups import read_groups, read_groups_parallel
 from ..kernels.held import Held, hold
@@ -49,13 +59,18 @@ class Prepared:
     def __init__(self, planes: Planes) -> None:
         self.planes, self.lines = planes, int(planes.edges[-1])
         self.work = len(planes.mean) * (self.lines + READING * (len(planes.edges) - 1))
-        self._held: dict[tuple[int, int], tuple[Geometry, Circuit, Held]] = {}
+        self._held: dict[tuple[int, int, bool], tuple[Geometry, Circuit, tuple[Held, bool]]] = {}
 
-    def held(self, geometry: Geometry, circuit: Circuit) -> Held:
-        """What kernels take. A reader has few geometries and circuits: each pair is kept."""
-        place = id(geometry), id(circuit)
+    def held(self, geometry: Geometry, circuit: Circuit, *, direct: bool = False) -> tuple[Held, bool]:
+        """What kernels take, and whether their products take inputs where they are: if `direct`, and they can.
+
+        A reader has few geometries and circuits: each pair is kept.
+        """
+        place = id(geometry), id(circuit), direct
         if place not in self._held:
-            self._held[place] = geometry, circuit, hold(geometry, self.planes, circuit)  # all three live with their ids
+            can = direct and _direct(self.planes, geometry, circuit)
+            made = hold(geometry, self.planes, circuit, can), can
+            self._held[place] = geometry, circuit, made  # all three live with their ids
         return self._held[place][2]
 
 
@@ -73,7 +88,7 @@ class Grouped(list[Prepared]):
             planes, found = [each.planes for each in self], None
             if fits(planes, circuit):
                 whole = together(planes, geometry, circuit)
-                found = hold(geometry, whole, circuit), sizes_of(geometry, whole, circuit)
+                found = hold(geometry, whole, circuit, False), sizes_of(geometry, whole, circuit)
             self._held[place] = geometry, circuit, found
         return self._held[place][2]
 
@@ -106,6 +121,22 @@ class Compiled(CompiledWires, Backend):
                 return make_codes_parallel(x, *scale, out)
         return make_codes(x, *scale, out)
 
+    def padded_codes(
+        self, x: Unpadded, scale: tuple[np.float32, np.float32, np.float32, bool], out: Array, threads: int
+    ) -> Any:
+        if type(self).codes is not Compiled.codes:  # another backend's own
+            return super().padded_codes(x, scale, out, threads)
+        given, before = x.values, (x.margins[0][0], x.margins[1][0], x.margins[2][0])
+        planar = given.transpose(0, 4, 1, 2, 3)
+        flat = next((each for each in (given, planar) if each.flags.c_contiguous), None)
+        if flat is None or given.dtype != np.float32:
+            return super().padded_codes(x, scale, out, threads)
+        job = flat.reshape(-1), given.shape, flat is not given, before, scale
+        if threads > 1 and given.size > 4 * BLOCK:
+            with pool_of(threads):
+                return make_padded_codes_parallel(*job, threads, out)
+        return make_padded_codes(*job, out)
+
     def prepared(self, planes: Planes) -> Prepared:
         return Prepared(planes)
 
@@ -120,7 +151,7 @@ class Compiled(CompiledWires, Backend):
             columns = int(planes.reference.max()) + 1
         out = np.empty((circuit.conversions, len(planes.mean), tiles, rows, columns), dtype=np.float32)
         gathered = np.empty((rows, prepared.lines), codes.dtype)
-        read_currents(codes, prepared.held(geometry, circuit), start, gathered, out)
+        read_currents(codes, prepared.held(geometry, circuit)[0], start, gathered, out)
         return out, gathered
 
     def read(self, job: Job, key: Key, whose: Rows, read: int, threads: int, out: Array) -> int:
@@ -128,12 +159,13 @@ class Compiled(CompiledWires, Backend):
         reads, rows, outputs = out.shape
         work = reads * rows * outputs * prepared.work * circuit.conversions
         workers = min(threads, -(-reads * rows // ROWS)) if work > WORTH_A_THREAD else 1
-        deal = Deal(*whose, np.uint32(read), _chunk(rows, workers, prepared.lines, outputs))
-        held = prepared.held(geometry, circuit)
+        held, direct = prepared.held(geometry, circuit, direct=rows >= CHUNK)
+        squared = squares_of(codes, prepared, circuit, workers) if direct else codes[:0]
+        deal = Deal(*whose, np.uint32(read), _chunk(rows, workers, 0 if direct else prepared.lines, outputs))
         if workers == 1:
-            return int(read_matrix(codes, held, key, deal, out))
+            return int(read_matrix(codes, squared, held, key, deal, out))
         with pool_of(workers):
-            return int(read_matrix_parallel(codes, held, key, deal, workers, out))
+            return int(read_matrix_parallel(codes, squared, held, key, deal, workers, out))
 
     def read_groups(self, job: GroupJob, keys: Array, whose: Rows, read: int, threads: int, out: Array) -> int:
         codes, geometries, prepared, circuit = job
@@ -158,6 +190,29 @@ class Compiled(CompiledWires, Backend):
                 add_output_noise_parallel(out, add, mult, *place, key)
         else:
             add_output_noise(out, add, mult, *place, key)
+
+
+def _direct(planes: Planes, geometry: Geometry, circuit: Circuit) -> bool:
+    """Whether products can take inputs where they are: a pulse drives their codes, and pairs of them are neighbours."""
+    each = 2 if circuit.integers else 1
+    codes = circuit.conversions == 1 and not circuit.levels.size and not circuit.pedestal and not circuit.constant
+    alone = circuit.pulses == 1 and not (planes.linear.size or planes.total.size or planes.uniform.size)
+    lines = int(np.prod(geometry.kernel)) * geometry.channels
+    pairs = geometry.channels % each == 0 and geometry.first_channel % each == 0 and not np.any(planes.edges % each)
+    return bool(codes and alone and pairs and lines == planes.edges[-1])
+
+
+def squares_of(codes: Array, prepared: Prepared, circuit: Circuit, threads: int) -> Array:
+    """The squares of codes, as kernels want them for the noise of cells; of no sample where there is none."""
+    if not circuit.noisy or not prepared.planes.variance.shape[1]:
+        return codes[:0]
+    out = np.empty_like(codes)
+    if threads > 1:
+        with pool_of(threads):
+            square_parallel(codes.reshape(-1), circuit.integers, circuit.halve, threads, out.reshape(-1))
+    else:
+        square(codes.reshape(-1), circuit.integers, circuit.halve, out.reshape(-1))
+    return out
 
 
 @lru_cache(maxsize=1024)

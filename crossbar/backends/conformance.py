@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import Unpadded
 from ..backend import Backend
 from ..calibration import calibrate
 from ..cells import Drawn
@@ -142,6 +143,17 @@ def _codes(backend: Backend, twin: Backend) -> list[str]:
         found += _unlike(what, codes, wanted, 1e-6)
         if [clipped, bad] != others:
             found.append(f"{what}: {clipped} clipped and {bad} not finite, must be {others[0]} and {others[1]}")
+    for what, order in (("first", (0, 2, 3, 4, 1)), ("last", (0, 1, 2, 3, 4))):
+        values = np.arange(-60, 60, dtype=f32).reshape(2, 3, 2, 5, 2).transpose(order)
+        given, results = Unpadded(values, ((0, 1), (2, 0), (1, 3))), []
+        for one in (backend, twin):
+            out = one.empty(given.shape, one.array(values), integers=True)
+            clipped, _ = one.padded_codes(given, (f32(1), f32(-50), f32(50), True), out, 1)
+            results.append((one.to_numpy(out), int(clipped)))
+        (codes, clipped), (wanted, other) = results
+        found += _unlike(f"padded, channels {what}", codes, wanted, 1e-6)
+        if clipped != other:
+            found.append(f"padded, channels {what}: {clipped} clipped, must be {other}")
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import gcd
+from math import gcd, lcm
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..kernels.panel import PANEL, unpack
 from ..kernels.read import ALIKE, Circuit, Geometry, Planes
 
 Array = np.ndarray[Any, Any]
-FEW = 4  # columns of a group up to which each of them has a lane of its own
+FEW = 4  # columns of a group up to which its inputs have a lane of their own
 BATCH = 64  # columns that are read together, where a group has less
 WIDE = 25  # places of a kernel above which half as many are: its boxes overlap the less the larger they are
 CACHE = 384 * 1024  # bytes of scratch that stay in the second-level cache
@@ -36,7 +36,9 @@ def together(planes: Sequence[Planes], geometry: Geometry, circuit: Circuit) -> 
     columns = int(first.reference.max()) + 1 if first.reference.size else outputs
     pitch = columns if columns <= LANES else -(-columns // LANES) * LANES
     close = PANEL // gcd(PANEL, pitch) if columns <= LANES else 1  # groups that fill whole panels
-    width = -(-groups * pitch // PANEL) * PANEL
+    if columns <= FEW:
+        close = lcm(close, _block(pitch))
+    width = -(-groups // close) * close * pitch
 
     def table(values: Sequence[Array]) -> Array:
         """(slices, row tiles, columns of all groups) of what each group has in (slices, row tiles, columns)."""
@@ -47,9 +49,9 @@ def together(planes: Sequence[Planes], geometry: Geometry, circuit: Circuit) -> 
     def units(values: Sequence[Array]) -> Array:
         return table([value[..., None] for value in values])
 
-    pairs = -(-geometry.channels // 2) if columns <= FEW else 1
+    laid_out = -(-geometry.channels // 2) / pitch if columns <= FEW else 1  # at each place, for each column
     halo = 2 if columns <= FEW and np.prod(geometry.kernel) > WIDE else 1
-    wide = max(PANEL, BATCH // (pairs * halo))  # what is laid out for each column is then less
+    wide = max(PANEL, min(BATCH, int(BATCH / (laid_out * halo))))
     zeros, alike = np.zeros((slices, tiles), np.float32), any(p.uniform.size for p in planes)
     adcs: dict[str, Any] = _converters(planes, table) if first.adc_inverse.size else ALIKE
     lanes, panels = (_lanes, _no_panels) if columns <= FEW else (_no_lanes, _panels)
@@ -75,6 +77,11 @@ def together(planes: Sequence[Planes], geometry: Geometry, circuit: Circuit) -> 
         constant=circuit.constant != 0,
         **adcs,
     )
+
+
+def _block(pitch: int) -> int:
+    """Groups of so many columns that are side by side in a vector."""
+    return PANEL if pitch == 1 else LANES
 
 
 def _converters(planes: Sequence[Planes], table: Any) -> dict[str, Any]:
@@ -104,14 +111,14 @@ def _no_panels(planes: Sequence[Planes]) -> dict[str, Any]:
 
 def _no_lanes(planes: Sequence[Planes], geometry: Geometry, circuit: Circuit, pitch: int) -> dict[str, Any]:
     """Steps of panels, where the word lines of a pair are neighbours in the inputs; none where patches are gathered."""
-    nothing = np.empty((len(planes[0].mean), 0, 0, 0), planes[0].mean.dtype)
+    nothing = np.empty((len(planes[0].mean), 0, 0, 0, 0), planes[0].mean.dtype)
     each = 2 if circuit.integers else 1
     place = np.empty((0, 4), np.int64)
     if geometry.channels % each == 0 and not circuit.pedestal and not any(p.uniform.size for p in planes):
         place, _ = _pairs(geometry, together=each)
     edges = np.minimum(planes[0].edges // each, len(place))
     steps = Steps(place, np.empty((0, 2), np.bool_), edges)
-    return {"steps": steps, "source": np.empty(0, np.int64), "mean": nothing, "variance": nothing, "ones": nothing}
+    return {"steps": steps, "mean": nothing, "variance": nothing, "ones": nothing}
 
 
 def _lanes(planes: Sequence[Planes], geometry: Geometry, circuit: Circuit, pitch: int) -> dict[str, Any]:
@@ -135,26 +142,26 @@ def _lanes(planes: Sequence[Planes], geometry: Geometry, circuit: Circuit, pitch
     last[0, 0] = filled if filled < depth else depth  # driven with a constant
     taken = np.concatenate([taken, last])
 
+    block = _block(pitch)
+
     def of_lanes(values: Array) -> Array:
-        """Weights of the steps, of values (slices, word lines, columns of all groups)."""
-        values = np.pad(values, [(0, 0), (0, 1), (0, -values.shape[2] % PANEL)])[:, taken]
-        slices, count, two, columns = values.shape
-        parts = values.reshape(slices, count, two, columns // PANEL, PANEL).transpose(0, 3, 1, 4, 2)
-        return np.ascontiguousarray(parts).reshape(slices, columns // PANEL, count, -1)
+        """Weights of the steps, of values (slices, word lines, groups, columns)."""
+        values = np.pad(values, [(0, 0), (0, 1), (0, -groups % block), (0, 0)])[:, taken]
+        slices, count, two = values.shape[:3]
+        parts = values.reshape(slices, count, two, -1, block, pitch).transpose(0, 3, 1, 5, 4, 2)
+        return np.ascontiguousarray(parts).reshape(slices, -1, count, pitch, block * two)
 
     def of_groups(stacked: Array) -> Array:
         """(slices, word lines, columns of all groups) of packed panels of each group."""
-        dense = np.stack([[unpack(panels)[:, :pitch] for panels in slices] for slices in stacked], axis=2)
-        return of_lanes(dense.reshape(*dense.shape[:2], -1))
+        return of_lanes(np.stack([[unpack(panels)[:, :pitch] for panels in slices] for slices in stacked], axis=2))
 
-    nothing = np.empty((len(mean[0]), 0, 0, 0), mean.dtype)
+    nothing = np.empty((len(mean[0]), 0, 0, 0, 0), mean.dtype)
     variances = np.stack([p.variance if p.variance.size else np.zeros_like(p.mean) for p in planes]) if noisy else None
     return {
         "steps": steps,
-        "source": np.repeat(np.arange(groups) * geometry.channels, pitch),
         "mean": of_groups(mean),
         "variance": nothing if variances is None else of_groups(variances),
-        "ones": of_lanes(np.ones((1, depth, groups * pitch), mean.dtype)) if circuit.pedestal else nothing,
+        "ones": of_lanes(np.ones((1, depth, groups, pitch), mean.dtype)) if circuit.pedestal else nothing,
     }
 
 
@@ -233,7 +240,8 @@ def sizes_of(geometry: Geometry, planes: Together, circuit: Circuit) -> Sizes:
         lines = planes.batch * int(planes.edges[-1]) * planes.panel_mean.itemsize
         return Sizes(out, ((1, 1), (1, 1)), (0, 2 * lines + 12 * columns), batches)
     cells = planes.variance.shape[1] > 0 or planes.panel_variance.shape[2:3] > (0,)
-    across = planes.batch if len(planes.panel_mean) else columns
+    block = 1 if len(planes.panel_mean) else _block(planes.pitch)
+    across = -(-planes.batch // block) * block
     pixel = (1 + (circuit.pulses > 1) + cells) * planes.bias.itemsize * across * planes.own
     window = [((k - 1) * d + 1, s) for k, d, s in zip(kernel, dilation, stride, strict=True)]
     return Sizes(out, (window[1], window[2]), (kernel[0] * pixel, 12 * columns), batches)

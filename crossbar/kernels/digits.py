@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import prange
 
 from .compiled import kernel
 
@@ -61,6 +62,14 @@ def square(codes, integers, halve, out):
     else:
         for i in range(given.shape[0]):
             squares[i] = given[i] * given[i]
+
+
+@kernel(parallel=True)
+def square_parallel(codes, integers, halve, parts, out):
+    """`square` of flat arrays, in so many parts at once."""
+    for k in prange(parts):
+        a, b = codes.shape[0] * k // parts, codes.shape[0] * (k + 1) // parts
+        square(codes[a:b], integers, halve, out[a:b])
 
 
 @kernel()

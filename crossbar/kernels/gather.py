@@ -35,9 +35,9 @@ def _move(typingctx: Any, source: Any, at: Any, target: Any, to: Any) -> Any:
 
 @kernel()
 def taken_from(x, geometry, run, runs, out):
-    """out (places,) int64: how far behind the first input of a patch each run begins; or each input, for a `run` of 1.
+    """out (places,) int64: how far behind the first input of a patch each run of so many inputs begins.
 
-    `runs` are those of a line of the kernel.
+    A line of the kernel is in `runs` parts, of one or more runs each.
     """
     per_pixel = x.shape[4]
     per_line = x.shape[3] * per_pixel
@@ -50,8 +50,41 @@ def taken_from(x, geometry, run, runs, out):
             line = a * geometry.dilation[0] * per_plane + b * geometry.dilation[1] * per_line
             for c in range(runs):
                 for i in range(each):
-                    out[k] = line + c * geometry.dilation[2] * per_pixel + i
+                    out[k] = line + c * geometry.dilation[2] * per_pixel + i * run
                     k += 1
+
+
+@kernel()
+def corners_of(x, geometry, start, out):
+    """out (rows,) int64: where in x, flat, the first input of each row is, from row `start` on."""
+    _, lines, pixels = geometry.out
+    positions = geometry.out[0] * lines * pixels
+    per_pixel = x.shape[4]
+    per_line = x.shape[3] * per_pixel
+    per_plane = x.shape[2] * per_line
+    n = start // positions
+    p = start - n * positions
+    oz = p // (lines * pixels)
+    oy = p // pixels - oz * lines
+    ox = p % pixels
+    for r in range(out.shape[0]):
+        out[r] = (
+            n * x.shape[1] * per_plane
+            + oz * geometry.stride[0] * per_plane
+            + oy * geometry.stride[1] * per_line
+            + ox * geometry.stride[2] * per_pixel
+            + geometry.first_channel
+        )
+        ox += 1
+        if ox == pixels:
+            ox = 0
+            oy += 1
+            if oy == lines:
+                oy = 0
+                oz += 1
+                if oz == geometry.out[0]:
+                    oz = 0
+                    n += 1
 
 
 @kernel()
@@ -61,8 +94,6 @@ def gather(x, geometry, start, stop, constant, out):
     The word line behind the patch, if `out` has more columns, gets `constant`, and any further one 0. Both arrays are
     contiguous.
     """
-    _, lines, pixels = geometry.out
-    positions = geometry.out[0] * lines * pixels
     kd, kh, kw = geometry.kernel
     channels = geometry.channels
     filled = kd * kh * kw * channels
@@ -70,26 +101,12 @@ def gather(x, geometry, start, stop, constant, out):
     run = kw * channels if whole else channels
     if run < MOVED:
         run = 1
-    places = np.empty(filled // run, np.int64)
+    places, corners = np.empty(filled // run, np.int64), np.empty(stop - start, np.int64)
     taken_from(x, geometry, run, 1 if whole else kw, places)
-    per_pixel = x.shape[4]
-    per_line = x.shape[3] * per_pixel
-    per_plane = x.shape[2] * per_line
+    corners_of(x, geometry, start, corners)
     flat, target = x.reshape(-1), out.reshape(-1)
-    n = start // positions
-    p = start - n * positions
-    oz = p // (lines * pixels)
-    oy = p // pixels - oz * lines
-    ox = p % pixels
     for r in range(stop - start):
-        corner = (
-            n * x.shape[1] * per_plane
-            + oz * geometry.stride[0] * per_plane
-            + oy * geometry.stride[1] * per_line
-            + ox * geometry.stride[2] * per_pixel
-            + geometry.first_channel
-        )
-        k = r * out.shape[1]
+        corner, k = corners[r], r * out.shape[1]
         if run == 1:
             for i in range(filled):
                 target[k + i] = flat[corner + places[i]]
@@ -102,13 +119,3 @@ def gather(x, geometry, start, stop, constant, out):
                     _move(flat, source + run - MOVED, target, to + run - MOVED)
         for i in range(filled, out.shape[1]):
             target[k + i] = constant if i == filled else 0
-        ox += 1
-        if ox == pixels:
-            ox = 0
-            oy += 1
-            if oy == lines:
-                oy = 0
-                oz += 1
-                if oz == geometry.out[0]:
-                    oz = 0
-                    n += 1

@@ -9,6 +9,7 @@ import numpy as np
 from .compiled import kernel
 from .gather import gather
 from .group_products import Steps, copy_image, extent, fill_image, offsets_of, places_of, rows_of
+from .lanes import LANES
 from .panel import PANEL
 from .products import apart
 from .read import Geometry
@@ -31,8 +32,7 @@ class Together(NamedTuple):
     batch: int  # groups that are read together
     steps: Steps
     own: int  # inputs of a group at each place of the kernel, in steps
-    source: Array  # (columns of all groups,) int64: first input channel of each
-    mean: Array  # (slices, panels, steps + 1, ...): of lanes, see `multiply_lanes`
+    mean: Array  # (slices, blocks, steps + 1, ...): of lanes, see `multiply_lanes`
     variance: Array  # the same, or no panel
     ones: Array  # the same, 1 where a word line is of the row tile; no panel where no pedestal is taken off
     panel_mean: Array  # (groups, slices, panels, ...): as packed
@@ -91,6 +91,13 @@ def columns_of(planes):
 
 
 @kernel()
+def lanes_of(groups, columns):
+    """Lanes of an image of so many groups: those of whole blocks."""
+    block = PANEL if columns == 1 else LANES
+    return (groups + block - 1) // block * block
+
+
+@kernel()
 def make_group_scratch(x, geometry, planes, circuit, box):
     """Scratch for boxes up to the size of this one."""
     rows, columns = box.samples * box.lines * box.pixels, columns_of(planes)
@@ -98,7 +105,7 @@ def make_group_scratch(x, geometry, planes, circuit, box):
     if planes.panel_mean.shape[0] == 0 or planes.steps.place.shape[0] > 0:
         lines, pixels = extent(geometry, box)
         pairs = (geometry.channels + each - 1) // each
-        across = columns if planes.panel_mean.shape[0] == 0 else planes.batch
+        across = lanes_of(planes.batch, planes.pitch) if planes.panel_mean.shape[0] == 0 else planes.batch
         size = (box.samples * geometry.kernel[0] * lines * pixels * pairs * across + 1) * each
     else:
         size = planes.batch * rows * planes.edges[-1]
@@ -177,9 +184,8 @@ def lay_out(x, geometry, planes, circuit, box, batch, start, work):
         channels = (last - first) * geometry.channels
         size = copy_image(x, geometry, box, first * geometry.channels, channels, work.codes[0])
     else:
-        lanes = (planes.pitch * (last - first) + PANEL - 1) // PANEL * PANEL
-        source = planes.source[planes.pitch * first : planes.pitch * last]
-        size = fill_image(x, geometry, box, source, planes.pitch, lanes, work.codes[0])
+        lanes = lanes_of(last - first, planes.pitch)
+        size = fill_image(x, geometry, box, batch, lanes, work.codes[0])
     mine = part_of(work, rows, size + each)
     mine.codes[0, size:] = 0
     mine.codes[0, size] = circuit.constant

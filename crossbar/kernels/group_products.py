@@ -1,8 +1,9 @@
-"""Products of many small groups of a matrix: the columns of several groups side by side in one vector.
+"""Products of many small groups of a matrix: several groups side by side in one vector.
 
 A panel (`panel.py`) multiplies one input by 16 columns, which have it in common. Groups have inputs of their own: where
-they have few columns, most of a panel would be empty. Here each lane of a vector has the input of its column's group.
-The inputs are laid out for that once, for all places of the kernel, and a step of the product takes them at another.
+they have few columns, most of a panel would be empty. Here each lane of a vector is a group, and has its input. The
+columns of a group take it one after the other. The inputs are laid out for that once, for all places of the kernel, and
+a step of the product takes them at another.
 Sums are those of `panel.py`: exact in integers, and in float32 term by term in the order of the word lines.
 """
 
@@ -17,11 +18,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .compiled import kernel
-from .panel import _FLOATS, _SUMS, PANEL, ROWS, _fused_multiply_add, _multiply_pairs_add
+from .lanes import I64, LANES, Lanes
+from .panel import PANEL, ROWS, fused_multiply_add, multiply_pairs_add
 
-f32, i32, i64, u32, u64 = np.float32, np.int32, np.int64, np.uint32, np.uint64
-TOGETHER = 4  # rows
-_I64 = ir.IntType(64)
+f32, i32, i64 = np.float32, np.int32, np.int64
 
 
 class Steps(NamedTuple):
@@ -56,96 +56,82 @@ def extent(geometry, box):
 
 
 @kernel()
-def fill_neighbours(x, first, channels, source, along, lanes, image):
+def fill_neighbours(x, first, channels, count, along, lanes, image):
     """`fill_line` where groups have one channel: pairs are of pixels."""
-    count = source.shape[0]
-    close = count > 0 and source[count - 1] - source[0] == count - 1
     pixels = image.shape[0] // (2 * lanes)
     for p in range(pixels):
         here = first + p * channels
-        there = here + along * channels
-        out = image[2 * p * lanes : 2 * (p + 1) * lanes]
-        if p + along < pixels and close:
-            one, other = x[here + source[0] :][:count], x[there + source[0] :][:count]
+        one, out = x[here : here + count], image[2 * p * lanes : 2 * (p + 1) * lanes]
+        if p + along < pixels:
+            other = x[here + along * channels :][:count]
             for j in range(count):
                 out[2 * j] = one[j]
                 out[2 * j + 1] = other[j]
         else:
             for j in range(count):
-                out[2 * j] = x[here + source[j]]
-                out[2 * j + 1] = x[there + source[j]] if p + along < pixels else 0
-        for j in range(2 * count, 2 * lanes):
-            out[j] = 0
+                out[2 * j] = one[j]
+                out[2 * j + 1] = 0
+        out[2 * count :] = 0
 
 
 @kernel()
-def fill_twos(x, first, channels, source, alike, pairs, lanes, image):
-    """`fill_line` of pairs (int32), of which an even number of neighbours are `alike`: two at a time (int64)."""
-    groups, two = source.shape[0] // alike, alike >> 1
-    pixels = image.shape[0] // (pairs * lanes)
+def fill_steps(x, first, channels, count, own, lanes, image):
+    """`fill_line` of what travels as one number, a float or a pair: `own` of each group."""
+    pixels = image.shape[0] // (own * lanes)
     for p in range(pixels):
-        for i in range(pairs):
-            here, out = first + p * channels + i, (p * pairs + i) * lanes
-            for g in range(groups):
-                pair = u64(u32(x[here + (source[g * alike] >> 1)]))
-                both = i64(pair | pair << u64(32))
-                for j in range(out + g * two, out + (g + 1) * two):
-                    image[j] = both
-            for j in range(out + groups * two, out + lanes):
-                image[j] = 0
+        taken = x[first + p * channels :][: count * own]
+        for i in range(own):
+            out = image[(p * own + i) * lanes : (p * own + i + 1) * lanes]
+            for j in range(count):
+                out[j] = taken[j * own + i]
+            out[count:] = 0
 
 
 @kernel()
-def fill_line(x, first, channels, source, alike, own, along, lanes, image):
+def fill_line(x, first, channels, count, own, along, lanes, image):
     """One line of inputs into image, flat (pixels, pairs, lanes, 2 or 1): see `fill_image`.
 
-    x is flat; the pixels start at `first`, and have so many `channels`. source (lanes,) is the first channel of each
-    lane, `own` how many its group has. along: how many pixels apart the two of a pair are where own is 1.
+    x is flat; the pixels start at `first`, and have so many `channels`, `own` of each of `count` groups one after the
+    other. along: how many pixels apart the two of a pair are where own is 1.
     """
-    each = 2 if x.itemsize == 2 else 1
-    pairs = (own + each - 1) // each
-    pixels = image.shape[0] // (pairs * lanes * each)
-    count = source.shape[0]
-    if own == 1 and each == 2:
-        fill_neighbours(x, first, channels, source, along, lanes, image)
-    elif own % 2 == 0 and each == 2 and alike % 2 == 0:
-        fill_twos(
-            x.view(np.int32), first >> 1, channels >> 1, source, alike, own >> 1, lanes >> 1, image.view(np.int64)
-        )
+    if x.itemsize == 4:
+        fill_steps(x, first, channels, count, own, lanes, image)
+    elif own == 1:
+        fill_neighbours(x, first, channels, count, along, lanes, image)
+    elif own % 2 == 0 and channels % 2 == 0 and first % 2 == 0:
+        fill_steps(x.view(np.int32), first >> 1, channels >> 1, count, own >> 1, lanes, image.view(np.int32))
     else:
-        for k in range(pixels * pairs):
+        pairs = (own + 1) // 2
+        for k in range(image.shape[0] // (2 * lanes)):
             p, i = k // pairs, k % pairs
-            here, out = first + p * channels + each * i, k * lanes * each
-            other = 1 if each * i + 1 < own else 0  # else nothing is taken of it
+            here, out = first + p * channels + 2 * i, image[2 * k * lanes : 2 * (k + 1) * lanes]
+            out[:] = 0
             for j in range(count):
-                for part in range(each):
-                    image[out + each * j + part] = x[here + source[j] + part * other]
-            for j in range(count * each, lanes * each):
-                image[out + j] = 0
+                out[2 * j] = x[here + j * own]
+                if 2 * i + 1 < own:
+                    out[2 * j + 1] = x[here + j * own + 1]
 
 
 @kernel()
-def fill_image(x, geometry, box, source, alike, lanes, image):
+def fill_image(x, geometry, box, batch, lanes, image):
     """The inputs of a box into image, flat (samples, kernel depth, lines, pixels, pairs, lanes, 2 or 1).
 
-    x (samples, depth, height, width, channels). source (lanes or less,) is the first channel of each lane, the same for
-    so many neighbours that are `alike`. Integers are pairs: of neighbouring channels or, where a group has one, of
-    places of the kernel that are neighbours in a line. Floats are single. Returns how many numbers were written.
+    x (samples, depth, height, width, channels). The groups of a batch = (first, behind the last) have a lane each.
+    Integers are pairs: of neighbouring channels or, where a group has one, of places of the kernel that are neighbours
+    in a line. Floats are single. Returns how many numbers were written.
     """
     each = 2 if x.itemsize == 2 else 1
     lines, pixels = extent(geometry, box)
-    channels = x.shape[4]
-    pairs = (geometry.channels + each - 1) // each
+    channels, own, count = x.shape[4], geometry.channels, batch[1] - batch[0]
+    pairs = (own + each - 1) // each
     flat, size, k = x.reshape(-1), pixels * pairs * lanes * each, 0
     for n in range(box.sample, box.sample + box.samples):
         for a in range(geometry.kernel[0]):
             z = box.plane * geometry.stride[0] + a * geometry.dilation[0]
             for y in range(box.line * geometry.stride[1], box.line * geometry.stride[1] + lines):
-                first = (
-                    ((n * x.shape[1] + z) * x.shape[2] + y) * x.shape[3] + box.pixel * geometry.stride[2]
-                ) * channels
-                line = image[k : k + size]
-                fill_line(flat, first, channels, source, alike, geometry.channels, geometry.dilation[2], lanes, line)
+                pixel = ((n * x.shape[1] + z) * x.shape[2] + y) * x.shape[3] + box.pixel * geometry.stride[2]
+                first = pixel * channels + batch[0] * own
+                fill_line(flat, first, channels, count, own, geometry.dilation[2], lanes, image[k : k + size])
                 k += size
     return k
 
@@ -173,61 +159,75 @@ def rows_of(geometry, box, pairs, lanes, out):
     return m
 
 
-def _block_of(rows: int, *, alike: bool) -> Any:
-    """The product of so many rows with PANEL columns, whose inputs are `alike`, or one each from the first on."""
+def _block_of(rows: int, columns: int, lanes: int, *, alike: bool = False) -> Any:
+    """The product of so many rows with `columns` vectors of weights, whose inputs are a vector, or `alike`: a number.
+
+    Rows beyond the last are the last one.
+    """
+    integer, floats = ir.IntType(32), ir.VectorType(ir.FloatType(), lanes)
 
     @intrinsic
     def multiply(typingctx: Any, image: Any, starts: Any, offsets: Any, weights: Any, out: Any, place: Any) -> Any:
-        """out[m:, column:] = what `multiply_lanes` says, for place = (m, column, shift, first, last step, constant).
+        """What `multiply_lanes` says, for place = (m, last row, column, shift, first, last step, constant).
 
         Inputs are `shift` behind their starts. The number `constant` of the image is multiplied by the weights behind
         those of the last step; none below 0.
         """
         integers = image.dtype == types.int16
-        vector = _SUMS if integers else _FLOATS
-        multiply_add = _multiply_pairs_add if integers else _fused_multiply_add
+        vector = ir.VectorType(integer, lanes) if integers else floats
+        multiply_add = multiply_pairs_add if integers else fused_multiply_add
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             arrays = [
                 context.make_array(k)(context, builder, a) for k, a in zip(signature.args[:5], args, strict=False)
             ]
             pixels, begins, steps, panel, target = (array.data for array in arrays)
-            m, column, shift, first, last, constant = cgutils.unpack_tuple(builder, args[5])
-            undefined, lane = ir.Constant(vector, ir.Undefined), ir.Constant(_SUMS, [0] * PANEL)
+            m, final, column, shift, first, last, constant = cgutils.unpack_tuple(builder, args[5])
             one = builder.bitcast(pixels, vector.element.as_pointer())  # a pair of int16 travels as an int32
             panel = builder.bitcast(panel, vector.as_pointer())
-            bases = [builder.load(builder.gep(begins, [builder.add(m, _I64(r))])) for r in range(rows)]
+            places = [builder.add(m, I64(r)) for r in range(rows)]
+            places = [builder.select(builder.icmp_signed("<", p, final), p, final) for p in places]
+            bases = [builder.load(builder.gep(begins, [p])) for p in places]
             bases = [builder.gep(one, [builder.add(base, shift)]) for base in bases]
-            zeros = ir.Constant(vector, [0 if integers else 0.0] * PANEL)
-            sums = [cgutils.alloca_once_value(builder, zeros) for _ in range(rows)]
+            zeros = ir.Constant(vector, [0 if integers else 0.0] * lanes)
+            sums = [[cgutils.alloca_once_value(builder, zeros) for _ in range(columns)] for _ in range(rows)]
 
             def spread(pointer: Any) -> Any:
-                """The number there for all columns."""
-                value = builder.insert_element(undefined, builder.load(pointer, align=2), ir.IntType(32)(0))
-                return builder.shuffle_vector(value, undefined, lane)
+                """The number there in all lanes."""
+                return Lanes.spread(builder, builder.load(pointer, align=2), lanes).value
 
-            with cgutils.for_range_slice(builder, first, last, _I64(1)) as (k, _):
+            def add(value: Any, weight: Any, total: Any) -> None:
+                builder.store(multiply_add(builder, value, weight, builder.load(total)), total)
+
+            def weights_of(step: Any) -> list[Any]:
+                start = builder.mul(step, I64(columns))
+                return [builder.load(builder.gep(panel, [builder.add(start, I64(c))]), align=4) for c in range(columns)]
+
+            with cgutils.for_range_slice(builder, first, last, I64(1)) as (k, _):
                 offset = builder.load(builder.gep(steps, [k]))
-                weight = builder.load(builder.gep(panel, [k]), align=4)
-                for base, total in zip(bases, sums, strict=True):
+                found = weights_of(k)
+                for base, totals in zip(bases, sums, strict=True):
                     taken = builder.gep(base, [offset])
                     if alike:
                         value = spread(taken)
                     else:
                         value = builder.load(builder.bitcast(taken, vector.as_pointer()), align=2)
-                    builder.store(multiply_add(builder, value, weight, builder.load(total)), total)
-            with cgutils.if_unlikely(builder, builder.icmp_signed(">=", constant, _I64(0))):
+                    for weight, total in zip(found, totals, strict=True):
+                        add(value, weight, total)
+            with cgutils.if_unlikely(builder, builder.icmp_signed(">=", constant, I64(0))):
                 value = spread(builder.gep(one, [constant]))
-                steps_in_all = cgutils.unpack_tuple(builder, arrays[2].shape)[0]
-                weight = builder.load(builder.gep(panel, [steps_in_all]), align=4)
-                for total in sums:
-                    builder.store(multiply_add(builder, value, weight, builder.load(total)), total)
+                found = weights_of(cgutils.unpack_tuple(builder, arrays[2].shape)[0])  # behind all steps
+                for totals in sums:
+                    for weight, total in zip(found, totals, strict=True):
+                        add(value, weight, total)
             width = cgutils.unpack_tuple(builder, arrays[4].shape)[1]
-            for r, total in enumerate(sums):
-                found = builder.load(total)
-                found = builder.sitofp(found, _FLOATS) if integers else found
-                start = builder.add(builder.mul(builder.add(m, _I64(r)), width), column)
-                builder.store(found, builder.bitcast(builder.gep(target, [start]), _FLOATS.as_pointer()), align=4)
+            for p, totals in zip(places, sums, strict=True):
+                values = [builder.load(total) for total in totals]
+                each = [Lanes(builder, builder.sitofp(v, floats) if integers else v) for v in values]
+                start = builder.add(builder.mul(p, width), column)
+                for k, some in enumerate(_in_turn(each)):
+                    pointer = builder.gep(target, [builder.add(start, I64(k * lanes))])
+                    builder.store(some.value, builder.bitcast(pointer, floats.as_pointer()), align=4)
             return context.get_dummy_value()
 
         return types.void(image, starts, offsets, weights, out, place), codegen
@@ -235,26 +235,48 @@ def _block_of(rows: int, *, alike: bool) -> Any:
     return multiply
 
 
-_lanes_4, _lanes_1 = _block_of(TOGETHER, alike=False), _block_of(1, alike=False)
-_alike_6, _alike_1 = _block_of(ROWS, alike=True), _block_of(1, alike=True)
+def _in_turn(vectors: list[Lanes]) -> list[Lanes]:
+    """Vectors with lane 0 of each, then lane 1 of each, and so on."""
+    if len(vectors) == 1:
+        return vectors
+    count, lanes = len(vectors), vectors[0].count
+    whole = Lanes.joined(vectors + [vectors[0]] * (-count % 2))
+    return [
+        whole.shuffled(e % count * lanes + e // count for e in range(k * lanes, (k + 1) * lanes)) for k in range(count)
+    ]
+
+
+_lanes_1, _lanes_2 = _block_of(4, 1, PANEL), _block_of(4, 2, LANES)  # as many sums as registers hold
+_lanes_3, _lanes_4 = _block_of(2, 3, LANES), _block_of(2, 4, LANES)
+_alike_6, _alike_1 = _block_of(ROWS, 1, PANEL, alike=True), _block_of(1, 1, PANEL, alike=True)
 
 
 @kernel()
 def multiply_lanes(image, starts, offsets, weights, steps, constant, out):
-    """out[m, j] = sum over steps = (first, last) of image[starts[m] + offset + j] times weights, j lane by lane.
+    """out[m, j] = sum over steps = (first, last) of image[starts[m] + offset + lane of j] times weights.
 
-    image is flat; weights (panels, all steps + 1, 2 PANEL) int16 or (..., PANEL) float32, as the image; out (rows,
-    lanes) float32, contiguous, with the lanes of whole panels. Where `constant` is 0 or more, that number of the image
-    is multiplied by the last of the weights and added.
+    image is flat; weights (blocks, all steps + 1, columns of a group, LANES groups, or PANEL where these have one
+    column; times 2 in int16), of the type of the image; out (rows, columns of all groups), contiguous, with room for
+    whole blocks. Where `constant` is 0 or more, that number of the image is multiplied by the last of the weights and
+    added.
     """
-    rows = out.shape[0]
-    whole = rows // TOGETHER * TOGETHER
-    for p in range(weights.shape[0]):
-        panel, lane = weights[p], i64(p * PANEL)
-        for m in range(0, whole, TOGETHER):
-            _lanes_4(image, starts, offsets, panel, out, (m, lane, lane, steps[0], steps[1], constant))
-        for m in range(whole, rows):
-            _lanes_1(image, starts, offsets, panel, out, (m, lane, lane, steps[0], steps[1], constant))
+    columns, last = weights.shape[2], i64(out.shape[0] - 1)
+    lanes = PANEL if columns == 1 else LANES
+    for b in range(weights.shape[0]):
+        block, lane = weights[b], i64(b * lanes)
+        where = i64(b * lanes * columns), lane, steps[0], steps[1], constant
+        if columns == 1:
+            for m in range(0, last + 1, 4):
+                _lanes_1(image, starts, offsets, block, out, (m, last, *where))
+        elif columns == 2:
+            for m in range(0, last + 1, 4):
+                _lanes_2(image, starts, offsets, block, out, (m, last, *where))
+        elif columns == 3:
+            for m in range(0, last + 1, 2):
+                _lanes_3(image, starts, offsets, block, out, (m, last, *where))
+        else:
+            for m in range(0, last + 1, 2):
+                _lanes_4(image, starts, offsets, block, out, (m, last, *where))
 
 
 @kernel()
@@ -295,39 +317,43 @@ def multiply_alike(image, starts, offsets, panels, shift, steps, constant, colum
     panels (panels, steps or more, ...) of `panel.py`; `out` and `constant` as in `multiply_lanes`, whose weights are
     behind those of all steps.
     """
-    rows = out.shape[0]
+    rows, last = out.shape[0], i64(out.shape[0] - 1)
     whole = rows // ROWS * ROWS
     for p in range(panels.shape[0]):
-        panel, first = panels[p], i64(column + p * PANEL)
+        panel, where = panels[p], (i64(column + p * PANEL), shift, steps[0], steps[1], constant)
         for m in range(0, whole, ROWS):
-            _alike_6(image, starts, offsets, panel, out, (m, first, shift, steps[0], steps[1], constant))
+            _alike_6(image, starts, offsets, panel, out, (m, last, *where))
         for m in range(whole, rows):
-            _alike_1(image, starts, offsets, panel, out, (m, first, shift, steps[0], steps[1], constant))
+            _alike_1(image, starts, offsets, panel, out, (m, last, *where))
 
 
 @kernel()
-def squared_lanes(image, starts, offsets, taken, steps, constant, factor, out):
-    """out[m, j] = factor[j] times the sum of the squared inputs of steps = (first, last), as `digits.row_squares`."""
-    lanes = out.shape[1]
-    integers = image.itemsize == 2
-    exact, total = np.empty(lanes, np.int64), np.empty(lanes, np.float32)
+def squared_lanes(image, starts, offsets, taken, steps, constant, factor, lanes, out):
+    """out[m, j] = factor[j] times the sum of the squared inputs of steps = (first, last), as `digits.row_squares`.
+
+    The image has so many `lanes`, each of some columns of out.
+    """
+    integers, groups = image.itemsize == 2, lanes
+    columns = max(1, factor.shape[0] // groups)
+    exact, total = np.empty(groups, np.int64), np.empty(groups, np.float32)
     for m in range(out.shape[0]):
         exact[:], total[:] = 0, f32(0)
         for k in range(steps[0], steps[1]):
             start = starts[m] + offsets[k]
             if integers:
-                values = image[2 * start : 2 * (start + lanes)]
+                values = image[2 * start : 2 * (start + groups)]
                 one, other = i32(taken[k, 0]), i32(taken[k, 1])
-                for j in range(lanes):
+                for j in range(groups):
                     a, b = one * i32(values[2 * j]), other * i32(values[2 * j + 1])
                     exact[j] += i64(a) * i64(a) + i64(b) * i64(b)
             else:
-                for j in range(lanes):
+                for j in range(groups):
                     total[j] += image[start + j] * image[start + j]
         if constant >= 0:
             value = image[(2 if integers else 1) * constant]
-            for j in range(lanes):
+            for j in range(groups):
                 exact[j] += i64(value) * i64(value)
                 total[j] += f32(value) * f32(value)
-        for j in range(lanes):
-            out[m, j] = (f32(exact[j]) if integers else total[j]) * factor[j]
+        for j in range(factor.shape[0]):
+            g = j // columns
+            out[m, j] = (f32(exact[g]) if integers else total[g]) * factor[j]

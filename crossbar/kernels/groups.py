@@ -13,7 +13,7 @@ from numba import prange
 from .compiled import kernel
 from .digits import row_squares, row_sums
 from .group_adc import convert_groups
-from .group_layout import lay_out, make_group_scratch
+from .group_layout import lanes_of, lay_out, make_group_scratch
 from .group_noise import add_group_noise, counters_of, streams_of
 from .group_products import Box, multiply_alike, multiply_lanes, squared_lanes
 from .lanes import LANES
@@ -45,27 +45,27 @@ def direct_products(digits, squares, planes, circuit, batch, s, t, work):
 @kernel()
 def lane_products(digits, squares, planes, circuit, batch, s, t, unit, work):
     """Currents, and what else a plane makes of its inputs, into `work`, of groups whose columns are lanes."""
-    columns = planes.pitch * (batch[1] - batch[0])
-    panels = slice(planes.pitch * batch[0] // PANEL, (planes.pitch * batch[0] + columns + PANEL - 1) // PANEL)
-    lanes = (panels.stop - panels.start) * PANEL
+    lanes = lanes_of(batch[1] - batch[0], planes.pitch)
+    first, each_block = planes.pitch * batch[0], PANEL if planes.pitch == 1 else LANES
+    blocks = slice(batch[0] // each_block, (batch[0] + lanes) // each_block)
+    columns = planes.pitch * lanes
     steps = planes.steps.edges[t], planes.steps.edges[t + 1]
     each = 2 if circuit.integers else 1
     last = t + 2 == planes.edges.shape[0]
     constant = i64(digits.shape[1] // each - 1) if planes.constant and last else i64(-1)
     image, starts, offsets = digits[0], work.starts, work.offsets
-    multiply_lanes(image, starts, offsets, planes.mean[s, panels], steps, constant, work.current)
+    multiply_lanes(image, starts, offsets, planes.mean[s, blocks], steps, constant, work.current)
     if squares.shape[0] > 0:
-        multiply_lanes(squares[0], starts, offsets, planes.variance[s, panels], steps, constant, work.variance)
+        multiply_lanes(squares[0], starts, offsets, planes.variance[s, blocks], steps, constant, work.variance)
     if circuit.pedestal != 0.0:
-        multiply_lanes(image, starts, offsets, planes.ones[0, panels], steps, constant, work.pedestal)
+        multiply_lanes(image, starts, offsets, planes.ones[0, blocks], steps, constant, work.pedestal)
         factor = f32(circuit.pedestal) * unit
         for m in range(work.pedestal.shape[0]):
-            for j in range(lanes):
+            for j in range(columns):
                 work.pedestal[m, j] *= factor
     if circuit.noisy and planes.uniform.shape[0] > 0:
-        first = planes.pitch * batch[0]
-        factors = unit * unit * planes.uniform[s, t, first : first + lanes]
-        squared_lanes(image, starts, offsets, planes.steps.taken, steps, constant, factors, work.extra[:, :lanes])
+        factors = unit * unit * planes.uniform[s, t, first : first + columns]
+        squared_lanes(image, starts, offsets, planes.steps.taken, steps, constant, factors, lanes, work.extra)
 
 
 @kernel()

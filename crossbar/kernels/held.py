@@ -22,10 +22,10 @@ class Held(structref.StructRefProxy):  # type: ignore[misc]
 
 
 structref.define_boxing(HeldType, Held)
-structref.define_constructor(Held, HeldType, ["geometry", "planes", "circuit"])
+structref.define_constructor(Held, HeldType, ["geometry", "planes", "circuit", "direct"])
 
 
 @kernel()
-def hold(geometry, planes, circuit):
-    """The three as one object, which shares their arrays."""
-    return Held(geometry, planes, circuit)
+def hold(geometry, planes, circuit, direct):
+    """The three as one object, which shares their arrays; `direct` is whether products take inputs where they are."""
+    return Held(geometry, planes, circuit, direct)

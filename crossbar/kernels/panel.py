@@ -31,8 +31,6 @@ _F32 = ir.FloatType()
 _I32 = ir.IntType(32)
 _FLOATS = ir.VectorType(_F32, PANEL)
 _SUMS = ir.VectorType(_I32, PANEL)
-_PAIRS = ir.VectorType(ir.IntType(16), 2 * PANEL)
-_WIDE = ir.VectorType(_I32, 2 * PANEL)
 _SPREAD = ir.Constant(_SUMS, [0] * PANEL)  # a shuffle that copies lane 0 to all
 
 
@@ -61,18 +59,22 @@ def unpack(panels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return panels.transpose(1, 0, 2).reshape(panels.shape[1], -1)
 
 
-def _fused_multiply_add(builder: Any, value: Any, weights: Any, total: Any) -> Any:
+def fused_multiply_add(builder: Any, value: Any, weights: Any, total: Any) -> Any:
+    """total + value weights, vectors of float32, in one rounding."""
+    kind = total.type
     fma = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), f"llvm.fma.v{PANEL}f32"
+        builder.module, ir.FunctionType(kind, [kind] * 3), f"llvm.fma.v{kind.count}f32"
     )
     return builder.call(fma, [value, weights, total])
 
 
-def _multiply_pairs_add(builder: Any, value: Any, weights: Any, total: Any) -> Any:
-    wide = [builder.sext(builder.bitcast(v, _PAIRS), _WIDE) for v in (value, weights)]
-    products = builder.mul(*wide)
+def multiply_pairs_add(builder: Any, value: Any, weights: Any, total: Any) -> Any:
+    """total (int32) + both products of each pair of int16; pairs travel as int32."""
+    count = total.type.count
+    pairs, wide = ir.VectorType(ir.IntType(16), 2 * count), ir.VectorType(_I32, 2 * count)
+    products = builder.mul(*(builder.sext(builder.bitcast(v, pairs), wide) for v in (value, weights)))
     first, second = (
-        builder.shuffle_vector(products, products, ir.Constant(_SUMS, [2 * i + part for i in range(PANEL)]))
+        builder.shuffle_vector(products, products, ir.Constant(total.type, [2 * i + part for i in range(count)]))
         for part in (0, 1)
     )
     return builder.add(total, builder.add(first, second))
@@ -86,7 +88,7 @@ def _block_of(rows: int, count: int) -> Any:
         """out (rows, count PANEL) float32 = x (rows, depth) @ panels (count, depth, ...), float32 or int16 both."""
         integers = panels.dtype == types.int16
         element, vector = (_I32, _SUMS) if integers else (_F32, _FLOATS)  # an int16 pair travels as an int32
-        multiply_add = _multiply_pairs_add if integers else _fused_multiply_add
+        multiply_add = multiply_pairs_add if integers else fused_multiply_add
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             x_array, panel_array, out_array = (

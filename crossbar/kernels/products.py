@@ -6,9 +6,10 @@ import numpy as np
 
 from .compiled import kernel
 from .digits import keep_sign, look_up, magnitudes, row_sums, square, take_digit
+from .group_products import multiply_alike
 from .panel import multiply_panels
 
-f32 = np.float32
+f32, i64 = np.float32, np.int64
 
 
 @kernel()
@@ -62,6 +63,17 @@ def plane_products(digits, squares, planes, circuit, s, t, current, variance):
     multiply_panels(digits[:, r0:r1], planes.mean[s, :, r0 // step : r1 // step], current)
     if squares.shape[0] > 0:
         multiply_panels(squares[:, r0:r1], planes.variance[s, :, r0 // step : r1 // step], variance)
+
+
+@kernel()
+def direct_products(x, squares, planes, circuit, s, t, rows, work):
+    """`plane_products` of inputs where they are: `work` says where; x and squares are flat, or these empty."""
+    each = 2 if circuit.integers else 1
+    steps, starts, none = (planes.edges[t] // each, planes.edges[t + 1] // each), work.starts[:rows], i64(-1)
+    multiply_alike(x, starts, work.offsets, planes.mean[s], i64(0), steps, none, i64(0), work.current[:rows])
+    if squares.shape[0] > 0:
+        spread = work.variance[:rows]
+        multiply_alike(squares, starts, work.offsets, planes.variance[s], i64(0), steps, none, i64(0), spread)
 
 
 @kernel()

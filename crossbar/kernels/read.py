@@ -15,9 +15,9 @@ from numba import prange
 from .adc import convert
 from .compiled import kernel
 from .digits import row_squares, row_sums
-from .gather import gather
+from .gather import corners_of, gather, taken_from
 from .philox import GROUP, PLANE_BITS, Rows, draw_normals, noisy
-from .products import add_linear, add_up, apart, counts_of, operands, plane_products
+from .products import add_linear, add_up, apart, counts_of, direct_products, operands, plane_products
 from .readings import BLOCK, TABLE, add_readings
 
 f32, i64, u32 = np.float32, np.int64, np.uint32
@@ -130,6 +130,7 @@ class Place(NamedTuple):
     start: int  # first row of the outputs
     first: int  # first read of the outputs
     reads: int  # how many reads have these inputs
+    rows_here: int  # rows of the chunk
 
 
 class Plane(NamedTuple):
@@ -143,7 +144,9 @@ class Plane(NamedTuple):
 class Scratch(NamedTuple):
     """What a worker needs for one chunk; filled anew for each."""
 
-    codes: Array  # (chunk, word lines) input codes
+    starts: Array  # (chunk,) int64: where the inputs of each row begin, and
+    offsets: Array  # (steps,) int64: how far behind that each step finds them; both empty where rows are gathered
+    codes: Array  # (chunk, word lines) input codes; no row where none are gathered, as of the next three
     digits: Array  # the same: what one pulse drives; (0, 0) where that is the codes themselves
     squares: Array  # the same: their squares; (0, 0) without noise of cells
     firsts: Array  # the same: what `Planes.linear` is multiplied by; (0, 0) where there is none
@@ -161,17 +164,24 @@ class Scratch(NamedTuple):
 
 
 @kernel()
-def make_scratch(x, planes, circuit, chunk):
+def make_scratch(x, held, chunk):
     """Scratch for chunks of this many rows; columns are whole groups, zero behind the panels."""
-    lines = planes.edges[-1]
+    geometry, planes, circuit, direct = held.geometry, held.planes, held.circuit, held.direct
+    lines, each = planes.edges[-1], 2 if circuit.integers else 1
+    offsets = np.empty(lines // each if direct else 0, np.int64)
+    if direct:
+        taken_from(x, geometry, each, geometry.kernel[2], offsets)
+        offsets //= each
     columns = planes.floor.shape[2]
     cells = circuit.noisy and planes.variance.shape[1] > 0
     uniform = circuit.noisy and planes.uniform.shape[0] > 0
     linear = circuit.noisy and planes.linear.shape[1] > 0
     return Scratch(
-        np.empty((chunk, lines), x.dtype),
+        np.empty(chunk if direct else 0, np.int64),
+        offsets,
+        np.empty((0 if direct else chunk, lines), x.dtype),
         np.empty((chunk, lines) if apart(circuit) else (0, 0), x.dtype),
-        np.empty((chunk, lines) if cells else (0, 0), x.dtype),
+        np.empty((chunk, lines) if cells and not direct else (0, 0), x.dtype),
         np.empty((chunk, lines) if linear else (0, 0), x.dtype),
         np.zeros((chunk if linear else 0, columns), np.float32),
         np.zeros((2, chunk, columns) if circuit.joined > 0 else (0, 0, 0), np.float32),
@@ -242,17 +252,22 @@ def convert_plane(planes, circuit, key, place, plane, factors, weight, rows, wor
 
 
 @kernel()
-def read_plane(digits, squares, planes, circuit, key, place, plane, work, out):
+def read_plane(digits, squares, flat, planes, circuit, key, place, plane, work, out):
     """One plane of one pulse of a chunk: `place.reads` readings, added to `out`; returns the clipped ones.
 
-    The products are the same in all reads; the noise is not.
+    The products are the same in all reads; the noise is not. `flat` are the inputs and their squares, flat, as they
+    are where `work` has the starts of their rows.
     """
     pulse, s, t = plane
-    rows = digits.shape[0]
+    direct = work.starts.shape[0] > 0
+    rows = place.rows_here
     unit, weight = counts_of(circuit, pulse)
     r0, r1 = planes.edges[t], planes.edges[t + 1]
     linear = work.linear.shape[0] > 0
-    plane_products(digits, squares, planes, circuit, s, t, work.current[:rows], work.variance[:rows])
+    if direct:
+        direct_products(flat[0], flat[1], planes, circuit, s, t, rows, work)
+    else:
+        plane_products(digits, squares, planes, circuit, s, t, work.current[:rows], work.variance[:rows])
     if linear:
         add_linear(work, rows, planes, (s, t), circuit, unit)
     if circuit.pedestal != 0.0:
@@ -282,10 +297,15 @@ def read_joined(codes, planes, circuit, key, place, work, out):
 
 
 @kernel()
-def read_chunk(x, geometry, planes, circuit, key, place, rows, work, out):
-    """All pulses and planes of a chunk of so many rows; returns clipped readings."""
-    codes = work.codes[:rows]
-    gather(x, geometry, place.source, place.source + rows, circuit.constant, codes)
+def read_chunk(x, squared, geometry, planes, circuit, key, place, work, out):
+    """All pulses and planes of a chunk; returns clipped readings. squared: the squares of x where none are gathered."""
+    rows = place.rows_here
+    codes, flat = work.codes[:rows], (x.reshape(-1), squared.reshape(-1))
+    if work.starts.shape[0] > 0:
+        corners_of(x, geometry, place.source, work.starts[:rows])
+        work.starts[:rows] //= 2 if circuit.integers else 1
+    else:
+        gather(x, geometry, place.source, place.source + rows, circuit.constant, codes)
     if not in_one_pass(planes, circuit):
         for v in range(place.first, place.first + place.reads):
             for m in range(place.start, place.start + rows):
@@ -298,19 +318,19 @@ def read_chunk(x, geometry, planes, circuit, key, place, rows, work, out):
         digits, squares = operands(codes, circuit, q, planes.total.shape[0] > 0, work)
         for s in range(planes.mean.shape[0]):
             for t in range(planes.edges.shape[0] - 1):
-                clipped += read_plane(digits, squares, planes, circuit, key, place, Plane(q, s, t), work, out)
+                clipped += read_plane(digits, squares, flat, planes, circuit, key, place, Plane(q, s, t), work, out)
     return clipped
 
 
 @kernel()
-def read_chunks(x, held, key, deal, worker, workers, out):
+def read_chunks(x, squared, held, key, deal, worker, workers, out):
     """Every workers-th chunk from number `worker` on, as `read_matrix`: what one worker does."""
     geometry, planes, circuit = held.geometry, held.planes, held.circuit
     reads, rows, _ = out.shape
     shared = x.shape[0] * geometry.out[0] * geometry.out[1] * geometry.out[2] == rows
     chunks = (rows + deal.chunk - 1) // deal.chunk
     jobs = chunks if shared else chunks * reads
-    work = make_scratch(x, planes, circuit, min(rows, deal.chunk))
+    work = make_scratch(x, held, min(rows, deal.chunk))
     clipped = 0
     for job in range(worker, jobs, workers):
         v = 0 if shared else job // chunks
@@ -322,29 +342,31 @@ def read_chunks(x, held, key, deal, worker, workers, out):
             start,
             v,
             reads if shared else 1,
+            min(rows - start, deal.chunk),
         )
-        clipped += read_chunk(x, geometry, planes, circuit, key, place, min(rows - start, deal.chunk), work, out)
+        clipped += read_chunk(x, squared, geometry, planes, circuit, key, place, work, out)
     return clipped
 
 
 @kernel()
-def read_matrix(x, held, key, deal, out):
+def read_matrix(x, squared, held, key, deal, out):
     """Read the whole matrix into out (reads, rows, outputs) float32; returns the number of clipped ADC readings.
 
     `held` is what `hold` makes of its geometry, planes and circuit. x (samples, depth, height, width, channels) holds
     input codes, int16 or float32 as the planes (plain inputs without a DAC). Its samples are those of one read, which
-    all reads share, or of all reads one after the other. `out` is contiguous.
+    all reads share, or of all reads one after the other. squared are their squares, of the same shape, where `held`
+    is direct and cells are noisy; else of no sample. `out` is contiguous.
     """
     # i64 here and below: with the types as they come, numba compiles read_chunks three times
-    return read_chunks(x, held, key, deal, i64(0), i64(1), out)
+    return read_chunks(x, squared, held, key, deal, i64(0), i64(1), out)
 
 
 @kernel(parallel=True)
-def read_matrix_parallel(x, held, key, deal, workers, out):
+def read_matrix_parallel(x, squared, held, key, deal, workers, out):
     """`read_matrix` by several workers at once: the same bits."""
     clipped = np.zeros(workers, np.int64)
     for worker in prange(workers):
-        clipped[worker] = read_chunks(x, held, key, deal, i64(worker), i64(workers), out)
+        clipped[worker] = read_chunks(x, squared, held, key, deal, i64(worker), i64(workers), out)
     return clipped.sum()
 
 
@@ -356,7 +378,7 @@ def read_currents(x, held, start, codes, out):
     """
     geometry, planes, circuit = held.geometry, held.planes, held.circuit
     rows = out.shape[3]
-    work = make_scratch(x, planes, circuit, rows)
+    work = make_scratch(x, held, rows)
     gather(x, geometry, start, start + rows, circuit.constant, codes)
     for q in range(out.shape[0]):
         if circuit.joined == 0:

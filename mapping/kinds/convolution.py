@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional
 
+from ...crossbar.arrays import Margins
 from ...crossbar.patches import Patches, Triple
 from .handler import dtype_of
 from .leaf import LEAVES, Leaf, Size
@@ -134,6 +135,14 @@ class Convolution(Leaf):
         else:
             x = self._padded(x).movedim(1, -1)
         return x.reshape(x.shape[0], *(1,) * (3 - self.dims), *x.shape[1:])
+
+    def laid_out(self, x: torch.Tensor) -> tuple[torch.Tensor, Margins | None]:
+        if type(self).arrange is not Convolution.arrange or (self.padding and self.padding_mode != "constant"):
+            return super().laid_out(x)
+        x = x.reshape(-1, *x.shape[-1 - self.dims :]).movedim(1, -1)
+        pairs = list(zip(self.padding[::2], self.padding[1::2], strict=True))[::-1] or [(0, 0)] * self.dims
+        first, second, third = [(0, 0)] * (3 - self.dims) + pairs
+        return x[(slice(None), *(None,) * (3 - self.dims))], (first, second, third)
 
     def assemble(self, y: torch.Tensor) -> torch.Tensor:
         return y.movedim(-1, 1)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from pydantic import Field, ValidationError
 
+from ...crossbar.arrays import Margins
 from ...crossbar.max_memory import released, zeros
 from ...crossbar.patches import PLAIN, Patches
 from ...devices.config import Config, faults
@@ -120,6 +121,13 @@ class Leaf(Config, Handler):
 
         Samples are all leading dimensions in one.
         """
+
+    def laid_out(self, x: torch.Tensor) -> tuple[torch.Tensor, Margins | None]:
+        """`arrange` without the zeros that it puts around the values, and these; None where it puts none, or others.
+
+        The values may then lie in memory in any order.
+        """
+        return self.arrange(x), None
 
     @abstractmethod
     def assemble(self, y: torch.Tensor) -> torch.Tensor:
