@@ -145,15 +145,14 @@ def _codes(backend: Backend, twin: Backend) -> list[str]:
             found.append(f"{what}: {clipped} clipped and {bad} not finite, must be {others[0]} and {others[1]}")
     for what, order in (("first", (0, 2, 3, 4, 1)), ("last", (0, 1, 2, 3, 4))):
         values = np.arange(-60, 60, dtype=f32).reshape(2, 3, 2, 5, 2).transpose(order)
-        given, results = Unpadded(values, ((0, 1), (2, 0), (1, 3))), []
+        inputs, both = Unpadded(values, ((0, 1), (2, 0), (1, 3))), []
         for one in (backend, twin):
-            out = one.empty(given.shape, one.array(values), integers=True)
-            clipped, _ = one.padded_codes(given, (f32(1), f32(-50), f32(50), True), out, 1)
-            results.append((one.to_numpy(out), int(clipped)))
-        (codes, clipped), (wanted, other) = results
-        found += _unlike(f"padded, channels {what}", codes, wanted, 1e-6)
-        if clipped != other:
-            found.append(f"padded, channels {what}: {clipped} clipped, must be {other}")
+            out = one.empty(inputs.shape, one.array(values), integers=True)
+            clipped, _ = one.padded_codes(inputs, (f32(1), f32(-50), f32(50), True), out, 1)
+            both.append((one.to_numpy(out), int(clipped)))
+        found += _unlike(f"padded, channels {what}", both[0][0], both[1][0], 1e-6)
+        if both[0][1] != both[1][1]:
+            found.append(f"padded, channels {what}: {both[0][1]} clipped, must be {both[1][1]}")
     return found
 
 
