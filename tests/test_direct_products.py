@@ -54,7 +54,7 @@ def test_the_bits_are_those_of_gathered_rows(
     net, x = make(), torch.randn(shape)
     found = outputs(net, hardware, x)
     assert taken
-    assert all(taken)
+    assert all(taken) is any(size > 1 for size in getattr(net, "kernel_size", ()))
     monkeypatch.setattr(compiled, "_direct", lambda *given: False)
     for one, other in zip(found, outputs(net, hardware, x), strict=True):
         assert torch.equal(one, other)

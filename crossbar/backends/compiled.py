@@ -193,13 +193,16 @@ class Compiled(CompiledWires, Backend):
 
 
 def _direct(planes: Planes, geometry: Geometry, circuit: Circuit) -> bool:
-    """Whether products can take inputs where they are: a pulse drives their codes, and pairs of them are neighbours."""
+    """Whether products take inputs where they are: a pulse drives their codes, and pairs of them are neighbours.
+
+    Rows of a kernel of one place are copied: a copy takes less than looking up where each input is.
+    """
     each = 2 if circuit.integers else 1
     codes = circuit.conversions == 1 and not circuit.levels.size and not circuit.pedestal and not circuit.constant
     alone = circuit.pulses == 1 and not (planes.linear.size or planes.total.size or planes.uniform.size)
-    lines = int(np.prod(geometry.kernel)) * geometry.channels
+    places = int(np.prod(geometry.kernel))
     pairs = geometry.channels % each == 0 and geometry.first_channel % each == 0 and not np.any(planes.edges % each)
-    return bool(codes and alone and pairs and lines == planes.edges[-1])
+    return bool(codes and alone and pairs and places > 1 and places * geometry.channels == planes.edges[-1])
 
 
 def squares_of(codes: Array, prepared: Prepared, circuit: Circuit, threads: int) -> Array:
