@@ -48,6 +48,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "pcm-year-at-0": ("pcm", {"time_s": YEAR}),
 }
 RATES = {"mnist-cnn": 5e-4, "stroke-lstm": 1e-2, "resnet32": 0.02}  # of training through the chip, the highest
+RATES_OF = {("stroke-lstm", "adc-4"): 3e-3}  # where that of the network is too high
 CALIBRATION, VALIDATION = 256, 500
 FIRST_CHIP, VALIDATION_CHIP = 1000, 999  # seeds
 BATCH = 64
@@ -57,6 +58,11 @@ def hardware_of(setting: str) -> mho.Hardware:
     """What a setting is."""
     preset, fields = SETTINGS[setting]
     return mho.Hardware.preset(preset).replace({"name": setting, **fields})
+
+
+def rate_of(network: str, setting: str) -> float:
+    """The highest learning rate of training through the chip."""
+    return RATES_OF.get((network, setting), RATES[network])
 
 
 def chip_of(net: nn.Module, setting: str, calibrate: torch.Tensor, seed: int) -> Any:
@@ -104,7 +110,7 @@ class Study:
         for (way, seed), build in made.items():
             place = {"network": network, "setting": setting, "way": way, "seed": seed}
             if way == "through":
-                place |= {"samples": options.samples, "epochs": options.epochs, "rate": RATES[network]}
+                place |= {"samples": options.samples, "epochs": options.epochs, "rate": rate_of(network, setting)}
             missing = [c for c in range(options.chips) if self.found(**place, chip=c, images=options.images) is None]
             if not missing:
                 continue
@@ -145,7 +151,7 @@ class Study:
             epochs=options.epochs,
             batch_size=BATCH,
             sizes="",
-            learning_rate=RATES[network],
+            learning_rate=rate_of(network, setting),
             average_decay=0.99,
             label_smoothing=0.0,
             seed=seed,
@@ -179,12 +185,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = ["| network | setting | reads | digital | plain | best sigma | through the chip | trained | of the loss |"]
     lines.append("|---|---|---|---|---|---|---|---|---|")
     ways = [[row for row in rows if row["way"] == way] for way in ("plain", "sigma", "through")]
-    for place in dict.fromkeys((row["network"], row["setting"], row["epochs"]) for row in ways[2]):
+    for place in dict.fromkeys((row["network"], row["setting"], row["epochs"], row.get("rate")) for row in ways[2]):
         plain, sigma, through = ([row for row in way if _is_of(row, place)] for way in ways)
         if not plain or not sigma:
             continue
         digital = 100 * plain[0]["digital"]
         trained = f"{len({row['seed'] for row in through})} x {place[2]} epoch{'s' if place[2] > 1 else ''}"
+        trained += f", rate {place[3]:g}" if place[3] else ""
         for name, reads in (("single", 1), ("voted", plain[0]["votes"])):
             means = [mean_of(way, name) for way in (plain, sigma, through)]
             cells = [f"{mean:.1f} ± {half:.1f}" for mean, half in means]
@@ -196,9 +203,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _is_of(row: dict[str, Any], place: tuple[str, str, int]) -> bool:
-    """Whether it is of a network, a setting and, trained through the chip, a number of epochs."""
-    return (row["network"], row["setting"], row.get("epochs", place[2])) == place
+def _is_of(row: dict[str, Any], place: tuple[str, str, int, float | None]) -> bool:
+    """Whether it is of a network, a setting and, trained through the chip, a number of epochs and a rate."""
+    trained = (row["epochs"], row.get("rate")) if row["way"] == "through" else place[2:]
+    return (row["network"], row["setting"], *trained) == place
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
