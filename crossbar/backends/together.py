@@ -38,7 +38,8 @@ def together(planes: Sequence[Planes], geometry: Geometry, circuit: Circuit) -> 
     close = PANEL // gcd(PANEL, pitch) if columns <= LANES else 1  # groups that fill whole panels
     if columns <= FEW:
         close = lcm(close, _block(pitch))
-    width = -(-groups // close) * close * pitch
+    width = -(-groups // close) * close * pitch  # of all blocks and batches
+    width = -(-width // PANEL) * PANEL
 
     def table(values: Sequence[Array]) -> Array:
         """(slices, row tiles, columns of all groups) of what each group has in (slices, row tiles, columns)."""
