@@ -142,7 +142,8 @@ class Convolution(Leaf):
         x = x.reshape(-1, *x.shape[-1 - self.dims :]).movedim(1, -1)
         pairs = list(zip(self.padding[::2], self.padding[1::2], strict=True))[::-1] or [(0, 0)] * self.dims
         first, second, third = [(0, 0)] * (3 - self.dims) + pairs
-        return x[(slice(None), *(None,) * (3 - self.dims))], (first, second, third)
+        samples_first = slice(None), *(None,) * (3 - self.dims)
+        return x[samples_first], (first, second, third)
 
     def assemble(self, y: torch.Tensor) -> torch.Tensor:
         return y.movedim(-1, 1)
