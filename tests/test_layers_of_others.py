@@ -65,8 +65,8 @@ class GatedLayers(nn.Module):
 
 
 class ScaledLeaf(Linear):
-    modules: ClassVar = (Scaled,)
-    holds: ClassVar = ("gain",)
+    modules: ClassVar[tuple[type[nn.Module], ...]] = (Scaled,)
+    holds: ClassVar[tuple[str, ...]] = ("gain",)
 
     @classmethod
     def tensors(cls, module: Any) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class ScaledLeaf(Linear):
 
 
 class GatedExpander(Expander):
-    modules: ClassVar = (Gated,)
+    modules: ClassVar[tuple[type[nn.Module], ...]] = (Gated,)
 
     @classmethod
     def tensors(cls, module: Any) -> dict[str, Any]:
@@ -203,19 +203,19 @@ def test_a_handler_that_does_not_do_what_its_module_does_is_an_error(leaf: type[
 
 
 class Incomplete(Leaf):
-    modules: ClassVar = (Scaled,)
+    modules: ClassVar[tuple[type[nn.Module], ...]] = (Scaled,)
 
 
 class Twice(Linear):
-    modules: ClassVar = (nn.Linear,)
+    modules: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
 
 
 class Nothing(Linear):
-    modules: ClassVar = ()
+    modules: ClassVar[tuple[type[nn.Module], ...]] = ()
 
 
 class Taken(GatedExpander):
-    modules: ClassVar = (nn.Conv2d,)
+    modules: ClassVar[tuple[type[nn.Module], ...]] = (nn.Conv2d,)
 
 
 @pytest.mark.parametrize(
@@ -302,8 +302,8 @@ class Outer(nn.Module):
 
 
 class OuterExpander(GatedExpander):
-    modules: ClassVar = (Outer,)
-    holds: ClassVar = ("inner",)
+    modules: ClassVar[tuple[type[nn.Module], ...]] = (Outer,)
+    holds: ClassVar[tuple[str, ...]] = ("inner",)
 
     @classmethod
     def tensors(cls, module: Any) -> dict[str, Any]:

@@ -75,6 +75,15 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         mho.siemens  # noqa: B018
 
 
+@pytest.mark.parametrize("folder", sorted({Path(path).parts[0] for path in FOLDERS.values()} | {"tests"}))
+def test_annotations_are_those_of_the_oldest_python(folder: str) -> None:
+    """Python 3.10 takes no plain `ClassVar` in a class of pydantic's."""
+    for file in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            plain = isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) in ("ClassVar", "typing.ClassVar")
+            assert not plain, f"{file}:{node.lineno}: say what the ClassVar holds"
+
+
 def test_every_folder_of_the_package_is_declared() -> None:
     tops = {folder for folder in FOLDERS.values() if "/" not in folder}
     found = {init.parent.relative_to(ROOT).as_posix() for top in tops for init in (ROOT / top).rglob("__init__.py")}

@@ -33,8 +33,8 @@ class Convolution(Leaf):
         padding_mode: as `torch.nn.functional.pad` names it.
     """
 
-    modules: ClassVar = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    folds: ClassVar = True
+    modules: ClassVar[tuple[type[nn.Module], ...]] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    folds: ClassVar[bool] = True
 
     groups: Size = 1
     kernel: Sizes

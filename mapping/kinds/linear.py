@@ -19,7 +19,7 @@ class Linear(Leaf):
     """`nn.Linear`: its word lines are features."""
 
     modules: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
-    folds: ClassVar = True
+    folds: ClassVar[bool] = True
 
     @classmethod
     def of(cls, module: Any) -> Linear:
@@ -47,8 +47,8 @@ class Linear(Leaf):
 class Conv1D(Linear):
     """The `Conv1D` of transformers, as in GPT-2: a linear layer whose weight has the inputs first."""
 
-    modules: ClassVar = ()
-    named: ClassVar = ("transformers.pytorch_utils.Conv1D",)
+    modules: ClassVar[tuple[type[nn.Module], ...]] = ()
+    named: ClassVar[tuple[str, ...]] = ("transformers.pytorch_utils.Conv1D",)
 
     @classmethod
     def of(cls, module: Any) -> Linear:

@@ -76,8 +76,8 @@ class TransposedConvolution(Leaf):
         kernel, stride, dilation, padding, output_padding: as the module has them, a number for each dimension of space.
     """
 
-    modules: ClassVar = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-    folds: ClassVar = True
+    modules: ClassVar[tuple[type[nn.Module], ...]] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    folds: ClassVar[bool] = True
 
     groups: Size = 1
     kernel: Sizes
