@@ -104,7 +104,9 @@ def _fitted(adc: Adc, places: list[list[tuple[Array, ...]]], ranges: Ranges, fac
 def _ends(percentile: float, *values: Array) -> tuple[float, float]:
     """What that many percent of values lie between, as many below as above."""
     flat = np.concatenate([v.reshape(-1) for v in values])
-    low, high = np.percentile(flat, [(100 - percentile) / 2, (100 + percentile) / 2])
+    if percentile == 100 and flat.size:
+        return float(flat.min()), float(flat.max())
+    low, high = np.percentile(flat.astype(np.float64), [(100 - percentile) / 2, (100 + percentile) / 2])
     return float(low), float(high)
 
 
@@ -223,9 +225,11 @@ def dissipated(design: Design, volts: Array) -> Array:
 
 
 def percentile_of(percentile: float, *values: Array) -> float:
-    """The percentile of |value| over all values."""
+    """The percentile of |value| over all values, in float64: in float32 it depends on numpy's version."""
     flat = values[0] if len(values) == 1 else np.concatenate([v.reshape(-1) for v in values])
-    return float(np.percentile(np.abs(flat), percentile))
+    if percentile == 100 and flat.size:
+        return float(np.abs(flat).max())
+    return float(np.percentile(np.abs(flat).astype(np.float64), percentile))
 
 
 def _joined(inputs: tuple[Array, ...]) -> list[Array]:
