@@ -10,8 +10,8 @@ of samples and inferences are others, or with --anew: on two cores that takes ho
 
 --claims writes docs/claims.md, the paper's claims with verdicts, from what has been measured.
 
-A quick look at every pair of sigma_train and sigma_val (--quick samples) draws the curves and finds the best
-sigma_train; the cells that a table states are measured with all --images.
+Every pair of sigma_train and sigma_val is measured with all --images, and the best is chosen from all of them. Those of
+DenseNet-40, which is slow, and the hundred votes of Figure 11 have --quick samples.
 """
 
 import sys

@@ -29,7 +29,6 @@ def paper(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for module in (cells, tables, figures, page, script):
         known = lambda network, noise: found[noise] if network == "mnist_cnn" else []  # noqa: E731
         monkeypatch.setattr(module, "trained", known)
-    monkeypatch.setattr(tables, "FINE", [0.0, 0.4])
     monkeypatch.setattr(figures, "SHOWN_RUNS", 20)
     monkeypatch.setattr(figures, "MANY_VOTES", 4)
     return script
@@ -132,7 +131,6 @@ def test_a_slow_network_is_measured_less(paper: ModuleType) -> None:
     assert grid.quick.size("mnist_cnn") == (20, 1000)
     small = tables.Grid.of(cells.Measurement(3, 40, "cpu", Path("unused")), 8)
     assert [part.size("densenet40") for part in (small.quick, small.single, small.voted)] == [(3, 8), (1, 40), (3, 40)]
-    assert tables.sigmas("densenet40") == tables.SIGMA_VAL
 
 
 def test_weights_with_dropout_are_a_row_of_their_own(paper: ModuleType) -> None:

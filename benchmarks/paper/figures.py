@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .cells import SLOW, Cell, softmax_of_one, test_set, trained
-from .tables import PAPER, SIGMA_VAL, Grid, shown, sigmas
+from .tables import PAPER, SIGMA_VAL, Grid, shown
 
 SHOWN_RUNS = 10_000
 MANY_VOTES = 100
@@ -26,12 +26,11 @@ def errors(grid: Grid, tables: list[int]) -> Figure:
     for axis, number in zip(np.atleast_1d(figure.subplots(1, len(tables), sharey=True)), tables, strict=True):
         (network, noise), voted = shown(number), "of" in PAPER[number]
         for weights in trained(network, noise):
-            noises = sigmas(network)
-            cells = [grid.quick.cell(Cell(network, weights, sigma)) for sigma in noises]
+            cells = [grid.every(network).cell(Cell(network, weights, sigma)) for sigma in SIGMA_VAL]
             right = [float(cell["hard"].iloc[-1] if voted else cell["single"].mean()) for cell in cells]
             sigma_train = cells[0]["sigma_train"].iloc[0]
             wrong = [max(1 - r, 0.5 / cell["images"].iloc[0]) for r, cell in zip(right, cells, strict=True)]
-            axis.plot(noises, wrong, ".-", color=_colour(sigma_train), label=f"sigma_train {sigma_train}")
+            axis.plot(SIGMA_VAL, wrong, ".-", color=_colour(sigma_train), label=f"sigma_train {sigma_train}")
         if axis.lines:
             _of_paper(axis, number)
         axis.set_yscale("log")

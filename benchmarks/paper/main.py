@@ -108,7 +108,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/paper"), help="folder for tables, figures and cells")
     parser.add_argument("--runs", type=int, default=20, help="inferences of each sample, and votes")
     parser.add_argument("--images", type=int, default=10_000, help="samples of the cells that a table states")
-    parser.add_argument("--quick", type=int, default=1000, help="samples of the quick look")
+    parser.add_argument("--quick", type=int, default=1000, help="samples of the votes of Figure 11 beyond --runs")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--anew", action="store_true", help="measure what docs/results/paper has, too")
     parser.add_argument("--precision", default="float32", help="of --train: float32 or bfloat16")

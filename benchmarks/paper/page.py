@@ -26,8 +26,8 @@ CAPTIONS = {
     8: "MNIST, one inference beside the hard vote of all",
     9: "CIFAR-10, one inference beside the hard vote of all",
     10: "strokes, one inference beside the hard vote of all",
-    11: "accuracy over the number of votes: hard with its interval, soft (dotted), and hard votes to 100 of the samples"
-    " that curves are drawn from (thin)",
+    11: "accuracy over the number of votes: hard with its interval, soft (dotted), and hard votes to 100 of fewer"
+    " samples (thin)",
 }
 
 
@@ -52,9 +52,8 @@ def page(
         "",
         f"Accuracies are per cent of {stated.images:,} test samples, the mean of {stated.runs} inferences with noise;",
         "± is half the 95 % Wilson interval for that many samples, which is larger than the spread from inference",
-        f"to inference. Curves are drawn from {quick.images:,} samples, evenly spread over the test set; they also",
-        "choose the best sigma_train of a column. DenseNet-40 is slow: its tables say what it was measured on.",
-        *_complete(),
+        "to inference. Curves are drawn, and the best sigma_train of a column is chosen, from cells of all weights:",
+        f"on all samples for {' and '.join(COMPLETE)}. DenseNet-40 is slow: its tables say what it was measured on.",
         "Noise falls on every output of every matrix product. Tables 10 and 11, of",
         "attacks, are in [adversarial.md](adversarial.md), and the claims of the text in [claims.md](claims.md).",
         "",
@@ -79,13 +78,6 @@ def page(
     if absent:
         lines += [f"Not drawn, since what they show is not trained yet: Figure {', '.join(absent)}.", ""]
     return "\n".join(lines)
-
-
-def _complete() -> list[str]:
-    """Which networks were measured wholly, if any."""
-    if not COMPLETE:
-        return []
-    return [f"All weights of {', '.join(COMPLETE)} were measured on all samples at the noises of the tables."]
 
 
 def _notes(number: int, tables: dict[int, pd.DataFrame], grid: Grid) -> list[str]:

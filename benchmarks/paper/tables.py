@@ -16,7 +16,6 @@ from .cells import (
     COMPLETE,
     QUICK,
     SINGLE,
-    SLOW,
     VOTED,
     Cell,
     Measurement,
@@ -34,7 +33,6 @@ OTHERWISE = {  # rows of weights by another recipe
     "protocol": "trained without noise, the paper's protocol, Mho",
     "protocol_best": "best by the paper's protocol, Mho",
 }
-FINE = [round(0.1 * i, 1) for i in range(11)]
 
 
 def shown(number: int) -> tuple[str, str]:
@@ -42,11 +40,6 @@ def shown(number: int) -> tuple[str, str]:
     entry = PAPER[number]
     entry = PAPER[entry["of"]] if "of" in entry else entry
     return entry["network"], entry["noise"]
-
-
-def sigmas(network: str) -> list[float]:
-    """The noises of inference that curves are drawn over."""
-    return SIGMA_VAL if network == SLOW else FINE
 
 
 @dataclass(frozen=True)
@@ -69,8 +62,12 @@ class Grid:
 
     def candidates(self, network: str, noise: str, sigma_val: float) -> dict[str, pd.DataFrame]:
         """The cells of all trained weights at one noise that the best is chosen from."""
-        chosen = self.single if network in COMPLETE else self.quick
-        return {weights: chosen.cell(Cell(network, weights, sigma_val)) for weights in trained(network, noise)}
+        every = self.every(network)
+        return {weights: every.cell(Cell(network, weights, sigma_val)) for weights in trained(network, noise)}
+
+    def every(self, network: str) -> Measurement:
+        """Of all pairs of weights and noise, which curves are drawn from and the best is chosen from."""
+        return self.single if network in COMPLETE else self.quick
 
     def best(self, network: str, noise: str, sigma_val: float, voted: bool) -> str:
         """The weights that do best at one noise, alone or in all votes."""

@@ -16,10 +16,10 @@ from mho.models.weights import FOLDER
 
 from .cells import DATA, rms_weight
 from .physical import LOW_V, like
-from .tables import FINE, PAPER
+from .tables import PAPER
 
 WANTED = {
-    2: FINE,
+    2: [round(0.1 * i, 1) for i in range(11)],
     3: [0.0, 0.4, 0.5, 0.6, 0.9, 1.0],
     5: [0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0],
     6: [0.0, 0.3, 0.4, 0.6, 0.7, 0.8, 1.0],

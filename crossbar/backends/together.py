@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels.group_layout import Together
-from ..kernels.group_products import Steps
+from ..kernels.group_products import Steps, block_of
 from ..kernels.lanes import LANES
 from ..kernels.panel import PANEL, unpack
 from ..kernels.read import ALIKE, Circuit, Geometry, Planes
@@ -37,7 +37,7 @@ def together(planes: Sequence[Planes], geometry: Geometry, circuit: Circuit) -> 
     pitch = columns if columns <= LANES else -(-columns // LANES) * LANES
     close = PANEL // gcd(PANEL, pitch) if columns <= LANES else 1  # groups that fill whole panels
     if columns <= FEW:
-        close = lcm(close, _block(pitch))
+        close = lcm(close, block_of(pitch))
     width = -(-groups // close) * close * pitch  # of all blocks and batches
     width = -(-width // PANEL) * PANEL
 
@@ -78,11 +78,6 @@ def together(planes: Sequence[Planes], geometry: Geometry, circuit: Circuit) -> 
         constant=circuit.constant != 0,
         **adcs,
     )
-
-
-def _block(pitch: int) -> int:
-    """Groups of so many columns that are side by side in a vector."""
-    return PANEL if pitch == 1 else LANES
 
 
 def _converters(planes: Sequence[Planes], table: Any) -> dict[str, Any]:
@@ -143,7 +138,7 @@ def _lanes(planes: Sequence[Planes], geometry: Geometry, circuit: Circuit, pitch
     last[0, 0] = filled if filled < depth else depth  # driven with a constant
     taken = np.concatenate([taken, last])
 
-    block = _block(pitch)
+    block = block_of(pitch)
 
     def of_lanes(values: Array) -> Array:
         """Weights of the steps, of values (slices, word lines, groups, columns)."""
@@ -241,7 +236,7 @@ def sizes_of(geometry: Geometry, planes: Together, circuit: Circuit) -> Sizes:
         lines = planes.batch * int(planes.edges[-1]) * planes.panel_mean.itemsize
         return Sizes(out, ((1, 1), (1, 1)), (0, 2 * lines + 12 * columns), batches)
     cells = planes.variance.shape[1] > 0 or planes.panel_variance.shape[2:3] > (0,)
-    block = 1 if len(planes.panel_mean) else _block(planes.pitch)
+    block = 1 if len(planes.panel_mean) else block_of(planes.pitch)
     across = -(-planes.batch // block) * block
     pixel = (1 + (circuit.pulses > 1) + cells) * planes.bias.itemsize * across * planes.own
     window = [((k - 1) * d + 1, s) for k, d, s in zip(kernel, dilation, stride, strict=True)]

@@ -8,8 +8,7 @@ import numpy as np
 
 from .compiled import kernel
 from .gather import gather
-from .group_products import Steps, copy_image, extent, fill_image, offsets_of, places_of, rows_of
-from .lanes import LANES
+from .group_products import Steps, block_of, copy_image, extent, fill_image, offsets_of, places_of, rows_of
 from .panel import PANEL
 from .products import apart
 from .read import Geometry
@@ -93,7 +92,7 @@ def columns_of(planes):
 @kernel()
 def lanes_of(groups, columns):
     """Lanes of an image of so many groups: those of whole blocks."""
-    block = PANEL if columns == 1 else LANES
+    block = block_of(columns)
     return (groups + block - 1) // block * block
 
 

@@ -252,16 +252,22 @@ _alike_6, _alike_1 = _block_of(ROWS, 1, PANEL, alike=True), _block_of(1, 1, PANE
 
 
 @kernel()
+def block_of(columns):
+    """Groups of so many columns that lie side by side, each in a lane of its own."""
+    return PANEL if columns == 1 else LANES
+
+
+@kernel()
 def multiply_lanes(image, starts, offsets, weights, steps, constant, out):
     """out[m, j] = sum over steps = (first, last) of image[starts[m] + offset + lane of j] times weights.
 
-    image is flat; weights (blocks, all steps + 1, columns of a group, LANES groups, or PANEL where these have one
-    column; times 2 in int16), of the type of the image; out (rows, columns of all groups), contiguous, with room for
+    image is flat; weights (blocks, all steps + 1, columns of a group, groups of a block; times 2 in int16), of the
+    type of the image; out (rows, columns of all groups), contiguous, with room for
     whole blocks. Where `constant` is 0 or more, that number of the image is multiplied by the last of the weights and
     added.
     """
     columns, last = weights.shape[2], i64(out.shape[0] - 1)
-    lanes = PANEL if columns == 1 else LANES
+    lanes = block_of(columns)
     for b in range(weights.shape[0]):
         block, lane = weights[b], i64(b * lanes)
         where = i64(b * lanes * columns), lane, steps[0], steps[1], constant

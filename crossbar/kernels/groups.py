@@ -15,9 +15,9 @@ from .digits import row_squares, row_sums
 from .group_adc import convert_groups
 from .group_layout import lanes_of, lay_out, make_group_scratch
 from .group_noise import add_group_noise, counters_of, streams_of
-from .group_products import Box, multiply_alike, multiply_lanes, squared_lanes
+from .group_products import Box, block_of, multiply_alike, multiply_lanes, squared_lanes
 from .lanes import LANES
-from .panel import PANEL, multiply_panels
+from .panel import multiply_panels
 from .philox import Rows
 from .products import counts_of, operands
 from .read import SUPPLY_PLANE
@@ -46,7 +46,7 @@ def direct_products(digits, squares, planes, circuit, batch, s, t, work):
 def lane_products(digits, squares, planes, circuit, batch, s, t, unit, work):
     """Currents, and what else a plane makes of its inputs, into `work`, of groups whose columns are lanes."""
     lanes = lanes_of(batch[1] - batch[0], planes.pitch)
-    first, each_block = planes.pitch * batch[0], PANEL if planes.pitch == 1 else LANES
+    first, each_block = planes.pitch * batch[0], block_of(planes.pitch)
     blocks = slice(batch[0] // each_block, (batch[0] + lanes) // each_block)
     columns = planes.pitch * lanes
     steps = planes.steps.edges[t], planes.steps.edges[t + 1]
