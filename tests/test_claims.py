@@ -37,6 +37,18 @@ def test_verdicts_follow_the_cells(parts):
     assert set(after[reached]) == {"fails"}
 
 
+def test_a_gain_that_may_be_none_does_not_hold(parts):
+    claims, ledger = parts
+    table = ledger.attacks["CIFAR-10"]
+    for low, holds in ((-0.01, False), (0.001, True)):
+        changed = table.assign(single_gain=0.02, single_gain_low=low, single_gain_high=0.04)
+        assert claims.defended(replace(ledger, attacks={"CIFAR-10": changed}), "CIFAR-10", 1.13).holds is holds
+    cells = ledger.cells.assign(network="mnist_cnn", noise="mult", k=1, sigma_val=0.4, images=10_000, single=0.97)
+    for gain, holds in ((0.002, False), (0.01, True)):
+        better = cells.assign(single=0.97 + gain * (cells["sigma_train"] > 0))
+        assert claims.uniform(replace(ledger, cells=better), "MNIST").holds is holds
+
+
 def test_trainings_are_compared_on_the_most_samples_that_all_were_measured_with(parts):
     _, ledger = parts
     rows = [  # sigma_train, sigma_val, samples, accuracy

@@ -163,6 +163,7 @@ def test_weights_by_the_papers_protocol_have_rows_of_their_own(
         return pd.DataFrame({"single": [share], "hard": share, "low": share - 0.01, "high": share + 0.01})
 
     monkeypatch.setattr(cells.Measurement, "cell", measured)
+    monkeypatch.setattr(tables, "COMPLETE", ())
     grid = tables.Grid.of(cells.Measurement(1, 10, "cpu", tmp_path), 10)
     found = tables.accuracies(grid, 2)
     assert found["protocol"].round().tolist() == [90, *[40] * 5]
