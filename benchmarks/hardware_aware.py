@@ -10,8 +10,9 @@ Three ways, on test samples, single reads and votes, with chips that no training
   (the last of the training set), on a chip of their own;
 * through: from the weights of `sigma` on, some epochs through the chip (`mho.trainable`), a new training for each seed.
 
-`at-0` settings have ranges of time 0 and are read a year later; their networks are trained as after a year. All that is
-measured goes to OUT/hardware_aware.json as it is made; the same command resumes where it was stopped.
+`at-0` settings have ranges of time 0 and are read a year later; their networks are trained as after a year. There a
+fourth way has no calibration on the chip at all: its ranges are those that the training ended with (`with_ranges`). All
+that is measured goes to OUT/hardware_aware.json as it is made; the same command resumes where it was stopped.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from scipy.stats import t
 from torch import nn
 
 import mho
+from mho.mapping.trainable.ranges import with_ranges
 from mho.models.networks import NETWORKS
 from mho.models.train import evaluate, train
 from mho.models.weights import kind_of, names
@@ -49,6 +51,8 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 RATES = {"mnist-cnn": 5e-4, "stroke-lstm": 1e-2, "resnet32": 0.02}  # of training through the chip, the highest
 RATES_OF = {("stroke-lstm", "adc-4"): 3e-3}  # where that of the network is too high
+AT_0 = "-at-0"
+THROUGH = "through", "through, ranges of training"  # ways
 CALIBRATION, VALIDATION = 256, 500
 FIRST_CHIP, VALIDATION_CHIP = 1000, 999  # seeds
 BATCH = 64
@@ -65,10 +69,12 @@ def rate_of(network: str, setting: str) -> float:
     return RATES_OF.get((network, setting), RATES[network])
 
 
-def chip_of(net: nn.Module, setting: str, calibrate: torch.Tensor, seed: int) -> Any:
-    """A chip of a network, as it is read."""
-    hardware = hardware_of(setting)
-    if not setting.endswith("-at-0"):
+def chip_of(
+    net: nn.Module, setting: str, calibrate: torch.Tensor, seed: int, hardware: mho.Hardware | None = None
+) -> Any:
+    """A chip of a network, as it is read; of `hardware` if not of the setting's."""
+    hardware = hardware or hardware_of(setting)
+    if not setting.endswith(AT_0):
         return mho.map(net, hardware, calibrate=calibrate, seed=seed)
     return mho.map(net, hardware.replace({"time_s": 0.0}), calibrate=calibrate, seed=seed).at(hardware.time_s)
 
@@ -103,21 +109,25 @@ class Study:
         entry, options = NETWORKS[network], self.options
         inputs, labels, _ = entry.load("train")
         guess = self._guess(network, setting, inputs, labels)
-        made = {("plain", 0): lambda: entry.build("sigma-0.0"), ("sigma", 0): lambda: entry.build(guess)}
-        for seed in options.seeds:
-            made["through", seed] = partial(self._trained, network, setting, guess, seed, inputs, labels)
+        made: dict[tuple[str, int], Callable[[], tuple[nn.Module, mho.Hardware | None]]] = {
+            ("plain", 0): lambda: (entry.build("sigma-0.0"), None),
+            ("sigma", 0): lambda: (entry.build(guess), None),
+        }
+        for way in THROUGH[: 2 if setting.endswith(AT_0) else 1]:
+            for seed in options.seeds:
+                made[way, seed] = partial(self._trained, network, setting, guess, (seed, way), (inputs, labels))
         test, wanted = spread(entry.load("test")[:2], options.images)
         for (way, seed), build in made.items():
             place = {"network": network, "setting": setting, "way": way, "seed": seed}
-            if way == "through":
+            if way in THROUGH:
                 place |= {"samples": options.samples, "epochs": options.epochs, "rate": rate_of(network, setting)}
             missing = [c for c in range(options.chips) if self.found(**place, chip=c, images=options.images) is None]
             if not missing:
                 continue
-            net = build().eval()
+            net, hardware = build()
             digital = evaluate(net, test, wanted)
             for c in missing:
-                chip = chip_of(net, setting, inputs[:CALIBRATION], FIRST_CHIP + c)
+                chip = chip_of(net, setting, inputs[:CALIBRATION], FIRST_CHIP + c, hardware)
                 row = {**place, "chip": c, "images": options.images, "weights": guess if way == "sigma" else way}
                 for name, k in (("single", 1), ("voted", options.votes)):
                     votes = mho.vote(chip, test, k)
@@ -140,10 +150,10 @@ class Study:
         return best[0]
 
     def _trained(
-        self, network: str, setting: str, start: str, seed: int, inputs: torch.Tensor, labels: torch.Tensor
-    ) -> nn.Module:
-        """The network trained through the chip."""
-        entry, options = NETWORKS[network], self.options
+        self, network: str, setting: str, start: str, which: tuple[int, str], samples: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[nn.Module, mho.Hardware | None]:
+        """The network trained through the chip; which = (seed, way). Hardware with its ranges, where they are fixed."""
+        entry, options, (inputs, labels), (seed, way) = NETWORKS[network], self.options, samples, which
         count = min(options.samples, len(inputs) - VALIDATION)
         data = inputs[:count], labels[:count]
         recipe = replace(
@@ -156,13 +166,19 @@ class Study:
             label_smoothing=0.0,
             seed=seed,
             start=start,
-            hardware=setting,
+            hardware=setting.removesuffix(AT_0),
             data=f"the first {count}",
         )
-        through = partial(mho.trainable, hardware=hardware_of(setting), calibrate=inputs[:CALIBRATION])
-        out = options.out / f"{network}-{setting}-{seed}-{count}x{options.epochs}"
+        hardware, trained = hardware_of(setting), []
+
+        def through(net: nn.Module) -> nn.Module:
+            trained.append(mho.trainable(net, hardware, calibrate=inputs[:CALIBRATION]))
+            return trained[-1]
+
+        out = options.out / f"{network}-{setting.removesuffix(AT_0)}-{seed}-{count}x{options.epochs}"
         held = inputs[-VALIDATION:], labels[-VALIDATION:]
-        return train(lambda: entry.build(start), data, held, recipe, out, through=through)
+        net = train(lambda: entry.build(start), data, held, recipe, out, through=through).eval()
+        return net, with_ranges(hardware, trained[-1]) if way == THROUGH[1] else None
 
 
 def mean_of(rows: Sequence[dict[str, Any]], name: str) -> tuple[float, float]:
@@ -184,9 +200,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """Single reads and votes by setting, and what training through the chip recovers of the loss of the plain one."""
     lines = ["| network | setting | reads | digital | plain | best sigma | through the chip | trained | of the loss |"]
     lines.append("|---|---|---|---|---|---|---|---|---|")
-    ways = [[row for row in rows if row["way"] == way] for way in ("plain", "sigma", "through")]
-    for place in dict.fromkeys((row["network"], row["setting"], row["epochs"], row.get("rate")) for row in ways[2]):
-        plain, sigma, through = ([row for row in way if _is_of(row, place)] for way in ways)
+    for place in dict.fromkeys(place_of(row) for row in rows if row["way"] in THROUGH):
+        plain, sigma, through = (
+            [row for row in rows if row["way"] == way and place_of(row)[: len(wanted)] == wanted]
+            for way, wanted in (("plain", place[:2]), ("sigma", place[:2]), (place[4], place))
+        )
         if not plain or not sigma:
             continue
         digital = 100 * plain[0]["digital"]
@@ -198,15 +216,15 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             cells[1] += f" (`{sigma[0]['weights']}`)"
             loss = digital - means[0][0]
             share = f"{100 * (means[2][0] - means[0][0]) / loss:.0f} %" if loss > 0.5 else ""
-            parts = [place[0], place[1], str(reads), f"{digital:.1f}", *cells, trained, share]
+            setting = place[1] + place[4].removeprefix(THROUGH[0])
+            parts = [place[0], setting, str(reads), f"{digital:.1f}", *cells, trained, share]
             lines.append(f"| {' | '.join(parts)} |")
     return "\n".join(lines)
 
 
-def _is_of(row: dict[str, Any], place: tuple[str, str, int, float | None]) -> bool:
-    """Whether it is of a network, a setting and, trained through the chip, a number of epochs and a rate."""
-    trained = (row["epochs"], row.get("rate")) if row["way"] == "through" else place[2:]
-    return (row["network"], row["setting"], *trained) == place
+def place_of(row: dict[str, Any]) -> tuple[str, str, int | None, float | None, str]:
+    """Network and setting; epochs, rate and way of a training through the chip."""
+    return row["network"], row["setting"], row.get("epochs"), row.get("rate"), row["way"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,9 +16,9 @@ import numpy as np
 from mho.crossbar.backends import compiled
 from mho.crossbar.kernels import groups
 from mho.crossbar.kernels.group_adc import convert_groups
+from mho.crossbar.kernels.group_images import Box
 from mho.crossbar.kernels.group_layout import lay_out, make_group_scratch
 from mho.crossbar.kernels.group_noise import add_group_noise, counters_of, streams_of
-from mho.crossbar.kernels.group_products import Box
 from mho.crossbar.kernels.lanes import LANES
 from mho.crossbar.kernels.philox import Rows
 from mho.crossbar.kernels.products import operands
@@ -63,7 +63,7 @@ def repeat(times, what, codes, held, keys, cut, out):  # type: ignore[no-untyped
             target, gain = (mine.current, mine.variance, mine.extra), f32(circuit.gain_variance)
             add_group_noise(*target, tables, gain, streams, (0, vectors), 0, mine.counters)
         else:
-            convert_groups(mine.current, planes, circuit, batch, 0, 0, f32(1), 0, mine.pedestal, out[0])
+            convert_groups(mine.current, planes, circuit, batch, (0, 0, 0), f32(1), 0, mine.pedestal, out[0])
     return mine.current.shape[0] * batch[1] * planes.outputs
 
 

@@ -2,7 +2,8 @@
 
 At one thread the measure is the CPU time of the process, which other programs on the machine disturb least; at more it
 is wall time. Runs that were disturbed all the same are left out: at one thread those whose wall time is well above
-their CPU time, at more those during which other programs were busy.
+their CPU time, at more those during which other programs were busy. All of them get memory as in a process that has run
+for a while: see `keep_memory`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
+import numpy as np
 import torch
 
 SHORTEST_RUN = 2e-3  # seconds of one timed run; a shorter call is repeated within it
@@ -27,6 +29,7 @@ WARM_RUN = 30e-3  # seconds; an untimed call goes before each shorter run, so th
 BLOCK = 0.15  # seconds that others' load is averaged over: the kernel counts it in steps of 0.01 s
 FEWEST = 5  # undisturbed runs that a median needs
 WAIT = 1.2  # wall over CPU time at one thread, from which a run counts as interrupted
+KEPT = 31 << 20  # bytes; glibc learns from sizes up to 32 MiB (malloc(3), M_MMAP_THRESHOLD)
 OTHERS = 0.08  # cores that other programs may use at more threads
 
 Function = Callable[[], Any]
@@ -62,6 +65,15 @@ def use_threads(count: int) -> Iterator[None]:
         numba.set_num_threads(before[1])
 
 
+def keep_memory() -> None:
+    """Let the C library keep freed memory of up to `KEPT` bytes, as it does once a process has freed so much at once.
+
+    Before that it gives large tensors back to the system, and each call pays for new pages: with PyTorch's depthwise
+    convolution of 384 channels that is four fifths of its time, or nothing, by what the process did before.
+    """
+    np.empty(KEPT, np.uint8)
+
+
 @torch.no_grad()
 def compare(functions: Mapping[str, Function], threads: int, *, runs: int = 15, budget: float = 20.0) -> Times:
     """Median times of the functions, run one after the other again and again, with `threads` threads.
@@ -72,6 +84,7 @@ def compare(functions: Mapping[str, Function], threads: int, *, runs: int = 15, 
         runs: undisturbed runs of each that are aimed at.
         budget: seconds after which no more are made (`FEWEST` of each always are).
     """
+    keep_memory()
     with use_threads(threads):
         for function in functions.values():
             for _ in range(2):  # the first call may compile

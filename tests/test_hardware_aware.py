@@ -59,3 +59,14 @@ def test_samples_are_spread_over_all(study: ModuleType) -> None:
     assert images.tolist() == [0, 3, 6, 9]
     assert labels.tolist() == [0, 3, 6, 9]
     assert len(study.spread((torch.arange(3.0), torch.arange(3)), 4)[0]) == 3
+
+
+def test_ranges_of_the_training_have_rows_of_their_own(study: ModuleType) -> None:
+    some = rows("plain", [[0.50]]) + rows("sigma", [[0.70]])
+    some += rows("through", [[0.60]], epochs=1) + rows(study.THROUGH[1], [[0.90]], epochs=1)
+    lines = study.table(some).splitlines()[2::2]
+    assert lines == [
+        "| mnist-cnn | adc-4 | 1 | 98.0 | 50.0 ± 0.0 | 70.0 ± 0.0 (`sigma`) | 60.0 ± 0.0 | 1 x 1 epoch | 21 % |",
+        "| mnist-cnn | adc-4, ranges of training | 1 | 98.0 | 50.0 ± 0.0 | 70.0 ± 0.0 (`sigma`) | 90.0 ± 0.0 "
+        "| 1 x 1 epoch | 83 % |",
+    ]

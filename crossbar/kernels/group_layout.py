@@ -8,7 +8,8 @@ import numpy as np
 
 from .compiled import kernel
 from .gather import gather
-from .group_products import Steps, block_of, copy_image, extent, fill_image, offsets_of, places_of, rows_of
+from .group_images import copy_image, extent, fill_image, offsets_of, places_of, rows_of
+from .group_products import Steps, block_of
 from .panel import PANEL
 from .products import apart
 from .read import Geometry

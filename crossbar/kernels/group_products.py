@@ -35,135 +35,12 @@ class Steps(NamedTuple):
     edges: np.ndarray[Any, Any]  # (row tiles + 1,) int64: first step of each row tile
 
 
-class Box(NamedTuple):
-    """Neighbouring outputs, and the inputs that they take: of some samples, in one plane."""
-
-    sample: int
-    samples: int
-    plane: int
-    line: int
-    lines: int
-    pixel: int
-    pixels: int
-
-
-@kernel()
-def extent(geometry, box):
-    """(lines, pixels) of the inputs that a box of outputs spans."""
-    lines = (box.lines - 1) * geometry.stride[1] + (geometry.kernel[1] - 1) * geometry.dilation[1] + 1
-    pixels = (box.pixels - 1) * geometry.stride[2] + (geometry.kernel[2] - 1) * geometry.dilation[2] + 1
-    return lines, pixels
-
-
-@kernel()
-def fill_neighbours(x, first, channels, count, along, lanes, image):
-    """`fill_line` where groups have one channel: pairs are of pixels."""
-    pixels = image.shape[0] // (2 * lanes)
-    for p in range(pixels):
-        here = first + p * channels
-        one, out = x[here : here + count], image[2 * p * lanes : 2 * (p + 1) * lanes]
-        if p + along < pixels:
-            other = x[here + along * channels :][:count]
-            for j in range(count):
-                out[2 * j] = one[j]
-                out[2 * j + 1] = other[j]
-        else:
-            for j in range(count):
-                out[2 * j] = one[j]
-                out[2 * j + 1] = 0
-        out[2 * count :] = 0
-
-
-@kernel()
-def fill_steps(x, first, channels, count, own, lanes, image):
-    """`fill_line` of what travels as one number, a float or a pair: `own` of each group."""
-    pixels = image.shape[0] // (own * lanes)
-    for p in range(pixels):
-        taken = x[first + p * channels :][: count * own]
-        for i in range(own):
-            out = image[(p * own + i) * lanes : (p * own + i + 1) * lanes]
-            for j in range(count):
-                out[j] = taken[j * own + i]
-            out[count:] = 0
-
-
-@kernel()
-def fill_line(x, first, channels, count, own, along, lanes, image):
-    """One line of inputs into image, flat (pixels, pairs, lanes, 2 or 1): see `fill_image`.
-
-    x is flat; the pixels start at `first`, and have so many `channels`, `own` of each of `count` groups one after the
-    other. along: how many pixels apart the two of a pair are where own is 1.
-    """
-    if x.itemsize == 4:
-        fill_steps(x, first, channels, count, own, lanes, image)
-    elif own == 1:
-        fill_neighbours(x, first, channels, count, along, lanes, image)
-    elif own % 2 == 0 and channels % 2 == 0 and first % 2 == 0:
-        fill_steps(x.view(np.int32), first >> 1, channels >> 1, count, own >> 1, lanes, image.view(np.int32))
-    else:
-        pairs = (own + 1) // 2
-        for k in range(image.shape[0] // (2 * lanes)):
-            p, i = k // pairs, k % pairs
-            here, out = first + p * channels + 2 * i, image[2 * k * lanes : 2 * (k + 1) * lanes]
-            out[:] = 0
-            for j in range(count):
-                out[2 * j] = x[here + j * own]
-                if 2 * i + 1 < own:
-                    out[2 * j + 1] = x[here + j * own + 1]
-
-
-@kernel()
-def fill_image(x, geometry, box, batch, lanes, image):
-    """The inputs of a box into image, flat (samples, kernel depth, lines, pixels, pairs, lanes, 2 or 1).
-
-    x (samples, depth, height, width, channels). The groups of a batch = (first, behind the last) have a lane each.
-    Integers are pairs: of neighbouring channels or, where a group has one, of places of the kernel that are neighbours
-    in a line. Floats are single. Returns how many numbers were written.
-    """
-    each = 2 if x.itemsize == 2 else 1
-    lines, pixels = extent(geometry, box)
-    channels, own, count = x.shape[4], geometry.channels, batch[1] - batch[0]
-    pairs = (own + each - 1) // each
-    flat, size, k = x.reshape(-1), pixels * pairs * lanes * each, 0
-    for n in range(box.sample, box.sample + box.samples):
-        for a in range(geometry.kernel[0]):
-            z = box.plane * geometry.stride[0] + a * geometry.dilation[0]
-            for y in range(box.line * geometry.stride[1], box.line * geometry.stride[1] + lines):
-                pixel = ((n * x.shape[1] + z) * x.shape[2] + y) * x.shape[3] + box.pixel * geometry.stride[2]
-                first = pixel * channels + batch[0] * own
-                fill_line(flat, first, channels, count, own, geometry.dilation[2], lanes, image[k : k + size])
-                k += size
-    return k
-
-
-@kernel()
-def offsets_of(geometry, box, place, pairs, lanes, out):
-    """Where in an image each step finds its inputs, from those of the first step on, in pairs (floats: in numbers)."""
-    lines, pixels = extent(geometry, box)
-    for k in range(place.shape[0]):
-        y, x = place[k, 1] * geometry.dilation[1], place[k, 2] * geometry.dilation[2]
-        out[k] = (((place[k, 0] * lines + y) * pixels + x) * pairs + place[k, 3]) * lanes
-
-
-@kernel()
-def rows_of(geometry, box, pairs, lanes, out):
-    """Where in an image the inputs of each row of a box begin, counted likewise; returns how many rows it has."""
-    lines, pixels = extent(geometry, box)
-    m = 0
-    for n in range(box.samples):
-        for y in range(box.lines):
-            line = (n * geometry.kernel[0] * lines + y * geometry.stride[1]) * pixels
-            for x in range(box.pixels):
-                out[m] = (line + x * geometry.stride[2]) * pairs * lanes
-                m += 1
-    return m
-
-
-def _block_of(rows: int, columns: int, lanes: int, *, alike: bool = False) -> Any:
+def _block_of(rows: int, columns: int, lanes: int, at_once: int = 0, *, alike: bool = False) -> Any:
     """The product of so many rows with `columns` vectors of weights, whose inputs are a vector, or `alike`: a number.
 
-    Rows beyond the last are the last one.
+    Rows beyond the last are the last one. Sums take registers: so many columns are multiplied `at_once` (0: all).
     """
+    at_once = at_once or columns
     integer, floats = ir.IntType(32), ir.VectorType(ir.FloatType(), lanes)
 
     @intrinsic
@@ -199,24 +76,27 @@ def _block_of(rows: int, columns: int, lanes: int, *, alike: bool = False) -> An
             def add(value: Any, weight: Any, total: Any) -> None:
                 builder.store(multiply_add(builder, value, weight, builder.load(total)), total)
 
-            def weights_of(step: Any) -> list[Any]:
+            def weights_of(step: Any, some: range) -> list[Any]:
                 start = builder.mul(step, I64(columns))
-                return [builder.load(builder.gep(panel, [builder.add(start, I64(c))]), align=4) for c in range(columns)]
+                return [builder.load(builder.gep(panel, [builder.add(start, I64(c))]), align=4) for c in some]
 
-            with cgutils.for_range_slice(builder, first, last, I64(1)) as (k, _):
-                offset = builder.load(builder.gep(steps, [k]))
-                found = weights_of(k)
-                for base, totals in zip(bases, sums, strict=True):
-                    taken = builder.gep(base, [offset])
-                    if alike:
-                        value = spread(taken)
-                    else:
-                        value = builder.load(builder.bitcast(taken, vector.as_pointer()), align=2)
-                    for weight, total in zip(found, totals, strict=True):
-                        add(value, weight, total)
+            for c in range(0, columns, at_once):
+                now = range(columns)[c : c + at_once]
+                with cgutils.for_range_slice(builder, first, last, I64(1)) as (k, _):
+                    offset = builder.load(builder.gep(steps, [k]))
+                    found = weights_of(k, now)
+                    for base, totals in zip(bases, sums, strict=True):
+                        taken = builder.gep(base, [offset])
+                        if alike:
+                            value = spread(taken)
+                        else:
+                            value = builder.load(builder.bitcast(taken, vector.as_pointer()), align=2)
+                        for weight, column_of in zip(found, now, strict=True):
+                            add(value, weight, totals[column_of])
             with cgutils.if_unlikely(builder, builder.icmp_signed(">=", constant, I64(0))):
                 value = spread(builder.gep(one, [constant]))
-                found = weights_of(cgutils.unpack_tuple(builder, arrays[2].shape)[0])  # behind all steps
+                behind = cgutils.unpack_tuple(builder, arrays[2].shape)[0]  # all steps
+                found = weights_of(behind, range(columns))
                 for totals in sums:
                     for weight, total in zip(found, totals, strict=True):
                         add(value, weight, total)
@@ -246,8 +126,8 @@ def _in_turn(vectors: list[Lanes]) -> list[Lanes]:
     ]
 
 
-_lanes_1, _lanes_2 = _block_of(4, 1, PANEL), _block_of(4, 2, LANES)  # as many sums as registers hold
-_lanes_3, _lanes_4 = _block_of(2, 3, LANES), _block_of(2, 4, LANES)
+_lanes_1, _lanes_2 = _block_of(6, 1, PANEL), _block_of(5, 2, LANES)  # as many sums as registers hold
+_lanes_3, _lanes_4 = _block_of(3, 3, LANES), _block_of(5, 4, LANES, 2)
 _alike_6, _alike_1 = _block_of(ROWS, 1, PANEL, alike=True), _block_of(1, 1, PANEL, alike=True)
 
 
@@ -272,48 +152,17 @@ def multiply_lanes(image, starts, offsets, weights, steps, constant, out):
         block, lane = weights[b], i64(b * lanes)
         where = i64(b * lanes * columns), lane, steps[0], steps[1], constant
         if columns == 1:
-            for m in range(0, last + 1, 4):
+            for m in range(0, last + 1, 6):
                 _lanes_1(image, starts, offsets, block, out, (m, last, *where))
         elif columns == 2:
-            for m in range(0, last + 1, 4):
+            for m in range(0, last + 1, 5):
                 _lanes_2(image, starts, offsets, block, out, (m, last, *where))
         elif columns == 3:
-            for m in range(0, last + 1, 2):
+            for m in range(0, last + 1, 3):
                 _lanes_3(image, starts, offsets, block, out, (m, last, *where))
         else:
-            for m in range(0, last + 1, 2):
+            for m in range(0, last + 1, 5):
                 _lanes_4(image, starts, offsets, block, out, (m, last, *where))
-
-
-@kernel()
-def copy_image(x, geometry, box, first, channels, image):
-    """So many channels of the inputs of a box, from the `first` on, into image, flat (..., pixels, channels).
-
-    As `fill_image`, for columns that have their inputs in common. Returns how many numbers were written.
-    """
-    lines, pixels = extent(geometry, box)
-    flat, k = x.reshape(-1), 0
-    for n in range(box.sample, box.sample + box.samples):
-        for a in range(geometry.kernel[0]):
-            z = box.plane * geometry.stride[0] + a * geometry.dilation[0]
-            for y in range(box.line * geometry.stride[1], box.line * geometry.stride[1] + lines):
-                line = ((n * x.shape[1] + z) * x.shape[2] + y) * x.shape[3] + box.pixel * geometry.stride[2]
-                for p in range(line, line + pixels):
-                    start = p * x.shape[4] + first
-                    taken, out = flat[start : start + channels], image[k : k + channels]
-                    for c in range(channels):
-                        out[c] = taken[c]
-                    k += channels
-    return k
-
-
-@kernel()
-def places_of(geometry, box, place, size, out):
-    """As `offsets_of`, in an image of pixels of this size, whose steps are next to each other in it."""
-    lines, pixels = extent(geometry, box)
-    for k in range(place.shape[0]):
-        y, x = place[k, 1] * geometry.dilation[1], place[k, 2] * geometry.dilation[2]
-        out[k] = ((place[k, 0] * lines + y) * pixels + x) * size + place[k, 3]
 
 
 @kernel()

@@ -13,9 +13,10 @@ from numba import prange
 from .compiled import kernel
 from .digits import row_squares, row_sums
 from .group_adc import convert_groups
+from .group_images import Box
 from .group_layout import lanes_of, lay_out, make_group_scratch
 from .group_noise import add_group_noise, counters_of, streams_of
-from .group_products import Box, block_of, multiply_alike, multiply_lanes, squared_lanes
+from .group_products import block_of, multiply_alike, multiply_lanes, squared_lanes
 from .lanes import LANES
 from .panel import multiply_panels
 from .philox import Rows
@@ -149,7 +150,7 @@ def read_group_plane(planes, circuit, streams, place, plane, batch, weight, work
             for m in range(target.shape[0]):
                 for j in range(columns):
                     target[m, j] = work.current[m, j] * work.units[0, j]
-        clipped += convert_groups(target, planes, circuit, batch, s, t, weight, start, work.pedestal, out[first + v])
+        clipped += convert_groups(target, planes, circuit, batch, plane, weight, start, work.pedestal, out[first + v])
     return clipped
 
 
@@ -161,13 +162,7 @@ def read_box(x, held, streams, box, batch, source, place, work, out):
     """
     geometry, planes, circuit = held.geometry, held.planes, held.circuit
     mine = lay_out(x, geometry, planes, circuit, box, batch, source, work)
-    _, start, _, first, reads = place
-    c0, outputs = batch[0] * planes.pitch, planes.outputs
-    columns = (batch[1] - batch[0]) * planes.pitch
-    for v in range(first, first + reads):
-        for m in range(start, start + mine.current.shape[0]):
-            for j in range(batch[0] * outputs, batch[1] * outputs):
-                out[v, m, j] = planes.bias[j]
+    c0, columns = batch[0] * planes.pitch, (batch[1] - batch[0]) * planes.pitch
     clipped = 0
     for q in range(circuit.pulses * circuit.phases):
         digits, squares = operands(mine.codes, circuit, q, False, mine)
