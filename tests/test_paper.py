@@ -63,7 +63,7 @@ def test_legends_hide_no_points(paper: ModuleType, tmp_path: Path) -> None:
 
 
 def test_the_page(paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PAGE", "RESULTS", "IMAGES", "CURVES", "CHIPS", "CELLS"):
+    for name in ("PAGE", "RESULTS", "IMAGES", "CURVES", "CELLS"):
         monkeypatch.setattr(paper, name, tmp_path / name)
     (tmp_path / "IMAGES").mkdir()
     assert paper.main(["--out", str(tmp_path / "paper"), *TINY, "--page"]) == 0
@@ -220,17 +220,19 @@ def test_networks_on_chips(
     paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A row per chip and weights, as the sweep has them; `--page` shows them."""
-    monkeypatch.setattr(paper.physical, "DATA", {"mnist_cnn": "mnist"})
+    study = paper.physical.Study("mnist", ("sigma-0.5",), exact=((0.4, "sigma-0.4"),))
+    monkeypatch.setattr(paper.physical, "STUDIES", {"mnist_cnn": study})
     monkeypatch.setattr(paper.physical, "LOW_V", {"reram": 2e-3})
-    monkeypatch.setattr(paper.physical, "SHOWN", {"mnist_cnn": ("sigma-0.5",)})
-    for name in ("RESULTS", "CHIPS"):
-        monkeypatch.setattr(paper, name, tmp_path / name)
-    assert paper.main(["--chips", "--images", "20", "--runs", "3", "--out", str(tmp_path / "paper")]) == 0
-    assert "| mnist_cnn | reram, 2 mV | sigma-0.5 |" in capsys.readouterr().out
-    table = pd.read_csv(tmp_path / "CHIPS")
-    assert list(table["v_read"]) == [0.2] * 2 + [0.002] * 2
-    assert list(table["weights"]) == ["sigma-0.5", "like-reram-low"] * 2
-    sweep = pd.read_parquet(tmp_path / "paper" / "chips" / "results.parquet")
+    monkeypatch.setattr(paper, "RESULTS", tmp_path)
+    asked = ["--chips", "--images", "20", "--runs", "3", "--out", str(tmp_path / "paper")]
+    assert paper.main(asked) == 0
+    printed = capsys.readouterr().out
+    assert "| mnist_cnn | reram, 2 mV | sigma-0.5 |" in printed
+    assert "| mnist_cnn | exact mode, sigma_mult 0.4 | sigma-0.4 |" in printed
+    table = pd.read_csv(tmp_path / "chips_mnist_cnn.csv")
+    assert list(table["v_read"]) == [0.2] * 2 + [0.002] * 2 + [0.2]
+    assert list(table["weights"]) == ["sigma-0.5", "like-reram-low"] * 2 + ["sigma-0.4"]
+    sweep = pd.read_parquet(tmp_path / "paper" / "chips" / "mnist_cnn" / "results.parquet")
     chosen = sweep[(sweep["weights"] == "sigma-0.5") & (sweep["sensing.v_read"] == 0.002)]
     for way, rule, column in (("single", "hard", "single"), ("hard", "hard", "voted"), ("soft", "soft", "voted")):
         mean = 100 * chosen[chosen["rule"] == rule][column].mean()
@@ -238,6 +240,14 @@ def test_networks_on_chips(
     grid = paper.Grid.of(paper.Measurement(3, 20, "cpu", tmp_path), 20)
     text = paper.page(grid, {}, dict.fromkeys(paper.TABLES, "asked for no table"), [], table)
     assert "## Beyond the paper" in text
+    monkeypatch.setattr(paper.physical, "STUDIES", {"mnist_cnn": study._replace(rules=("hard",), exact=())})
+    assert paper.main(asked) == 0  # what was measured before is not measured again
+    assert "sigma_mult 0.4" in capsys.readouterr().out
+    assert paper.main([*asked, "--anew"]) == 0
+    hard = pd.read_csv(tmp_path / "chips_mnist_cnn.csv")
+    assert hard["hard"].to_numpy() == pytest.approx(table["hard"][:4].to_numpy())
+    assert hard["soft"].isna().all()
+    assert "|  |" in capsys.readouterr().out  # no rule, no number
 
 
 def test_the_tables_of_attacks(

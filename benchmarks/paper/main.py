@@ -27,7 +27,7 @@ from .web import web_page
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE, RESULTS, IMAGES = ROOT / "docs" / "paper.md", ROOT / "docs" / "results" / "paper", ROOT / "docs" / "images"
-CURVES, CHIPS, CELLS = RESULTS / "curves.csv", RESULTS / "chips.csv", RESULTS / "cells.parquet"
+CURVES, CELLS = RESULTS / "curves.csv", RESULTS / "cells.parquet"
 CLAIMS, ATTACKED = ROOT / "docs" / "claims.md", ROOT / "docs" / "results" / "attacks"
 TABLES_11 = {"MNIST": ATTACKED / "table_11.csv", "CIFAR-10": ATTACKED / "cifar10" / "table_11.csv"}
 DESCRIPTION = "The paper's Tables 2 to 11 and Figures 1 to 11 from the trained networks that come with Mho."
@@ -74,6 +74,17 @@ def attacked(number: int, options: argparse.Namespace) -> pd.DataFrame:
     return found if number == 10 else attacks.summary(found)
 
 
+def _chips_of(model: str) -> Path:
+    """The file of a network on chips."""
+    return RESULTS / f"chips_{model}.csv"
+
+
+def _on_chips() -> pd.DataFrame:
+    """All of them that there are."""
+    found = [pd.read_csv(_chips_of(model)) for model in physical.STUDIES if _chips_of(model).is_file()]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
 def drawable(number: int) -> bool:
     """Whether there is something to draw a figure from."""
     if number in (1, 3):
@@ -113,7 +124,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--anew", action="store_true", help="measure what docs/results/paper has, too")
     parser.add_argument("--precision", default="float32", help="of --train: float32 or bfloat16")
     parser.add_argument("--train", action="store_true", help="train what is missing first: hours to days on a CPU")
-    parser.add_argument("--chips", action="store_true", help="measure physical chips, with at most 300 samples")
+    parser.add_argument("--chips", action="store_true", help="measure networks on physical chips, at most 300 samples")
     parser.add_argument("--page", action="store_true", help="write docs/paper.md and its tables and pictures too")
     parser.add_argument("--claims", action="store_true", help="write docs/claims.md from what has been measured")
     parser.add_argument(
@@ -169,9 +180,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.train:
         _train(options, arguments)
     if options.chips:
-        found = physical.measure(out / "chips", min(options.images, 300), 3, options.runs, jobs=2)
-        found.to_csv(_noted(CHIPS, arguments), index=False, float_format="%.6g")
-        print(physical.markdown(found))
+        for model in physical.STUDIES:
+            if options.anew or not _chips_of(model).is_file():
+                found = physical.measure(model, out / "chips" / model, options.images, 3, options.runs, jobs=2)
+                found.to_csv(_noted(_chips_of(model), arguments), index=False, float_format="%.6g")
+        print(physical.markdown(_on_chips()))
         return 0
     known = {} if options.anew else read_cells(CELLS)
     stated = Measurement(options.runs, options.images, options.device, out / "cells", known)
@@ -201,6 +214,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found.to_csv(RESULTS / f"table_{number}.csv", index=False)
         for number in figures:
             (IMAGES / f"paper_figure_{number}.png").write_bytes((out / f"figure_{number}.png").read_bytes())
-        chips = pd.read_csv(CHIPS) if CHIPS.is_file() else None
+        chips = _on_chips()
         PAGE.write_text(page(grid, tables, missing, figures, chips), encoding="utf-8")
     return 0

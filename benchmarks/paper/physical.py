@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -11,11 +11,31 @@ import mho
 from mho.mapping.voting.intervals import of_chips
 from mho.models.weights import names
 
-DATA = {"mnist_cnn": "mnist", "stroke_lstm": "strokes"}
 LOW_V = {"reram": 1.4e-3, "pcm": 0.8e-3, "nand": 1.6e-3}  # volts at which reads are so noisy that the CNN fails
-SHOWN = {"mnist_cnn": ("sigma-0.0", "sigma-0.5", "sigma-1.0"), "stroke_lstm": ("sigma-0.0", "sigma-0.4", "sigma-0.8")}
 WAYS = ("single", "hard", "soft", "adaptive")
-BY = ["model", "hardware", "v_read", "weights"]
+BY = ["model", "hardware", "v_read", "sigma_mult", "weights"]
+SIGMA = "output_noise.sigma_mult"
+
+
+class Study(NamedTuple):
+    """What of a network is measured on chips.
+
+    low: its low voltage over that of `LOW_V`. exact: sigma_mult of a chip that has the paper's noise alone, weights.
+    """
+
+    data: str
+    weights: tuple[str, ...]
+    low: float = 1.0
+    images: int = 300
+    rules: tuple[str, ...] = ("hard", "soft")
+    exact: tuple[tuple[float, str], ...] = ()
+
+
+STUDIES = {
+    "mnist_cnn": Study("mnist", ("sigma-0.0", "sigma-0.5", "sigma-1.0")),
+    "stroke_lstm": Study("strokes", ("sigma-0.0", "sigma-0.4", "sigma-0.8")),
+    "densenet40": Study("cifar10", ("sigma-0.0", "sigma-0.2"), 5.0, 200, ("hard",), ((0.4, "sigma-0.4"),)),
+}
 
 
 def like(preset: str) -> str:
@@ -23,41 +43,53 @@ def like(preset: str) -> str:
     return f"like-{preset}-low"
 
 
-def points() -> list[dict[str, Any]]:
-    """The networks with some of their weights on all presets, at their own voltage and at the low one."""
-    found = []
-    for model, data in DATA.items():
-        for preset, low in LOW_V.items():
-            for v in (mho.Hardware.preset(preset).sensing.v_read, low):
-                network = {"model": model, "data": data, "hardware": preset, "sensing.v_read": v}
-                wanted = (*SHOWN[model], like(preset))
-                found += [{**network, "weights": name} for name in wanted if name in names(model)]
+def points(model: str) -> list[dict[str, Any]]:
+    """A network with some of its weights on all presets, at their own voltage and at the low one, and in exact mode."""
+    study, found = STUDIES[model], []
+    for preset, low in LOW_V.items():
+        own = mho.Hardware.preset(preset).sensing.v_read
+        for v in (own, low * study.low):
+            wanted = (*study.weights, like(preset))
+            chip = {"hardware": preset, "sensing.v_read": v, SIGMA: 0.0}
+            found += [{**chip, "weights": name} for name in wanted if name in names(model)]
+    v = mho.Hardware.preset("ideal").sensing.v_read
+    found += [{"hardware": "ideal", "sensing.v_read": v, SIGMA: s, "weights": name} for s, name in study.exact]
     return found
 
 
-def measure(out: Path, images: int, chips: int, votes: int, jobs: int) -> pd.DataFrame:
-    """A row per network, preset, voltage and weights, accuracies in per cent, means over chips.
+def measure(model: str, out: Path, images: int, chips: int, votes: int, jobs: int) -> pd.DataFrame:
+    """A row per preset, voltage and weights of a network, accuracies in per cent, means over chips.
 
     `single`, of one inference; `hard`, `soft` and `adaptive`, of the votes; each with half its 95 % interval `..._half`
-    (few samples and few chips together); `reads`, mean number of inferences of the adaptive votes.
+    (few samples and few chips together); `reads`, mean number of inferences of the adaptive votes. Soft votes are none
+    where the network's study has no such rule.
     """
+    study = STUDIES[model]
+    images = min(images, study.images)
     asked = {
         "experiment": "voting",
-        "model": "mnist_cnn",
+        "model": model,
+        "data": study.data,
         "images": images,
         "hardware": "reram",
         "votes": votes,
-        "points": points(),
-        "grid": {"rule": ["hard", "soft"], "seed": list(range(chips))},
+        "points": points(model),
+        "grid": {"rule": list(study.rules), "seed": list(range(chips))},
     }
-    found = mho.sweep(asked, out=out, jobs=jobs).rename(columns={"sensing.v_read": "v_read"})
+    found = mho.sweep(asked, out=out, jobs=jobs)
+    found = found.assign(model=model).rename(columns={"sensing.v_read": "v_read", SIGMA: "sigma_mult"})
     rows = []
     for key, group in found.groupby(BY, sort=False):
-        hard, soft = (group[group["rule"] == rule] for rule in ("hard", "soft"))
+        by_rule = {rule: group[group["rule"] == rule] for rule in study.rules}
+        hard = by_rule["hard"]
+        values = {"single": hard["single"], "hard": hard["voted"], "adaptive": hard["adaptive"]}
+        if "soft" in by_rule:
+            values["soft"] = by_rule["soft"]["voted"]
         row: dict[str, Any] = dict(zip(BY, key, strict=True)) | {"images": images, "chips": chips, "votes": votes}
-        for way, values in zip(WAYS, (hard["single"], hard["voted"], soft["voted"], hard["adaptive"]), strict=True):
-            low, high = of_chips(values, images)
-            row |= {way: 100 * float(values.mean()), f"{way}_half": 50 * (high - low)}
+        for way in WAYS:
+            some = values.get(way)
+            low, high = (float("nan"),) * 2 if some is None else of_chips(some, images)
+            row |= {way: float("nan") if some is None else 100 * float(some.mean()), f"{way}_half": 50 * (high - low)}
         rows.append(row | {"reads": float(hard["mean_reads"].mean())})
     return pd.DataFrame(rows)
 
@@ -67,7 +99,9 @@ def markdown(table: pd.DataFrame) -> str:
     lines = ["| network | chip | weights | one inference | hard vote | soft vote | adaptive vote | its inferences |"]
     lines += ["|---" * 8 + "|"]
     for row in table.to_dict("records"):
-        found = [f"{row[way]:.1f} ± {row[f'{way}_half']:.1f}" for way in WAYS]
+        found = ["" if row[way] != row[way] else f"{row[way]:.1f} ± {row[f'{way}_half']:.1f}" for way in WAYS]
         chip = f"{row['hardware']}, {1e3 * row['v_read']:g} mV"
+        if row["sigma_mult"]:
+            chip = f"exact mode, sigma_mult {row['sigma_mult']:g}"
         lines += [f"| {row['model']} | {chip} | {row['weights']} | {' | '.join(found)} | {row['reads']:.1f} |"]
     return "\n".join(lines)
