@@ -19,7 +19,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Any:
     from paper import claims, main
     from paper.ledger import Ledger
 
-    return claims, Ledger.read(main.CELLS, main.CURVES, main.TABLES_11)
+    return claims, Ledger.read(main.CELLS, main.CURVES, main.RESULTS / "table_4.csv", main.TABLES_11)
 
 
 def test_the_page_is_that_of_the_committed_cells(parts):

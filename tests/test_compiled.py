@@ -44,8 +44,17 @@ def run(text: str, **environment: str) -> list[str]:
 
 
 def test_a_processor_without_vector_instructions_gives_the_same_bits():
-    """`generic` has neither AVX nor fused multiply-add: the compiler takes what it has, or the C library."""
-    text = "print(digest(reram)[0], digest(reram.replace({'dac.bits': 10}))[0])"
+    """`generic` has neither AVX nor fused multiply-add: the compiler takes what it has, or the C library.
+
+    A read with integers, and products of floats: a read with those is compiled for as long again.
+    """
+    text = """
+        from mho.crossbar.kernels.panel import multiply_panels
+
+        floats, products = torch.randn(300, 64, generator=g).numpy(), torch.zeros(300, 80).numpy()
+        multiply_panels(floats, torch.randn(5, 64, 16, generator=g).numpy(), products)
+        print(digest(reram)[0], hashlib.sha256(products.tobytes()).hexdigest())
+    """
     plain = run(text, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
     assert plain == run(text)
     assert plain[0] != plain[1]

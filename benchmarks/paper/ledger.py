@@ -29,18 +29,20 @@ class Found(NamedTuple):
 class Ledger:
     """The committed results.
 
-    cells: as `cells.write_cells` keeps them. curves: of learning. attacks: Table 11, of the data that it was made of.
+    cells: as `cells.write_cells` keeps them. curves: of learning. weights: Table 4. attacks: Table 11, of the data that
+    it was made of.
     """
 
     cells: pd.DataFrame
     curves: pd.DataFrame
+    weights: pd.DataFrame
     attacks: dict[str, pd.DataFrame]
 
     @classmethod
-    def read(cls, cells: Path, curves: Path, attacks: dict[str, Path]) -> Ledger:
+    def read(cls, cells: Path, curves: Path, weights: Path, attacks: dict[str, Path]) -> Ledger:
         """From files, of which those of attacks may be missing."""
         tables = {data: pd.read_csv(path) for data, path in attacks.items() if path.is_file()}
-        return cls(pd.read_parquet(cells), pd.read_csv(curves), tables)
+        return cls(pd.read_parquet(cells), pd.read_csv(curves), pd.read_csv(weights), tables)
 
     def rows(
         self, data: str, noise: str, sigma_val: float, *, images: int | None = None, k: int | None = None

@@ -167,7 +167,7 @@ def _train(options: argparse.Namespace, arguments: Sequence[str] | None) -> None
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     if options.claims:
-        found = claims.verdicts(Ledger.read(CELLS, CURVES, TABLES_11))
+        found = claims.verdicts(Ledger.read(CELLS, CURVES, RESULTS / "table_4.csv", TABLES_11))
         CLAIMS.write_text(claims.page(found), encoding="utf-8")
         print(found["verdict"].value_counts().to_string(), f"\n{CLAIMS}")
         return 0

@@ -20,11 +20,13 @@ SIGMA = "output_noise.sigma_mult"
 class Study(NamedTuple):
     """What of a network is measured on chips.
 
-    low: its low voltage over that of `LOW_V`. exact: sigma_mult of a chip that has the paper's noise alone, weights.
+    weights: at the own voltage of the presets; at_low: at the low one, the same if there are none. low: the low voltage
+    over that of `LOW_V`. exact: sigma_mult of a chip that has the paper's noise alone, and weights.
     """
 
     data: str
     weights: tuple[str, ...]
+    at_low: tuple[str, ...] = ()
     low: float = 1.0
     images: int = 300
     rules: tuple[str, ...] = ("hard", "soft")
@@ -34,7 +36,7 @@ class Study(NamedTuple):
 STUDIES = {
     "mnist_cnn": Study("mnist", ("sigma-0.0", "sigma-0.5", "sigma-1.0")),
     "stroke_lstm": Study("strokes", ("sigma-0.0", "sigma-0.4", "sigma-0.8")),
-    "densenet40": Study("cifar10", ("sigma-0.0", "sigma-0.2"), 5.0, 200, ("hard",), ((0.4, "sigma-0.4"),)),
+    "densenet40": Study("cifar10", ("sigma-0.0",), ("sigma-0.2",), 5.0, 200, ("hard",), ((0.4, "sigma-0.4"),)),
 }
 
 
@@ -48,8 +50,8 @@ def points(model: str) -> list[dict[str, Any]]:
     study, found = STUDIES[model], []
     for preset, low in LOW_V.items():
         own = mho.Hardware.preset(preset).sensing.v_read
-        for v in (own, low * study.low):
-            wanted = (*study.weights, like(preset))
+        for v, weights in ((own, study.weights), (low * study.low, study.at_low or study.weights)):
+            wanted = (*weights, like(preset))
             chip = {"hardware": preset, "sensing.v_read": v, SIGMA: 0.0}
             found += [{**chip, "weights": name} for name in wanted if name in names(model)]
     v = mho.Hardware.preset("ideal").sensing.v_read
