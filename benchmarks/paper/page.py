@@ -89,8 +89,8 @@ def _notes(number: int, tables: dict[int, pd.DataFrame], grid: Grid) -> list[str
             f"those of sigma_train {', '.join(later)} went on from a neighbour's weights, and their short schedule",
             "leaves larger ones: the recipe decides more here than the noise. The third line is of the networks of",
             "Figure 3: no weight decay, but 14 of the paper's 100 epochs; their weights do not grow with noise, as the",
-            "paper's do. The last line has 30 epochs and begins as Keras does (`mho train --init glorot`), which Table 1",
-            "reads like. Keras starts from weights of 0.042, torch from 0.022, and without noise it ends at the paper's.",
+            "paper's do. The last line has 30 epochs and begins as Keras does (`mho train --init glorot`), which",
+            "Table 1 reads like: from weights of 0.042, torch from 0.022. Without noise it ends at the paper's.",
         ]
     network, noise = shown(number)
     notes = [f"Below the paper's: {'; '.join(below(number, tables[number])) or 'none'}."]
@@ -115,9 +115,9 @@ def _notes(number: int, tables: dict[int, pd.DataFrame], grid: Grid) -> list[str
         ]
     if number == 2:
         notes += [
-            "The row by the paper's protocol has 30 of its 100 epochs, begins as Keras does (`mho train --init glorot`),",
-            "and follows the paper's row within 4 points: what differs in ours is the recipe (weight decay, distorted",
-            "images, smoothed labels, averages), not the noise.",
+            "The row by the paper's protocol has 30 of its 100 epochs and begins as Keras does (`mho train --init",
+            "glorot`). It follows the paper's row within 4 points: what differs in ours is the recipe (weight decay,",
+            "distorted images, smoothed labels, averages), not the noise.",
         ]
     if number == 5:
         notes += [
