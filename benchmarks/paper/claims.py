@@ -352,7 +352,7 @@ def verdicts(ledger: Ledger) -> pd.DataFrame:
 def page(found: pd.DataFrame) -> str:
     """docs/claims.md."""
     counts = found["verdict"].value_counts()
-    words = {"holds": "hold", "fails": "fail", "untested": "are untested"}
+    words = {"holds": "hold", "fails": "fail", "untested": "untested"}
     told = ", ".join(f"{counts.get(verdict, 0)} {word}" for verdict, word in words.items())
     lines = [
         "# The paper's claims",
