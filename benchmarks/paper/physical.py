@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 import mho
+from mho.inputs import DATA_SETS
 from mho.mapping.voting.intervals import of_chips
+from mho.models.networks import NETWORKS
+from mho.models.train import evaluate
 from mho.models.weights import names
 
 LOW_V = {"reram": 1.4e-3, "pcm": 0.8e-3, "nand": 1.6e-3}  # volts at which reads are so noisy that the CNN fails
@@ -59,12 +63,20 @@ def points(model: str) -> list[dict[str, Any]]:
     return found
 
 
+@cache
+def digital(model: str, weights: str, images: int) -> float:
+    """Accuracy of a network without a chip, on the samples that chips are measured on: the first ones."""
+    inputs, labels, _ = NETWORKS[DATA_SETS[STUDIES[model].data]].load("test")
+    net = getattr(mho.models, model)(weights=weights).eval()
+    return evaluate(net, inputs[:images], labels[:images], batch_size=50)
+
+
 def measure(model: str, out: Path, images: int, chips: int, votes: int, jobs: int) -> pd.DataFrame:
     """A row per preset, voltage and weights of a network, accuracies in per cent, means over chips.
 
     `single`, of one inference; `hard`, `soft` and `adaptive`, of the votes; each with half its 95 % interval `..._half`
     (few samples and few chips together); `reads`, mean number of inferences of the adaptive votes. Soft votes are none
-    where the network's study has no such rule.
+    where the network's study has no such rule. `digital`, of the network without a chip.
     """
     study = STUDIES[model]
     images = min(images, study.images)
@@ -80,6 +92,7 @@ def measure(model: str, out: Path, images: int, chips: int, votes: int, jobs: in
     }
     found = mho.sweep(asked, out=out, jobs=jobs)
     found = found.assign(model=model).rename(columns={"sensing.v_read": "v_read", SIGMA: "sigma_mult"})
+    found["digital"] = [100 * digital(model, weights, images) for weights in found["weights"]]
     rows = []
     for key, group in found.groupby(BY, sort=False):
         by_rule = {rule: group[group["rule"] == rule] for rule in study.rules}
@@ -92,18 +105,21 @@ def measure(model: str, out: Path, images: int, chips: int, votes: int, jobs: in
             some = values.get(way)
             low, high = (float("nan"),) * 2 if some is None else of_chips(some, images)
             row |= {way: float("nan") if some is None else 100 * float(some.mean()), f"{way}_half": 50 * (high - low)}
-        rows.append(row | {"reads": float(hard["mean_reads"].mean())})
+        rows.append(row | {"reads": float(hard["mean_reads"].mean()), "digital": float(hard["digital"].iloc[0])})
     return pd.DataFrame(rows)
 
 
 def markdown(table: pd.DataFrame) -> str:
     """A line for each network on each chip with each of its weights."""
-    lines = ["| network | chip | weights | one inference | hard vote | soft vote | adaptive vote | its inferences |"]
-    lines += ["|---" * 8 + "|"]
+    lines = [
+        "| network | chip | weights | digital | one inference | hard vote | soft vote | adaptive vote | its inferences |"
+    ]
+    lines += ["|---" * 9 + "|"]
     for row in table.to_dict("records"):
         found = ["" if row[way] != row[way] else f"{row[way]:.1f} ± {row[f'{way}_half']:.1f}" for way in WAYS]
         chip = f"{row['hardware']}, {1e3 * row['v_read']:g} mV"
         if row["sigma_mult"]:
             chip = f"exact mode, sigma_mult {row['sigma_mult']:g}"
-        lines += [f"| {row['model']} | {chip} | {row['weights']} | {' | '.join(found)} | {row['reads']:.1f} |"]
+        parts = row["model"], chip, row["weights"], f"{row['digital']:.1f}", *found, f"{row['reads']:.1f}"
+        lines += [f"| {' | '.join(parts)} |"]
     return "\n".join(lines)
