@@ -111,10 +111,8 @@ def measure(model: str, out: Path, images: int, chips: int, votes: int, jobs: in
 
 def markdown(table: pd.DataFrame) -> str:
     """A line for each network on each chip with each of its weights."""
-    lines = [
-        "| network | chip | weights | digital | one inference | hard vote | soft vote | adaptive vote | its inferences |"
-    ]
-    lines += ["|---" * 9 + "|"]
+    titles = ["network", "chip", "weights", "digital", "one inference", "hard vote", "soft vote", "adaptive vote"]
+    lines = [f"| {' | '.join([*titles, 'its inferences'])} |", "|---" * 9 + "|"]
     for row in table.to_dict("records"):
         found = ["" if row[way] != row[way] else f"{row[way]:.1f} ± {row[f'{way}_half']:.1f}" for way in WAYS]
         chip = f"{row['hardware']}, {1e3 * row['v_read']:g} mV"
