@@ -69,7 +69,8 @@ def keep_memory() -> None:
     """Let the C library keep freed memory of up to `KEPT` bytes, as it does once a process has freed so much at once.
 
     Before that it gives large tensors back to the system, and each call pays for new pages: with PyTorch's depthwise
-    convolution of 384 channels that is four fifths of its time, or nothing, by what the process did before.
+    convolution of 384 channels that is four fifths of its time, or nothing, by what the process did before. A training,
+    with larger tensors, keeps all: `models.train.keep_freed_memory`.
     """
     np.empty(KEPT, np.uint8)
 

@@ -242,7 +242,9 @@ def test_networks_on_chips(
     text = paper.page(grid, {}, dict.fromkeys(paper.TABLES, "asked for no table"), [], table)
     assert "## Beyond the paper" in text
     assert paper.main([*asked, "--runs", "2"]) == 0  # what was measured before is not measured again
-    assert "sigma_mult 0.4" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "mnist_cnn: as in chips_mnist_cnn.csv, whatever --images and --runs; --anew measures it anew\n" in printed
+    assert "sigma_mult 0.4" in printed
     assert list(pd.read_csv(tmp_path / "chips_mnist_cnn.csv")["votes"]) == [3] * 5
     table["soft"] = float("nan")
     assert " |  | " in paper.physical.markdown(table)  # no such rule, no number

@@ -124,7 +124,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--anew", action="store_true", help="measure what docs/results/paper has, too")
     parser.add_argument("--precision", default="float32", help="of --train: float32 or bfloat16")
     parser.add_argument("--train", action="store_true", help="train what is missing first: hours to days on a CPU")
-    parser.add_argument("--chips", action="store_true", help="measure networks on physical chips, at most 300 samples")
+    parser.add_argument(
+        "--chips",
+        action="store_true",
+        help="measure what is missing of networks on chips",
+    )
     parser.add_argument("--page", action="store_true", help="write docs/paper.md and its tables and pictures too")
     parser.add_argument("--claims", action="store_true", help="write docs/claims.md from what has been measured")
     parser.add_argument(
@@ -184,6 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.anew or not _chips_of(model).is_file():
                 found = physical.measure(model, out / "chips" / model, options.images, 3, options.runs, jobs=2)
                 found.to_csv(_noted(_chips_of(model), arguments), index=False, float_format="%.6g")
+            else:
+                print(f"{model}: as in {_chips_of(model).name}, whatever --images and --runs; --anew measures it anew")
         print(physical.markdown(_on_chips()))
         return 0
     known = {} if options.anew else read_cells(CELLS)
