@@ -14,6 +14,7 @@ import numba
 
 Found = TypeVar("Found")
 AT_ONCE = 160_000_000  # bytes that calls in parallel take
+FEW = 1_000_000  # bytes; calls that take fewer in all are over before threads have begun
 
 _forked = False
 _one_at_a_time = threading.Lock()
@@ -55,10 +56,11 @@ def in_parallel(call: Callable[[int], Found], count: int, each: int = 0) -> list
     """What a function of a number gives for 0 to `count` - 1, on all threads that numba has.
 
     What the calling thread has set (numpy's handling of floating-point errors) holds in all of them. A call takes
-    `each` bytes of memory for a while: fewer threads make them where all together would take more than AT_ONCE.
+    `each` bytes of memory for a while: fewer threads make them where all together would take more than AT_ONCE, and
+    this one alone where they take less than FEW. Calls of 0 bytes are taken to be long.
     """
     threads = min(count, available(numba.config.NUMBA_NUM_THREADS), AT_ONCE // max(each, 1))
-    if threads < 2:
+    if threads < 2 or 0 < count * each < FEW:
         return [call(i) for i in range(count)]
     with ThreadPoolExecutor(threads) as pool:
         jobs = [pool.submit(contextvars.copy_context().run, call, i) for i in range(count)]

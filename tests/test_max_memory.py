@@ -192,7 +192,9 @@ def test_parallel_calls_keep_their_order_and_what_is_set(monkeypatch: pytest.Mon
     monkeypatch.setattr(threads, "available", lambda wanted: 3)
     with np.errstate(divide="raise"):
         assert threads.in_parallel(lambda i: (i, np.geterr()["divide"]), 7) == [(i, "raise") for i in range(7)]
-    names = threads.in_parallel(lambda i: threads.threading.current_thread().name, 7, each=threads.AT_ONCE)
-    assert names == [threads.threading.current_thread().name] * 7
+    here = threads.threading.current_thread().name
+    for each, alone in ((threads.AT_ONCE, True), (threads.FEW, False), (1000, True), (0, False)):
+        names = threads.in_parallel(lambda i: threads.threading.current_thread().name, 7, each=each)
+        assert (names == [here] * 7) is alone
     with pytest.raises(ZeroDivisionError):
         threads.in_parallel(lambda i: 1 // i, 3)

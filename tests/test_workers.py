@@ -187,7 +187,6 @@ class Running:
     ("number", "group", "code", "line"),
     [
         (signal.SIGINT, True, 130, "mho: interrupted\n"),
-        (signal.SIGINT, False, 130, "mho: interrupted\n"),
         (signal.SIGTERM, False, 143, "mho: ended by SIGTERM\n"),
     ],
 )
