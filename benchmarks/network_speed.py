@@ -38,6 +38,7 @@ from network_rows import GB, KINDS, Row, built, mapped
 from rich.console import Console
 
 from mho import timing
+from mho.crossbar.arrays import Unpadded
 from mho.mapping.layers import TileLayer
 from mho.records import record, write_measured
 from mho.tables import Column, Columns, print_notes, print_table
@@ -155,7 +156,8 @@ def parts(read: timing.Function) -> Counter[str]:
     of_layer = TileLayer.read
 
     def watched(layer: TileLayer, given: Any, *more: Any) -> Any:
-        seen.append((layer, tuple(given.values.shape)))
+        whole = given.values if given.margins is None else Unpadded(given.values, given.margins)
+        seen.append((layer, tuple(whole.shape)))
         return of_layer(layer, given, *more)
 
     with mock.patch.object(TileLayer, "read", watched), torch.no_grad():

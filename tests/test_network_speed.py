@@ -88,6 +88,16 @@ def test_limits_of_groups_that_are_read_together(speed: ModuleType) -> None:
     assert min(found["shares"][name] for name in speed.PARTS) > 0
 
 
+def test_limits_are_of_inputs_with_the_zeros_around_them(speed: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(speed.profile_read, "parts", lambda tiles, x, runs: seen.append(x.shape) or {})
+    x = torch.rand(2, 3, 6, 5)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=(1, 2)), nn.Conv2d(4, 2, 3)).eval()
+    chip = mho.map(net, mho.Hardware.preset("reram"), calibrate=x)
+    speed.parts(lambda: chip(x))
+    assert seen == [(2, 1, 8, 9, 3), (2, 1, 6, 7, 4)]
+
+
 def test_what_cannot_be_measured_is_said(
     speed: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

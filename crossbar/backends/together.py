@@ -19,7 +19,7 @@ from ..kernels.read import ALIKE, Circuit, Geometry, Planes
 Array = np.ndarray[Any, Any]
 FEW = 4  # columns of a group up to which its inputs have a lane of their own
 BATCH = 64  # columns that are read together, where a group has less
-WIDE = 25  # places of a kernel above which half as many are: its boxes overlap the less the larger they are
+WIDE = 25  # places of a kernel above which half as many are: its boxes overlap less, and weights stay in the first cache
 CACHE = 384 * 1024  # bytes of scratch that stay in the second-level cache
 ROWS = 512  # of a box, at most
 
@@ -52,7 +52,7 @@ def together(planes: Sequence[Planes], geometry: Geometry, circuit: Circuit) -> 
 
     laid_out = -(-geometry.channels // 2) / pitch if columns <= FEW else 1  # at each place, for each column
     halo = 2 if columns <= FEW and np.prod(geometry.kernel) > WIDE else 1
-    wide = max(PANEL, min(BATCH, int(BATCH / (laid_out * halo))))
+    wide = max(PANEL, int(BATCH / halo / max(1, laid_out)))
     zeros, alike = np.zeros((slices, tiles), np.float32), any(p.uniform.size for p in planes)
     adcs: dict[str, Any] = _converters(planes, table) if first.adc_inverse.size else ALIKE
     lanes, panels = (_lanes, _no_panels) if columns <= FEW else (_no_lanes, _panels)
