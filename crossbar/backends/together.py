@@ -19,7 +19,7 @@ from ..kernels.read import ALIKE, Circuit, Geometry, Planes
 Array = np.ndarray[Any, Any]
 FEW = 4  # columns of a group up to which its inputs have a lane of their own
 BATCH = 64  # columns that are read together, where a group has less
-WIDE = 25  # places of a kernel above which half as many are: its boxes overlap less, and weights stay in the first cache
+WIDE = 25  # places of a kernel above which half as many are: boxes overlap less, and weights stay in the first cache
 CACHE = 384 * 1024  # bytes of scratch that stay in the second-level cache
 ROWS = 512  # of a box, at most
 
