@@ -241,9 +241,15 @@ def _crossed(found: pd.DataFrame) -> list[tuple[str, list[str]]]:
     return [("best, chosen on the other half", half), ("p, best against trained without noise", p)]
 
 
-def below(number: int, found: pd.DataFrame) -> list[str]:
-    """The cells of the best or voted row that are less than the paper's, which has them to 0.1."""
-    ours, theirs = ("best", "paper_best") if number in ACCURACIES else ("voted", "paper_voted")
+def at_most_apart(found: pd.DataFrame, one: str, other: str) -> str:
+    """The largest difference of two rows, in points."""
+    return f"{(found[one] - found[other]).abs().max():.1f}"
+
+
+def below(number: int, found: pd.DataFrame, row: str = "") -> list[str]:
+    """The cells of a row that are less than the paper's, which has them to 0.1: of the best or voted, or of `row`."""
+    ours = row or ("best" if number in ACCURACIES else "voted")
+    theirs = f"paper_{ours}"
     return [
         f"{row[ours]:.2f} for {row[theirs]:.1f} at sigma_val {row['sigma_val']:.1f}"
         for row in found.to_dict("records")
