@@ -10,7 +10,7 @@ import pandas as pd
 from mho.models.weights import record_of
 
 from .cells import otherwise_trained, trained
-from .tables import at_most_apart
+from .tables import at_most_apart, below
 
 
 def sigma_of(name: str) -> str:
@@ -58,11 +58,17 @@ def votes_against_none(voted: pd.DataFrame, single: pd.DataFrame) -> str:
 def _multiplicative(found: pd.DataFrame) -> str:
     if "protocol" not in found:
         return ""
+    best = ""
+    if "protocol_best" in found:
+        best = (
+            f" The best of that protocol is within {at_most_apart(found, 'protocol_best', 'paper_best')} points of the"
+            f" paper's; below it: {'; '.join(below(2, found, 'protocol_best', 'paper_best')) or 'none'}."
+        )
     return (
-        f"The row by the paper's protocol has {_epochs_as_keras()} of its 100 epochs and begins as Keras does (`mho"
-        f" train --init glorot`). It follows the paper's row within {at_most_apart(found, 'protocol', 'paper_clean')}"
-        " points: what differs in ours is the recipe (weight decay, distorted images, smoothed labels, averages), not"
-        " the noise."
+        f"What is by the paper's protocol has {_epochs_as_keras()} of its 100 epochs and begins as Keras does (`mho"
+        " train --init glorot`). Trained without noise it follows the paper's row within"
+        f" {at_most_apart(found, 'protocol', 'paper_clean')} points: what differs in ours is the recipe (weight decay,"
+        f" distorted images, smoothed labels, averages), not the noise.{best}"
     )
 
 

@@ -14,7 +14,7 @@ import mho
 from . import physical
 from .cells import COMPLETE, test_set, trained
 from .notes import REASONS, on_weights, sigma_of, votes_against_none
-from .tables import PAPER, TABLES, Grid, below, markdown, shown
+from .tables import CLOSE, PAPER, TABLES, Grid, below, markdown, shown
 
 WIDTH = 110  # of a line of text
 EVERY = "Points are every 0.2, the paper's every 0.1"
@@ -119,7 +119,9 @@ def _notes(number: int, tables: dict[int, pd.DataFrame], grid: Grid) -> list[str
         runs, images = (grid.voted if voted else grid.single).size(network)
         how = f"{runs} votes" if voted else "one inference" if runs == 1 else f"{runs} inferences"
         curves = "{} inferences of {:,} samples".format(*grid.quick.size(network))
-        notes += [f"Under noise: {how} of {images:,} samples each. Curves and the choice of the best: {curves}."]
+        choice = "" if voted else f"; of those within {100 * CLOSE:g} points of it, {how} of all samples"
+        told = f"Under noise: {how} of {images:,} samples each. Curves and the choice of the best: {curves}{choice}."
+        notes += wrap(told, WIDTH)
     return notes
 
 
