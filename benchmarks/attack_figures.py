@@ -29,13 +29,13 @@ def accuracy(table: pd.DataFrame, white_box: pd.DataFrame) -> Figure:
         low, high = 100 * table[f"{name}_low"], 100 * table[f"{name}_high"]
         left.fill_between(table["sigma"], low, high, color=colour, alpha=0.12, linewidth=0)
     left.plot(table["sigma"], 100 * table["paper"], "k--", marker="x", ms=5, lw=1, label="the paper's Table 11")
-    left.set(title="pictures made on another network", ylabel="accuracy (%)")
+    left.set(title="images made on another network", ylabel="accuracy (%)")
     for noise, (label, colour) in ATTACKERS.items():
         rows = white_box[white_box["noise"] == noise]
         right.plot(rows["sigma"], 100 * rows["single"], color=colour, marker="o", ms=4, label=label)
         low, high = 100 * rows["single_low"], 100 * rows["single_high"]
         right.fill_between(rows["sigma"], low, high, color=colour, alpha=0.12, linewidth=0)
-    right.set(title="pictures made on the network itself")
+    right.set(title="images made on the network itself")
     for ax in (left, right):
         ax.set_xlabel("sigma of the inference")
         ax.grid(alpha=0.3)

@@ -19,7 +19,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Any:
     from paper import claims, main
     from paper.ledger import Ledger
 
-    return claims, Ledger.read(main.CELLS, main.CURVES, main.RESULTS / "table_4.csv", main.TABLES_11)
+    return claims, Ledger.read(main.RESULTS, main.TABLES_11, main.COSTS)
 
 
 def test_the_page_is_that_of_the_committed_cells(parts):
@@ -49,6 +49,54 @@ def test_a_gain_that_may_be_none_does_not_hold(parts):
         assert claims.uniform(replace(ledger, cells=better), "MNIST").holds is holds
 
 
+def test_better_at_every_noise_means_without_noise_too(parts):
+    claims, ledger = parts
+    rows = [(0.0, 0.0, 0.98), (0.5, 0.0, 0.97), (0.0, 0.4, 0.9), (0.5, 0.4, 0.97)]
+    cells = pd.DataFrame(rows, columns=["sigma_train", "sigma_val", "single"])
+    cells = cells.assign(network="mnist_cnn", noise="mult", k=1, images=10_000)
+    found = claims.uniform(replace(ledger, cells=cells), "MNIST")
+    assert not found.holds
+    assert "(at 0.0)" in found.ours
+    assert claims.uniform(replace(ledger, cells=cells[cells["sigma_val"] > 0]), "MNIST").holds
+
+
+def test_what_an_image_is_taken_for(parts):
+    claims, ledger = parts
+    share = {6: 0.5, 8: 0.3, 1: 0.2}
+    rows = [
+        {"weights": "some", "sigma_val": s, "digit": d, "share": share.get(d, 0.0)}
+        for s in (0.6, 0.8)
+        for d in range(10)
+    ]
+    shown = replace(ledger, outputs=pd.DataFrame(rows))
+    assert claims.confused(shown, "some", 8) == ("50 % say 6, 30 % 8 (at 0.6); 50 % say 6, 30 % 8 (at 0.8)", True)
+    assert not claims.confused(shown, "some", 1).holds
+    assert claims.confused(shown, "some", None).holds
+    shown.outputs.loc[shown.outputs["digit"] == 8, "share"] = 0.6
+    assert not claims.confused(shown, "some", None).holds
+    with pytest.raises(claims.Untested, match="no outputs of others"):
+        claims.confused(shown, "others", 8)
+
+
+def test_energy_and_power(parts):
+    claims, ledger = parts
+    assert claims.energy(ledger).holds
+    assert not claims.square(ledger).holds
+    votes, voltage = ledger.costs["votes"], ledger.costs["voltage"]
+    cheap = votes.assign(energy_full_j=votes["energy_full_j"] / votes["votes"])
+    assert not claims.energy(replace(ledger, costs=ledger.costs | {"votes": cheap})).holds
+    array = voltage.assign(power_rest_w=0.0)
+    assert claims.square(replace(ledger, costs=ledger.costs | {"voltage": array})).holds
+
+
+def test_fewer_samples_than_all_are_named(parts):
+    claims, ledger = parts
+    small = replace(ledger, cells=ledger.cells[ledger.cells["images"] == 250])
+    assert claims.collapse(small, "CIFAR-10", 29.9).ours.endswith("], of 250 samples")
+    assert "samples" not in claims.collapse(ledger, "CIFAR-10", 29.9).ours
+    assert claims.uniform(ledger, "CIFAR-10").ours.endswith(", of 250 samples")
+
+
 def test_trainings_are_compared_on_the_most_samples_that_all_were_measured_with(parts):
     _, ledger = parts
     rows = [  # sigma_train, sigma_val, samples, accuracy
@@ -60,11 +108,12 @@ def test_trainings_are_compared_on_the_most_samples_that_all_were_measured_with(
         (0.6, 0.6, 10_000, 0.7),
         (0.6, 0.0, 10_000, 0.95),
         (0.6, 0.0, 1000, 0.96),
+        (0.0, 0.0, 10_000, 0.97),
     ]
     cells = pd.DataFrame(rows, columns=["sigma_train", "sigma_val", "images", "single"])
     small = replace(ledger, cells=cells.assign(network="mnist_cnn", noise="mult", k=1))
     found = {sigma: (part["images"].max(), len(part)) for sigma, part in small.all_trainings("MNIST", "mult").items()}
-    assert found == {0.4: (1000, 2), 0.6: (10_000, 2)}
+    assert found == {0.0: (10_000, 2), 0.4: (1000, 2), 0.6: (10_000, 2)}
     own = small.of_training("MNIST", "mult", 0.6)
     assert own["sigma_val"].tolist() == [0.0, 0.4, 0.6]
     assert own["single"].tolist() == [0.95, 0.9, 0.7]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from .tables import PAPER, SIGMA_VAL, Grid, shown
 SHOWN_RUNS = 10_000
 MANY_VOTES = 100
 OUTPUT_BINS = 50
+SIX, SIXES = 6, ("sigma-0.0", "sigma-1.0")  # the digit of Figures 4 and 5, and their weights
 NAMES = {"best": "best training", "clean": "trained without noise"}
 
 
@@ -38,7 +41,8 @@ def errors(grid: Grid, tables: list[int]) -> Figure:
         axis.set_ylabel("error rate")
         kind = "multiplicative" if noise == "mult" else "additive"
         runs = f"{grid.quick.runs} votes" if voted else "one inference"
-        axis.set_title(f"{network}, {kind} noise, {runs}", fontsize="medium")
+        samples = grid.every(network).size(network)[1]
+        axis.set_title(f"{network}, {kind} noise, {runs}, {samples:,} samples", fontsize="medium")
         if axis.lines:
             axis.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)  # off the points
     return figure
@@ -83,19 +87,42 @@ def learning_curves(table: pd.DataFrame) -> Figure:
     return figure
 
 
+@lru_cache(maxsize=2 * len(SIGMA_VAL))
+def _of_a_six(weights: str, sigma: float, runs: int) -> np.ndarray[Any, Any]:
+    """(runs, 10): softmax outputs of noisy inferences of the first 6 of the test images."""
+    index = int((test_set("mnist_cnn")[1] == SIX).nonzero()[0])
+    return softmax_of_one("mnist_cnn", weights, sigma, index, runs)
+
+
+def answers(those: tuple[str, ...] = SIXES) -> pd.DataFrame:
+    """What Figures 4 and 5 say in numbers: `share` of the inferences that answer `digit`, by `weights`, `sigma_val`."""
+    rows = []
+    for weights in those:
+        for sigma in SIGMA_VAL:
+            shares = np.bincount(_of_a_six(weights, sigma, SHOWN_RUNS).argmax(axis=1), minlength=10) / SHOWN_RUNS
+            named = {"weights": weights, "sigma_val": sigma}
+            rows += [named | {"digit": digit, "share": share} for digit, share in enumerate(shares.tolist())]
+    return pd.DataFrame(rows)
+
+
 def outputs(weights: str) -> Figure:
     """Figures 4 and 5: distributions of the softmax outputs of one image of a 6 over 10,000 noisy inferences."""
-    index = int((test_set("mnist_cnn")[1] == 6).nonzero()[0])
+    found_by = answers((weights,)).set_index(["sigma_val", "digit"])["share"]
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     edges = np.linspace(0, 1, OUTPUT_BINS + 1)
     for axis, sigma in zip(figure.subplots(2, 3).flat, SIGMA_VAL, strict=True):
-        found = softmax_of_one("mnist_cnn", weights, sigma, index, SHOWN_RUNS)
+        found = _of_a_six(weights, sigma, SHOWN_RUNS)
         for digit in range(10):
             share = np.histogram(found[:, digit], edges)[0] / len(found)
-            axis.stairs(np.maximum(share, 0.5 / SHOWN_RUNS), edges, baseline=None, color=f"C{digit}", label=str(digit))
+            filled = np.where(share > 0, share, np.nan)  # a bin without an inference has no line
+            axis.stairs(filled, edges, baseline=None, color=f"C{digit}", label=str(digit))
         axis.set_yscale("log")
-        right = float((found.argmax(axis=1) == 6).mean())
-        axis.set_title(f"sigma_val {sigma:.1f}: {right:.1%} of inferences say 6", fontsize="medium")
+        axis.set_ylim(0.5 / SHOWN_RUNS, 2)
+        axis.set_xlim(-0.02, 1.02)
+        shares = found_by[sigma]
+        wrong = shares.drop(SIX)
+        second = f", {wrong.idxmax()} in {100 * wrong.max():.1f} %" if wrong.max() else ""
+        axis.set_title(f"sigma_val {sigma:.1f}: {SIX} in {100 * shares[SIX]:.1f} %{second}", fontsize="medium")
         axis.set_xlabel("softmax output")
         axis.set_ylabel("share of inferences")
     figure.axes[0].legend(title="output", fontsize="x-small", ncols=2)
@@ -122,7 +149,7 @@ def votes(grid: Grid, tables: list[int]) -> Figure:
         axis.xaxis.set_major_formatter("{x:.0f}")
         axis.set_xlabel("votes")
         axis.set_ylabel("accuracy (%)")
-        axis.set_title(network, fontsize="medium")
+        axis.set_title(f"{network}, {grid.voted.size(network)[1]:,} samples", fontsize="medium")
         if axis.lines:
             axis.legend(fontsize="x-small")
     return figure
@@ -142,8 +169,8 @@ def _over_votes(axis: Axes, cell: pd.DataFrame, i: int, label: str) -> None:
 FIGURES: dict[int, Callable[[Grid], Figure]] = {
     1: lambda grid: how_noise_enters(),
     2: lambda grid: errors(grid, [2, 3]),
-    4: lambda grid: outputs("sigma-0.0"),
-    5: lambda grid: outputs("sigma-1.0"),
+    4: lambda grid: outputs(SIXES[0]),
+    5: lambda grid: outputs(SIXES[1]),
     6: lambda grid: errors(grid, [5]),
     7: lambda grid: errors(grid, [6]),
     8: lambda grid: errors(grid, [2, 7]),

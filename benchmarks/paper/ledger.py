@@ -11,6 +11,7 @@ import pandas as pd
 
 from mho.mapping.voting.intervals import Accuracy
 
+WHOLE = 10_000  # samples of each test set
 NETWORKS = {"MNIST": "mnist_cnn", "CIFAR-10": "densenet40", "strokes": "stroke_lstm"}
 
 
@@ -30,19 +31,24 @@ class Ledger:
     """The committed results.
 
     cells: as `cells.write_cells` keeps them. curves: of learning. weights: Table 4. attacks: Table 11, of the data that
-    it was made of.
+    it was made of. outputs: of `figures.answers`, behind Figures 4 and 5. costs: `votes` and `voltage` of
+    `latency_power.py`.
     """
 
     cells: pd.DataFrame
     curves: pd.DataFrame
     weights: pd.DataFrame
     attacks: dict[str, pd.DataFrame]
+    outputs: pd.DataFrame
+    costs: dict[str, pd.DataFrame]
 
     @classmethod
-    def read(cls, cells: Path, curves: Path, weights: Path, attacks: dict[str, Path]) -> Ledger:
-        """From files, of which those of attacks may be missing."""
-        tables = {data: pd.read_csv(path) for data, path in attacks.items() if path.is_file()}
-        return cls(pd.read_parquet(cells), pd.read_csv(curves), pd.read_csv(weights), tables)
+    def read(cls, paper: Path, attacks: dict[str, Path], costs: Path) -> Ledger:
+        """From folders of results, the paper's and those of costs, and files of attacks, of which some may lack."""
+        attacked = {data: pd.read_csv(path) for data, path in attacks.items() if path.is_file()}
+        tables = [pd.read_csv(paper / f"{name}.csv") for name in ("curves", "table_4", "outputs")]
+        cost = {name: pd.read_csv(costs / f"{name}.csv") for name in ("votes", "voltage")}
+        return cls(pd.read_parquet(paper / "cells.parquet"), *tables[:2], attacked, tables[2], cost)
 
     def rows(
         self, data: str, noise: str, sigma_val: float, *, images: int | None = None, k: int | None = None
@@ -62,13 +68,13 @@ class Ledger:
         return found
 
     def all_trainings(self, data: str, noise: str) -> dict[float, pd.DataFrame]:
-        """Cells of all trainings at each noise of inference but 0, of the most samples that all were measured with.
+        """Cells of all trainings at each noise of inference, of the most samples that all were measured with.
 
         Raises:
             Untested: there are none.
         """
         cells = self.cells[(self.cells["network"] == NETWORKS[data]) & (self.cells["noise"] == noise)]
-        cells = cells[(cells["sigma_val"] > 0) & (cells["k"] <= 20)]
+        cells = cells[cells["k"] <= 20]
         if cells.empty:
             raise Untested(f"{NETWORKS[data]} is not measured with all trainings yet")
         found = {}
@@ -117,8 +123,13 @@ def _accuracy(share: float, n: int) -> Accuracy:
 
 
 def said(accuracy: Accuracy) -> str:
-    """Per cent, with the 95 % interval."""
-    return f"{100 * accuracy:.2f} [{100 * accuracy.low:.2f}, {100 * accuracy.high:.2f}]"
+    """Per cent, with the 95 % interval and the number of samples."""
+    return f"{100 * accuracy:.2f} [{100 * accuracy.low:.2f}, {100 * accuracy.high:.2f}]{of(accuracy.n)}"
+
+
+def of(*samples: int) -> str:
+    """How many samples, where they are not the whole test set; the fewest of several."""
+    return "" if min(samples) >= WHOLE else f", of {min(samples):,} samples"
 
 
 def decibels(sigma: float) -> float:

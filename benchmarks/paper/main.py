@@ -17,7 +17,7 @@ from mho.tables import write_table
 
 from . import claims, physical
 from .cells import Measurement, read_cells, test_set, trained, write_cells
-from .figures import FIGURES, learning_curves
+from .figures import FIGURES, answers, learning_curves
 from .ledger import Ledger
 from .page import page
 from .tables import ACCURACIES, PAPER, TABLES, Grid, markdown, shown, table
@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE, RESULTS, IMAGES = ROOT / "docs" / "paper.md", ROOT / "docs" / "results" / "paper", ROOT / "docs" / "images"
 CURVES, CELLS = RESULTS / "curves.csv", RESULTS / "cells.parquet"
 CLAIMS, ATTACKED = ROOT / "docs" / "claims.md", ROOT / "docs" / "results" / "attacks"
+COSTS = ROOT / "docs" / "results" / "latency_power"
 TABLES_11 = {"MNIST": ATTACKED / "table_11.csv", "CIFAR-10": ATTACKED / "cifar10" / "table_11.csv"}
 DESCRIPTION = "The paper's Tables 2 to 11 and Figures 1 to 11 from the trained networks that come with Mho."
 ATTACKS = {10: "Black-box attacks", 11: "Accuracy under black-box attack over the noise of inference, MNIST"}
@@ -168,10 +169,20 @@ def _train(options: argparse.Namespace, arguments: Sequence[str] | None) -> None
         trained_curves(runs, how).to_csv(_noted(CURVES, arguments), index=False)
 
 
+def _keep(tables: dict[int, pd.DataFrame], figures: list[int], out: Path, arguments: Sequence[str] | None) -> None:
+    """Put what the page shows where it is committed."""
+    for number, found in tables.items():
+        found.to_csv(RESULTS / f"table_{number}.csv", index=False)
+    for number in figures:
+        (IMAGES / f"paper_figure_{number}.png").write_bytes((out / f"figure_{number}.png").read_bytes())
+    if {4, 5} <= set(figures):
+        answers().to_csv(_noted(RESULTS / "outputs.csv", arguments), index=False)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     if options.claims:
-        found = claims.verdicts(Ledger.read(CELLS, CURVES, RESULTS / "table_4.csv", TABLES_11))
+        found = claims.verdicts(Ledger.read(RESULTS, TABLES_11, COSTS))
         CLAIMS.write_text(claims.page(found), encoding="utf-8")
         print(found["verdict"].value_counts().to_string(), f"\n{CLAIMS}")
         return 0
@@ -216,10 +227,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"figure {number}: {out / f'figure_{number}.png'}")
     if options.page:
         write_cells(stated.used, _noted(CELLS, arguments))
-        for number, found in tables.items():
-            found.to_csv(RESULTS / f"table_{number}.csv", index=False)
-        for number in figures:
-            (IMAGES / f"paper_figure_{number}.png").write_bytes((out / f"figure_{number}.png").read_bytes())
-        chips = _on_chips()
-        PAGE.write_text(page(grid, tables, missing, figures, chips), encoding="utf-8")
+        _keep(tables, figures, out, arguments)
+        PAGE.write_text(page(grid, tables, missing, figures, _on_chips()), encoding="utf-8")
     return 0
