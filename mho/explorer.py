@@ -82,8 +82,8 @@ def page_of(table: pd.DataFrame, study: dict[str, Any], name: str) -> Page:
     settings = [c for c in table.columns if _is_setting(str(c), table[c], study)]
     columns = [_column(str(c), table[c], c in settings) for c in table.columns if not _is_dull(str(c), table[c])]
     for column in columns:
-        if column["name"] in nested:
-            column["values"] = [None if text is None else json.loads(text) for text in column["values"]]
+        if column["name"] in nested or (is_hardware(column["name"]) and column["kind"] == "words"):
+            column["values"] = [_from_text(value) for value in column["values"]]
     page = Page(f"Explore: {name}", f"{len(table):,} rows. This file needs no network.")
     page.section("")
     page.html(f"<style>{files(__package__).joinpath('explorer.css').read_text('utf-8')}</style>")
@@ -148,6 +148,16 @@ def _is_nested(column: pd.Series[Any]) -> bool:
 def _texts(column: pd.Series[Any]) -> pd.Series[Any]:
     """Cells that are lists or mappings as JSON, which can be told apart and counted."""
     return column.map(lambda value: None if value is None else json.dumps(_plain(value)))
+
+
+def _from_text(value: Any) -> Any:
+    """A list or a mapping of its JSON, as tables have those of hardware; other values stay."""
+    if not isinstance(value, str) or not value.startswith(("[", "{")):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:  # a path may begin so
+        return value
 
 
 def _plain(value: Any) -> Any:

@@ -105,14 +105,15 @@ def test_the_page_of_a_sweep_has_what_it_takes_to_run_a_point(tmp_path: Path) ->
     assert not {"grid", "points"} & set(found["base"])
 
 
-def test_cells_that_are_lists_and_mappings_are_what_was_given(tmp_path: Path) -> None:
+@pytest.mark.parametrize("texts", [False, True])
+def test_cells_that_are_lists_and_mappings_are_what_was_given(texts: bool, tmp_path: Path) -> None:
     noises = [{"kind": "none"}, {"kind": "relative", "fraction": 0.01}]
     grid = {"layers": [None, ["fc2"], ["fc1", "fc2"]], "cell.read_noise": noises}
     rows = [(layers, noise) for layers in grid["layers"] for noise in noises]
     pd.DataFrame(
         {
             "layers": [layers for layers, _ in rows],
-            "cell.read_noise": [noise for _, noise in rows],
+            "cell.read_noise": [json.dumps(noise) if texts else noise for _, noise in rows],
             "accuracy": np.linspace(0, 1, len(rows)),
         }
     ).to_parquet(tmp_path / "results.parquet")
