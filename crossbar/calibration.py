@@ -186,7 +186,8 @@ def _survey(programmed: Programmed, codes: Any, *, keep: bool) -> tuple[float, l
     columns = placement.outputs + (placement.column_tiles if placement.tile.reference_columns else 0)
     per_row = circuit.conversions * design.readings * placement.row_tiles * columns * placement.groups
     limit = max(CHUNK, min(rows, CALIBRATION_ROWS, CALIBRATION_VALUES // per_row))
-    starts = np.linspace(0, rows - min(CHUNK, rows), max(1, limit // CHUNK)).astype(int)
+    chunks = limit // CHUNK if limit < rows else max(1, -(-rows // CHUNK))  # all rows, where there are no more
+    starts = np.linspace(0, rows - min(CHUNK, rows), chunks).astype(int)
     currents: list[list[list[Array]]] = [[[] for _ in range(placement.row_tiles)] for _ in range(slices)]
     power = 0.0
     size = min(CHUNK, rows)

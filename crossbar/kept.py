@@ -220,6 +220,7 @@ def _slots(design: Design, arrays: Mapping[str, Array]) -> dict[str, Slot]:
     `variance` and `uniform` are there or not as the cells of a tile are alike or not, which `arrays` tells.
     """
     placement, hardware, columns = design.placement, design.hardware, _columns(design)
+    outputs = placement.outputs  # readings of reference columns have no scale
     slices, readings, row_tiles = placement.tile.slices, design.readings, placement.row_tiles
     integers = largest_factors(design)[0] is not None
     kind = np.int16 if integers else np.float32
@@ -235,7 +236,7 @@ def _slots(design: Design, arrays: Mapping[str, Array]) -> dict[str, Slot]:
         "variance_unit": Slot((readings, row_tiles), np.float32),
         "uniform": Slot((readings, row_tiles) if uniform else (0, 0), np.float32),
         "floor": Slot((readings, row_tiles, padded), np.float32),
-        "scale": Slot((readings, row_tiles, padded), np.float32, -MOST),
+        "scale": Slot((readings, row_tiles, outputs + -outputs % GROUP), np.float32, -MOST),
         "row_conductance": Slot((slices, placement.rows), np.float64, -MOST),  # what others drive back comes off it
         "histogram": Slot((BINS,), np.int64, 0, 2.0**53),
         "slow_std": Slot((parts, readings, placement.rows, columns), np.float32),

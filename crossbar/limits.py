@@ -74,6 +74,7 @@ def _check_cell(cell: Cell, sensing: Sensing, conditions: Conditions) -> None:
         reached = [_settled(cell.programming, targets, n, conditions) for n in (0.0, -SIGMAS, SIGMAS)]
         error = cell.programming.std(targets, conditions, np)
         _within("its standard deviation must be", error, bound, ends)
+        _check_not_negative(error, targets)
         left = float(np.ptp(np.maximum(reached[0], 0))) / cell.g_max
         if left < KEPT:
             raise ValueError(
@@ -102,7 +103,18 @@ def _check_cell(cell: Cell, sensing: Sensing, conditions: Conditions) -> None:
             noise = _alike("std", part.std, held, conditions, np)
         _within(f"cell.read_noise ({part.kind}): its standard deviation must be", noise, bound, ends)
         with _names(f"cell.read_noise ({part.kind})"):
+            _check_not_negative(noise, held)
             _check_memory(part, sensing.read_interval, conditions)
+
+
+def _check_not_negative(std: Array, g: Array) -> None:
+    """Raises ValueError where the standard deviation of a model goes below 0: what to expect of it is not defined."""
+    lowest = int(np.argmin(std))
+    if std[lowest] < 0:
+        raise ValueError(
+            f"its standard deviation must be at least 0, got {std[lowest]:.3g} S at {g[lowest]:.3g} S; a fit may need "
+            "xp.clip(std, 0, None)"
+        )
 
 
 def _check_memory(part: Correlated, interval: float | None, conditions: Conditions) -> None:

@@ -25,12 +25,13 @@
   }
   function said(value) {
     if (value === null || value === undefined || Number.isNaN(value)) return "-";
+    if (typeof value === "object") return JSON.stringify(value);
     if (typeof value !== "number") return String(value);
     const short = +value.toPrecision(6);
     return short !== 0 && (Math.abs(short) < 1e-3 || Math.abs(short) >= 1e7) ? short.toExponential() : String(short);
   }
   function ordered(a, b) {
-    return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b));
+    return typeof a === "number" && typeof b === "number" ? a - b : said(a).localeCompare(said(b));
   }
 
   // Controls
@@ -168,7 +169,7 @@
 
   function yaml(row) {
     const scalar = (value) => (value === null || value === undefined || Number.isNaN(value) ? "null"
-      : typeof value === "string" ? JSON.stringify(value) : String(value));
+      : ["string", "object"].includes(typeof value) ? JSON.stringify(value) : String(value));
     const own = columns.filter((column) => column.setting);
     const over = new Set(own.map((column) => column.name));
     const lines = Object.entries(kept.base).filter(([name]) => !over.has(name)).map(([, text]) => text);

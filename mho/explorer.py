@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -75,8 +77,13 @@ def view(run: str | PathLike[str], path: str | PathLike[str] | None = None) -> P
 
 def page_of(table: pd.DataFrame, study: dict[str, Any], name: str) -> Page:
     """The page of a table; `study` is what its file says, empty where that is not known."""
+    nested = {c: _texts(table[c]) for c in table.columns if _is_nested(table[c])}
+    table = table.assign(**nested)
     settings = [c for c in table.columns if _is_setting(str(c), table[c], study)]
     columns = [_column(str(c), table[c], c in settings) for c in table.columns if not _is_dull(str(c), table[c])]
+    for column in columns:
+        if column["name"] in nested or (is_hardware(column["name"]) and column["kind"] == "words"):
+            column["values"] = [_from_text(value) for value in column["values"]]
     page = Page(f"Explore: {name}", f"{len(table):,} rows. This file needs no network.")
     page.section("")
     page.html(f"<style>{files(__package__).joinpath('explorer.css').read_text('utf-8')}</style>")
@@ -131,6 +138,33 @@ def _is_setting(name: str, column: pd.Series[Any], study: dict[str, Any]) -> boo
     asked |= {key for point in study.get("points", ()) for key in point}
     known = name in Settings.model_fields or is_hardware(name) or name.startswith(OPTION)
     return name in asked or (known and column.nunique(dropna=False) > 1)
+
+
+def _is_nested(column: pd.Series[Any]) -> bool:
+    """Whether cells of a column are lists or mappings, as those of `layers` and of parts of a cell are."""
+    return column.dtype == object and any(isinstance(value, (list, dict, np.ndarray)) for value in column)
+
+
+def _texts(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Cells that are lists or mappings as JSON, which can be told apart and counted."""
+    return column.map(lambda value: None if value is None else json.dumps(_plain(value)))
+
+
+def _from_text(value: Any) -> Any:
+    """A list or a mapping of its JSON, as tables have those of hardware; other values stay."""
+    if not isinstance(value, str) or not value.startswith(("[", "{")):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:  # a path may begin so
+        return value
+
+
+def _plain(value: Any) -> Any:
+    """A cell as it was given: files of tables have arrays for lists, and all fields of all rows in each mapping."""
+    if isinstance(value, dict):
+        return {key: _plain(held) for key, held in value.items() if held is not None}
+    return [_plain(held) for held in value] if isinstance(value, (list, np.ndarray)) else value
 
 
 def _is_dull(name: str, column: pd.Series[Any]) -> bool:

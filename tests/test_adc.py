@@ -203,3 +203,14 @@ def test_what_no_adc_can_be_is_refused_in_a_line(fields, said):
     with pytest.raises((ValueError, ValidationError), match=said) as error:
         ideal(**({"adc__bits": 6, "adc__full_scale": "calibrated", "dac__bits": 8, "dac__range": 1.0} | fields))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("samples", [1, 49, 95, 143])
+def test_a_full_scale_is_that_of_all_samples_where_they_are_few(samples):
+    """Not of those in the first blocks of rows that are read together."""
+    net, x = nn.Linear(4, 3).eval(), torch.rand(samples, 4)
+    for bright in {0, samples // 3, samples // 2, 2 * samples // 3, samples - 1}:
+        inputs = torch.where(torch.arange(samples)[:, None] == bright, 20 * x, x)
+        chip = mho.map(net, mho.Hardware.preset("reram"), calibrate=inputs, check=False)
+        chip.read(inputs, read=0, noisy=False)
+        assert chip.report().table["adc_clipped"].item() == 0

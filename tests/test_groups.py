@@ -115,6 +115,13 @@ def test_patches_of_groups_together(patches, size, shape):
     check(*matrices({"tile.rows": 16, "tile.bias": "array"}, shape, patches, size))
 
 
+@pytest.mark.parametrize("outputs", [31, 32, 63])
+def test_bits_of_groups_with_more_reference_columns_than_their_outputs_leave_room_for(outputs):
+    fields = {"tile.encoding": "offset", "tile.columns": 6}
+    check(*matrices(fields, (3, 2, outputs), Patches()))
+    check(*matrices({**fields, "adc.offset": 1.0, "adc.gain": 0.02}, (3, 2, outputs), Patches()))
+
+
 def test_what_the_kernel_does_not_do_is_read_group_by_group():
     one, other, x = matrices({"dac.bits_per_pulse": 1, "dac.accumulate": "scaled"}, (3, 1, 1), Patches((1, 3, 3)))
     check(one, other, x)

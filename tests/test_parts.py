@@ -284,6 +284,32 @@ def test_what_a_part_gives_is_looked_at(how: str, message: str) -> None:
         hardware().replace({"cell.programming": {"kind": "test_wrong", "how": how}})
 
 
+class Below(programming.GaussianProgrammingModel):
+    """A line whose lower end is below zero, as fits are that were made without small conductances."""
+
+    kind: Literal["test_below"] = "test_below"
+
+    def std(self, g: Any, conditions: Conditions, xp: Any) -> Any:
+        return 0.1 * g - np.float32(5e-7)
+
+
+class Under(read_noise.ReadNoiseSource):
+    kind: Literal["test_under"] = "test_under"
+    std = Below.std
+
+
+@pytest.mark.parametrize(
+    ("field", "kind", "where"),
+    [
+        ("cell.programming", "test_below", "cell.programming: "),
+        ("cell.read_noise", "test_under", r"cell.read_noise \(test_under\): "),
+    ],
+)
+def test_a_standard_deviation_below_zero_is_refused(field: str, kind: str, where: str) -> None:
+    with pytest.raises(ValueError, match=where + r"its standard deviation must be at least 0, got -\S+ S at \S+ S"):
+        hardware().replace({field: {"kind": kind}})
+
+
 def test_conductances_below_zero_count_as_zero() -> None:
     negative = Cell.model_validate(
         {"g_min": 0, "g_max": 1e-5, "programming": {"kind": "test_wrong", "how": "negative"}}

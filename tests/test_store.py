@@ -101,6 +101,18 @@ def test_chips_of_every_kind(make, tmp_path):
         assert same_bits(chip.at(0.0), other.at(0.0), x)
 
 
+@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize(("outputs", "groups", "columns"), [(32, 1, 256), (63, 1, 16), (64, 2, 6)])
+def test_chips_whose_reference_columns_go_beyond_the_last_group_of_their_outputs(
+    outputs, groups, columns, compact, tmp_path
+):
+    net, x = nn.Conv1d(4, outputs * groups, 1, groups=groups).eval(), torch.rand(20, 4, 3)
+    hw = mho.Hardware.preset("reram").replace({"tile.encoding": "offset", "tile.columns": columns})
+    chip = mho.map(net, hw, calibrate=x)
+    chip.save(tmp_path / "chip", compact=compact)
+    assert same_bits(chip, mho.load(tmp_path / "chip"), x)
+
+
 def test_a_model_with_numbers_of_its_own_type_keeps_them(tmp_path):
     net = nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4), nn.PReLU(4)).double()
     chip = mho.map(net, ideal(), calibrate=torch.rand(4, 6).double())

@@ -1,6 +1,7 @@
 """What a sweep is asked for: what identifies a task, what is refused, which files and numbers are read."""
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pydantic import BaseModel
 from sweeps_model import net, write_files
 
 import mho
-from mho.sweeps.file import Sweep
+from mho.sweeps.file import Settings, Sweep, field_of, is_hardware
+from mho.sweeps.run import joined
+from mho.sweeps.search import Search
 from mho.sweeps.tasks import tasks_of
 
 
@@ -142,3 +146,36 @@ def test_points_and_grid_combine(fields: dict[str, Any]) -> None:
     points = [{"sensing.v_read": 0.1, "votes": 4}, {"adc.bits": 6}]
     values = Sweep.read({**fields, "points": points, "grid": {"seed": [0, 1]}}).values
     assert values == [{**point, "seed": seed} for point in points for seed in (0, 1)]
+
+
+DEFAULTS = {
+    "tile.groups": ["apart", "diagonal"],
+    "cell.stuck.word_lines": [0.0, 0.01],
+    "wires.r_word_line": [0.0, 1.0],
+    "adc.offset": [0.0, 0.5],
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_a_default_that_is_asked_for_stands_in_the_table_and_can_be_searched(fields: dict[str, Any], name: str) -> None:
+    values = DEFAULTS[name]
+    tasks = tasks_of(Sweep.read({**fields, "grid": {name: values}}))
+    assert [joined(task, [name], {})[name] for task in tasks] == values
+    search = {key: value for key, value in fields.items() if key != "grid"} | {"search": {name: values}, "target": 0.5}
+    assert Search.read(search).space()[name].values == values
+
+
+@pytest.mark.parametrize("preset", ["ideal", "reram", "pcm", "nand"])
+def test_every_field_of_the_hardware_is_found_by_its_name(preset: str) -> None:
+    def walked(part: BaseModel, place: str = "") -> Iterator[tuple[str, Any]]:
+        for name in type(part).model_fields:
+            value = getattr(part, name)
+            yield from walked(value, f"{place}{name}.") if isinstance(value, BaseModel) else [(place + name, value)]
+
+    hardware = mho.Hardware.preset(preset)
+    found = {name: value for name, value in walked(hardware) if is_hardware(name)}
+    assert len(found) > 100
+    for name, value in found.items():
+        given = field_of(Settings.model_construct(), hardware, name)
+        assert hardware.replace({name: given}) == hardware
+        assert (given is None) == (value is None)

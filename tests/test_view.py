@@ -105,6 +105,26 @@ def test_the_page_of_a_sweep_has_what_it_takes_to_run_a_point(tmp_path: Path) ->
     assert not {"grid", "points"} & set(found["base"])
 
 
+@pytest.mark.parametrize("texts", [False, True])
+def test_cells_that_are_lists_and_mappings_are_what_was_given(texts: bool, tmp_path: Path) -> None:
+    noises = [{"kind": "none"}, {"kind": "relative", "fraction": 0.01}]
+    grid = {"layers": [None, ["fc2"], ["fc1", "fc2"]], "cell.read_noise": noises}
+    rows = [(layers, noise) for layers in grid["layers"] for noise in noises]
+    pd.DataFrame(
+        {
+            "layers": [layers for layers, _ in rows],
+            "cell.read_noise": [json.dumps(noise) if texts else noise for _, noise in rows],
+            "accuracy": np.linspace(0, 1, len(rows)),
+        }
+    ).to_parquet(tmp_path / "results.parquet")
+    (tmp_path / "sweep.yaml").write_text(json.dumps({"experiment": "accuracy", "grid": grid}))
+    found = {column["name"]: column for column in kept(mho.view(tmp_path).read_text())["columns"]}
+    assert [found[name]["setting"] for name in grid] == [True, True]
+    assert [list(pair) for pair in zip(*(values(found[name]) for name in grid), strict=True)] == [
+        [*row] for row in rows
+    ]
+
+
 def test_the_page_of_a_search_has_fronts_over_votes_and_voltage(tmp_path: Path) -> None:
     trials = Path(__file__).parents[1] / "docs" / "results" / "search" / "trials.csv"
     found = kept(mho.view(trials, tmp_path / "search.html").read_text())

@@ -42,9 +42,13 @@ def together(planes: Sequence[Planes], geometry: Geometry, circuit: Circuit) -> 
     width = -(-width // PANEL) * PANEL
 
     def table(values: Sequence[Array]) -> Array:
-        """(slices, row tiles, columns of all groups) of what each group has in (slices, row tiles, columns)."""
+        """(slices, row tiles, columns of all groups) of what each group has in (slices, row tiles, columns).
+
+        Scales end with the outputs, in whole groups of columns: reference columns beyond have zeros.
+        """
         found = np.zeros((slices, tiles, groups, pitch), values[0].dtype)
-        found[..., :columns] = np.stack([value[..., :columns] for value in values], axis=2)
+        own = columns if values[0].shape[-1] == 1 else min(columns, values[0].shape[-1])
+        found[..., :own] = np.stack([value[..., :own] for value in values], axis=2)
         return np.pad(found.reshape(slices, tiles, -1), [(0, 0), (0, 0), (0, width - groups * pitch)])
 
     def units(values: Sequence[Array]) -> Array:

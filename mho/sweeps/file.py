@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic_core import to_jsonable_python
 
 from ..crossbar.hardware import Hardware
 from ..crossbar.yaml_text import read_yaml
@@ -249,13 +250,16 @@ def describe(values: Values) -> str:
 
 def field_of(settings: Settings, hardware: Hardware, name: str) -> Any:
     """A setting or a field of the hardware by its name, as YAML and tables have it; None where there is none."""
+    tree: Any
+    held: Any
     if name.startswith(OPTION):
         return settings.options.get(name.removeprefix(OPTION))
     if not is_hardware(name):
         return getattr(settings, name)
-    tree: Any = hardware.model_dump(mode="json")
-    for part in name.split("."):
-        tree = tree.get(part) if isinstance(tree, dict) else None
+    tree, held = hardware.model_dump(mode="json"), hardware
+    for part in name.split("."):  # texts leave out some fields at their defaults
+        held = getattr(held, part) if isinstance(held, BaseModel) and part in type(held).model_fields else None
+        tree = tree[part] if isinstance(tree, dict) and part in tree else to_jsonable_python(held)
     return tree
 
 
