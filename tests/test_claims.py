@@ -126,3 +126,44 @@ def test_what_is_not_measured_is_untested(parts):
     assert set(by_cells["verdict"]) == {"untested"}
     assert set(nothing.loc[nothing["claim"].str.contains("latency"), "verdict"]) == {"holds"}
     assert pd.notna(nothing["ours"]).all()
+
+
+def test_networks_that_were_trained_again(parts):
+    """An interval needs three; the better of the trainings counts, and its interval."""
+    claims, ledger = parts
+    rows = [(seed, sigma, sigma, 20, 98.0, 98.0 + gain, gain, 0.01) for seed, sigma, gain in _gains(0.3, -0.2)]
+    from paper import seeds
+
+    table = pd.DataFrame(rows, columns=seeds.COLUMNS)
+    with pytest.raises(claims.Untested, match="2 networks are trained, an interval needs 3"):
+        claims.confirmed(replace(ledger, again=table[table["seed"] < 2]))
+    few = "\n".join(seeds.section(table[table["seed"] < 2]))
+    assert "sigma_train 0.3: +0.35 points over 2 networks, too few for an interval" in few
+    assert seeds.section(table[table["seed"] < 1]) == []
+    assert "| 2 | 0.4 | 0.4 | 98.00 | 97.70 | -0.30 | 0.01 |" in seeds.section(table)
+    assert claims.confirmed(replace(ledger, again=table)) == ("+0.30 ± 0.25 points over 3 networks", True)
+    less = table.assign(gain=table["gain"] - 0.1)
+    assert not claims.confirmed(replace(ledger, again=less)).holds
+
+
+def _gains(*means: float) -> list[tuple[int, float, float]]:
+    return [
+        (seed, sigma, mean + off)
+        for seed, off in enumerate((0.1, 0.0, -0.1))
+        for sigma, mean in zip((0.3, 0.4), means, strict=True)
+    ]
+
+
+def test_names_of_seeds(monkeypatch, parts):
+    from paper import seeds
+
+    known = ["sigma-0.0", "sigma-0.3", "add-sigma-0.0", "seed-1-sigma-0.0", "seed-12-sigma-0.4", "seed-1", "like-reram"]
+    monkeypatch.setattr(seeds, "names", lambda network: known)
+    assert seeds.trained_again("any") == {
+        0: {0.0: "sigma-0.0", 0.3: "sigma-0.3"},
+        1: {0.0: "seed-1-sigma-0.0"},
+        12: {0.4: "seed-12-sigma-0.4"},
+    }
+    cell = seeds.Cell("any", "seed-12-sigma-0.4", 0.2)
+    assert (cell.noise, cell.sigma_train) == ("again", 0.4)
+    assert seeds.Cell("any", "dropout-0.2", 0.2).sigma_train == 0

@@ -298,7 +298,9 @@ def test_networks_on_chips(
         mean = 100 * chosen[chosen["rule"] == rule][column].mean()
         assert table.loc[2, way] == pytest.approx(mean, rel=1e-4)
     grid = paper.Grid.of(paper.Measurement(3, 20, "cpu", tmp_path), 20)
-    text = paper.page(grid, {}, dict.fromkeys(paper.TABLES, "asked for no table"), [], table)
+    text = paper.page(
+        grid, {}, dict.fromkeys(paper.TABLES, "asked for no table"), [], table, pd.DataFrame({"seed": []})
+    )
     assert "## Beyond the paper" in text
     assert paper.main([*asked, "--runs", "2"]) == 0  # what was measured before is not measured again
     printed = capsys.readouterr().out

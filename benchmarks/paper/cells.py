@@ -35,6 +35,7 @@ OTHER = {  # how names of weights by another recipe begin, and the noise that th
     "dropout-": "dropout",  # in place of noise
     "glorot-": "protocol",  # the paper's protocol, begun as Keras does
 }
+AGAIN = "seed-"  # how names of weights begin that were trained again: seed-1-sigma-0.4
 SLOW = "densenet40"  # a vote of 20 on all images takes 50 minutes of one core, a sigma_train has ten of them
 QUICK, SINGLE, VOTED = {SLOW: (20, 250)}, {SLOW: (1, 10_000)}, {SLOW: (20, 2000)}  # most inferences, and samples
 COMPLETE: tuple[str, ...] = ("mnist_cnn", "stroke_lstm")  # every cell of their tables is measured on all samples
@@ -50,12 +51,13 @@ class Cell:
 
     @property
     def noise(self) -> str:
-        """Of the training: `mult` or `add`, or that of `OTHER`."""
-        return next((noise for start, noise in OTHER.items() if self.weights.startswith(start)), kind_of(self.weights))
+        """Of the training: `mult` or `add`, or that of `OTHER`; `again` from another seed."""
+        others = {**OTHER, AGAIN: "again"}
+        return next((noise for start, noise in others.items() if self.weights.startswith(start)), kind_of(self.weights))
 
     @property
     def sigma_train(self) -> float:
-        return 0.0 if self.noise == "dropout" else float(self.weights.rpartition("-")[2])
+        return float(self.weights.rpartition("-")[2]) if "sigma-" in self.weights else 0.0
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Ledger:
 
     cells: as `cells.write_cells` keeps them. curves: of learning. weights: Table 4. attacks: Table 11, of the data that
     it was made of. outputs: of `figures.answers`, behind Figures 4 and 5. costs: `votes` and `voltage` of
-    `latency_power.py`.
+    `latency_power.py`. again: of `seeds.measured`.
     """
 
     cells: pd.DataFrame
@@ -41,14 +41,15 @@ class Ledger:
     attacks: dict[str, pd.DataFrame]
     outputs: pd.DataFrame
     costs: dict[str, pd.DataFrame]
+    again: pd.DataFrame
 
     @classmethod
     def read(cls, paper: Path, attacks: dict[str, Path], costs: Path) -> Ledger:
         """From folders of results, the paper's and those of costs, and files of attacks, of which some may lack."""
         attacked = {data: pd.read_csv(path) for data, path in attacks.items() if path.is_file()}
-        tables = [pd.read_csv(paper / f"{name}.csv") for name in ("curves", "table_4", "outputs")]
+        tables = [pd.read_csv(paper / f"{name}.csv") for name in ("curves", "table_4", "outputs", "seeds")]
         cost = {name: pd.read_csv(costs / f"{name}.csv") for name in ("votes", "voltage")}
-        return cls(pd.read_parquet(paper / "cells.parquet"), *tables[:2], attacked, tables[2], cost)
+        return cls(pd.read_parquet(paper / "cells.parquet"), *tables[:2], attacked, tables[2], cost, tables[3])
 
     def rows(
         self, data: str, noise: str, sigma_val: float, *, images: int | None = None, k: int | None = None

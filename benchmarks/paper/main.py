@@ -15,7 +15,7 @@ import torch
 from mho.records import record, write_json
 from mho.tables import write_table
 
-from . import claims, physical
+from . import claims, physical, seeds
 from .cells import Measurement, read_cells, test_set, trained, write_cells
 from .figures import FIGURES, answers, learning_curves
 from .ledger import Ledger
@@ -226,7 +226,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figure.savefig(out / f"figure_{number}.png", dpi=100)
         print(f"figure {number}: {out / f'figure_{number}.png'}")
     if options.page:
+        again = seeds.measured(grid)
         write_cells(stated.used, _noted(CELLS, arguments))
         _keep(tables, figures, out, arguments)
-        PAGE.write_text(page(grid, tables, missing, figures, _on_chips()), encoding="utf-8")
+        again.to_csv(RESULTS / "seeds.csv", index=False)
+        PAGE.write_text(page(grid, tables, missing, figures, _on_chips(), again), encoding="utf-8")
     return 0

@@ -11,7 +11,7 @@ import torch
 
 import mho
 
-from . import physical
+from . import physical, seeds
 from .cells import COMPLETE, test_set, trained
 from .notes import REASONS, on_weights, sigma_of, votes_against_none
 from .tables import CLOSE, PAPER, TABLES, Grid, below, markdown, shown
@@ -41,7 +41,12 @@ CAPTIONS = {
 
 
 def page(
-    grid: Grid, tables: dict[int, pd.DataFrame], missing: dict[int, str], figures: list[int], chips: pd.DataFrame
+    grid: Grid,
+    tables: dict[int, pd.DataFrame],
+    missing: dict[int, str],
+    figures: list[int],
+    chips: pd.DataFrame,
+    again: pd.DataFrame,
 ) -> str:
     """The page, of those tables that could be made and figures that could be drawn."""
     versions = f"mho {mho.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
@@ -77,6 +82,7 @@ def page(
             lines += [f"Not made: {missing[number]}.", ""]
         else:
             lines += [markdown(number, tables[number]), "", *_notes(number, tables, grid), ""]
+    lines += seeds.section(again)
     if not chips.empty:
         lines += _on_chips(chips)
     lines += ["## Figures", ""]
