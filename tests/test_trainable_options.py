@@ -209,6 +209,19 @@ def test_inputs_in_any_layout_have_the_same_slopes(layer: nn.Module) -> None:
     torch.testing.assert_close(found[2], found[0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("layer", [nn.Linear(5, 4), nn.Conv2d(1, 4, (1, 5)), nn.RNN(5, 4, batch_first=True)])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_read_changes_neither_parameters_nor_inputs(layer: nn.Module, rows: int) -> None:
+    torch.manual_seed(0)
+    shape = {nn.Linear: (5,), nn.Conv2d: (1, 1, 5), nn.RNN: (1, 5)}[type(layer)]
+    made, x = trainable(layer, hardware(), calibrate=torch.randn(8, *shape), momentum=0), torch.randn(rows, *shape)
+    before = [part.detach().clone() for part in (x, *layer.parameters())]
+    for mode in (True, False):
+        y = made.train(mode)(x)
+        (y[0] if isinstance(y, tuple) else y).sum().backward()
+    torch.testing.assert_close([part.detach() for part in (x, *layer.parameters())], before, rtol=0, atol=0)
+
+
 def test_the_same_seed_gives_the_same_on_any_threads() -> None:
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Conv2d(2, 64, 3, padding=1)).train(), torch.rand(9, 2, 32, 32)

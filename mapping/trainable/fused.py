@@ -143,7 +143,7 @@ class _Read(torch.autograd.Function):
         tiles, (readings, outputs) = len(what.groups[0].tiles), what.groups[0].tiles[0].of_codes.shape
         columns = what.groups[0].tiles[0].columns.width // readings
         rows = len(x) * look.positions
-        out = [bias.detach().expand(rows, outputs).contiguous() for bias in tensors[2::3]]
+        out = [bias.detach().repeat(rows, 1) for bias in tensors[2::3]]  # copies, of one row too
         keep = look.graph and any(part.requires_grad for part in (x, *tensors))
         size = what.circuit.conversions, tiles, rows, readings, columns
         kept = [what.adc.empty(*size) for _ in out] if keep else None
