@@ -152,6 +152,9 @@ def test_weights_are_clipped_when_an_optimiser_has_moved_them() -> None:
     [
         ({"ramp": -1}, "ramp must be a whole number of steps from 0 on, got -1"),
         ({"ramp": 0.5}, "ramp must be a whole number of steps from 0 on, got 0.5"),
+        ({"ramp": None}, "ramp must be a whole number of steps from 0 on, got None"),
+        ({"ramp": float("inf")}, "ramp must be a whole number of steps from 0 on, got inf"),
+        ({"clip": "2"}, "clip must be above 0 standard deviations, or None, got '2'"),
         ({"clip": 0.0}, "clip must be above 0 standard deviations, or None, got 0.0"),
     ],
 )
@@ -271,7 +274,7 @@ def test_weights_that_change_before_the_backward_pass_are_refused() -> None:
 
 def test_layers_whose_weights_are_computed_stay_digital_and_are_named() -> None:
     net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 8)), nn.Linear(8, 3))
-    with pytest.warns(UserWarning, match=r"layer '0', an \w+ whose weight is computed before each use, stays digital"):
+    with pytest.warns(UserWarning, match=r"layer '0', an \w+ whose weight or bias is computed before each use"):
         made = trainable(net, hardware(), calibrate=torch.rand(4, 6))
     assert [name for name, module in made.named_modules() if isinstance(module, TrainedLayer)] == ["1"]
 
