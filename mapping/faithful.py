@@ -106,7 +106,7 @@ def check_model(model: nn.Module, *, lazy: bool) -> None:
         lazy: whether modules may have no shapes yet, as there are inputs that give them.
 
     Raises:
-        MappingError: compiled by TorchScript, weights without values, or hooks on all modules.
+        MappingError: made by `mho.trainable`, compiled, weights without values, or hooks on all modules.
     """
     if not isinstance(model, nn.Module):
         raise MappingError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -115,6 +115,11 @@ def check_model(model: nn.Module, *, lazy: bool) -> None:
             "model is a TorchScript module, whose layers can't be replaced; map the model it was made of"
         )
     for name, module in model.named_modules():
+        if getattr(module, "fresh_each_step", False):
+            raise MappingError(
+                "model is what mho.trainable gave, whose layers are on chips already; "
+                "give the network that it was made of, which has the same parameters"
+            )
         if "_orig_mod" in module._modules:  # OptimizedModule of torch, which takes seconds to import
             part = f"model.{name}" if name else "model"
             raise MappingError(

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch._C._functorch import is_functorch_wrapped_tensor
 
 from ..crossbar.arrays import Unpadded
 from ..crossbar.backend import Backend
@@ -36,6 +35,7 @@ from .modules import own_method
 from .parameters import TileParameter
 from .scaling import Scaled, by_row, operations, scaled
 from .session import Session
+from .takes import check_shape, check_size, check_values
 
 CELLS = "cells"  # key of a layer's cells in a state dict: their digest
 
@@ -196,16 +196,7 @@ class TileLayer(nn.Module):
 
     def _check(self, x: torch.Tensor) -> None:
         """Raises MappingError for what is no input of the layer, or has no values that tiles could read."""
-        if not isinstance(x, torch.Tensor):
-            raise MappingError(f"layer {self.name!r} takes a tensor, got {type(x).__name__}")
-        if not x.is_floating_point():
-            raise MappingError(
-                f"layer {self.name!r} takes floating-point inputs, got {x.dtype}: convert them, as with x.float()"
-            )
-        if x.layout != torch.strided or x.is_meta or is_functorch_wrapped_tensor(x):
-            what = "on the meta device" if x.is_meta else f"of layout {x.layout}"
-            what = "inside of vmap or another transform of torch.func" if is_functorch_wrapped_tensor(x) else what
-            raise MappingError(f"layer {self.name!r} takes dense tensors with values, got one {what}")
+        check_values(self.name, x)
         for kind in ("weight", "bias"):
             there = kind == "weight" or self.matrix.bias is not None
             if isinstance(self._parameters.get(kind), TileParameter) is not there or kind in vars(self):
@@ -218,22 +209,15 @@ class TileLayer(nn.Module):
             MappingError: it has other dimensions than the layer takes.
         """
         spec, dims, shape = self.spec, self.spec.dims, tuple(x.shape)
-        if len(shape) <= dims or shape[-1 - dims] != spec.in_features or (dims and len(shape) > dims + 2):
-            raise MappingError(
-                f"layer {self.name!r} takes {spec.in_features} {'channels' if dims else 'features'} "
-                f"in dimension {-1 - dims}, got an input of shape {shape}"
-            )
+        check_shape(self.name, spec, shape)
         x, margins = x if x.dtype == torch.float32 else x.to(torch.float32), None
         if padded or self.hardware.dac.scaling != "layer":  # scales are found among all values
             values = spec.arrange(x)
         else:
             values, margins = spec.laid_out(x)
         whole = tuple(values.shape if margins is None else Unpadded(values, margins).shape)
+        check_size(self.name, spec, whole)
         size = self.matrix.patches.positions(whole[1:4])
-        if dims and min(size) < 1:
-            raise MappingError(
-                f"layer {self.name!r}: input of shape {whole} is smaller than the kernel {spec.patches.kernel}"
-            )
         return Arranged(self._equalised(values), shape[: -1 - dims], size, margins=margins)
 
     def _equalised(self, values: torch.Tensor) -> torch.Tensor:

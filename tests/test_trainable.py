@@ -239,10 +239,15 @@ def test_mistakes_are_said() -> None:
         trainable(net, hw, calibrate=x, exclude=["fc"])
     with pytest.raises(MappingError, match=r"^the model, a ReLU, has no linear layer or convolution to put on tiles$"):
         trainable(nn.ReLU(), hw, calibrate=x)
-    with pytest.raises(MappingError, match=r"^calibrate: inputs of shape \(4, 19\) do not go through the model"):
+    with pytest.raises(MappingError, match=r"^layer '0' takes 20 features in dimension -1, got an input of"):
         trainable(net, hw, calibrate=x[:, :19])
-    with pytest.raises(ValueError, match=r"^momentum must be from 0 to 1, got 2$"):
-        trainable(net, hw, calibrate=x, momentum=2)
+    with pytest.raises(MappingError, match=r"^hardware must be a mho.Hardware \(see Hardware.preset\), got str$"):
+        trainable(net, "reram", calibrate=x)  # type: ignore[arg-type]
+    with pytest.raises(MappingError, match=r"^model must be a torch.nn.Module, got function$"):
+        trainable(lambda given: given, hw, calibrate=x)  # type: ignore[arg-type, return-value]
+    for momentum in (2, "0.1"):
+        with pytest.raises(ValueError, match=rf"^momentum must be from 0 to 1, got {momentum!r}$"):
+            trainable(net, hw, calibrate=x, momentum=momentum)  # type: ignore[arg-type]
 
 
 def test_training_through_a_bad_chip_wins() -> None:

@@ -152,6 +152,9 @@ def test_weights_are_clipped_when_an_optimiser_has_moved_them() -> None:
     [
         ({"ramp": -1}, "ramp must be a whole number of steps from 0 on, got -1"),
         ({"ramp": 0.5}, "ramp must be a whole number of steps from 0 on, got 0.5"),
+        ({"ramp": None}, "ramp must be a whole number of steps from 0 on, got None"),
+        ({"ramp": float("inf")}, "ramp must be a whole number of steps from 0 on, got inf"),
+        ({"clip": "2"}, "clip must be above 0 standard deviations, or None, got '2'"),
         ({"clip": 0.0}, "clip must be above 0 standard deviations, or None, got 0.0"),
     ],
 )
@@ -209,6 +212,19 @@ def test_inputs_in_any_layout_have_the_same_slopes(layer: nn.Module) -> None:
     torch.testing.assert_close(found[2], found[0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("layer", [nn.Linear(5, 4), nn.Conv2d(1, 4, (1, 5)), nn.RNN(5, 4, batch_first=True)])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_read_changes_neither_parameters_nor_inputs(layer: nn.Module, rows: int) -> None:
+    torch.manual_seed(0)
+    shape = {nn.Linear: (5,), nn.Conv2d: (1, 1, 5), nn.RNN: (1, 5)}[type(layer)]
+    made, x = trainable(layer, hardware(), calibrate=torch.randn(8, *shape), momentum=0), torch.randn(rows, *shape)
+    before = [part.detach().clone() for part in (x, *layer.parameters())]
+    for mode in (True, False):
+        y = made.train(mode)(x)
+        (y[0] if isinstance(y, tuple) else y).sum().backward()
+    torch.testing.assert_close([part.detach() for part in (x, *layer.parameters())], before, rtol=0, atol=0)
+
+
 def test_the_same_seed_gives_the_same_on_any_threads() -> None:
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Conv2d(2, 64, 3, padding=1)).train(), torch.rand(9, 2, 32, 32)
@@ -258,7 +274,7 @@ def test_weights_that_change_before_the_backward_pass_are_refused() -> None:
 
 def test_layers_whose_weights_are_computed_stay_digital_and_are_named() -> None:
     net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 8)), nn.Linear(8, 3))
-    with pytest.warns(UserWarning, match=r"layer '0', an \w+ whose weight is computed before each use, stays digital"):
+    with pytest.warns(UserWarning, match=r"layer '0', an \w+ whose weight or bias is computed before each use"):
         made = trainable(net, hardware(), calibrate=torch.rand(4, 6))
     assert [name for name, module in made.named_modules() if isinstance(module, TrainedLayer)] == ["1"]
 

@@ -91,7 +91,7 @@ class Read(NamedTuple):
 
         scale, step = cells.scale.detach()[t, 0], None if self.step is None else self.step[t]
         floor, readings = cells.floor.detach()[t, 0].flatten(), cells.floor.shape[2]
-        inverse = torch.ones(readings) if step is None else step.reciprocal()
+        inverse = torch.ones(readings, dtype=torch.float32) if step is None else step.reciprocal()
         return Tile(
             product,
             parts(cells.mean),
@@ -140,10 +140,10 @@ def read(x: Tensor, what: Read, chips: list[Cells], look: Look) -> Tensor:
 class _Read(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, what: Read, look: Look, *tensors: Tensor) -> Tensor:
-        tiles, (readings, outputs) = len(what.groups[0].tiles), what.groups[0].tiles[0].of_codes.shape
+        tiles, readings = len(what.groups[0].tiles), len(what.groups[0].tiles[0].of_codes)
         columns = what.groups[0].tiles[0].columns.width // readings
         rows = len(x) * look.positions
-        out = [bias.detach().expand(rows, outputs).contiguous() for bias in tensors[2::3]]
+        out = [bias.detach().repeat(rows, 1) for bias in tensors[2::3]]  # copies, of one row too
         keep = look.graph and any(part.requires_grad for part in (x, *tensors))
         size = what.circuit.conversions, tiles, rows, readings, columns
         kept = [what.adc.empty(*size) for _ in out] if keep else None
@@ -173,7 +173,7 @@ class _Read(torch.autograd.Function):
                     pulses = what.drive.there(given)
                 else:
                     pulses, through = what.drive.back(given)
-                    to = [torch.zeros(pulse.volts.shape) for _, parts in pulses for pulse in parts]
+                    to = [torch.zeros(pulse.volts.shape, dtype=torch.float32) for _, parts in pulses for pulse in parts]
                 for g, group in enumerate(what.groups):
                     codes, own = kept[g][:, :, chunk.rows], each[g][chunk.rows]
                     _Back(what, look, g, chunk).add(group, pulses, codes, own, to, found[3 * g : 3 * g + 2])

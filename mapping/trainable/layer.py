@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from math import isfinite, prod
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..equalise import channel_maxima, factors_of
 from ..inputs.order import FIRST, order_of
 from ..kinds.leaf import Leaf
 from ..scaling import Scaled, scaled
+from ..takes import check_shape, check_size, check_values
 from ..torch_backend.cells import Cells, Converters
 from ..torch_backend.drive import conversions, plainly
 from ..torch_backend.exact import exact
@@ -30,18 +31,19 @@ from .converters import alike, circuit_of, fresh_adcs, range_of
 from .driving import Driven, codes_of, rows_of
 from .faults import map_on_tiles
 from .fused import Look, Read, products_of, read
+from .kept import Kept
 from .learned import LEARNED, grown, on_array, tied
 from .numbers import Adc, Counted
 from .output_noise import with_output_noise
 from .programming import UNSEEN, Curves, curves_of, programmed_in_parts
-from .session import Fresh, Steps, largest
+from .session import Fresh, Steps, begun, check_finite, largest
 from .wired import Seen
 
 Tensor = torch.Tensor
 SEEN = 1024  # rows that a full scale is found from
 
 
-class TrainedLayer(nn.Module):
+class TrainedLayer(Kept):
     """A layer on the tiles of a fresh chip: cells are programmed anew in each step, and all noise is drawn anew.
 
     Attributes:
@@ -51,6 +53,7 @@ class TrainedLayer(nn.Module):
         log_limit, log_full_scale: parameters (), what they are multiplied by where they are trained: its logarithm.
     """
 
+    fresh_each_step = True
     limit: Tensor | None
     full_scale: Tensor | None
     equaliser: Tensor | None
@@ -117,6 +120,8 @@ class TrainedLayer(nn.Module):
 
     def _output(self, x: Tensor) -> Tensor:
         self.calls += self.steps.calibrating
+        check_values(self.name, x)
+        check_shape(self.name, self.spec, tuple(x.shape))
         leading, space = x.shape[: x.ndim - 1 - self.spec.dims], x.shape[x.ndim - 1 - self.spec.dims :]
         x = x.reshape(-1, *space)
         if self.steps.surveying and len(x):
@@ -126,14 +131,13 @@ class TrainedLayer(nn.Module):
             bias = None if self.bias is None else self.spec.columns(self.bias).flatten()
             y = self.spec.digital(x, self.spec.matrices(self.weight), bias)
             return y.reshape(*leading, *y.shape[1:])
-        low, high = map(float, x.detach().aminmax())
-        if not (isfinite(low) and isfinite(high)):
-            raise ValueError(f"layer {self.name!r}: its inputs are not finite (NaN or infinite)")
+        check_finite(self.name, "inputs", x)
         ready = not self.steps.calibrating and not self.steps.through_variance and x.device.type == "cpu"
         compiled = ready and self.design is not None and alike(self.design)
         dac, apart = self.hardware.dac, self.divides
         partly = compiled and dac.percentile == 100 and not apart  # padding has no larger values
         values, scales = self.spec.arrange(x[:1].float() if partly else x.float()), None
+        check_size(self.name, self.spec, tuple(values.shape))
         size = self.matrix.patches.positions(tuple(values.shape[1:4]))
         if apart:
             values = values if self.equaliser is None else values / self.equaliser
@@ -175,6 +179,7 @@ class TrainedLayer(nn.Module):
 
     def _parameters_of(self, design: Design, limit: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Weights (word lines, outputs) and digital bias (outputs,) of each group."""
+        check_finite(self.name, "weights", self.weight, self.bias)
         weights, bias = self.spec.matrices(self.weight.float()), None
         if self.equaliser is not None:
             (groups, rows, _), each = weights.shape, self.equaliser.reshape(len(weights), 1, -1)
@@ -226,7 +231,7 @@ class TrainedLayer(nn.Module):
         with UNSEEN():
             if limit.requires_grad:
                 chips = [cells._replace(scale=tied(cells.scale, limit)) for cells in chips]
-                limit = torch.ones(())
+                limit = torch.ones((), dtype=torch.float32)
             circuit = circuit_of(design, self.steps.strength)
             converters, circuit = self._converters(design, circuit, limit.device, positions)
             one = None if converters.step is None else converters.step.flatten()[0]
@@ -245,7 +250,7 @@ class TrainedLayer(nn.Module):
         codes = lambda given: pulses(codes_of(given, design, limit, lsq=self.log_limit is not None))  # noqa: E731
         what = Read(
             Driven.of(design.drive, limit, once and self.log_limit is None, arrange, codes),
-            pulses(torch.full((1, 1), constant)) if self.matrix.bias_on_array else [],
+            pulses(torch.full((1, 1), constant, dtype=torch.float32)) if self.matrix.bias_on_array else [],
             plain,
             Adc.of(circuit.low, circuit.high, circuit.centre, full),
             step,
@@ -276,7 +281,7 @@ class TrainedLayer(nn.Module):
         generator = self.steps.generator(self.name, values.device)
 
         def draw(like: Tensor) -> Tensor:
-            return torch.randn(like.shape, generator=generator, device=like.device)
+            return torch.randn(like.shape, generator=generator, device=like.device, dtype=torch.float32)
 
         options, constant = self.steps.through_variance, float(design.drive.full_code) * self.matrix.bias_on_array
         codes, circuit = plainly(codes, circuit_of(design, self.steps.strength)._replace(constant=constant))
@@ -320,7 +325,7 @@ class TrainedLayer(nn.Module):
         if dac.range == "calibrated" and dac.scaling == "layer":
             if self.limit is None:
                 raise ValueError(f"layer {self.name!r}: no calibration inputs reached it, and no range is known")
-            return self.design, self.limit
+            return self.design, begun(self.limit)
         return self.design, values.new_tensor(float(dac.range) if isinstance(dac.range, float) else 1.0)
 
     def _watches_currents(self) -> bool:
@@ -359,7 +364,9 @@ class TrainedLayer(nn.Module):
         adc, full = self.hardware.adc, self.full_scale
         if adc.full_scale != "calibrated":
             unit = self.hardware.sensing.v_read * self.hardware.cell.g_max
-            return torch.full((1, 1, design.readings, 1), float(adc.full_scale or 0) / unit, device=device)
+            return torch.full(
+                (1, 1, design.readings, 1), float(adc.full_scale or 0) / unit, dtype=torch.float32, device=device
+            )
         assert full is not None
         if self.log_full_scale is None:
             return full
@@ -379,16 +386,6 @@ class TrainedLayer(nn.Module):
         if full.requires_grad:
             adcs = adcs._replace(grown=(full / full.detach()).flatten()[0])
         return converters._replace(step=None, adcs=adcs)
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        for learned in LEARNED:  # as in the plain network, which has no ranges
-            destination.pop(f"{prefix}{learned}", None)
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *more: Any) -> None:
-        held = {learned: self._parameters.pop(learned) for learned in LEARNED}
-        super()._load_from_state_dict(state_dict, prefix, *more)
-        self._parameters.update(held)
 
     def extra_repr(self) -> str:
         return f"{self.spec.in_features}, {self.spec.out_features}, on a fresh chip each step"

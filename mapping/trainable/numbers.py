@@ -34,7 +34,7 @@ def call(name: str, size: int, *arguments: Any) -> None:
 
 def normals(key: Key, plane: int, read: int, *shape: int) -> Tensor:
     """Standard normals float32 of a shape; a key has one stream for each plane and read."""
-    out = torch.empty(shape)
+    out = torch.empty(shape, dtype=torch.float32)
     call("fill", out.numel(), out.view(-1).numpy(), (np.uint32(plane), np.uint32(read)), key)
     return out
 
@@ -174,7 +174,7 @@ def back_through(
 
     `scale` (readings, outputs) is that of currents, slopes (rows, outputs) are those of outputs.
     """
-    back, sums = torch.empty(codes.shape), np.zeros((training.PIECES, *scale.shape))
+    back, sums = torch.empty(codes.shape, dtype=torch.float32), np.zeros((training.PIECES, *scale.shape))
     arguments = codes.numpy(), adc.limits, scale.numpy(), reference, slopes.numpy()
     call("back_through", codes.numel(), *arguments, back.numpy(), sums)
     return back, torch.from_numpy(sums.sum(0).astype(np.float32))

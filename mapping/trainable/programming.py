@@ -139,12 +139,13 @@ class Maker:
         columns = outputs + (design.placement.column_tiles if design.placement.tile.reference_columns else 0)
         most = max(b - a for a, b in pairwise(self.edges))
         even = all(b - a == most for a, b in pairwise(self.edges))
-        made = torch.empty if even else torch.zeros
+        made = partial(torch.empty if even else torch.zeros, dtype=torch.float32)
         shape = tiles, most, design.readings, columns
         mean, variance = made(shape), made(shape)
         linear = made(shape) if design.linear else None
         slope = made((*shape[:3], outputs)) if self.slopes else None
-        thermal, maxima = torch.zeros(design.readings, tiles, columns), torch.empty(tiles, outputs)
+        thermal = torch.zeros((design.readings, tiles, columns), dtype=torch.float32)
+        maxima = torch.empty((tiles, outputs), dtype=torch.float32)
         places = torch.empty((tiles, outputs), dtype=torch.int32)
         for t, (a, b) in enumerate(pairwise(self.edges)):
             rows = weights[a:b]
@@ -310,7 +311,7 @@ def programmed_in_parts(
     maker = Maker(design, curves, key, slopes, strength, known)
     placement = design.placement
     with torch.no_grad():  # (readings, tiles, outputs): scales for weights of 1
-        factor = scale_of(torch.ones(placement.row_tiles, placement.outputs), limit, design)
+        factor = scale_of(torch.ones(placement.row_tiles, placement.outputs, dtype=torch.float32), limit, design)
     if slopes:
         mean, scale = _Cells.apply(weights, maker, factor, box)
     else:

@@ -14,6 +14,7 @@ from ...crossbar.hardware import Hardware
 from .expanded import Lent
 from .layer import TrainedLayer
 from .learned import LEARNED
+from .session import begun
 
 RANGES = "limit", "full_scale", "equaliser", *LEARNED
 
@@ -62,6 +63,7 @@ def learn_ranges(layer: TrainedLayer) -> None:
     """
     adc, mode = layer.hardware.adc, layer.hardware.sensing.mode
     if layer.limit is not None:
+        layer.limit = begun(layer.limit)
         layer.log_limit = nn.Parameter(torch.zeros_like(layer.limit))
     if layer.full_scale is None or adc.full_scale != "calibrated":
         return
@@ -103,7 +105,7 @@ def with_ranges(hardware: Hardware, made: nn.Module) -> Hardware:
         if (isinstance(layer, Lent) and layer.split) or layer.equaliser is not None:
             continue
         own, fields = layer.hardware, dict[str, Any]()
-        if own.dac.range == "calibrated" and own.dac.scaling == "layer" and layer.limit is not None:
+        if own.dac.range == "calibrated" and own.dac.scaling == "layer" and layer.limit is not None and layer.limit > 0:
             fields |= {"dac.range": _now(layer.limit, layer.log_limit)}
         if own.adc.full_scale == "calibrated" and own.adc.span == "symmetric" and layer.full_scale is not None:
             full = _now(layer.full_scale, layer.log_full_scale) * own.sensing.v_read * own.cell.g_max

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import blake2b
+from math import isfinite
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ class Steps:
         ramp: steps of training over which errors and noise grow to their size; 0: they have it from the first.
         clip: weights are clipped at so many of their standard deviations before each step; None: they are not.
         done: steps of training so far.
-        clipped: weights, with the version that they were clipped in.
+        weights: those of the network that are clipped, as it has them now.
+        clipped: of these, each with the version that it was clipped in, by identity.
         calibrating: whether layers take their ranges from what they are given now.
         surveying: whether layers compute digitally and look at the channels of their inputs.
         samples: of the batch that goes through the network, while it is known, in the calibration.
@@ -38,7 +40,8 @@ class Steps:
     def __init__(self, momentum: float, through_variance: bool, ramp: int = 0, clip: float | None = None) -> None:
         self.momentum, self.through_variance = momentum, through_variance
         self.ramp, self.clip, self.done = ramp, clip, 0
-        self.clipped: list[list[Any]] = []
+        self.weights: Callable[[Any], list[Tensor]] = list
+        self.clipped: dict[int, tuple[Tensor, int]] = {}
         self.strength = 1.0  # of errors and noise in this step
         self.calibrating = False
         self.surveying, self.samples = False, None
@@ -52,25 +55,31 @@ class Steps:
         self._begin()
         if module.training:
             self.done += 1
-            self._clip()
+            self._clip(module)
         self.strength = min(1.0, self.done / self.ramp) if module.training and self.ramp else 1.0
         self._kept, self._inside = {}, True
 
     @torch.no_grad()
-    def _clip(self) -> None:
-        for entry in self.clipped if self.clip is not None else ():
-            weight, version = entry
-            if weight._version != version:  # an optimiser has changed it
+    def _clip(self, module: Any) -> None:
+        found = [] if self.clip is None else self.weights(module)
+        before, self.clipped = self.clipped, {}
+        for weight in found:
+            known, version = before.get(id(weight), (None, 0))
+            if known is not weight or weight._version != version:  # an optimiser has changed it
                 most = float(self.clip or 0) * float(weight.std(correction=0))
                 weight.clamp_(-most, most)
-                entry[1] = weight._version
+            self.clipped[id(weight)] = weight, weight._version
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies of weights have versions of their own."""
+        return {**vars(self), "clipped": {}}
 
     @torch.no_grad()
     def follow(self) -> None:
         """Take what the last step has seen into the ranges."""
         for (_, what), (layer, value, range_of) in self._seen.items():
             before, value = getattr(layer, what), value if range_of is None else range_of(value)
-            setattr(layer, what, value if before is None else torch.lerp(before, value, self.momentum))
+            setattr(layer, what, value if before is None else _averaged(before, value, self.momentum))
         self._seen = {}
 
     def end(self, module: Any, args: Any, output: Any) -> None:
@@ -124,11 +133,30 @@ class Fresh:
 
     def readings(self, conversion: int, shape: tuple[int, int, int, int, int]) -> Tensor:
         """(reads, row tiles, rows, slices, columns)."""
-        return torch.randn(shape, device=self.device)
+        return torch.randn(shape, device=self.device, dtype=torch.float32)
 
     def supply(self, conversion: int, reads: int, rows: int) -> Tensor:
         """(reads, 1, rows, 1, 1)."""
-        return torch.randn((reads, 1, rows, 1, 1), device=self.device)
+        return torch.randn((reads, 1, rows, 1, 1), device=self.device, dtype=torch.float32)
+
+
+def begun(limit: Tensor) -> Tensor:
+    """A limit, or 1 where all that was seen so far is 0: inputs of which any range would do."""
+    return torch.where(limit > 0, limit, 1.0)
+
+
+def _averaged(before: Tensor, value: Tensor, momentum: float) -> Tensor:
+    """A moving average, which begins with the first value that is not 0."""
+    return torch.where(before == 0, value, torch.lerp(before, value, momentum))
+
+
+def check_finite(name: str, what: str, *tensors: Tensor | None) -> None:
+    """Raises ValueError for the inputs or weights of a layer where they hold NaN or infinity."""
+    for values in tensors:
+        if values is None or not values.numel():
+            continue
+        if not all(isfinite(float(edge)) for edge in values.detach().aminmax()):
+            raise ValueError(f"layer {name!r}: its {what} are not finite (NaN or infinite)")
 
 
 def largest(values: Tensor, percentile: float) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from math import inf
+from numbers import Real
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -12,9 +14,9 @@ from torch import nn
 
 from ...crossbar.hardware import Hardware
 from ..errors import MappingError
-from ..faithful import unfaithful
+from ..faithful import check_model, unfaithful
 from ..inputs.batches import batches_of
-from ..kinds.known import expander_of, leaf_of, load_handlers
+from ..kinds.known import expander_of, handler_of, leaf_of, load_handlers
 from ..modules import copied, names_of, replaced
 from .expanded import TrainedExpanded, expands
 from .layer import TrainedLayer
@@ -76,14 +78,8 @@ def trainable(
         >>> net[0].weight.grad.shape
         torch.Size([8, 16])
     """
-    if ranges not in get_args(Ranges):
-        raise ValueError(f"ranges must be 'calibrated', 'averaged' or 'learned', got {ranges!r}")
-    if not 0 <= momentum <= 1:
-        raise ValueError(f"momentum must be from 0 to 1, got {momentum!r}")
-    if ramp != int(ramp) or ramp < 0:
-        raise ValueError(f"ramp must be a whole number of steps from 0 on, got {ramp!r}")
-    if clip is not None and not 0 < clip < float("inf"):
-        raise ValueError(f"clip must be above 0 standard deviations, or None, got {clip!r}")
+    _check_options(hardware, ranges, momentum, ramp, clip)
+    check_model(model, lazy=False)
     load_handlers()
     made = copied(model, [*model.parameters(), *model.buffers()])
     for module, there in zip(made.modules(), model.modules(), strict=True):
@@ -96,16 +92,37 @@ def trainable(
         if any(layer.design is None for layer in place.layers):
             warnings.warn(f"mho.trainable: layer {name!r} stays digital, as the model does not call it", stacklevel=2)
             made = replaced(made, name, place.before)
-    owners = [module for module in made.modules() if isinstance(module, TrainedLayer | TrainedExpanded)]
-    weights = {id(w): w for owner in owners for w in owner.parameters() if w.ndim > 1 and w.shape[0] > 1}
-    steps.clipped = [[weight, None] for weight in weights.values()]
+    steps.weights = _weights
     if ranges == "learned":
-        for owner in owners:
+        for owner in _owners(made):
             for layer in owner.layers if isinstance(owner, TrainedExpanded) else [owner]:
                 learn_ranges(layer)
     made.register_forward_pre_hook(steps)
     made.register_forward_hook(steps.end, always_call=True)
     return made
+
+
+def _check_options(hardware: Hardware, ranges: str, momentum: float, ramp: int, clip: float | None) -> None:
+    if not isinstance(hardware, Hardware):
+        raise MappingError(f"hardware must be a mho.Hardware (see Hardware.preset), got {type(hardware).__name__}")
+    if ranges not in get_args(Ranges):
+        raise ValueError(f"ranges must be 'calibrated', 'averaged' or 'learned', got {ranges!r}")
+    if not isinstance(momentum, Real) or not 0 <= momentum <= 1:
+        raise ValueError(f"momentum must be from 0 to 1, got {momentum!r}")
+    if not isinstance(ramp, Real) or not 0 <= ramp < inf or ramp != int(ramp):
+        raise ValueError(f"ramp must be a whole number of steps from 0 on, got {ramp!r}")
+    if clip is not None and (not isinstance(clip, Real) or not 0 < clip < inf):
+        raise ValueError(f"clip must be above 0 standard deviations, or None, got {clip!r}")
+
+
+def _owners(model: nn.Module) -> list[TrainedLayer | TrainedExpanded]:
+    return [module for module in model.modules() if isinstance(module, TrainedLayer | TrainedExpanded)]
+
+
+def _weights(model: nn.Module) -> list[torch.Tensor]:
+    """Those of layers on tiles, each once."""
+    found = {id(w): w for owner in _owners(model) for w in owner.parameters() if w.ndim > 1 and w.shape[0] > 1}
+    return [*found.values()]
 
 
 class _Place(NamedTuple):
@@ -130,9 +147,11 @@ def _put(
         unused -= hit
         if hit:
             continue
-        computed = expander is None and module._parameters.get("weight") is None
-        if computed or (expander is not None and (not expands(expander) or unfaithful(module) is not None)):
-            what = f"{type(module).__name__}{' whose weight is computed before each use' if computed else ''}"
+        odd, computed = unfaithful(module) is not None, _computed(module)
+        if odd and expander is None and not computed:
+            continue  # as in `mho.map`, it stays digital
+        if computed or (expander is not None and (odd or not expands(expander))):
+            what = f"{type(module).__name__}{' whose weight or bias is computed before each use' if computed else ''}"
             warnings.warn(
                 f"mho.trainable: layer {name!r}, an {what}, stays digital, in mho.map it may not: "
                 "exclude it in both, or it is not trained with its errors",
@@ -144,11 +163,7 @@ def _put(
             made = TrainedExpanded(name, names[name], module, expander, hardware, steps)
         else:
             assert kind is not None
-            try:
-                spec = kind.of(module)
-            except ValueError:
-                continue  # as in `mho.map`, it stays digital
-            made = TrainedLayer(name, spec, module, hardware.for_layer(*names[name]), steps)
+            made = TrainedLayer(name, kind.of(module), module, hardware.for_layer(*names[name]), steps)
         for alias in names[name]:
             places[alias] = _Place(module, [*made.layers] if isinstance(made, TrainedExpanded) else [made])
             model = replaced(model, alias, made)
@@ -157,6 +172,17 @@ def _put(
     if not places:
         raise MappingError(f"the model, a {type(model).__name__}, has no linear layer or convolution to put on tiles")
     return model, places
+
+
+def _computed(module: nn.Module) -> bool:
+    """Whether weights or biases of a module that a handler takes are none of its own parameters."""
+    handler = handler_of(module)
+    try:
+        found = {} if handler is None else handler.tensors(module)
+    except AttributeError:  # a module whose layers have lost theirs
+        return False
+    own = [name for name, value in found.items() if value is not None and "." not in name]
+    return any(name not in module._parameters for name in own)
 
 
 def _check_maps(places: dict[str, _Place]) -> None:
