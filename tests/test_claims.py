@@ -155,15 +155,15 @@ def _gains(*means: float) -> list[tuple[int, float, float]]:
 
 
 def test_names_of_seeds(monkeypatch, parts):
-    from paper import seeds
+    from paper import cells
 
     known = ["sigma-0.0", "sigma-0.3", "add-sigma-0.0", "seed-1-sigma-0.0", "seed-12-sigma-0.4", "seed-1", "like-reram"]
-    monkeypatch.setattr(seeds, "names", lambda network: known)
-    assert seeds.trained_again("any") == {
+    monkeypatch.setattr(cells, "names", lambda network: known)
+    assert cells.trained_again("any") == {
         0: {0.0: "sigma-0.0", 0.3: "sigma-0.3"},
         1: {0.0: "seed-1-sigma-0.0"},
         12: {0.4: "seed-12-sigma-0.4"},
     }
-    cell = seeds.Cell("any", "seed-12-sigma-0.4", 0.2)
+    cell = cells.Cell("any", "seed-12-sigma-0.4", 0.2)
     assert (cell.noise, cell.sigma_train) == ("again", 0.4)
-    assert seeds.Cell("any", "dropout-0.2", 0.2).sigma_train == 0
+    assert cells.Cell("any", "dropout-0.2", 0.2).sigma_train == 0

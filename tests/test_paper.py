@@ -76,7 +76,7 @@ def test_the_page(paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert f"images/paper_figure_{picture}.png" in text
         assert (tmp_path / "IMAGES" / f"paper_figure_{picture}.png").is_file()
     made = {path.name for path in (tmp_path / "RESULTS").iterdir()}
-    assert made == {"run.json", "outputs.csv", *(f"table_{n}.csv" for n in (2, 3, 4, 7))}
+    assert made == {"run.json", "outputs.csv", "seeds.csv", *(f"table_{n}.csv" for n in (2, 3, 4, 7))}
     assert set(pd.read_csv(tmp_path / "RESULTS" / "outputs.csv")["weights"]) == {"sigma-0.0", "sigma-1.0"}
     noted = json.loads((tmp_path / "RESULTS" / "run.json").read_text(encoding="utf-8"))["CELLS"]
     assert noted["command"] == f"benchmarks/paper.py {' '.join(TINY)} --page"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -201,6 +202,15 @@ def otherwise_trained(network: str, noise: str) -> dict[str, list[str]]:
     known = sorted(names(network)) if noise == "mult" else []
     found = {kind: [name for name in known if name.startswith(start)] for start, kind in OTHER.items()}
     return {kind: weights for kind, weights in found.items() if weights}
+
+
+def trained_again(network: str) -> dict[int, dict[float, str]]:
+    """Names of weights by their seed and sigma_train, the first network among them, which has seed 0."""
+    found: dict[int, dict[float, str]] = {}
+    for name in names(network):
+        if match := re.fullmatch(rf"(?:{AGAIN}(\d+)-)?sigma-([\d.]+)", name):
+            found.setdefault(int(match[1] or 0), {})[float(match[2])] = name
+    return dict(sorted(found.items()))
 
 
 def rms_weight(network: str, weights: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +9,7 @@ import pandas as pd
 from scipy import stats
 from scipy.stats import binomtest
 
-from mho.models.weights import names
-
-from .cells import AGAIN, Cell, right
+from .cells import Cell, right, trained_again
 from .tables import Grid
 
 NETWORK = "stroke_lstm"
@@ -27,15 +24,6 @@ class Gain(NamedTuple):
     mean: float
     half: float
     count: int
-
-
-def trained_again(network: str) -> dict[int, dict[float, str]]:
-    """Names of weights by their seed and sigma_train, the first network among them, which has seed 0."""
-    found: dict[int, dict[float, str]] = {}
-    for name in names(network):
-        if match := re.fullmatch(rf"(?:{AGAIN}(\d+)-)?sigma-([\d.]+)", name):
-            found.setdefault(int(match[1] or 0), {})[float(match[2])] = name
-    return dict(sorted(found.items()))
 
 
 def measured(grid: Grid) -> pd.DataFrame:
