@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import binomtest
 
 from mho import models
 from mho.mapping.voting.adaptive import Tally
@@ -184,6 +185,12 @@ def right(cell: pd.DataFrame, row: int) -> np.ndarray[Any, Any]:
     """(samples,) bool: what the hard vote of the first (0) or the last (-1) row has right."""
     one = cell.iloc[row]
     return np.unpackbits(np.frombuffer(one["right"], np.uint8), count=int(one["images"])).astype(bool)
+
+
+def mcnemar(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
+    """p value of McNemar's exact test of what two have right, (samples,) bool; NaN where no sample tells them apart."""
+    wins, losses = int((one & ~other).sum()), int((other & ~one).sum())
+    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else float("nan")
 
 
 def trained(network: str, noise: str) -> list[str]:

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.stats import binomtest
 
-from .cells import Cell, right, trained_again
+from .cells import Cell, mcnemar, right, trained_again
 from .tables import Grid
 
 NETWORK = "stroke_lstm"
@@ -40,11 +39,10 @@ def measured(grid: Grid) -> pd.DataFrame:
         for sigma_train, sigma_val in VOTED.items():
             voted = grid.voted.cell(Cell(NETWORK, weights[sigma_train], sigma_val))
             one, many = right(quiet, 0), right(voted, -1)
-            wins, losses = int((many & ~one).sum()), int((one & ~many).sum())
             rows.append(
                 {"seed": seed, "sigma_train": sigma_train, "sigma_val": sigma_val, "votes": int(voted["k"].iloc[-1])}
                 | {"quiet": 100 * one.mean(), "voted": 100 * many.mean(), "gain": 100 * (many.mean() - one.mean())}
-                | {"p": float(binomtest(wins, max(1, wins + losses)).pvalue)}
+                | {"p": mcnemar(many, one)}
             )
     return pd.DataFrame(rows, columns=COLUMNS)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from scipy.stats import binomtest
 
 from mho.mapping.voting.intervals import Accuracy
 
@@ -19,6 +18,7 @@ from .cells import (
     VOTED,
     Cell,
     Measurement,
+    mcnemar,
     otherwise_trained,
     right,
     rms_weight,
@@ -105,11 +105,11 @@ class Grid:
             count += int(bits[chosen][other].sum())
         best = bits[self.best(network, noise, sigma_val, voted)]
         clean = next((found for weights, found in bits.items() if weights.endswith("sigma-0.0")), best)
-        wins, losses = int((best & ~clean).sum()), int((clean & ~best).sum())
-        p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else float("nan")
         found = Accuracy(count, len(best))
         names = ("crossed", "crossed_low", "crossed_high")
-        return dict(zip(names, (100 * x for x in (found, found.low, found.high)), strict=True)) | {"against": p}
+        return dict(zip(names, (100 * x for x in (found, found.low, found.high)), strict=True)) | {
+            "against": mcnemar(best, clean)
+        }
 
 
 def accuracies(grid: Grid, number: int) -> pd.DataFrame:
